@@ -1,0 +1,94 @@
+"""The configuration of one run: one page of fields, `configs/lab/*.yaml` are examples."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
+
+from nicemu.config import paths
+from nicemu.config.host_profile import HostProfile
+from nicemu.config.nic_profile import NicProfile
+from nicemu.config.profiles import load_profile
+from nicemu.config.types import Record
+
+Discipline = Literal["v3.6", "v3.6+srcu", "v3.7-seed", "v3.7", "v6.12"]
+Subscriber = Literal["auto", "chain", "interval"]
+Mutant = Literal[
+    "skip_device_wait",
+    "ignore_fork_protect",
+    "drop_mutex_before_mtt_write",
+    "zap_without_flush",
+    "zap_without_drain",
+]
+
+
+def _base(info: ValidationInfo) -> Path | None:
+    return (info.context or {}).get("base")
+
+
+def _nic(value: Any, info: ValidationInfo) -> Any:
+    return load_profile(NicProfile, "nic", value, _base(info)) if isinstance(value, str) else value
+
+
+def _host(value: Any, info: ValidationInfo) -> Any:
+    return load_profile(HostProfile, "host", value, _base(info)) if isinstance(value, str) else value
+
+
+def _default_nic() -> NicProfile:
+    return load_profile(NicProfile, "nic", "connectib")
+
+
+def _default_host() -> HostProfile:
+    return load_profile(HostProfile, "host", "linux")
+
+
+def _path(value: Any, info: ValidationInfo) -> Any:
+    return (_base(info) or Path.cwd()) / Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+def _firmware(value: str, info: ValidationInfo) -> str:
+    """Keep the name of a shipped image; make a path absolute. `default` is built in."""
+    if value == "default":
+        return value
+    path = paths.find(value, "firmware", ".py", _base(info))
+    if path is None:
+        known = ", ".join(sorted({"default", *paths.shipped_names("firmware", ".py")}))
+        raise ValueError(f": expected a Python file that exists or one of the shipped images ({known})")
+    return str(path) if "/" in value or value.endswith(".py") else value
+
+
+class Config(Record):
+    """What `nicemu run` and every lab are given. Profiles are named, given as a path, or written inline."""
+
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
+    nic: Annotated[NicProfile, BeforeValidator(_nic)] = Field(default_factory=_default_nic)
+    host: Annotated[HostProfile, BeforeValidator(_host)] = Field(default_factory=_default_host)
+    nics: Annotated[int, Field(ge=1, le=8)] = 1
+    memory: Literal["arena", "model"] = "arena"
+    discipline: Discipline = "v6.12"
+    subscriber: Subscriber = "auto"
+    firmware: Annotated[str, AfterValidator(_firmware)] = "default"
+    sanitizer: bool = True
+    force_odp: bool = False
+    evict_per_ms: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0  # per virtual millisecond
+    trace: Annotated[Path | None, BeforeValidator(_path)] = None
+    mutants: Annotated[tuple[Mutant, ...], Field(strict=False)] = ()
+
+    @property
+    def notifier_subscriber(self) -> Literal["chain", "interval"]:
+        """How the driver subscribes, with `auto` decided by the discipline."""
+        if self.subscriber != "auto":
+            return self.subscriber
+        return "interval" if self.discipline == "v6.12" else "chain"
+
+    @property
+    def firmware_path(self) -> Path | None:
+        """The file of the firmware image; None if it is the built-in default and no file is shipped for it."""
+        return paths.find(self.firmware, "firmware", ".py")
+
+    @model_validator(mode="after")
+    def _subscriber_exists(self) -> Self:
+        wanted = "interval" if self.discipline == "v6.12" else "chain"
+        if self.notifier_subscriber != wanted:
+            raise ValueError(f"subscriber: expected auto or {wanted} under discipline {self.discipline}")
+        return self

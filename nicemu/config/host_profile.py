@@ -1,0 +1,38 @@
+"""How much memory a host has and how long the steps of its kernel take (`configs/host/*.yaml`)."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from nicemu.config.types import Nanoseconds, Pages, Record
+
+
+class HostCosts(Record):
+    """Virtual nanoseconds per step of the kernel."""
+
+    syscall_ns: Nanoseconds = 150
+    fault_ns: Nanoseconds = 1_500  # a CPU fault, or handle_mm_fault called for the device
+    fault_page_ns: Nanoseconds = 98  # each further page of a batch
+    zero_page_ns: Nanoseconds = 200
+    copy_page_ns: Nanoseconds = 400
+    pte_ns: Nanoseconds = 5
+    tlb_flush_ns: Nanoseconds = 500
+    swap_read_ns: Nanoseconds = 60_000
+    swap_write_ns: Nanoseconds = 20_000
+    irq_ns: Nanoseconds = 1_000  # handler entered -> its work queued
+    driver_fault_ns: Nanoseconds = 4_000  # the page-fault work, without faulting pages in
+    driver_fault_page_ns: Nanoseconds = 90
+    invalidate_check_ns: Nanoseconds = 2_800  # is anything of the range mapped by the device?
+    invalidate_page_ns: Nanoseconds = 11  # bookkeeping of each page
+    invalidate_done_ns: Nanoseconds = 500
+
+
+class HostProfile(Record):
+    """One host profile; the defaults are those of `configs/host/linux.yaml`."""
+
+    name: str = "linux"
+    description: str = ""
+    source: str = ""
+    ram_pages: Pages = 262_144  # 4 KiB each: 1 GiB
+    swap_pages: Annotated[int, Field(ge=0, le=2**36)] = 1_048_576
+    costs: HostCosts = HostCosts()

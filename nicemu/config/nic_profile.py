@@ -1,0 +1,108 @@
+"""What one NIC can do and how long its steps take (`configs/nic/*.yaml`)."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from nicemu.config.types import Count, CountOrNone, Nanoseconds, Record, Word32
+
+IbMtu = Literal[256, 512, 1024, 2048, 4096]
+
+VENDORS_WITH_A_PROVIDER = (0x02C9, 0x1D0F, 0x8086)
+"""Vendor ids for which verbs programs take vendor-specific paths that the emulator does not have."""
+
+
+class IotlbProfile(Record):
+    """The translation cache in front of the MTT."""
+
+    sets: Count = 256  # a power of two
+    ways: Annotated[int, Field(ge=1, le=64)] = 4
+
+    @model_validator(mode="after")
+    def _sets_are_indexable(self) -> Self:
+        if self.sets & (self.sets - 1):
+            raise ValueError("sets: expected a power of two")
+        return self
+
+
+class NicCosts(Record):
+    """Virtual nanoseconds per step of the device."""
+
+    doorbell_ns: Nanoseconds = 150
+    wqe_fetch_ns: Nanoseconds = 300
+    pcie_latency_ns: Nanoseconds = 450  # between the translation of a DMA and its bytes moving
+    iotlb_miss_ns: Nanoseconds = 500
+    packet_ns: Nanoseconds = 40  # processing of one packet, each side
+    command_ns: Nanoseconds = 2_000  # a command that touches no pages
+    mtt_update_ns: Nanoseconds = 7_000
+    mtt_update_page_ns: Nanoseconds = 13
+    zap_ns: Nanoseconds = 13_800
+    zap_page_ns: Nanoseconds = 30
+    fault_detect_ns: Nanoseconds = 127_400  # absent translation seen -> page-fault EQE written
+    interrupt_ns: Nanoseconds = 2_000  # MSI-X write -> handler entered
+    resume_ns: Nanoseconds = 78_400  # resume command -> transmission goes on
+    cqe_ns: Nanoseconds = 60
+
+
+class LinkProfile(Record):
+    """The cable."""
+
+    rate_gbps: Annotated[int, Field(ge=1, le=3200)] = 100
+    delay_ns: Nanoseconds = 1_000
+
+
+class NicProfile(Record):
+    """One device profile; the defaults are those of `configs/nic/connectib.yaml`."""
+
+    name: str = "connectib"
+    description: str = ""
+    source: str = ""
+    vendor_id: Annotated[int, Field(ge=0, le=2**24 - 1)] = 0xFFFFFF
+    vendor_part_id: Word32 = 1
+    hw_ver: Word32 = 0
+    fw_ver: str = "0.1.0"
+
+    max_qp: Annotated[int, Field(ge=1, le=2**24 - 2)] = 4096
+    max_qp_wr: Annotated[int, Field(ge=1, le=2**20)] = 16384
+    max_sge: Annotated[int, Field(ge=1, le=256)] = 32
+    max_sge_rd: Annotated[int, Field(ge=1, le=256)] = 32
+    max_cq: Annotated[int, Field(ge=1, le=2**24)] = 4096
+    max_cqe: Annotated[int, Field(ge=1, le=2**22)] = 65535
+    max_mr: Annotated[int, Field(ge=1, le=2**24 - 1)] = 65536
+    max_mr_size: Annotated[int, Field(ge=4096, le=2**63 - 1)] = 2**63 - 1  # bytes
+    page_size_cap: Annotated[int, Field(ge=4096, le=2**63 - 1)] = 0xFFFF_F000
+    max_pd: Annotated[int, Field(ge=1, le=2**24)] = 4096
+    max_ah: Count = 4096
+    max_mw: CountOrNone = 0
+    max_srq: CountOrNone = 0
+    max_srq_wr: CountOrNone = 0
+    max_srq_sge: CountOrNone = 0
+    max_mcast_grp: CountOrNone = 0
+    max_mcast_qp_attach: CountOrNone = 0
+    max_total_mcast_qp_attach: CountOrNone = 0
+    max_qp_rd_atom: Annotated[int, Field(ge=1, le=255)] = 16
+    max_qp_init_rd_atom: Annotated[int, Field(ge=1, le=255)] = 16
+    max_res_rd_atom: Count = 65536
+    max_msg_sz: Annotated[int, Field(ge=4096, le=2**31)] = 2**31  # bytes
+    max_inline_data: Annotated[int, Field(ge=0, le=4096)] = 256  # bytes
+    num_comp_vectors: Annotated[int, Field(ge=1, le=64)] = 2
+    max_pkeys: Annotated[int, Field(ge=1, le=1)] = 1
+    gid_tbl_len: Annotated[int, Field(ge=1, le=256)] = 8
+    max_mtu: IbMtu = 4096  # bytes of payload in one packet
+    active_mtu: IbMtu = 4096
+    max_fault_per_qp: Annotated[int, Field(ge=1, le=64)] = 4  # page faults outstanding
+    local_ca_ack_delay: Annotated[int, Field(ge=0, le=31)] = 15  # 4.096 us * 2**n
+    retry_cnt_7_infinite: bool = False
+    ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits
+
+    iotlb: IotlbProfile = IotlbProfile()
+    costs: NicCosts = NicCosts()
+    link: LinkProfile = LinkProfile()
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> Self:
+        if self.vendor_id in VENDORS_WITH_A_PROVIDER:
+            raise ValueError("vendor_id: expected an id without a provider of its own")
+        if self.active_mtu > self.max_mtu:
+            raise ValueError(f"active_mtu: expected at most max_mtu ({self.max_mtu})")
+        return self
