@@ -1,0 +1,38 @@
+"""The commands and what `nicemu --help` says about them."""
+
+from typing import Annotated
+
+import typer
+
+import nicemu
+from nicemu.cli import devinfo, run
+from nicemu.cli.conformance import command as conformance
+
+app = typer.Typer(
+    help="A software RDMA NIC with on-demand paging: run verbs programs without RDMA hardware.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: rich would double the time it takes
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nicemu {nicemu.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("run", cls=run.RunCommand)(run.run)
+app.command("devinfo")(devinfo.devinfo)
+app.command("conformance")(conformance.conformance)

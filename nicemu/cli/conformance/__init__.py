@@ -1,0 +1,1 @@
+"""`nicemu conformance`: rdma-core's own Python tests on the emulated NIC, one process a test."""

@@ -1,0 +1,110 @@
+"""`nicemu run`: an unmodified pyverbs program on the emulated NIC."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from nicemu.config.errors import ConfigError
+
+
+class RunCommand(TyperCommand):
+    """Ends our options at SCRIPT or after `-m MODULE`: what follows is the program's."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._end_options_after_module(args))
+
+    def _end_options_after_module(self, args: list[str]) -> list[str]:
+        flags = {name for parameter in self.params if getattr(parameter, "is_flag", False) for name in parameter.opts}
+        flags |= {"-h", "--help"}
+        position = 0
+        while position < len(args):
+            argument = args[position]
+            if argument == "--" or not argument.startswith("-"):
+                break
+            if argument == "-m" or (argument.startswith("-m") and not argument.startswith("--")):
+                position += 2 if argument == "-m" else 1
+                return [*args[:position], "--", *args[position:]]
+            position += 1 if argument in flags or "=" in argument else 2
+        return args
+
+
+def run(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="SCRIPT [ARGUMENT]", help="The program and its arguments.")
+    ] = None,
+    module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, as python -m.")] = None,
+    config: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file, or a shipped lab's name.")] = None,
+    firmware: Annotated[str | None, typer.Option(metavar="FILE", help="A firmware image: name or path.")] = None,
+    seed: Annotated[int | None, typer.Option(help="One seed, one history.")] = None,
+    discipline: Annotated[str | None, typer.Option(help="When mm operations notify: v3.6 ... v6.12.")] = None,
+    memory: Annotated[str | None, typer.Option(help="arena: real memory; model: simulated RAM.")] = None,
+    force_odp: Annotated[bool, typer.Option("--force-odp", help="Register every MR with on-demand paging.")] = False,
+    evict: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Invalidations per virtual millisecond during the run.")
+    ] = None,
+    mutant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Plant a deliberate bug.")] = None,
+    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log.")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Print the counters afterwards, on stderr.")] = False,
+    stages: Annotated[bool, typer.Option("--stages", help="Print the stages of a fault and an invalidation.")] = False,
+) -> None:
+    """Run an unmodified pyverbs program on the emulated NIC.
+
+    Options of nicemu come before SCRIPT; what follows SCRIPT belongs to the program. The exit status is the program's.
+    """
+    overrides = {
+        "seed": seed,
+        "firmware": _from_here(firmware),
+        "discipline": discipline,
+        "memory": memory,
+        "force_odp": True if force_odp else None,
+        "evict_per_ms": evict,
+        "mutants": mutant or None,
+        "trace": str(trace) if trace else None,
+    }
+    words = list(arguments or [])
+    if module is None and not words:
+        raise ConfigError("expected SCRIPT or -m MODULE, given neither")
+    sys.exit(_run(module, words, config, overrides, stats, stages))
+
+
+def _from_here(firmware: str | None) -> str | None:
+    """A file in the working directory may be given without a slash, like any file on a command line."""
+    return f"./{firmware}" if firmware and "/" not in firmware and Path(firmware).is_file() else firmware
+
+
+def _run(
+    module: str | None, words: list[str], config: str | None, overrides: dict[str, Any], stats: bool, stages: bool
+) -> int:
+    from nicemu import _alias
+    from nicemu.cli import program
+    from nicemu.config import load_config
+
+    checked = load_config(config, overrides)
+    _alias.install()
+    loaded = program.load_module(module) if module else program.load_script(words.pop(0))
+
+    from nicemu.uverbs import session
+
+    session.configure(checked)
+    status = program.run_program(loaded, words)
+    if stats or stages:
+        sys.stdout.flush()
+        _report(stats, stages)
+    return status
+
+
+def _report(stats: bool, stages: bool) -> None:
+    from nicemu.lab import report
+    from nicemu.uverbs import session
+
+    lab = session.current()
+    if lab is None:
+        print("nicemu: the program opened no device: nothing to report", file=sys.stderr)
+        return
+    if stages:
+        report.print_stages(lab)
+    if stats:
+        report.print_stats(lab)
