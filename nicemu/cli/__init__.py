@@ -9,10 +9,25 @@ def main() -> None:
     from nicemu.config.errors import ConfigError
 
     try:
-        app(prog_name="nicemu")
+        sys.exit(app(prog_name="nicemu", standalone_mode=False))
     except ConfigError as error:
-        print(f"nicemu: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+        _refuse(str(error), error.exit_status)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone: no message about it either
         sys.exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if type(error).__name__ == "Abort":  # typer's name for an interrupt
+            sys.exit(130)
+        if not hasattr(error, "format_message"):  # a usage error of typer has it, whichever click it brings along
+            raise
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            sys.exit(2)
+        _refuse(error.format_message(), 2)
+
+
+def _refuse(message: str, status: int) -> None:
+    print(f"nicemu: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

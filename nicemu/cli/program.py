@@ -20,6 +20,7 @@ class Program:
 
     compile: Callable[[], CodeType]  # may raise the program's SyntaxError
     file: str
+    name: str  # what becomes sys.argv[0]
     search: str  # what becomes sys.path[0]
     spec: Any = None
 
@@ -31,7 +32,8 @@ def load_script(script: str) -> Program:
         source = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"expected a Python program, given {script!r}: {error.strerror}") from None
-    return Program(lambda: compile(source, script, "exec", dont_inherit=True), script, str(path.resolve().parent))
+    file = str(path.absolute())
+    return Program(lambda: compile(source, file, "exec", dont_inherit=True), file, script, str(path.resolve().parent))
 
 
 def load_module(name: str) -> Program:
@@ -49,7 +51,7 @@ def load_module(name: str) -> Program:
     loader = spec.loader if spec else None
     if spec is None or not spec.origin or not isinstance(loader, InspectLoader):
         raise ConfigError(f"expected a Python module that can be run, given {name!r}")
-    return Program(lambda: _code_of(loader, spec.name), spec.origin, here, spec)
+    return Program(lambda: _code_of(loader, spec.name), spec.origin, spec.origin, here, spec)
 
 
 def _code_of(loader: InspectLoader, name: str) -> CodeType:
@@ -72,7 +74,7 @@ def run_program(program: Program, arguments: list[str]) -> int:
         main.__package__ = program.spec.parent
     ours = sys.modules["__main__"]  # stays referenced: its globals must outlive the program
     sys.modules["__main__"] = main
-    sys.argv[:] = [program.file, *arguments]
+    sys.argv[:] = [program.name, *arguments]
     sys.path[:1] = [program.search]
     try:
         status = _status_of(program, main)

@@ -1,5 +1,6 @@
 """`nicemu run`: an unmodified pyverbs program on the emulated NIC."""
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,23 +12,24 @@ from nicemu.config.errors import ConfigError
 
 
 class RunCommand(TyperCommand):
-    """Ends our options at SCRIPT or after `-m MODULE`: what follows is the program's."""
+    """Ends our options at SCRIPT or at `-m MODULE`: what follows is the program's."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self._end_options_after_module(args))
+        return super().parse_args(ctx, self._end_options(args))
 
-    def _end_options_after_module(self, args: list[str]) -> list[str]:
+    def _end_options(self, args: list[str]) -> list[str]:
+        """Put `--` before SCRIPT or after MODULE."""
         flags = {name for parameter in self.params if getattr(parameter, "is_flag", False) for name in parameter.opts}
         flags |= {"-h", "--help"}
         position = 0
-        while position < len(args):
+        while position < len(args) and args[position] != "--":
             argument = args[position]
-            if argument == "--" or not argument.startswith("-"):
-                break
-            if argument == "-m" or (argument.startswith("-m") and not argument.startswith("--")):
-                position += 2 if argument == "-m" else 1
+            if not argument.startswith("-"):
                 return [*args[:position], "--", *args[position:]]
-            position += 1 if argument in flags or "=" in argument else 2
+            is_alone = argument in flags or "=" in argument or argument.startswith("-m") and argument != "-m"
+            position += 1 if is_alone else 2
+            if argument.startswith("-m") and position <= len(args):
+                return [*args[:position], "--", *args[position:]]
         return args
 
 
@@ -38,12 +40,12 @@ def run(
     module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, as python -m.")] = None,
     config: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file, or a shipped lab's name.")] = None,
     firmware: Annotated[str | None, typer.Option(metavar="FILE", help="A firmware image: name or path.")] = None,
-    seed: Annotated[int | None, typer.Option(help="One seed, one history.")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="One seed, one history.")] = None,
     discipline: Annotated[str | None, typer.Option(help="When mm operations notify: v3.6 ... v6.12.")] = None,
     memory: Annotated[str | None, typer.Option(help="arena: real memory; model: simulated RAM.")] = None,
     force_odp: Annotated[bool, typer.Option("--force-odp", help="Register every MR with on-demand paging.")] = False,
     evict: Annotated[
-        float | None, typer.Option(metavar="RATE", help="Invalidations per virtual millisecond during the run.")
+        str | None, typer.Option(metavar="RATE", help="Invalidations per virtual millisecond during the run.")
     ] = None,
     mutant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Plant a deliberate bug.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log.")] = None,
@@ -55,12 +57,12 @@ def run(
     Options of nicemu come before SCRIPT; what follows SCRIPT belongs to the program. The exit status is the program's.
     """
     overrides = {
-        "seed": seed,
+        "seed": _number(seed),
         "firmware": _from_here(firmware),
         "discipline": discipline,
         "memory": memory,
         "force_odp": True if force_odp else None,
-        "evict_per_ms": evict,
+        "evict_per_ms": _number(evict),
         "mutants": mutant or None,
         "trace": str(trace) if trace else None,
     }
@@ -68,6 +70,14 @@ def run(
     if module is None and not words:
         raise ConfigError("expected SCRIPT or -m MODULE, given neither")
     sys.exit(_run(module, words, config, overrides, stats, stages))
+
+
+def _number(text: str | None) -> int | float | str | None:
+    """The number that `text` is, or the text itself, which the configuration then refuses in its own words."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError, TypeError):
+            return kind(text)  # type: ignore[arg-type]
+    return text
 
 
 def _from_here(firmware: str | None) -> str | None:
