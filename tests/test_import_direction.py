@@ -1,4 +1,4 @@
-"""Imports point down only. The table is the picture of docs/architecture.md: each layer once, with what it may import."""
+"""Imports point down only. The table names each layer of docs/architecture.md once, with what it may import."""
 
 import ast
 from collections.abc import Iterator

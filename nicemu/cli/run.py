@@ -26,7 +26,7 @@ class RunCommand(TyperCommand):
             argument = args[position]
             if not argument.startswith("-"):
                 return [*args[:position], "--", *args[position:]]
-            is_alone = argument in flags or "=" in argument or argument.startswith("-m") and argument != "-m"
+            is_alone = argument in flags or "=" in argument or (argument.startswith("-m") and argument != "-m")
             position += 1 if is_alone else 2
             if argument.startswith("-m") and position <= len(args):
                 return [*args[:position], "--", *args[position:]]

@@ -15,7 +15,8 @@ def nicemu(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_the_commands_and_imports_nothing_that_computes() -> None:
     program = (
         "import sys\nfrom nicemu.cli import main\nsys.argv = ['nicemu', '--help']\n"
-        "try:\n    main()\nexcept SystemExit as e:\n    print(e.code, {'numba', 'numpy', 'pydantic'} & set(sys.modules))"
+        "try:\n    main()\nexcept SystemExit as e:\n"
+        "    print(e.code, {'numba', 'numpy', 'pydantic'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert all(command in done.stdout for command in ("run", "devinfo", "conformance"))

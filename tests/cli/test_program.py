@@ -35,7 +35,8 @@ def plain(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "def f():\n    raise ValueError('x')\ntry:\n    f()\nexcept ValueError as e:\n    raise KeyError(1) from e",
         "import sys; sys.excepthook = lambda *a: print('mine', a[0]); 1 / 0",
         "def broken(:\n  pass",
-        "import threading, time\nthreading.Thread(target=lambda: (time.sleep(.05), print('late'))).start()\nprint('main')",
+        "import threading, time\n"
+        "threading.Thread(target=lambda: (time.sleep(.05), print('late'))).start()\nprint('main')",
         "import pickle\nclass A: pass\nprint(type(pickle.loads(pickle.dumps(A()))) is A)",
         "from dataclasses import dataclass\n@dataclass\nclass A:\n    b: 'int'\nprint(A(1))",
     ],
