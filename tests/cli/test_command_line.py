@@ -79,12 +79,11 @@ def test_without_a_command_it_says_the_help() -> None:
 
 FAKE_SESSION = """
 import sys, types
-session = types.ModuleType("nicemu.uverbs.session")
-session.configure = lambda config: print("configured", config.seed, config.force_odp)
-session.current = lambda: None
-sys.modules["nicemu.uverbs.session"] = session
-import nicemu.uverbs
-nicemu.uverbs.session = session
+uverbs = types.ModuleType("nicemu.uverbs")
+uverbs.session = types.SimpleNamespace(
+    configure=lambda config: print("configured", config.seed, config.force_odp), current=lambda: None
+)
+sys.modules["nicemu.uverbs"] = uverbs
 from nicemu.cli import main
 main()
 """
