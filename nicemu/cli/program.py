@@ -1,5 +1,6 @@
 """Run a Python program in this process as `python SCRIPT` or `python -m MODULE` would."""
 
+import builtins
 import importlib.util
 import sys
 import threading
@@ -68,19 +69,15 @@ def run_program(program: Program, arguments: list[str]) -> int:
     """
     main = ModuleType("__main__")
     main.__dict__.update(
-        __file__=program.file, __builtins__=__builtins__, __spec__=program.spec, __cached__=None, __loader__=None
+        __file__=program.file, __builtins__=builtins, __spec__=program.spec, __cached__=None, __loader__=None
     )
     if program.spec is not None:
         main.__package__ = program.spec.parent
-    ours = sys.modules["__main__"]  # stays referenced: its globals must outlive the program
     sys.modules["__main__"] = main
     sys.argv[:] = [program.name, *arguments]
     sys.path[:1] = [program.search]
-    try:
-        status = _status_of(program, main)
-        _join_threads()
-    finally:
-        del ours
+    status = _status_of(program, main)
+    _join_threads()
     return status
 
 

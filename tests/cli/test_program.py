@@ -34,6 +34,7 @@ def plain(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "raise SystemExit",
         "def f():\n    raise ValueError('x')\ntry:\n    f()\nexcept ValueError as e:\n    raise KeyError(1) from e",
         "import sys; sys.excepthook = lambda *a: print('mine', a[0]); 1 / 0",
+        "print(type(__builtins__), __package__, __spec__, __doc__)",
         "def broken(:\n  pass",
         "import threading, time\n"
         "threading.Thread(target=lambda: (time.sleep(.05), print('late'))).start()\nprint('main')",
