@@ -36,12 +36,14 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.fixture
 def nicemu_lab(pytestconfig: pytest.Config) -> Iterator[Any]:
-    """The lab behind `nicemu.pyverbs`, started afresh for this test and reset after it."""
+    """The lab behind `nicemu.pyverbs`, started afresh for this test and closed after it."""
     from nicemu.config import load_config
     from nicemu.uverbs import session
 
-    session.configure(load_config(pytestconfig.getoption("--nicemu-config")))
-    yield session.start()
+    checked = load_config(pytestconfig.getoption("--nicemu-config"))
     session.reset()
-
-
+    session.configure(checked)
+    session.endpoint()  # builds the lab
+    yield session.current()
+    session.reset()
+    session.configure(checked)  # for tests that do not ask for a lab of their own

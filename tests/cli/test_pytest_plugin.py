@@ -21,7 +21,10 @@ import nicemu._alias
 nicemu._alias.TARGET = "json"
 uverbs = types.ModuleType("nicemu.uverbs")
 uverbs.session = types.SimpleNamespace(
-    configure=lambda config: print("seed", config.seed), start=lambda: "a lab", reset=lambda: print("reset")
+    configure=lambda config: print("seed", config.seed),
+    endpoint=lambda: print("built"),
+    current=lambda: "a lab",
+    reset=lambda: print("reset"),
 )
 sys.modules["nicemu.uverbs"] = uverbs
 import pytest
@@ -40,8 +43,11 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def test_with_the_option_pyverbs_is_ours_and_a_test_gets_a_lab(tmp_path: Path) -> None:
     done = run(tmp_path, "--nicemu")
     assert "2 passed" in done.stdout, done.stdout + done.stderr
-    assert done.stdout.count("seed 1") == 2
-    assert "reset" in done.stdout
+    steps = [line.strip(".") for line in done.stdout.splitlines()]
+    assert [line for line in steps if line in ("seed 1", "built", "reset")] == [
+        "seed 1",  # the whole session
+        *("reset", "seed 1", "built", "reset", "seed 1"),  # the test with a lab of its own
+    ]
 
 
 def test_without_the_option_pyverbs_is_left_alone(tmp_path: Path) -> None:
