@@ -1,0 +1,35 @@
+"""The specification's choices: what IBA asks for and the NPF paper's NIC does on a fault.
+
+Imitates no product. Source: IBA 9.7.5.2.8 (RNR NAK with the QP's min_rnr_timer), Lesokhin et al., ASPLOS'17 (a missing
+page at the responder is answered with an RNR NAK), go-back-N retransmission.
+"""
+
+
+def responder_fault(world, row, arg):
+    """RNR timer code of the NAK that answers a missing page: the QP's min_rnr_timer (``arg``)."""
+    return arg
+
+
+def fault_pages(world, row, arg):
+    """Pages to ask the driver for: 0, all that the operation still needs."""
+    return 0
+
+
+def ack(world, row, arg):
+    """Acknowledge a packet that did not ask for it: no."""
+    return 0
+
+
+def ack_timeout(world, row, arg):
+    """Local ACK timeout in ns: as configured (the specification allows T..4T)."""
+    return arg
+
+
+def rnr_wait(world, row, arg):
+    """RNR wait in ns: exactly the timer."""
+    return arg
+
+
+def iotlb_victim(world, row, arg):
+    """Way to evict: -1, the least recently used."""
+    return -1

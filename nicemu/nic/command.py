@@ -1,0 +1,234 @@
+"""The command queue: the only way the driver changes device tables.
+
+A command is decoded ``command_ns`` after its doorbell. UPDATE_MTT takes effect when it completes; ZAP_MTT clears
+entries and flushes the IOTLB at once and completes when DMA translated before has drained. The completion is an EQE.
+"""
+
+from nicemu._jit import jit, load32, load64, store32
+from nicemu.abi import command as abi
+from nicemu.abi.command import Command, Status
+from nicemu.abi.rings import EqeType
+from nicemu.nic import iotlb, mtt, units
+from nicemu.nic.eq import post_eqe
+from nicemu.nic.qp_context import modify_qp, query_qp
+from nicemu.nic.qp_state import reset
+from nicemu.tables import radix
+from nicemu.tables.heap import push
+from nicemu.tables.records import RESOURCES_PER_QP
+from nicemu.tables.rows import control, cq, mkey, nic, qp
+from nicemu.tables.trace import Ev, trace
+
+(NOP, CREATE_MKEY, DESTROY_MKEY, CREATE_CQ, DESTROY_CQ, CREATE_QP, MODIFY_QP, QUERY_QP, DESTROY_QP, UPDATE_MTT, ZAP_MTT,
+ PAGE_FAULT_RESUME) = (int(opcode) for opcode in Command)
+OK, BAD_OPCODE, BAD_RESOURCE = 0, int(Status.BAD_OPCODE), int(Status.BAD_RESOURCE)
+CMD, COMMAND_EQN = int(EqeType.CMD), 1
+EV_COMMAND, EV_DONE, EV_ZAP = int(Ev.COMMAND), int(Ev.COMMAND_DONE), int(Ev.MTT_ZAP)
+
+
+@jit
+def slot_address(n, slot):
+    """Host address of a command slot."""
+    return n.command_ring + (slot & (abi.COMMAND_SLOTS - 1)) * abi.COMMAND_BYTES
+
+
+@jit
+def param(at, index):
+    """Parameter word of a command."""
+    return load64(at + abi.COMMAND_PARAMS + 8 * index)
+
+
+@jit
+def mkey_row(n, at):
+    """Row of the mkey a command names in word 0, or 0."""
+    index = param(at, 0)
+    return n.mkey_base + index if 0 < index < n.mkey_count else 0
+
+
+@jit
+def create_mkey(world, n, at):
+    """CREATE_MKEY."""
+    row = mkey_row(n, at)
+    if row == 0 or mkey(world, row).valid:
+        return BAD_RESOURCE
+    m = mkey(world, row)
+    m.key = param(at, 1)
+    m.pd = param(at, 2)
+    m.base = param(at, 3)
+    m.length = param(at, 4)
+    m.access = param(at, 5)
+    m.flags = param(at, 6)
+    m.number = param(at, 7)
+    pages = ((m.base & 4095) + m.length + 4095) >> 12
+    m.levels = mtt.levels_for(pages)
+    m.root = radix.new_node(world)
+    m.pages_mapped = 0
+    m.busy_until = 0
+    m.valid = 1
+    return OK
+
+
+@jit
+def forget(world, n, row, first, pages):
+    """Clear translations and flush them from the IOTLB (unless a mutant of the device does not)."""
+    mtt.zap(world, row, first, pages)
+    if n.zap_without_flush == 0:
+        iotlb.flush(world, n.number, row, first, pages)
+
+
+@jit
+def destroy_mkey(world, n, at):
+    """DESTROY_MKEY."""
+    row = mkey_row(n, at)
+    if row == 0 or mkey(world, row).valid == 0:
+        return BAD_RESOURCE
+    m = mkey(world, row)
+    m.valid = 0
+    iotlb.flush(world, n.number, row, 0, 1 << 60)
+    radix.free_tree(world, m.root, m.levels)
+    m.root = 0
+    return OK
+
+
+@jit
+def create_cq(world, n, at):
+    """CREATE_CQ."""
+    cqn = param(at, 0)
+    if not 0 < cqn < n.cq_count or cq(world, n.cq_base + cqn).valid:
+        return BAD_RESOURCE
+    c = cq(world, n.cq_base + cqn)
+    c.nic = n.number
+    c.number = cqn
+    c.ring = param(at, 1)
+    c.slots = param(at, 2)
+    c.doorbell_record = param(at, 3)
+    c.eqn = n.eq_base + param(at, 4)
+    c.produced = 0
+    c.armed = 0
+    c.watch = 0
+    c.overrun = 0
+    c.valid = 1
+    return OK
+
+
+@jit
+def create_qp(world, n, at):
+    """CREATE_QP: the QP starts in RESET."""
+    qpn = param(at, 0)
+    if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).sq_stride:
+        return BAD_RESOURCE
+    row = n.qp_base + qpn
+    q = qp(world, row)
+    q.nic = n.number
+    q.number = qpn
+    q.type = param(at, 1)
+    q.pd = param(at, 2)
+    q.send_cq = n.cq_base + param(at, 3)
+    q.recv_cq = n.cq_base + param(at, 4)
+    q.sq_ring = param(at, 5)
+    q.sq_slots = param(at, 6)
+    q.sq_stride = param(at, 7)
+    q.rq_ring = param(at, 8)
+    q.rq_slots = param(at, 9)
+    q.rq_stride = param(at, 10)
+    q.doorbell_record = param(at, 11)
+    q.all_signaled = param(at, 12) & 1
+    q.sq_entry = param(at, 13)
+    q.resource_base = row * RESOURCES_PER_QP
+    reset(world, row)
+    return OK
+
+
+@jit
+def destroy_qp(world, n, at):
+    """DESTROY_QP."""
+    row = n.qp_base + param(at, 0)
+    q = qp(world, row)
+    if q.sq_stride == 0:
+        return BAD_RESOURCE
+    reset(world, row)
+    q.sq_stride = 0
+    return OK
+
+
+@jit
+def execute(world, n, opcode, at):
+    """Commands that take effect when they are decoded."""
+    if opcode == CREATE_MKEY:
+        return create_mkey(world, n, at)
+    if opcode == DESTROY_MKEY:
+        return destroy_mkey(world, n, at)
+    if opcode == CREATE_CQ:
+        return create_cq(world, n, at)
+    if opcode == DESTROY_CQ:
+        cqn = param(at, 0)
+        if not 0 < cqn < n.cq_count:
+            return BAD_RESOURCE
+        cq(world, n.cq_base + cqn).valid = 0
+        return OK
+    if opcode == CREATE_QP:
+        return create_qp(world, n, at)
+    if opcode == MODIFY_QP or opcode == QUERY_QP:
+        qpn = param(at, 0)
+        if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).sq_stride == 0:
+            return BAD_RESOURCE
+        mailbox = load64(at + abi.COMMAND_MAILBOX)
+        if opcode == MODIFY_QP:
+            return modify_qp(world, n.qp_base + qpn, param(at, 1), mailbox)
+        return query_qp(world, n.qp_base + qpn, mailbox)
+    if opcode == DESTROY_QP:
+        return destroy_qp(world, n, at)
+    return OK if opcode == NOP else BAD_OPCODE
+
+
+def command(world, nic_number, slot):
+    """COMMAND: decode a slot; schedule its completion."""
+    n = nic(world, nic_number)
+    c = control(world, 0)
+    at = slot_address(n, slot)
+    opcode = load32(at)
+    n.commands += 1
+    trace(world, EV_COMMAND, nic_number, opcode, slot, 0, 0)
+    status = OK
+    done = c.now
+    if opcode == UPDATE_MTT or opcode == ZAP_MTT:
+        row = mkey_row(n, at)
+        pages = param(at, 2)
+        if row == 0 or mkey(world, row).valid == 0 or pages < 0 or param(at, 1) < 0:
+            status = BAD_RESOURCE
+        elif opcode == UPDATE_MTT:
+            done += n.mtt_update_ns + pages * n.mtt_update_page_ns
+        else:
+            done += n.zap_ns + pages * n.zap_page_ns
+            m = mkey(world, row)
+            n.zaps += 1
+            drained = m.busy_until
+            if drained > c.now:
+                n.zap_drains += 1
+            forget(world, n, row, param(at, 1), pages)
+            trace(world, EV_ZAP, nic_number, m.number, param(at, 1), pages, max(drained - c.now, 0))
+            if n.zap_without_drain == 0:
+                done = max(done, drained)
+    elif opcode == PAGE_FAULT_RESUME:
+        push(world, c.now + n.resume_ns, units.RESUME, param(at, 0), param(at, 1))
+    else:
+        status = execute(world, n, opcode, at)
+        if opcode == DESTROY_MKEY and status == OK:
+            done = max(done, mkey(world, mkey_row(n, at)).busy_until)
+    store32(at + abi.COMMAND_STATUS, status)
+    push(world, done, units.COMMAND_DONE, nic_number, slot)
+    return 0
+
+
+def command_done(world, nic_number, slot):
+    """COMMAND_DONE: MTT entries appear; the completion EQE goes out."""
+    n = nic(world, nic_number)
+    at = slot_address(n, slot)
+    opcode = load32(at)
+    status = load32(at + abi.COMMAND_STATUS)
+    if opcode == UPDATE_MTT and status == OK:
+        row = mkey_row(n, at)
+        if mkey(world, row).valid:
+            mtt.update(world, nic_number, row, param(at, 1), param(at, 2), load64(at + abi.COMMAND_MAILBOX))
+    trace(world, EV_DONE, nic_number, opcode, slot, status, 0)
+    post_eqe(world, n.eq_base + COMMAND_EQN, CMD, 0, (slot, status, 0, 0, 0, 0))
+    return 0

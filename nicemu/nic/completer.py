@@ -1,0 +1,280 @@
+"""Completer: ACKs, NAKs, RNR NAKs, READ responses and atomic ACKs at the requester (IBA 9.7.5-9.7.7; rxe_comp)."""
+
+from nicemu._jit import call, jit
+from nicemu.abi import rings
+from nicemu.abi.verbs import WcStatus
+from nicemu.nic import dma, hooks, units
+from nicemu.nic.dma import hold, move, payload_address, translate_sges
+from nicemu.nic.hooks import ask
+from nicemu.nic.page_fault import REQUESTER_READ, fail_entry, raise_fault
+from nicemu.nic.port import free_packet
+from nicemu.nic.psn import packet_count, psn_add, psn_diff
+from nicemu.nic.send_queue import (
+    LOC_PROT_ERR,
+    RDMA_READ,
+    RTS,
+    SQD,
+    entry_of,
+    is_read_or_atomic,
+    rewind,
+    start_timer,
+    stop_timer,
+    wqe_address,
+)
+from nicemu._jit import store64
+from nicemu.tables.heap import push
+from nicemu.tables.rows import control, nic, packet, qp, vector
+from nicemu.tables.trace import Ev, trace
+from nicemu.wire import opcode as bth
+
+BAD_RESP_ERR, REM_INV_REQ_ERR = int(WcStatus.BAD_RESP_ERR), int(WcStatus.REM_INV_REQ_ERR)
+REM_ACCESS_ERR, REM_OP_ERR = int(WcStatus.REM_ACCESS_ERR), int(WcStatus.REM_OP_ERR)
+RETRY_EXC_ERR, RNR_RETRY_EXC_ERR = int(WcStatus.RETRY_EXC_ERR), int(WcStatus.RNR_RETRY_EXC_ERR)
+TIMEOUT = int(Ev.TIMEOUT)
+INFINITE = 7
+RNR_UNIT_NS = 10_000
+
+
+@jit
+def rnr_timer_ns(code):
+    """RNR timer of a 5-bit code, ns (IBA table 45): 0 is 655.36 ms, then 0.01 ms growing by half octaves."""
+    if code == 0:
+        return 65536 * RNR_UNIT_NS
+    if code < 4:
+        return code * RNR_UNIT_NS
+    octave = 1 << (code // 2 - 1)
+    return (octave * 2 if code % 2 == 0 else octave * 3) * RNR_UNIT_NS
+
+
+@jit
+def index_of(world, q, psn):
+    """The WQE that ``psn`` belongs to, -1 if none is outstanding there."""
+    for index in range(q.sq_una, q.sq_fetched):
+        e = entry_of(world, q, index)
+        if psn_diff(psn, e.first_psn) < 0:
+            return -1
+        if psn_diff(psn, e.last_psn) <= 0:
+            return index
+    return -1
+
+
+@jit
+def acknowledge(world, q_row, psn):
+    """Everything up to ``psn`` is acknowledged. A READ or atomic in it whose response did not come is a gap: False."""
+    q = qp(world, q_row)
+    if psn_diff(psn, q.una_psn) < 0 or psn_diff(psn, q.sent_psn) >= 0:
+        return True
+    for index in range(q.sq_una, q.sq_fetched):
+        e = entry_of(world, q, index)
+        if psn_diff(e.first_psn, psn) > 0:
+            break
+        expected = psn_add(e.first_psn, e.received)
+        if is_read_or_atomic(e.opcode) and psn_diff(expected, min_psn(psn, e.last_psn)) <= 0:
+            progress(world, q_row, expected)
+            return False
+    progress(world, q_row, psn_add(psn, 1))
+    return True
+
+
+@jit
+def min_psn(a, b):
+    """The earlier of two PSNs."""
+    return a if psn_diff(a, b) < 0 else b
+
+
+@jit
+def progress(world, q_row, una):
+    """The oldest unacknowledged PSN moved: reload both retry counters (IBA 9.7.6.1.3)."""
+    q = qp(world, q_row)
+    if psn_diff(una, q.una_psn) > 0:
+        q.una_psn = una
+        q.retries = q.retry_cnt
+        q.rnr_retries = q.rnr_retry
+        start_timer(world, q_row)
+        if psn_diff(psn_of_next(world, q), una) < 0:
+            rewind(world, q_row, una)
+
+
+@jit
+def psn_of_next(world, q):
+    """PSN of the next packet the requester would send."""
+    if q.sq_next >= q.sq_fetched:
+        return q.next_psn
+    return psn_add(entry_of(world, q, q.sq_next).first_psn, q.sq_offset)
+
+
+@jit
+def fail_oldest(world, q_row, psn, status):
+    """The WQE of ``psn`` completes with ``status``; the QP goes to ERR when its turn comes."""
+    q = qp(world, q_row)
+    index = index_of(world, q, psn)
+    if index < 0:
+        index = q.sq_una
+    fail_entry(world, q_row, index, status)
+
+
+@jit
+def retry(world, q_row, psn):
+    """Go back to ``psn`` at the cost of one retry, or fail with RETRY_EXC_ERR."""
+    q = qp(world, q_row)
+    infinite = q.retry_cnt == INFINITE and nic(world, q.nic).retry_7_infinite != 0
+    if not infinite:
+        if q.retries == 0:
+            fail_oldest(world, q_row, q.una_psn, RETRY_EXC_ERR)
+            return
+        q.retries -= 1
+    rewind(world, q_row, psn)
+    start_timer(world, q_row)
+
+
+@jit
+def rnr_nak(world, q_row, psn, code):
+    """Wait the RNR timer, then go back to ``psn``; 7 retries are infinite (IBA 9.7.5.2.8)."""
+    q = qp(world, q_row)
+    if q.rnr_retry != INFINITE:
+        if q.rnr_retries == 0:
+            fail_oldest(world, q_row, psn, RNR_RETRY_EXC_ERR)
+            return
+        q.rnr_retries -= 1
+    rewind(world, q_row, psn)
+    stop_timer(world, q_row)
+    now = control(world, 0).now
+    q.rnr_until = now + ask(world, q.nic, hooks.RNR_WAIT, q_row, rnr_timer_ns(code))
+    push(world, q.rnr_until, units.RNR_TIMER, q_row, q.incarnation)
+
+
+@jit
+def ack_or_nak(world, q_row, p):
+    """An ACKNOWLEDGE packet, by its AETH syndrome."""
+    row = packet(world, p)
+    q = qp(world, q_row)
+    syndrome = row.syndrome
+    if syndrome < bth.RNR_NAK:
+        if not acknowledge(world, q_row, row.psn):
+            rewind(world, q_row, q.una_psn)
+        return
+    if psn_diff(row.psn, q.una_psn) < 0 or psn_diff(row.psn, q.sent_psn) >= 0:
+        return
+    if not acknowledge(world, q_row, psn_add(row.psn, -1)):
+        rewind(world, q_row, q.una_psn)
+        return
+    if syndrome < bth.NAK_SEQUENCE:
+        rnr_nak(world, q_row, row.psn, syndrome & 31)
+    elif syndrome == bth.NAK_SEQUENCE:
+        retry(world, q_row, row.psn)
+    elif syndrome == bth.NAK_REMOTE_ACCESS:
+        fail_oldest(world, q_row, row.psn, REM_ACCESS_ERR)
+    elif syndrome == bth.NAK_REMOTE_OPERATIONAL:
+        fail_oldest(world, q_row, row.psn, REM_OP_ERR)
+    else:
+        fail_oldest(world, q_row, row.psn, REM_INV_REQ_ERR)
+
+
+@jit
+def accept_response(world, q_row, p):
+    """Check a READ response or atomic ACK and translate its scatter list. True: its data moves at COMMIT."""
+    row = packet(world, p)
+    q = qp(world, q_row)
+    if q.read_suspended or psn_diff(row.psn, q.una_psn) < 0 or psn_diff(row.psn, q.sent_psn) >= 0:
+        return False
+    if not acknowledge(world, q_row, psn_add(row.psn, -1)):
+        nic(world, q.nic).reads_rewound += 1
+        rewind(world, q_row, q.una_psn)
+        return False
+    index = index_of(world, q, row.psn)
+    if index < 0:
+        return False
+    e = entry_of(world, q, index)
+    if not is_read_or_atomic(e.opcode):
+        return False
+    is_atomic = row.opcode == bth.ATOMIC_ACK
+    k = psn_diff(row.psn, e.first_psn)
+    wanted = 8 if e.opcode != RDMA_READ else min(e.length - k * q.mtu, q.mtu)
+    if is_atomic == (e.opcode == RDMA_READ) or (not is_atomic and row.payload != wanted):
+        fail_entry(world, q_row, index, BAD_RESP_ERR)
+        return False
+    row.payload = wanted
+    row.kind = q.nic
+    row.qp = q_row
+    row.entry = index
+    sges = wqe_address(q, index) + rings.SEND_HEADER_BYTES
+    verdict = translate_sges(world, p, sges, e.num_sge, k * q.mtu, wanted, True)
+    if verdict == dma.FAULT:
+        q.read_suspended = 1
+        raise_fault(world, q_row, REQUESTER_READ, index, k * q.mtu, e.length)
+        stop_timer(world, q_row)
+        return False
+    if verdict != dma.OK:
+        fail_entry(world, q_row, index, LOC_PROT_ERR)
+        return False
+    e.received += 1
+    row.last = 1 if e.received == packet_count(e.length, q.mtu) or is_atomic else 0
+    if row.last:
+        q.rd_atomic -= 1
+    progress(world, q_row, psn_add(row.psn, 1))
+    return True
+
+
+def completer(world, q_row, p):
+    """COMPLETER: a response packet arrived for this QP."""
+    row = packet(world, p)
+    q = qp(world, q_row)
+    if q.state != RTS and q.state != SQD:
+        free_packet(world, p)
+        return 0
+    if row.opcode == bth.ACKNOWLEDGE:
+        ack_or_nak(world, q_row, p)
+        free_packet(world, p)
+    elif accept_response(world, q_row, p):
+        n = nic(world, q.nic)
+        n.dma_last = max(n.dma_last, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)
+        hold(world, p, n.dma_last)
+        push(world, n.dma_last, units.COMMIT, p, q.incarnation)
+        return 0
+    else:
+        free_packet(world, p)
+    return call(vector(world, units.RETIRE).address, world, q_row, 0)
+
+
+@jit
+def commit_response(world, q_row, p):
+    """Second DMA instant of response data: into memory, then the WQE may complete."""
+    row = packet(world, p)
+    q = qp(world, q_row)
+    if row.opcode == bth.ATOMIC_ACK:
+        store64(payload_address(world, p), row.result)
+    if move(world, p, True):
+        if row.last and row.entry >= q.sq_una:
+            entry_of(world, q, row.entry).done = 1
+    else:
+        fail_entry(world, q_row, row.entry, LOC_PROT_ERR)
+    free_packet(world, p)
+    return call(vector(world, units.RETIRE).address, world, q_row, 0)
+
+
+def ack_timer(world, q_row, _):
+    """ACK_TIMER: nothing came for the timeout: go back to the oldest unacknowledged packet."""
+    q = qp(world, q_row)
+    c = control(world, 0)
+    if q.timer_deadline == 0:
+        q.timer_event = 0
+        c.stale -= 1
+        return 0
+    if c.now < q.timer_deadline:
+        push(world, q.timer_deadline, units.ACK_TIMER, q_row, 0)
+        return 0
+    q.timer_event = 0
+    q.timer_deadline = 0
+    nic(world, q.nic).timeouts += 1
+    trace(world, TIMEOUT, q.nic, q.number, q.una_psn, 0, 0)
+    retry(world, q_row, q.una_psn)
+    return call(vector(world, units.RETIRE).address, world, q_row, 0)
+
+
+def rnr_timer(world, q_row, incarnation):
+    """RNR_TIMER: the wait is over."""
+    q = qp(world, q_row)
+    if q.incarnation == incarnation and q.rnr_until != 0 and control(world, 0).now >= q.rnr_until:
+        q.rnr_until = 0
+        return call(vector(world, units.RETIRE).address, world, q_row, 0)
+    return 0

@@ -1,0 +1,141 @@
+"""What the driver may do to a NIC, and nothing else: doorbells, boot registers, MSI-X masks.
+
+Everything more is a command. The device never calls the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from nicemu import _jit
+from nicemu.abi.rings import Doorbell
+from nicemu.nic import firmware, hooks, units
+from nicemu.nic.qp_state import ERR
+from nicemu.tables.heap import schedule
+from nicemu.tables.world import World
+
+COSTS = (
+    "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
+    "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns", "cqe_ns",
+)  # fmt: skip
+GID_PREFIX = bytes.fromhex("fe80000000000000")
+
+
+class Device:
+    """NIC ``index`` (from 0) of a world: a slice of the tables."""
+
+    def __init__(self, world: World, index: int, profile: Any, image: firmware.Image, mutants: Iterable[str] = ()) -> None:
+        self.world, self.index, self.profile, self.image = world, index, profile, image
+        self.name = f"nicemu{index}"
+        self._schedule = schedule.load() if _jit.JIT else schedule
+        self._control = world.control[0]
+        self._place()
+        self._configure(frozenset(mutants))
+        self._sq_entries: dict[int, list[int]] = {}
+        self._sq_next = [1 + index * (world.capacity.sq_entries // max(world.capacity.nics, 1))]
+        self.guid = 0x0216_3EFF_FE00_0001 + index
+        interface = self.guid.to_bytes(8, "big")
+        mapped = bytes(10) + b"\xff\xff" + bytes((10, 0, 0, index + 1))
+        self.gids: list[bytes | None] = [GID_PREFIX + interface, GID_PREFIX + interface, mapped, mapped]
+        self.gids += [None] * (profile.limits.gid_tbl_len - len(self.gids))
+        self.gid_types = [1, 2, 1, 2] + [0] * (len(self.gids) - 4)
+
+    def _place(self) -> None:
+        c, i = self.world.capacity, self.index
+        row = self.world.nic[i + 1]
+        row.number = i + 1
+        for name, count in (("qp", c.qps), ("cq", c.cqs), ("mkey", c.mkeys), ("eq", c.eqs)):
+            row[f"{name}_base"], row[f"{name}_count"] = 1 + i * count, count
+        row.iotlb_base = 1 + i * c.iotlb
+        row.hook_base, row.state_base = (i + 1) * c.hooks, (i + 1) * c.state_bytes
+        self.row = row
+
+    def _configure(self, mutants: frozenset[str]) -> None:
+        row, profile = self.row, self.profile
+        for name in COSTS:
+            row[name] = getattr(profile.costs, name)
+        row.iotlb_sets, row.iotlb_ways = profile.iotlb.sets, profile.iotlb.ways
+        row.ps_per_byte = round(8000 / profile.link.rate_gbps)
+        row.link_delay_ns = profile.link.delay_ns
+        row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
+        row.ack_timeout_floor_ns = profile.ack_timeout_floor_ns
+        row.zap_without_flush = int("zap_without_flush" in mutants)
+        row.zap_without_drain = int("zap_without_drain" in mutants)
+        for hook in hooks.Hook:
+            self.world.hook[int(row.hook_base) + hook].address = self.image.address(hook)
+
+    def write_doorbell(self, offset: int, value: int) -> None:
+        """A write to the doorbell BAR: ``abi.rings.doorbell_offset(bank, number)``."""
+        bank, number = offset >> 24, (offset & 0xFFFFFF) >> 3
+        row = self.row
+        when = int(self._control.now) + int(row.doorbell_ns)
+        address = self.world.address
+        if bank == Doorbell.SEND or bank == Doorbell.RECV:
+            if not 0 < number < row.qp_count:
+                return
+            at = int(row.qp_base) + number
+            if bank == Doorbell.SEND or self.world.qp[at].state == ERR:
+                self._schedule(address, when, units.DOORBELL, at, 0)
+        elif bank == Doorbell.CQ_ARM and 0 < number < row.cq_count:
+            self._schedule(address, when, units.CQ_ARM, int(row.cq_base) + number, value)
+        elif bank == Doorbell.EQ_ARM and 0 < number < row.eq_count:
+            self._schedule(address, when, units.EQ_ARM, int(row.eq_base) + number, 0)
+        elif bank == Doorbell.COMMAND:
+            when += int(row.command_ns)
+            self._schedule(address, when, units.COMMAND, self.index + 1, number)
+
+    def set_command_ring(self, address: int) -> None:
+        """Boot register: host address of the command slots."""
+        self.row.command_ring = address
+
+    def attach_eq(self, eqn: int, ring_address: int, slots: int, record_address: int) -> None:
+        """Boot register: an event queue in zeroed host memory."""
+        row = self.world.eq[int(self.row.eq_base) + eqn]
+        row.nic, row.number, row.ring, row.slots = self.index + 1, eqn, ring_address, slots
+        row.doorbell_record, row.produced, row.armed, row.valid = record_address, 0, 0, 1
+
+    def mask_vector(self, vector: int, masked: bool) -> None:
+        """MSI-X mask bit; clearing it sends a pending message."""
+        at = int(self.row.eq_base) + vector
+        row = self.world.msix[at]
+        row.masked = int(masked)
+        if not masked and row.pending:
+            row.pending, row.queued = 0, 1
+            when = int(self._control.now) + int(self.row.interrupt_ns)
+            self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
+
+    def watch_cq(self, number: int, on: bool) -> None:
+        """Somebody polls this CQ: the engine stops at each CQE written to it."""
+        self.world.cq[int(self.row.cq_base) + number].watch = int(on)
+
+    def allocate_sq_entries(self, slots: int) -> int:
+        """First row of ``slots`` SQ_ENTRY rows (context memory of a send queue)."""
+        free = self._sq_entries.get(slots)
+        if free:
+            return free.pop(0)
+        first = self._sq_next[0]
+        end = 1 + (self.index + 1) * (self.world.capacity.sq_entries // max(self.world.capacity.nics, 1))
+        if first + slots >= end:
+            raise MemoryError(f"{self.name}: no room for a send queue of {slots} entries")
+        self._sq_next[0] = first + slots
+        return first
+
+    def free_sq_entries(self, first: int, slots: int) -> None:
+        """Give rows back."""
+        self._sq_entries.setdefault(slots, []).append(first)
+
+    def route(self, dgid: bytes) -> int:
+        """NIC number (from 1) that owns a GID, 0 if nobody does."""
+        return self.router(dgid)
+
+    def router(self, dgid: bytes) -> int:
+        """The fabric's answer; the lab replaces it when there are several NICs."""
+        return self.index + 1 if dgid in self.gids else 0
+
+    def counters(self) -> dict[str, int]:
+        """The NIC's counters by name."""
+        names = self.row.dtype.names
+        return {name: int(self.row[name]) for name in names[names.index("packets_sent"):]}
+
+

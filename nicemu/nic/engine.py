@@ -1,0 +1,129 @@
+"""The engine: one compiled loop over the event heap, and the units it reaches through the handler vector.
+
+Units compile by themselves, in parallel processes when the cache is cold, with a progress line.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+from nicemu import _jit
+from nicemu._jit import call, entry
+from nicemu.nic import command, commit, completer, cq, eq, msix, page_fault, port, qp_state, requester, responder, units
+from nicemu.nic import send_queue
+from nicemu.tables.heap import pop
+from nicemu.tables.records import Stop
+from nicemu.tables.rows import control, event, nic, qp, vector
+from nicemu.tables.trace import MAX_TRACE
+from nicemu.tables.world import World
+
+DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
+
+
+def doorbell(world, row, _):
+    """DOORBELL: a send doorbell reached the NIC; in ERR it flushes what was posted."""
+    q = qp(world, row)
+    if q.sq_stride == 0:
+        return 0
+    if q.state == qp_state.ERR:
+        return call(vector(world, units.QP_ERROR).address, world, row, 0)
+    if q.sq_scheduled == 0:
+        send_queue.kick(world, row, nic(world, q.nic).wqe_fetch_ns)
+    return 0
+
+
+UNITS: dict[int, Callable] = {
+    units.REQUESTER: requester.requester, units.DEPART: port.depart, units.ARRIVE: responder.arrive,
+    units.COMMIT: commit.commit, units.READ_RESPONSE: commit.read_response, units.ACK_TIMER: completer.ack_timer,
+    units.RNR_TIMER: completer.rnr_timer, units.COMMAND: command.command, units.COMMAND_DONE: command.command_done,
+    units.FAULT_REPORT: page_fault.report, units.RESUME: page_fault.resume, units.INTERRUPT: msix.interrupt,
+    units.CQ_ARM: cq.arm, units.EQ_ARM: eq.arm, units.DOORBELL: doorbell, units.COMPLETER: completer.completer,
+    units.RESPONDER: responder.responder, units.QP_ERROR: qp_state.qp_error,
+    units.GATHER_FAILED: requester.gather_failed, units.RETIRE: send_queue.retire,
+}  # fmt: skip
+
+
+@entry("int64(int64, int64)")
+def run(world, until):
+    """Run events at times <= ``until`` in (time, sequence) order; the answer is a :class:`Stop`."""
+    c = control(world, 0)
+    while True:
+        if c.trap != 0:
+            return TRAP
+        if c.interrupts > 0:
+            return INTERRUPT
+        if c.cqe_hits > 0:
+            c.cqe_hits = 0
+            return CQE
+        if c.trace_count >= MAX_TRACE:
+            return FULL
+        if c.pending == c.stale:
+            return IDLE
+        e = event(world, 0)
+        if e.time > until:
+            return DEADLINE
+        kind, a, b = e.kind, e.a, e.b
+        c.now = max(c.now, e.time)
+        pop(world)
+        c.ran += 1
+        call(vector(world, kind).address, world, a, b)
+
+
+def compile_cold(progress: Callable[[str], None] | None = None) -> None:
+    """Fill a cold cache: the units in parallel processes."""
+    stamp = _jit.cache_root() / _jit.kernel_digest() / "complete"
+    if not _jit.JIT or stamp.exists():
+        return
+    say = progress or (lambda line: print(line, file=sys.stderr, flush=True))
+    numbers = sorted(UNITS)
+    workers = max(1, min(os.cpu_count() or 1, 4))
+    say(f"nicemu: compiling the engine, {len(numbers)} units in {workers} processes (once)")
+    command_line = [sys.executable, "-m", "nicemu.nic.compile"]
+    parts = [subprocess.Popen([*command_line, *map(str, numbers[i::workers])]) for i in range(workers)]
+    failed = [part.wait() for part in parts]
+    if any(failed):
+        raise RuntimeError(f"compiling the engine failed: exit status {failed}")
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.touch()
+
+
+class Engine:
+    """The compiled side of a lab: what the timeline calls."""
+
+    def __init__(self, world: World, on_trace: Callable[[World], None] | None = None) -> None:
+        self.world = world
+        self.on_trace = on_trace
+        self._control = world.control[0]
+        compile_cold()
+        for number, function in UNITS.items():
+            world.vector[number].address = _jit.install(function)
+        self._run = run.load() if _jit.JIT else run
+        world.control[0].pid = os.getpid()
+
+    def run(self, until: int) -> Stop:
+        """Run device events at times <= ``until``; drains the trace when its table is full."""
+        while True:
+            stop = Stop(int(self._run(self.world.address, until)))
+            if stop != Stop.FULL or self.on_trace is None:
+                return stop
+            self.on_trace(self.world)
+
+    def interrupts(self) -> Iterator[tuple[int, int]]:
+        """(NIC index from 0, vector) of each MSI-X message since the last call."""
+        control_row = self._control
+        count = int(control_row.interrupts)
+        messages = [(int(row.nic) - 1, int(row.vector)) for row in self.world.message[:count]]
+        control_row.interrupts = 0
+        return iter(messages)
+
+    def error(self, stop: Stop) -> Exception:
+        """The trap as an exception."""
+        return self.world.trap_error()
+
+    def set_time(self, time: int) -> None:
+        """Move the clock forward."""
+        if time > self._control.now:
+            self._control.now = time

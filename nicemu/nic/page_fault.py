@@ -1,0 +1,110 @@
+"""Page faults: suspend what hardware suspends, report once per class, resume on the driver's command.
+
+A QP can have four faults open, one per :class:`FaultType`; further faults of an open class are merged (odp reference
+3.2, 3.9). Left out: memory-scheme faults, SRQ faults, a limit below four.
+"""
+
+from nicemu._jit import call, jit
+from nicemu.abi.rings import EqeType, FaultSubtype, FaultType
+from nicemu.abi.verbs import PAGE_SHIFT, WcStatus
+from nicemu.nic import hooks, units
+from nicemu.nic.eq import post_eqe
+from nicemu.nic.hooks import ask
+from nicemu.tables.heap import push
+from nicemu.tables.records import FAULTS_PER_QP
+from nicemu.tables.rows import control, fault, mkey, nic, qp, sq_entry, vector
+from nicemu.tables.trace import Ev, trace
+
+RESPONDER_RDMA, REQUESTER_SEND = int(FaultType.RESPONDER_RDMA), int(FaultType.REQUESTER_SEND)
+RESPONDER_RECV, REQUESTER_READ = int(FaultType.RESPONDER_RECV), int(FaultType.REQUESTER_READ)
+PAGE_FAULT, WQE, RDMA = int(EqeType.PAGE_FAULT), int(FaultSubtype.WQE), int(FaultSubtype.RDMA)
+LOC_PROT_ERR = int(WcStatus.LOC_PROT_ERR)
+FAULT, RESUME = int(Ev.FAULT), int(Ev.RESUME)
+PAGE_FAULT_EQN = 3
+
+
+@jit
+def raise_fault(world, q_row, kind, wqe, committed, op_length):
+    """Record a fault at ``fault_address`` and report it, unless one of its class is open already."""
+    q = qp(world, q_row)
+    c = control(world, 0)
+    row = q_row * FAULTS_PER_QP + kind
+    f = fault(world, row)
+    n = nic(world, q.nic)
+    if f.open:
+        f.merged += 1
+        n.page_faults_merged += 1
+        return
+    f.open = 1
+    f.type = kind
+    f.qp = q_row
+    f.mkey = c.fault_mkey
+    f.va = c.fault_address
+    f.wqe = wqe
+    f.bytes_committed = committed
+    f.op_length = op_length
+    f.error = 0
+    f.time = c.now
+    f.merged = 0
+    f.psn = q.incarnation
+    n.page_faults += 1
+    m = mkey(world, f.mkey)
+    trace(world, FAULT, q.nic, kind, q.number, m.number, (f.va >> PAGE_SHIFT) - (m.base >> PAGE_SHIFT))
+    push(world, c.now + n.fault_detect_ns, units.FAULT_REPORT, row, 0)
+
+
+def report(world, row, _):
+    """FAULT_REPORT: the page-fault EQE, once firmware has found out what is missing."""
+    f = fault(world, row)
+    q = qp(world, f.qp)
+    subtype = RDMA if f.type == RESPONDER_RDMA else WQE
+    last = f.op_length if subtype == RDMA else f.wqe & 0xFFFFFFFF
+    f.pages = ask(world, q.nic, hooks.FAULT_PAGES, f.qp, row)
+    words = (q.number | f.type << 32, row, mkey(world, f.mkey).key, f.va, f.bytes_committed, last | f.pages << 32)
+    post_eqe(world, nic(world, q.nic).eq_base + PAGE_FAULT_EQN, PAGE_FAULT, subtype, words)
+    return 0
+
+
+@jit
+def failed_before(world, q_row, kind):
+    """The driver could not resolve the last fault of this class: take the mark and say so."""
+    f = fault(world, q_row * FAULTS_PER_QP + kind)
+    failed = f.open == 0 and f.error != 0
+    if failed:
+        f.error = 0
+    return failed
+
+
+def resume(world, row, error):
+    """RESUME: close the fault and restart what it held; with an error, complete the WQE or mark the responder."""
+    f = fault(world, row)
+    if f.open == 0:
+        return 0
+    f.open = 0
+    q = qp(world, f.qp)
+    nic(world, q.nic).resumes += 1
+    trace(world, RESUME, q.nic, f.type, q.number, error, f.merged)
+    if f.psn != q.incarnation:
+        return 0
+    if f.type == REQUESTER_SEND:
+        q.sq_suspended = 0
+    elif f.type == REQUESTER_READ:
+        q.read_suspended = 0
+    else:
+        f.error = error
+        return 0
+    if error:
+        fail_entry(world, f.qp, f.wqe, LOC_PROT_ERR)
+    return call(vector(world, units.RETIRE).address, world, f.qp, 1)
+
+
+@jit
+def fail_entry(world, q_row, index, status):
+    """WQE ``index`` of the send queue has failed locally; it completes so when its turn comes."""
+    q = qp(world, q_row)
+    if index < q.sq_una or index >= q.sq_fetched:
+        return
+    e = sq_entry(world, q.sq_entry + (index & (q.sq_slots - 1)))
+    if e.status == 0:
+        e.status = status
+    q.sq_error = 1

@@ -1,0 +1,124 @@
+"""MODIFY_QP and QUERY_QP: the QP context between mailbox and row.
+
+The driver has checked the transition against the state table; the device checks only what would break it.
+"""
+
+from nicemu._jit import call, jit, load64, store64
+from nicemu.abi.command import QpField, Status
+from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState
+from nicemu.nic import units
+from nicemu.nic.qp_state import QP_STATE, reset
+from nicemu.nic.send_queue import kick
+from nicemu.tables.rows import nic, qp, vector
+from nicemu.tables.trace import trace
+
+M_STATE, M_ACCESS, M_PKEY, M_PORT = 1, int(QpAttrMask.ACCESS_FLAGS), int(QpAttrMask.PKEY_INDEX), int(QpAttrMask.PORT)
+M_QKEY, M_AV, M_MTU, M_TIMEOUT = int(QpAttrMask.QKEY), int(QpAttrMask.AV), int(QpAttrMask.PATH_MTU), 512
+M_RETRY, M_RNR_RETRY, M_RQ_PSN = int(QpAttrMask.RETRY_CNT), int(QpAttrMask.RNR_RETRY), int(QpAttrMask.RQ_PSN)
+M_RD_ATOMIC, M_MIN_RNR = int(QpAttrMask.MAX_QP_RD_ATOMIC), int(QpAttrMask.MIN_RNR_TIMER)
+M_SQ_PSN, M_DEST_RD, M_DEST_QPN = int(QpAttrMask.SQ_PSN), int(QpAttrMask.MAX_DEST_RD_ATOMIC), int(QpAttrMask.DEST_QPN)
+assert int(QpAttrMask.TIMEOUT) == M_TIMEOUT
+(F_STATE, F_CUR_STATE, F_ACCESS, F_PKEY, F_PORT, F_QKEY, F_MTU, F_TIMEOUT, F_RETRY, F_RNR_RETRY, F_RQ_PSN, F_RD_ATOMIC,
+ F_MIN_RNR, F_SQ_PSN, F_DEST_RD, F_DEST_QPN, F_DEST_NIC, F_DRAINING) = (int(field) for field in QpField)
+RESET, RTS, SQD, ERR = int(QpState.RESET), int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
+BAD_PARAM, LAST_MTU = int(Status.BAD_PARAM), max(MTU_BYTES)
+
+
+@jit
+def word(mailbox, field):
+    """One word of a QP context."""
+    return load64(mailbox + 8 * field)
+
+
+@jit
+def set_path(q, mask, mailbox):
+    """Attributes of path and peer."""
+    if mask & M_MTU:
+        q.path_mtu = word(mailbox, F_MTU)
+        q.mtu = 128 << q.path_mtu
+    if mask & M_DEST_QPN:
+        q.dest_qpn = word(mailbox, F_DEST_QPN) & 0xFFFFFF
+    if mask & M_AV:
+        q.dest_nic = word(mailbox, F_DEST_NIC)
+    if mask & M_RQ_PSN:
+        q.rq_psn = word(mailbox, F_RQ_PSN) & 0xFFFFFF
+        q.epsn = q.rq_psn
+    if mask & M_DEST_RD:
+        q.max_dest_rd_atomic = word(mailbox, F_DEST_RD)
+    if mask & M_MIN_RNR:
+        q.min_rnr_timer = word(mailbox, F_MIN_RNR) & 31
+
+
+@jit
+def set_sender(q, mask, mailbox):
+    """Attributes of the requester."""
+    if mask & M_TIMEOUT:
+        q.timeout = word(mailbox, F_TIMEOUT) & 31
+    if mask & M_RETRY:
+        q.retry_cnt = word(mailbox, F_RETRY) & 7
+        q.retries = q.retry_cnt
+    if mask & M_RNR_RETRY:
+        q.rnr_retry = word(mailbox, F_RNR_RETRY) & 7
+        q.rnr_retries = q.rnr_retry
+    if mask & M_RD_ATOMIC:
+        q.max_rd_atomic = word(mailbox, F_RD_ATOMIC)
+    if mask & M_SQ_PSN:
+        q.sq_psn = word(mailbox, F_SQ_PSN) & 0xFFFFFF
+        q.next_psn = q.sq_psn
+        q.una_psn = q.sq_psn
+        q.sent_psn = q.sq_psn
+
+
+@jit
+def modify_qp(world, row, mask, mailbox):
+    """Apply the attributes in ``mask`` and change state."""
+    q = qp(world, row)
+    if mask & M_MTU and not 1 <= word(mailbox, F_MTU) <= LAST_MTU:
+        return BAD_PARAM
+    if mask & M_ACCESS:
+        q.access = word(mailbox, F_ACCESS)
+    if mask & M_PKEY:
+        q.pkey_index = word(mailbox, F_PKEY)
+    if mask & M_PORT:
+        q.port = word(mailbox, F_PORT)
+    if mask & M_QKEY:
+        q.qkey = word(mailbox, F_QKEY)
+    set_path(q, mask, mailbox)
+    set_sender(q, mask, mailbox)
+    if mask & M_STATE:
+        state = word(mailbox, F_STATE)
+        if state == RESET:
+            reset(world, row)
+        elif state == ERR:
+            call(vector(world, units.QP_ERROR).address, world, row, 0)
+        else:
+            q.state = state
+            if state == RTS:
+                kick(world, row, nic(world, q.nic).doorbell_ns)
+        trace(world, QP_STATE, q.nic, q.number, state, 0, 0)
+    return 0
+
+
+@jit
+def query_qp(world, row, mailbox):
+    """Write the QP's context into the mailbox."""
+    q = qp(world, row)
+    store64(mailbox + 8 * F_STATE, q.state)
+    store64(mailbox + 8 * F_CUR_STATE, q.state)
+    store64(mailbox + 8 * F_ACCESS, q.access)
+    store64(mailbox + 8 * F_PKEY, q.pkey_index)
+    store64(mailbox + 8 * F_PORT, q.port)
+    store64(mailbox + 8 * F_QKEY, q.qkey)
+    store64(mailbox + 8 * F_MTU, q.path_mtu)
+    store64(mailbox + 8 * F_TIMEOUT, q.timeout)
+    store64(mailbox + 8 * F_RETRY, q.retry_cnt)
+    store64(mailbox + 8 * F_RNR_RETRY, q.rnr_retry)
+    store64(mailbox + 8 * F_RQ_PSN, q.rq_psn)
+    store64(mailbox + 8 * F_RD_ATOMIC, q.max_rd_atomic)
+    store64(mailbox + 8 * F_MIN_RNR, q.min_rnr_timer)
+    store64(mailbox + 8 * F_SQ_PSN, q.sq_psn)
+    store64(mailbox + 8 * F_DEST_RD, q.max_dest_rd_atomic)
+    store64(mailbox + 8 * F_DEST_QPN, q.dest_qpn)
+    store64(mailbox + 8 * F_DEST_NIC, q.dest_nic)
+    store64(mailbox + 8 * F_DRAINING, 0)
+    return 0

@@ -1,0 +1,227 @@
+"""The send queue: fetching WQEs, retiring them in order, going back, the ACK timer, flushing.
+
+WQE counters are absolute; ``SQ_ENTRY`` keeps what the requester and completer know about each outstanding WQE.
+"""
+
+from nicemu._jit import call, jit, load32, load64
+from nicemu.abi import rings
+from nicemu.abi.verbs import QpState, SendFlag, WcOpcode, WcStatus, WrOpcode
+from nicemu.nic import hooks, units
+from nicemu.nic.cq import post_cqe
+from nicemu.nic.dma import check_sges
+from nicemu.nic.hooks import ask
+from nicemu.nic.psn import packet_count, psn_add, psn_diff
+from nicemu.tables.heap import push
+from nicemu.tables.rows import control, nic, qp, sq_entry, vector
+from nicemu.tables.trace import Ev, trace
+
+RETRANSMIT = int(Ev.RETRANSMIT)
+SIGNALED, INLINE, FENCE, SOLICITED = 2, 8, int(SendFlag.FENCE), 4
+RDMA_READ, ATOMIC_CMP_AND_SWP = int(WrOpcode.RDMA_READ), int(WrOpcode.ATOMIC_CMP_AND_SWP)
+ATOMIC_FETCH_AND_ADD, LAST_RC_OPCODE = int(WrOpcode.ATOMIC_FETCH_AND_ADD), int(WrOpcode.ATOMIC_FETCH_AND_ADD)
+LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR = 1, 2, 4
+WC_SEND, WC_RDMA_WRITE, WC_RDMA_READ = int(WcOpcode.SEND), int(WcOpcode.RDMA_WRITE), int(WcOpcode.RDMA_READ)
+WC_COMP_SWAP, WC_FETCH_ADD, SEND_OPCODE = int(WcOpcode.COMP_SWAP), int(WcOpcode.FETCH_ADD), int(WrOpcode.SEND)
+WR_FLUSH_ERR = int(WcStatus.WR_FLUSH_ERR)
+RTS, SQD, ERR = int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
+MAX_MESSAGE = 1 << 31
+ACK_TIMEOUT_UNIT_NS = 4096
+
+
+@jit
+def wqe_address(q, index):
+    """Host address of a send WQE."""
+    return q.sq_ring + (index & (q.sq_slots - 1)) * q.sq_stride
+
+
+@jit
+def entry_of(world, q, index):
+    """What we know of a WQE."""
+    return sq_entry(world, q.sq_entry + (index & (q.sq_slots - 1)))
+
+
+@jit
+def is_read_or_atomic(opcode):
+    """READ, compare-and-swap, fetch-and-add: they return data."""
+    return opcode == RDMA_READ or opcode == ATOMIC_CMP_AND_SWP or opcode == ATOMIC_FETCH_AND_ADD
+
+
+@jit
+def check_wqe(world, q, at, e):
+    """Status of a WQE before anything is sent: opcode, lengths, keys, PDs, ranges, rights; fills the entry."""
+    e.opcode = load32(at + rings.SEND_OPCODE)
+    e.flags = load32(at + rings.SEND_FLAGS)
+    count = load32(at + rings.SEND_NUM_SGE)
+    room = q.sq_stride - rings.SEND_HEADER_BYTES
+    e.num_sge = 0
+    e.length = 0
+    if e.opcode > LAST_RC_OPCODE:
+        return LOC_QP_OP_ERR
+    if is_read_or_atomic(e.opcode) and q.max_rd_atomic == 0:
+        return LOC_QP_OP_ERR
+    if e.flags & INLINE:
+        e.length = load32(at + rings.SEND_INLINE_LENGTH)
+        if e.length > room or is_read_or_atomic(e.opcode):
+            e.length = 0
+            return LOC_QP_OP_ERR
+        return 0
+    if count * rings.SGE_BYTES > room:
+        return LOC_QP_OP_ERR
+    write = 1 if is_read_or_atomic(e.opcode) else 0
+    total = check_sges(world, q.nic, q.pd, at + rings.SEND_HEADER_BYTES, count, write)
+    if total < 0:
+        return LOC_PROT_ERR
+    if total > MAX_MESSAGE:
+        return LOC_LEN_ERR
+    if e.opcode >= ATOMIC_CMP_AND_SWP and total != 8:
+        return LOC_LEN_ERR
+    e.num_sge = count
+    e.length = total
+    return 0
+
+
+@jit
+def fetch(world, q):
+    """Fetch the next WQE, check it, give it its PSNs."""
+    e = entry_of(world, q, q.sq_fetched)
+    e.received = 0
+    e.done = 0
+    e.counted = 0
+    e.status = check_wqe(world, q, wqe_address(q, q.sq_fetched), e)
+    count = 1
+    if e.status == 0 and e.opcode < ATOMIC_CMP_AND_SWP:
+        count = packet_count(e.length, q.mtu)
+    e.first_psn = q.next_psn
+    e.last_psn = psn_add(q.next_psn, count - 1)
+    q.next_psn = psn_add(q.next_psn, count)
+    q.sq_fetched += 1
+    if e.status != 0:
+        q.sq_error = 1
+
+
+@jit
+def kick(world, q_row, delay):
+    """Let the requester run ``delay`` ns from now."""
+    q = qp(world, q_row)
+    if q.sq_scheduled == 0:
+        q.sq_scheduled = 1
+        push(world, control(world, 0).now + delay, units.REQUESTER, q_row, q.incarnation)
+
+
+@jit
+def outstanding(q):
+    """Some packet sent is not acknowledged."""
+    return psn_diff(q.sent_psn, q.una_psn) > 0
+
+
+@jit
+def timer_off(world, q):
+    """The ACK timer must not run: disabled, suspended, in an RNR wait, or nothing outstanding."""
+    waits = q.sq_suspended or q.read_suspended or control(world, 0).now < q.rnr_until
+    return q.timeout == 0 or waits or not outstanding(q)
+
+
+@jit
+def keep_timer(world, q_row):
+    """Start the ACK timer if it should run and does not, stop it if it must not."""
+    q = qp(world, q_row)
+    if timer_off(world, q):
+        stop_timer(world, q_row)
+    elif q.timer_deadline == 0:
+        start_timer(world, q_row)
+
+
+@jit
+def start_timer(world, q_row):
+    """Start or restart the ACK timer: 4.096 us * 2^timeout, through the firmware (IBA 9.7.6.1.3)."""
+    q = qp(world, q_row)
+    c = control(world, 0)
+    if timer_off(world, q):
+        stop_timer(world, q_row)
+        return
+    period = ask(world, q.nic, hooks.ACK_TIMEOUT, q_row, ACK_TIMEOUT_UNIT_NS << q.timeout)
+    was_off = q.timer_deadline == 0
+    q.timer_deadline = c.now + max(period, nic(world, q.nic).ack_timeout_floor_ns)
+    if q.timer_event == 0:
+        q.timer_event = 1
+        push(world, q.timer_deadline, units.ACK_TIMER, q_row, 0)
+    elif was_off:
+        c.stale -= 1
+
+
+@jit
+def stop_timer(world, q_row):
+    """Turn the ACK timer off; its event stays in the heap and counts as stale."""
+    q = qp(world, q_row)
+    if q.timer_deadline != 0:
+        q.timer_deadline = 0
+        if q.timer_event:
+            control(world, 0).stale += 1
+
+
+@jit
+def rewind(world, q_row, psn):
+    """Go back: the next packet sent is the one of ``psn`` (go-back-N)."""
+    q = qp(world, q_row)
+    for index in range(q.sq_una, q.sq_fetched):
+        e = entry_of(world, q, index)
+        if psn_diff(psn, e.last_psn) <= 0:
+            if index > q.sq_next:
+                return
+            q.sq_next = index
+            q.sq_offset = max(psn_diff(psn, e.first_psn), 0)
+            nic(world, q.nic).retransmits += 1
+            trace(world, RETRANSMIT, q.nic, q.number, psn, 0, 0)
+            return
+
+
+@jit
+def complete(world, q_row, index, status):
+    """CQE of a send WQE, if it asked for one or failed."""
+    q = qp(world, q_row)
+    e = entry_of(world, q, index)
+    if status == 0 and q.all_signaled == 0 and e.flags & SIGNALED == 0:
+        return
+    at = wqe_address(q, index)
+    opcode = wc_opcode(e.opcode)
+    length = e.length if is_read_or_atomic(e.opcode) else 0
+    post_cqe(world, q.send_cq, load64(at), q.number, status, opcode, (length, 0, 0, index), 0)
+
+
+@jit
+def wc_opcode(opcode):
+    """Work-completion opcode of a work-request opcode."""
+    if opcode == RDMA_READ:
+        return WC_RDMA_READ
+    if opcode == ATOMIC_CMP_AND_SWP:
+        return WC_COMP_SWAP
+    if opcode == ATOMIC_FETCH_AND_ADD:
+        return WC_FETCH_ADD
+    return WC_RDMA_WRITE if opcode < SEND_OPCODE else WC_SEND
+
+
+def retire(world, q_row, go_on):
+    """RETIRE: complete WQEs in post order as far as they are acknowledged and their data has landed.
+
+    A local error reached in order completes with its status and takes the QP to ERR. ``go_on``: go back to the oldest
+    unacknowledged packet first (a resume).
+    """
+    q = qp(world, q_row)
+    if q.state != RTS and q.state != SQD:
+        return 0
+    if go_on:
+        rewind(world, q_row, q.una_psn)
+    while q.sq_una < q.sq_fetched:
+        e = entry_of(world, q, q.sq_una)
+        if e.status != 0:
+            status = e.status
+            complete(world, q_row, q.sq_una, status)
+            q.sq_una += 1
+            return call(vector(world, units.QP_ERROR).address, world, q_row, 0)
+        if psn_diff(e.last_psn, q.una_psn) >= 0 or (is_read_or_atomic(e.opcode) and e.done == 0):
+            break
+        complete(world, q_row, q.sq_una, 0)
+        q.sq_una += 1
+    keep_timer(world, q_row)
+    kick(world, q_row, 0)
+    return 0

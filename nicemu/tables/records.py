@@ -1,0 +1,199 @@
+"""Record dtypes: one per table. Fields are int64; comments carry the rule of use.
+
+Row 0 of every table is the null object. A NIC owns a slice of each of its tables; numbers that the program or the
+driver sees (qpn, cqn, mkey index, eqn) are indices into the NIC's slice.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+
+
+def record(*names: str) -> np.dtype:
+    """A record of int64 fields."""
+    return np.dtype([(name, np.int64) for name in names], align=True)
+
+
+CONTROL = record(
+    "trap", "trap_row",      # our bug or a resource limit: code and row; the run stops (see Trap and row_accessor)
+    "now", "sequence",       # virtual time, ns; order of events of one time
+    "pending", "stale",      # events in the heap; those of them that are cancelled timers
+    "ran",                   # events run so far
+    "interrupts",            # MSI-X messages waiting in MESSAGE
+    "cqe_hits",              # CQEs written into a watched CQ since the last stop
+    "packet_free",           # head of the free packet list, 0: none
+    "packet_next",           # first packet row never used
+    "node_free", "node_next",  # the same for radix nodes
+    "stamp",                 # mm stamp: counts invalidations returned and write protections; ages translations
+    "sanitizer",             # 1: check every DMA
+    "violations",            # rows used in VIOLATION
+    "trace", "trace_count",  # 1: record events; rows used in TRACE since the last drain
+    "epoch",                 # counts entries of the program: arena frames are checked once an epoch
+    "pid", "scratch_fd",     # for fault-safe copies; scratch_fd > 0: through this memfd instead of process_vm_*
+    "scratch_map",           # address of the memfd's first page
+    "random",                # state of the device's generator
+    "fault_address",         # va at which the last translation failed
+    "fault_mkey",            # and its mkey row
+    "graveyard",             # address of the poisoned page: stale writes to it are lost
+)  # fmt: skip
+
+EVENT = record("time", "sequence", "kind", "a", "b")
+
+NIC = record(
+    "number",
+    "qp_base", "qp_count", "cq_base", "cq_count", "mkey_base", "mkey_count", "eq_base", "eq_count",
+    "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock", "hook_base", "state_base",
+    "command_ring",          # host address of the command slots
+    "translation_delay",     # IOTLB misses of the translation in progress, ns
+    "port_free", "dma_last", # when the egress port and the in-order DMA engine are free, ns
+    "ps_per_byte", "link_delay_ns", "mtu",
+    "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
+    "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns", "cqe_ns",
+    "retry_7_infinite", "ack_timeout_floor_ns", "zap_without_flush", "zap_without_drain",
+    # counters
+    "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
+    "iotlb_evictions", "page_faults", "page_faults_merged", "rnr_naks_sent", "sequence_naks_sent", "retransmits",
+    "timeouts", "duplicates", "commands", "zaps", "zap_drains", "cqes", "interrupts", "resumes", "reads_rewound",
+    "out_of_sequence",
+)  # fmt: skip
+
+QP = record(
+    "nic", "number", "state", "type", "pd", "access", "send_cq", "recv_cq", "all_signaled",
+    "dest_nic", "dest_qpn", "mtu", "timeout", "retry_cnt", "rnr_retry", "min_rnr_timer", "max_rd_atomic",
+    "max_dest_rd_atomic", "pkey_index", "port", "qkey", "sq_psn", "rq_psn", "path_mtu",
+    "sq_ring", "sq_slots", "sq_stride", "rq_ring", "rq_slots", "rq_stride", "doorbell_record", "sq_entry",
+    # requester: counters of WQEs are absolute, PSNs 24 bits
+    "sq_fetched",            # WQEs fetched and given PSNs
+    "sq_next", "sq_offset",  # WQE being sent, packets of it already sent
+    "sq_una",                # oldest WQE not completed
+    "psn", "next_psn",       # PSN of the next packet sent; first PSN of the next WQE fetched
+    "una_psn",               # oldest PSN not acknowledged
+    "rd_atomic",             # READs and atomics outstanding
+    "sq_scheduled",          # a REQUESTER event is in the heap
+    "sq_suspended",          # a page fault holds the send queue
+    "sq_error",              # a WQE failed locally: nothing behind it is sent
+    "retries", "rnr_retries",
+    "rnr_until",             # 0, or the time an RNR wait ends
+    "sent_psn",              # highest PSN ever sent, plus 1
+    "incarnation",           # moves on at RESET: events of an earlier life are ignored
+    "timer_deadline",        # 0: ACK timer off
+    "timer_event",           # a TIMER event is in the heap
+    "read_suspended",        # a page fault of READ data: responses are dropped until it is resumed
+    # responder
+    "epsn", "msn",
+    "nak_pending",           # a NAK or RNR NAK was sent for the expected PSN: drop what is ahead of it
+    "resp_error",            # a request failed: nothing more is accepted
+    "rq_next",               # next receive WQE
+    "message_opcode",        # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
+    "message_mkey", "message_va", "message_length", "message_offset", "recv_wqe", "recv_taken", "faulted_psn",
+    "resource_base", "resource_head", "read_active", "rx_head", "rx_tail", "read_scheduled",
+    "fault_open",            # bit per FaultType
+)  # fmt: skip
+
+SQ_ENTRY = record(
+    "opcode", "length", "first_psn", "last_psn", "flags", "num_sge",
+    "status",                # WcStatus of a local error, reported when its turn comes
+    "received",              # READ, atomic: response packets accepted
+    "done",                  # READ, atomic: all bytes are in memory
+    "counted",               # READ, atomic: counts in rd_atomic
+)  # fmt: skip
+
+CQ = record(
+    "nic", "number", "ring", "slots", "doorbell_record", "eqn", "produced", "armed", "watch", "overrun", "valid",
+)  # fmt: skip
+
+EQ = record("nic", "number", "ring", "slots", "doorbell_record", "produced", "armed", "valid", "lost")
+
+MSIX = record("masked", "pending", "count", "queued", "nic", "vector", "asserted_at")
+
+MESSAGE = record("nic", "vector")
+"""MSI-X messages that the host has not taken yet."""
+
+MKEY = record(
+    "valid", "key", "pd", "base", "length", "access", "flags", "root", "levels", "number",
+    "busy_until",            # when the last DMA translated through this mkey has moved its bytes
+    "pages_mapped",
+)  # fmt: skip
+
+IOTLB = record("mkey", "page", "entry", "clock")
+
+FAULT = record(
+    "open", "type", "qp", "mkey", "va", "psn", "wqe", "bytes_committed", "op_length", "error", "time", "merged",
+    "pages",
+)  # fmt: skip
+
+PACKET = record(
+    "next", "source_nic", "dest_nic", "opcode", "psn", "dest_qpn", "source_qpn", "ack_request", "solicited",
+    "syndrome", "msn", "va", "rkey", "length", "imm", "compare_add", "swap", "payload", "segments", "verdict",
+    "write", "qp", "entry", "result", "last", "delay", "kind",
+)  # fmt: skip
+
+SEGMENT = record("frame", "generation", "offset", "length", "entry", "mkey", "page", "time")
+
+RESOURCE = record("kind", "first_psn", "last_psn", "va", "mkey", "length", "result", "next_psn", "opcode", "done")
+
+VECTOR = record("address")
+
+FRAME = record(
+    "pointer",               # host address of the page's bytes while current, else of a graveyard page
+    "generation",            # moves on when the frame is freed
+    "kind",                  # FrameKind
+    "slot",                  # model frames: page of the pool
+    "refcount", "mapcount", "flags",
+    "address_space", "va",   # reverse map of an anonymous page that one page table maps
+    "invalidated",           # stamp at which the last invalidation of this page returned
+    "protected",             # stamp at which it was write-protected, 0: not
+    "operation",             # the mm operation that did so (name index)
+    "read_epoch", "write_epoch",
+    "canonical",             # deterministic name of the page for logs
+)  # fmt: skip
+
+VIOLATION = record(
+    "kind", "time", "nic", "mkey", "page", "frame", "write", "translated_at", "made_stamp", "taken_stamp",
+    "operation",
+)  # fmt: skip
+
+TRACE = record("time", "sequence", "kind", "nic", "a", "b", "c", "d")
+
+NODE = np.dtype([("entries", np.int64, (512,))])
+"""One radix node of 512 int64: page tables and MTTs alike."""
+
+
+class Slot(IntEnum):
+    """Position of each table in the world."""
+
+    (CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE, VECTOR,
+     HOOK, STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD) = range(23)
+
+
+class FrameKind(IntEnum):
+    """What a frame's pointer is."""
+
+    FREE, ARENA, PROGRAM, MODEL = range(4)
+
+
+class Stop(IntEnum):
+    """Why the engine stopped."""
+
+    DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = range(6)
+
+
+class Trap(IntEnum):
+    """Trap codes above the table numbers: limits and broken invariants."""
+
+    HEAP_FULL, PACKETS_EXHAUSTED, SEGMENTS_EXHAUSTED, NODES_EXHAUSTED, MESSAGES_FULL, BAD_UNIT = range(64, 70)
+
+
+class ViolationKind(IntEnum):
+    """What the DMA sanitizer found."""
+
+    INVALIDATED, FREED, WRITE_PROTECTED = 1, 2, 3
+
+
+SEGMENTS_PER_PACKET = 72
+RESOURCES_PER_QP = 16
+FAULTS_PER_QP = 4
+PAYLOAD_BYTES = 4096
+INFINITY = 1 << 62

@@ -1,0 +1,35 @@
+"""Row accessors: ``qp(world, i)`` is row ``i`` of the QP table, in compiled code and without JIT alike."""
+
+from nicemu import _jit
+from nicemu.tables import records
+from nicemu.tables.records import Slot
+
+_TRAP = records.CONTROL.fields["trap"][1]
+
+
+def _rows(slot: Slot):
+    return _jit.row_accessor(getattr(records, slot.name), int(slot), _TRAP)
+
+
+control = _rows(Slot.CONTROL)
+event = _rows(Slot.EVENT)
+nic = _rows(Slot.NIC)
+qp = _rows(Slot.QP)
+sq_entry = _rows(Slot.SQ_ENTRY)
+cq = _rows(Slot.CQ)
+eq = _rows(Slot.EQ)
+msix = _rows(Slot.MSIX)
+message = _rows(Slot.MESSAGE)
+mkey = _rows(Slot.MKEY)
+iotlb = _rows(Slot.IOTLB)
+fault = _rows(Slot.FAULT)
+packet = _rows(Slot.PACKET)
+segment = _rows(Slot.SEGMENT)
+resource = _rows(Slot.RESOURCE)
+vector = _rows(Slot.VECTOR)
+hook = _jit.row_accessor(records.VECTOR, int(Slot.HOOK), _TRAP)
+frame = _rows(Slot.FRAME)
+violation = _rows(Slot.VIOLATION)
+trace_row = _rows(Slot.TRACE)
+node_base = _jit.base_accessor(int(Slot.NODE))
+payload_base = _jit.base_accessor(int(Slot.PAYLOAD))

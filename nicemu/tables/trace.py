@@ -1,0 +1,60 @@
+"""The event log: one row per thing that happened, in compiled code and on the host, in one order.
+
+Rows carry numbers only, and only canonical ones: mkey numbers, page indices, frame ids, never a host address.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from nicemu._jit import jit
+from nicemu.tables.rows import control, trace_row
+
+MAX_TRACE = (1 << 16) - 64
+
+
+class Ev(IntEnum):
+    """Kinds of device events; the comment names a, b, c, d."""
+
+    DOORBELL = 1  # qpn, send producer counter
+    SEND = 2  # opcode, psn, qpn, payload bytes
+    RECEIVE = 3  # opcode, psn, qpn, payload bytes
+    DROP = 4  # opcode, psn, qpn, reason
+    DMA = 5  # mkey, page, bytes, write
+    CQE = 6  # cqn, qpn, status, opcode
+    EQE = 7  # eqn, type, subtype, data
+    INTERRUPT = 8  # vector
+    COMMAND = 9  # opcode, slot
+    COMMAND_DONE = 10  # opcode, slot, status
+    FAULT = 11  # type, qpn, mkey, page
+    RESUME = 12  # type, qpn, error
+    MTT_UPDATE = 13  # mkey, first page, pages
+    MTT_ZAP = 14  # mkey, first page, pages, ns to drain
+    RNR_NAK = 15  # qpn, psn, timer code
+    NAK = 16  # qpn, psn, syndrome
+    RETRANSMIT = 17  # qpn, psn
+    TIMEOUT = 18  # qpn, psn
+    QP_STATE = 19  # qpn, state
+    VIOLATION = 20  # kind, mkey, page, frame
+    IOTLB_MISS = 21  # mkey, page
+
+
+@jit
+def trace(world, kind, nic, a, b, c, d):
+    """Append a row if tracing is on. The engine stops in time to drain the table."""
+    control_row = control(world, 0)
+    if control_row.trace == 0:
+        return
+    i = control_row.trace_count
+    if i >= MAX_TRACE + 60:
+        return
+    control_row.trace_count = i + 1
+    row = trace_row(world, i)
+    row.time = control_row.now
+    row.sequence = control_row.ran
+    row.kind = kind
+    row.nic = nic
+    row.a = a
+    row.b = b
+    row.c = c
+    row.d = d

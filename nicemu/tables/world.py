@@ -1,0 +1,140 @@
+"""Allocation of the world: tables as lazily committed memory, the (base, count) vector, free lists."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from dataclasses import dataclass
+
+import numpy as np
+
+from nicemu import _jit
+from nicemu.tables import records
+from nicemu.tables.records import PAYLOAD_BYTES, RESOURCES_PER_QP, SEGMENTS_PER_PACKET, Slot
+
+MAP_NORESERVE = 0x4000
+
+
+class WorldError(Exception):
+    """A trap: a bug of ours or a limit of the tables. The message names the table or rule, the row and the time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Rows a NIC gets of each table, and rows all NICs and the host share. Memory is committed when touched."""
+
+    nics: int = 1
+    qps: int = 4096
+    cqs: int = 4096
+    mkeys: int = 65536
+    eqs: int = 64
+    iotlb: int = 1024
+    events: int = 1 << 20
+    sq_entries: int = 1 << 22
+    packets: int = 1 << 16
+    frames: int = 1 << 22
+    nodes: int = 1 << 19
+    violations: int = 1024
+    trace: int = 1 << 16
+    units: int = 64
+    hooks: int = 16
+    state_bytes: int = 256
+
+
+def lazy_bytes(size: int) -> np.ndarray:
+    """``size`` zero bytes of private memory, committed page by page when touched (uint8)."""
+    area = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    return np.frombuffer(area, np.uint8)
+
+
+class World:
+    """Every table of a lab.
+
+    ``address`` is what compiled code gets (int64). Tables are recarrays: ``world.qp[3].epsn``. Rows never move.
+    """
+
+    def __init__(self, capacity: Capacity | None = None) -> None:
+        self.capacity = c = capacity or Capacity()
+        n = c.nics
+        counts = {
+            Slot.CONTROL: 1, Slot.EVENT: c.events, Slot.NIC: n + 1, Slot.QP: n * c.qps + 1,
+            Slot.SQ_ENTRY: c.sq_entries, Slot.CQ: n * c.cqs + 1, Slot.EQ: n * c.eqs + 1, Slot.MSIX: n * c.eqs + 1,
+            Slot.MESSAGE: n * c.eqs + 1, Slot.MKEY: n * c.mkeys + 1, Slot.IOTLB: n * c.iotlb + 1,
+            Slot.FAULT: (n * c.qps + 1) * records.FAULTS_PER_QP, Slot.PACKET: c.packets,
+            Slot.SEGMENT: c.packets * SEGMENTS_PER_PACKET, Slot.RESOURCE: (n * c.qps + 1) * RESOURCES_PER_QP,
+            Slot.VECTOR: c.units, Slot.HOOK: (n + 1) * c.hooks, Slot.STATE: (n + 1) * c.state_bytes,
+            Slot.FRAME: c.frames, Slot.VIOLATION: c.violations, Slot.TRACE: c.trace, Slot.NODE: c.nodes,
+            Slot.PAYLOAD: c.packets * PAYLOAD_BYTES,
+        }  # fmt: skip
+        self.tables: list[np.recarray] = []
+        vector = np.zeros((len(Slot), 2), np.int64)
+        for slot in Slot:
+            dtype = self._dtype(slot)
+            raw = lazy_bytes(counts[slot] * dtype.itemsize)
+            table = raw.view(dtype)
+            if dtype.names:
+                table = table.view(np.recarray)
+            self.tables.append(table)
+            vector[slot] = table.ctypes.data, counts[slot]
+            setattr(self, slot.name.lower(), table)
+        self._vector = vector
+        self.address: int = vector.ctypes.data
+        _jit.WORLDS[self.address] = self.tables
+        control = self.control[0]
+        control.packet_next = control.node_next = 1
+
+    @staticmethod
+    def _dtype(slot: Slot) -> np.dtype:
+        if slot in (Slot.STATE, Slot.PAYLOAD):
+            return np.dtype(np.uint8)
+        if slot == Slot.HOOK:
+            return records.VECTOR
+        return getattr(records, slot.name)
+
+    def close(self) -> None:
+        """Forget the world. Memory goes when nothing refers to the tables any more."""
+        _jit.WORLDS.pop(self.address, None)
+
+    @property
+    def now(self) -> int:
+        """Virtual time, ns."""
+        return int(self.control[0].now)
+
+    @property
+    def nodes(self) -> np.ndarray:
+        """Radix nodes as an int64 array of shape (nodes, 512)."""
+        return self.node["entries"]
+
+    def new_node(self) -> int:
+        """A zeroed radix node."""
+        control = self.control[0]
+        node = int(control.node_free)
+        if node:
+            control.node_free = self.nodes[node, 0]
+            self.nodes[node] = 0
+            return node
+        node = int(control.node_next)
+        if node >= self.capacity.nodes:
+            raise WorldError(f"radix nodes: all {self.capacity.nodes} in use")
+        control.node_next = node + 1
+        return node
+
+    def free_node(self, node: int) -> None:
+        """Give a radix node back."""
+        self.nodes[node, 0] = self.control[0].node_free
+        self.control[0].node_free = node
+
+    def trap_error(self) -> WorldError:
+        """What the trap word says, as an exception."""
+        control = self.control[0]
+        code, row = int(control.trap), int(control.trap_row)
+        if 0 < code <= len(Slot):
+            text = f"table {Slot(code - 1).name}: row {row} out of range"
+        else:
+            text = f"{records.Trap(code).name}: row {row}"
+        return WorldError(f"trap at {int(control.now)} ns: {text}")
+
+
+def address_of(array: np.ndarray) -> int:
+    """Host address of an array's first byte."""
+    return int(ctypes.c_int64(array.ctypes.data).value)

@@ -1,0 +1,190 @@
+"""Host threads as generators on a small scheduler whose choices can be steered and recorded.
+
+A host thread (a verbs call, an interrupt handler, a page-fault worker, kswapd) yields what it waits for:
+
+- an ``int``: CPU time in ns that passes while it works; never a sleep;
+- :class:`Sleep`: it sleeps for so many ns;
+- anything with ``subscribe(thread) -> bool`` (a :class:`Completion`, a lock): it sleeps until woken, unless the
+  call says True (nothing to wait for). ``spins`` set on such an object says the thread burns CPU instead of sleeping.
+
+A sleep while ``thread.atomic`` is not empty (a spinlock or an RCU read section is held) is what Linux reports as
+"sleeping function called from invalid context"; the scheduler calls ``on_atomic_sleep`` and goes on, as Linux does.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from nicemu.tables.records import INFINITY
+
+T = TypeVar("T")
+Steps = Generator[Any, Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Sleep for ``ns`` nanoseconds."""
+
+    ns: int
+
+
+class Chooser:
+    """Who runs next, and how much longer things take. The default is FIFO and no delay; subclasses explore.
+
+    A schedule is the list of answers, kept in ``answers`` when ``recording``.
+    """
+
+    steers = False
+
+    def pick(self, ready: list[HostThread]) -> int:
+        """Index of the thread to run."""
+        return 0
+
+    def stretch(self, kind: str) -> int:
+        """Extra ns for a wait of this kind."""
+        return 0
+
+
+class Completion:
+    """Something that happens once; ``yield completion`` waits for it and gives its value."""
+
+    spins = False
+    __slots__ = ("done", "scheduler", "value", "waiters", "what")
+
+    def __init__(self, scheduler: Scheduler, what: str = "completion") -> None:
+        self.scheduler, self.what = scheduler, what
+        self.done, self.value = False, None
+        self.waiters: list[HostThread] = []
+
+    def subscribe(self, thread: HostThread) -> bool:
+        """Register a waiter; True if there is nothing to wait for."""
+        if self.done:
+            thread.send = self.value
+            return True
+        self.waiters.append(thread)
+        return False
+
+    def complete(self, value: Any = None) -> None:
+        """It happened: wake all waiters at the present time."""
+        self.done, self.value = True, value
+        waiters, self.waiters = self.waiters, []
+        for thread in waiters:
+            self.scheduler.wake(thread, value)
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(eq=False, slots=True)
+class HostThread:
+    """One thread of the host: its generator and what the scheduler knows about it."""
+
+    name: str
+    steps: Steps[Any]
+    daemon: bool = False
+    number: int = 0
+    finished: bool = False
+    joined: bool = False
+    result: Any = None
+    error: BaseException | None = None
+    send: Any = None
+    waits_for: Any = None
+    atomic: list[Any] = field(default_factory=list)
+    """Spinlocks and RCU sections held, outermost first."""
+    held: list[Any] = field(default_factory=list)
+    """All locks held, outermost first (for lockdep reports)."""
+    context: list[str] = field(default_factory=list)
+    """What it is doing, outermost first: operation, subscriber (for reports)."""
+
+
+class Scheduler:
+    """Runs host threads, one yield at a time, in (time, order) order unless the chooser says otherwise."""
+
+    def __init__(self, clock: Callable[[], int], chooser: Chooser | None = None) -> None:
+        self.clock, self.chooser = clock, chooser or Chooser()
+        self.current: HostThread | None = None
+        self.on_atomic_sleep: Callable[[HostThread, Any], None] = lambda thread, wait: None
+        self.blocked: dict[int, HostThread] = {}
+        """Threads that wait for something other than time, by number."""
+        self._ready: list[tuple[int, int, HostThread]] = []
+        self._order = 0
+        self._threads = 0
+        self._live = 0
+
+    def spawn(self, steps: Steps[Any], name: str, daemon: bool = False, delay: int = 0) -> HostThread:
+        """Start a host thread ``delay`` ns from now."""
+        self._threads += 1
+        thread = HostThread(name, steps, daemon, self._threads)
+        self._push(thread, self.clock() + delay)
+        return thread
+
+    def next_time(self) -> int:
+        """When the next thread can run, ns; INFINITY if none is ready or sleeping."""
+        return self._ready[0][0] if self._ready else INFINITY
+
+    @property
+    def active(self) -> bool:
+        """Some thread other than a daemon is ready or sleeps for time."""
+        return self._live > 0
+
+    def wake(self, thread: HostThread, value: Any = None) -> None:
+        """Make a blocked thread ready now; its ``yield`` gives ``value``."""
+        self.blocked.pop(thread.number, None)
+        thread.send, thread.waits_for = value, None
+        self._push(thread, self.clock())
+
+    def step(self, until: int) -> None:
+        """Run one thread, one yield; only threads that are ready at ``until`` ns."""
+        thread = self._take(until)
+        self.current = thread
+        value, thread.send = thread.send, None
+        try:
+            wait = thread.steps.send(value)
+        except StopIteration as stop:
+            thread.finished, thread.result = True, stop.value
+        except BaseException as error:
+            thread.finished, thread.error = True, error
+            if not thread.joined:
+                raise
+        else:
+            self._wait(thread, wait)
+        finally:
+            self.current = None
+
+    def _wait(self, thread: HostThread, wait: Any) -> None:
+        if type(wait) is int:
+            self._push(thread, self.clock() + wait + self.chooser.stretch("cpu"))
+            return
+        spins = getattr(wait, "spins", False)
+        if thread.atomic and not spins:
+            self.on_atomic_sleep(thread, wait)
+        if isinstance(wait, Sleep):
+            self._push(thread, self.clock() + wait.ns + self.chooser.stretch("sleep"))
+        elif wait.subscribe(thread):
+            self._push(thread, self.clock())
+        else:
+            thread.waits_for = wait
+            self.blocked[thread.number] = thread
+
+    def _push(self, thread: HostThread, time: int) -> None:
+        self._order += 1
+        if not thread.daemon:
+            self._live += 1
+        heapq.heappush(self._ready, (time, self._order, thread))
+
+    def _take(self, until: int) -> HostThread:
+        first = heapq.heappop(self._ready)
+        if self.chooser.steers:
+            ready = [first]
+            while self._ready and self._ready[0][0] <= until:
+                ready.append(heapq.heappop(self._ready))
+            index = self.chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
+            first = ready.pop(index)
+            for item in ready:
+                heapq.heappush(self._ready, item)
+        if not first[2].daemon:
+            self._live -= 1
+        return first[2]

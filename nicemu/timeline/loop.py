@@ -1,0 +1,108 @@
+"""The only loop that moves time: compiled device events up to the next host thread, then one yield of that thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from nicemu.tables.records import INFINITY, Stop
+from nicemu.timeline.clock import VirtualClock
+from nicemu.timeline.host import HostThread, Scheduler, Steps
+
+
+class Quiescent(Exception):
+    """A blocking call has nothing left to wait for. The message says who waits for what."""
+
+
+class Engine(Protocol):
+    """The compiled side, as the loop sees it."""
+
+    def run(self, until: int) -> Stop:
+        """Run device events at times <= ``until``, in (time, sequence) order."""
+
+    def interrupts(self) -> Iterable[Any]:
+        """MSI-X messages raised since the last call."""
+
+    def error(self, stop: Stop) -> Exception:
+        """What went wrong."""
+
+    def set_time(self, time: int) -> None:
+        """Move the clock forward to ``time`` ns."""
+
+
+class Timeline:
+    """Device and host on one clock. ``deliver`` receives interrupts and makes handlers ready."""
+
+    def __init__(self, engine: Engine, host: Scheduler, deliver: Callable[[Iterable[Any]], None],
+                 clock: VirtualClock | Any = None) -> None:
+        self.engine, self.host, self.deliver = engine, host, deliver
+        self.clock = clock or VirtualClock()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.waiting: set[int] = set()
+        """Program threads inside a blocking call with nothing left to run."""
+
+    def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
+        """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
+        engine, host = self.engine, self.host
+        limit = min(deadline, self.clock.limit())
+        while not done():
+            due = host.next_time()
+            until = min(due, limit)
+            stop = engine.run(until)
+            if stop == Stop.INTERRUPT:
+                self.deliver(engine.interrupts())
+            elif stop in (Stop.TRAP, Stop.FULL):
+                raise engine.error(stop)
+            elif stop == Stop.CQE:
+                continue
+            elif stop == Stop.IDLE and not host.active:
+                return False
+            elif due <= limit and due < INFINITY:
+                engine.set_time(due)
+                host.step(due)
+            else:
+                if until < INFINITY:
+                    engine.set_time(until)
+                return False
+        return True
+
+    def call(self, steps: Steps[Any], name: str) -> Any:
+        """Run a host thread to its end and give its result; its exception is raised here."""
+        with self.lock:
+            thread = self.host.spawn(steps, name)
+            thread.joined = True
+            self.wait(lambda: thread.finished, thread)
+            self.changed.notify_all()
+            if thread.error is not None:
+                raise thread.error
+            return thread.result
+
+    def wait(self, done: Callable[[], bool], what: Any = None) -> None:
+        """Advance until ``done()``. With nothing left to run, wait for another program thread's call.
+
+        :raises Quiescent: every live program thread is inside such a wait.
+        """
+        with self.lock:
+            while not self.advance(done):
+                me = threading.get_ident()
+                self.waiting.add(me)
+                try:
+                    if not self._others_may_act():
+                        self.changed.notify_all()
+                        raise Quiescent(self.who_waits(what))
+                    self.changed.wait(0.05)
+                finally:
+                    self.waiting.discard(me)
+            self.changed.notify_all()
+
+    def _others_may_act(self) -> bool:
+        alive = {thread.ident for thread in threading.enumerate() if not thread.daemon}
+        return bool(alive - self.waiting)
+
+    def who_waits(self, what: Any = None) -> str:
+        """One line: the blocked host threads and what each waits for."""
+        waits = [f"{t.name} waits for {t.waits_for}" for t in self.host.blocked.values() if not t.daemon]
+        own = f"{what.name} waits for {what.waits_for}" if isinstance(what, HostThread) else str(what)
+        return f"nothing left to run at {self.host.clock()} ns: " + "; ".join(waits or [own])

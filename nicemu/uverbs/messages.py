@@ -1,0 +1,357 @@
+"""The user/kernel boundary: one frozen dataclass per uverbs command, one per response.
+
+A command names objects by handle (int, device-global, never reused while alive). A failing command raises
+:class:`VerbsError` with the errno the kernel gives; it changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+class VerbsError(OSError):
+    """A verbs command failed: ``errno`` as the kernel gives it, ``strerror`` says which rule."""
+
+
+# Responses ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """One entry of the device list."""
+
+    name: str
+    guid: int
+    node_type: int = 1
+    transport_type: int = 0
+    index: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceAttributes:
+    """``ibv_device_attr`` and the parts of ``ibv_device_attr_ex`` that are modelled, by the same names."""
+
+    values: dict[str, int | str]
+    odp_general_caps: int = 0
+    odp_rc_caps: int = 0
+    odp_uc_caps: int = 0
+    odp_ud_caps: int = 0
+    odp_xrc_caps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PortAttributes:
+    """``ibv_port_attr`` by the same names."""
+
+    values: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GidEntry:
+    """A used GID table entry. ``raw``: 16 bytes; ``type``: 0 IB, 1 RoCE v1, 2 RoCE v2."""
+
+    index: int
+    raw: bytes
+    type: int
+    ndev_ifindex: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MrResponse:
+    """A registered region."""
+
+    handle: int
+    lkey: int
+    rkey: int
+
+
+@dataclass(frozen=True, slots=True)
+class CqResponse:
+    """A CQ: its ring (``abi.rings.CQE``) and doorbell record (consumer counter) in shared memory.
+
+    ``number``: cqn, for the CQ_ARM doorbell. ``ring_address``/``record_address``: host addresses of the same bytes.
+    """
+
+    handle: int
+    number: int
+    cqe: int
+    slots: int
+    ring: memoryview
+    record: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """``ibv_qp_cap``."""
+
+    max_send_wr: int
+    max_recv_wr: int
+    max_send_sge: int
+    max_recv_sge: int
+    max_inline_data: int
+
+
+@dataclass(frozen=True, slots=True)
+class QpResponse:
+    """A QP: send and receive rings (``abi.rings``) and the doorbell record (send and receive producer counters)."""
+
+    handle: int
+    number: int
+    caps: Capabilities
+    send_ring: memoryview
+    send_slots: int
+    send_stride: int
+    recv_ring: memoryview
+    recv_slots: int
+    recv_stride: int
+    record: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class AddressVector:
+    """``ibv_ah_attr`` with its ``ibv_global_route``; ``dgid``: 16 bytes or None without GRH."""
+
+    dlid: int = 0
+    sl: int = 0
+    src_path_bits: int = 0
+    static_rate: int = 0
+    is_global: int = 0
+    port_num: int = 1
+    dgid: bytes | None = None
+    flow_label: int = 0
+    sgid_index: int = 0
+    hop_limit: int = 0
+    traffic_class: int = 0
+
+
+@dataclass(slots=True)
+class QpAttributes:
+    """``ibv_qp_attr`` by the same names, plus the address vector."""
+
+    qp_state: int = 0
+    cur_qp_state: int = 0
+    path_mtu: int = 0
+    path_mig_state: int = 0
+    qkey: int = 0
+    rq_psn: int = 0
+    sq_psn: int = 0
+    dest_qp_num: int = 0
+    qp_access_flags: int = 0
+    pkey_index: int = 0
+    alt_pkey_index: int = 0
+    en_sqd_async_notify: int = 0
+    sq_draining: int = 0
+    max_rd_atomic: int = 0
+    max_dest_rd_atomic: int = 0
+    min_rnr_timer: int = 0
+    port_num: int = 0
+    timeout: int = 0
+    retry_cnt: int = 0
+    rnr_retry: int = 0
+    alt_port_num: int = 0
+    alt_timeout: int = 0
+    rate_limit: int = 0
+    ah_attr: AddressVector = field(default_factory=AddressVector)
+    alt_ah_attr: AddressVector = field(default_factory=AddressVector)
+    caps: Capabilities | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AsyncEventResponse:
+    """An async event. ``object_kind``: 'qp', 'cq', 'port', 'device'; ``handle``: the object's (port number for ports)."""
+
+    event_type: int
+    object_kind: str
+    handle: int
+
+
+# Commands. The comment names the response. ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ListDevices:
+    """-> tuple[DeviceInfo, ...]"""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDevice:
+    """-> context handle. ENODEV: no such device."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseDevice:
+    """-> None. Destroys what is left of the context's objects."""
+
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryDevice:
+    """-> DeviceAttributes"""
+
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPort:
+    """-> PortAttributes. EINVAL: no such port."""
+
+    context: int
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryGid:
+    """-> GidEntry, or None for an empty entry. EINVAL: index out of the table."""
+
+    context: int
+    port: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPkey:
+    """-> int. EINVAL: index out of the table."""
+
+    context: int
+    port: int
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllocPd:
+    """-> pd handle"""
+
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeallocPd:
+    """-> None. EBUSY: still used."""
+
+    pd: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegMr:
+    """-> MrResponse. EINVAL: remote write or atomic without local write, zero length; EFAULT: not mapped; EPERM/ENOMEM."""
+
+    pd: int
+    address: int
+    length: int
+    access: int
+    iova: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeregMr:
+    """-> None"""
+
+    mr: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdviseMr:
+    """-> None. ``sges``: (address, length, lkey)."""
+
+    pd: int
+    advice: int
+    flags: int
+    sges: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCompChannel:
+    """-> (channel handle, fd). The fd is readable while events wait."""
+
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyCompChannel:
+    """-> None"""
+
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCq:
+    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range."""
+
+    context: int
+    cqe: int
+    channel: int = 0
+    comp_vector: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyCq:
+    """-> None. EBUSY: a QP uses it."""
+
+    cq: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateQp:
+    """-> QpResponse. EINVAL: a capability over the device's; EOPNOTSUPP: transport not modelled yet."""
+
+    pd: int
+    type: int
+    send_cq: int
+    recv_cq: int
+    caps: Capabilities
+    sq_sig_all: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModifyQp:
+    """-> None. EINVAL: not a transition of the QP state table with this mask. ``mask``: ``QpAttrMask``."""
+
+    qp: int
+    attributes: QpAttributes
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryQp:
+    """-> QpAttributes with ``caps``: everything needed to drive a new QP to the same state."""
+
+    qp: int
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyQp:
+    """-> None"""
+
+    qp: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateAh:
+    """-> ah handle. EINVAL: RoCE without GRH, bad sgid_index or port."""
+
+    pd: int
+    vector: AddressVector
+
+
+@dataclass(frozen=True, slots=True)
+class DestroyAh:
+    """-> None"""
+
+    ah: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetCqEvent:
+    """-> cq handle. Blocks until the channel has an event."""
+
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetAsyncEvent:
+    """-> AsyncEventResponse. Blocks until there is one."""
+
+    context: int
