@@ -1,0 +1,122 @@
+"""What a device and its port report (``mlx5_ib_query_device``, ``..._port``): by the names of ``ibv_device_attr``."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from nicemu.driver.ah import PORTS
+from nicemu.driver.errors import DriverError
+
+if TYPE_CHECKING:
+    from nicemu.driver.device import IbDevice
+
+FROM_PROFILE = [
+    "vendor_id",
+    "vendor_part_id",
+    "hw_ver",
+    "fw_ver",
+    "max_qp",
+    "max_qp_wr",
+    "max_sge",
+    "max_sge_rd",
+    "max_cq",
+    "max_cqe",
+    "max_mr",
+    "max_mr_size",
+    "page_size_cap",
+    "max_pd",
+    "max_ah",
+    "max_mw",
+    "max_srq",
+    "max_srq_wr",
+    "max_srq_sge",
+    "max_mcast_grp",
+    "max_mcast_qp_attach",
+    "max_total_mcast_qp_attach",
+    "max_qp_rd_atom",
+    "max_qp_init_rd_atom",
+    "max_res_rd_atom",
+    "max_pkeys",
+    "local_ca_ack_delay",
+]
+ABSENT = [
+    "max_ee_rd_atom",
+    "max_ee_init_rd_atom",
+    "max_ee",
+    "max_rdd",
+    "max_raw_ipv6_qp",
+    "max_raw_ethy_qp",
+    "max_fmr",
+    "max_map_per_fmr",
+]
+RC_RNR_NAK_GEN, SYS_IMAGE_GUID, PORT_ACTIVE_EVENT = 1 << 12, 1 << 11, 1 << 10
+ATOMIC_HCA = 1
+ODP_SUPPORT = 1
+ODP_RC_CAPS = 1 | 2 | 4 | 8 | 16
+"""SEND, RECV, WRITE, READ, ATOMIC."""
+
+PORT_ACTIVE, LINK_UP, ETHERNET = 4, 5, 2
+IP_BASED_GIDS = 1 << 26
+MTU_ENUM = {256: 1, 512: 2, 1024: 3, 2048: 4, 4096: 5}
+SPEEDS = ((400, 2, 128), (200, 2, 64), (100, 2, 32), (56, 2, 16), (40, 2, 4), (25, 1, 32), (10, 1, 4), (0, 1, 1))
+"""(at least Gb/s, active_width, active_speed), fastest first: 4X NDR, HDR, EDR, FDR, QDR; 1X EDR, QDR, SDR."""
+PKEY_DEFAULT = 0xFFFF
+
+
+def device_attributes(device: IbDevice) -> dict[str, int | str]:
+    """``ibv_device_attr``, and ``num_comp_vectors`` of the context."""
+    profile = device.profile
+    values: dict[str, int | str] = {name: getattr(profile, name) for name in FROM_PROFILE}
+    values |= dict.fromkeys(ABSENT, 0)
+    values |= {
+        "node_guid": device.device.guid, "sys_image_guid": device.device.guid, "phys_port_cnt": PORTS,
+        "atomic_cap": ATOMIC_HCA,
+        "device_cap_flags": RC_RNR_NAK_GEN | SYS_IMAGE_GUID | PORT_ACTIVE_EVENT,
+        "num_comp_vectors": profile.num_comp_vectors,
+    }  # fmt: skip
+    return values
+
+
+def odp_caps(device: IbDevice) -> dict[str, int]:
+    """On-demand paging for RC, explicit regions (``mlx5_ib_internal_fill_odp_caps``)."""
+    return {"odp_general_caps": ODP_SUPPORT, "odp_rc_caps": ODP_RC_CAPS}
+
+
+def check_port(port: int) -> None:
+    """EINVAL: no such port."""
+    if not 1 <= port <= PORTS:
+        raise DriverError(errno.EINVAL, f"port {port} does not exist")
+
+
+def port_attributes(device: IbDevice, port: int) -> dict[str, int]:
+    """``ibv_port_attr``. EINVAL: no such port."""
+    check_port(port)
+    profile = device.profile
+    width, speed = next(pair[1:] for pair in SPEEDS if profile.link.rate_gbps >= pair[0])
+    return {
+        "state": PORT_ACTIVE, "max_mtu": MTU_ENUM[profile.max_mtu], "active_mtu": MTU_ENUM[profile.active_mtu],
+        "gid_tbl_len": len(device.device.gids), "port_cap_flags": IP_BASED_GIDS, "max_msg_sz": profile.max_msg_sz,
+        "bad_pkey_cntr": 0, "qkey_viol_cntr": 0, "pkey_tbl_len": profile.max_pkeys, "lid": 0, "sm_lid": 0, "lmc": 0,
+        "max_vl_num": 1, "sm_sl": 0, "subnet_timeout": 0, "init_type_reply": 0, "active_width": width,
+        "active_speed": speed, "phys_state": LINK_UP, "link_layer": ETHERNET, "flags": 0, "port_cap_flags2": 0,
+        "active_speed_ex": 0,
+    }  # fmt: skip
+
+
+def gid(device: IbDevice, port: int, index: int) -> tuple[bytes, int] | None:
+    """(16 bytes, type) of a GID table entry; None if it is empty. EINVAL: out of the table."""
+    check_port(port)
+    gids = device.device.gids
+    if not 0 <= index < len(gids):
+        raise DriverError(errno.EINVAL, f"the GID table has {len(gids)} entries, not {index}")
+    raw = gids[index]
+    return None if raw is None else (bytes(raw), device.device.gid_types[index])
+
+
+def pkey(device: IbDevice, port: int, index: int) -> int:
+    """A P_Key. EINVAL: out of the table."""
+    check_port(port)
+    if not 0 <= index < device.profile.max_pkeys:
+        raise DriverError(errno.EINVAL, f"the P_Key table has {device.profile.max_pkeys} entries, not {index}")
+    return PKEY_DEFAULT

@@ -1,0 +1,88 @@
+"""The command queue (``mlx5_cmd_exec``): slots, mailboxes, and threads that sleep until the completion's interrupt.
+
+Up to ``COMMAND_SLOTS`` commands are in flight; further threads queue for a slot in order. A slot is free again when
+its completion EQE has been handled, whether anybody waits for it or not.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from typing import Any
+
+from nicemu.abi.command import COMMAND, COMMAND_BYTES, COMMAND_SLOTS, Command, Status
+from nicemu.abi.rings import Doorbell, doorbell_offset
+from nicemu.driver.errors import DriverError
+from nicemu.driver.ring import Allocator, Memory
+from nicemu.timeline.host import Completion, Scheduler, Steps
+
+MAILBOX_BYTES = 64 << 10
+MTT_CHUNK = MAILBOX_BYTES // 8
+"""MTT entries of one UPDATE_MTT: as many as a mailbox holds (mlx5's fallback XLT buffer is 64 KiB as well)."""
+
+PARAMS = 14
+ERRNO = {
+    Status.BAD_OPCODE: errno.EOPNOTSUPP,
+    Status.BAD_PARAM: errno.EINVAL,
+    Status.BAD_RESOURCE: errno.EINVAL,
+    Status.NO_MEMORY: errno.ENOMEM,
+    Status.BAD_STATE: errno.EINVAL,
+}
+"""``mlx5_cmd_check``: command status to errno."""
+
+
+class CommandQueue:
+    """One device's command ring, one mailbox a slot."""
+
+    def __init__(self, device: Any, scheduler: Scheduler, allocate: Allocator) -> None:
+        self.device, self.scheduler = device, scheduler
+        self._ring = allocate(COMMAND_SLOTS * COMMAND_BYTES)
+        pool = allocate(COMMAND_SLOTS * MAILBOX_BYTES)
+        self._mailboxes = [
+            Memory(pool.address + at, pool.view[at : at + MAILBOX_BYTES])
+            for at in range(0, COMMAND_SLOTS * MAILBOX_BYTES, MAILBOX_BYTES)
+        ]
+        self._free = deque(range(COMMAND_SLOTS))
+        self._queue: deque[Completion] = deque()
+        self._flight: dict[int, tuple[Completion, int]] = {}
+        device.set_command_ring(self._ring.address)
+
+    def post(self, opcode: Command, *params: int, mailbox: Any = b"", reply_bytes: int = 0) -> Steps[Completion]:
+        """Submit a command. The completion's value is (status, the mailbox's first ``reply_bytes``)."""
+        assert len(mailbox) <= MAILBOX_BYTES, "command: mailbox too small"
+        slot = yield from self._take_slot(opcode)
+        box = self._mailboxes[slot]
+        box.view[: len(mailbox)] = mailbox
+        words = params + (0,) * (PARAMS - len(params))
+        COMMAND.pack_into(self._ring.view, slot * COMMAND_BYTES, opcode, 0, *words, box.address)
+        completion = Completion(self.scheduler, f"{opcode.name} of {self.device.name}")
+        self._flight[slot] = completion, reply_bytes
+        self.device.write_doorbell(doorbell_offset(Doorbell.COMMAND, slot), 1)
+        return completion
+
+    def execute(self, opcode: Command, *params: int, mailbox: Any = b"", reply_bytes: int = 0) -> Steps[bytes]:
+        """Submit a command and sleep until its interrupt; gives the reply. A bad status is an error."""
+        completion = yield from self.post(opcode, *params, mailbox=mailbox, reply_bytes=reply_bytes)
+        status, reply = yield completion
+        if status != Status.OK:
+            name = Status(status).name
+            raise DriverError(ERRNO[status], f"{self.device.name}: command {opcode.name} failed with {name}")
+        return bytes(reply)
+
+    def complete(self, slot: int, status: int) -> None:
+        """``mlx5_cmd_comp_handler``: the device has finished a command."""
+        completion, reply_bytes = self._flight.pop(slot)
+        reply = bytes(self._mailboxes[slot].view[:reply_bytes])
+        if self._queue:
+            self._queue.popleft().complete(slot)
+        else:
+            self._free.append(slot)
+        completion.complete((Status(status), reply))
+
+    def _take_slot(self, opcode: Command) -> Steps[int]:
+        if self._free:
+            return self._free.popleft()
+        turn = Completion(self.scheduler, f"a command slot for {opcode.name}")
+        self._queue.append(turn)
+        slot: int = yield turn
+        return slot

@@ -1,0 +1,65 @@
+"""A user context (``ib_ucontext``): one open of a device by a process, and what is destroyed when it goes."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nicemu.driver import ah, cq, mr, pd, qp
+from nicemu.driver.errors import DriverError
+from nicemu.driver.notifier import notifiers_of
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.driver.core import Driver
+    from nicemu.driver.device import IbDevice
+
+
+class Context:
+    """``mm``: the address space of the process that opened the device. ``event_handler`` gets its async events."""
+
+    def __init__(self, device: IbDevice, mm: Any) -> None:
+        self.device, self.mm = device, mm
+        self.driver = device.driver
+        self.handle = self.driver.contexts.add(self)
+        self.event_handler: Callable[[int, str, int], None] | None = None
+        self.notifiers = notifiers_of(self)
+        """How on-demand memory of this context hears of invalidations."""
+        device.contexts.append(self)
+
+    def report(self, event_type: int, kind: str, handle: int) -> None:
+        """Hand an async event to the program."""
+        if self.event_handler is not None:
+            self.event_handler(event_type, kind, handle)
+
+
+def open_device(driver: Driver, name: str, mm: Any) -> Context:
+    """``ib_uverbs_get_context``. ENODEV: no such device."""
+    for device in driver.devices:
+        if device.name == name:
+            return Context(device, mm)
+    raise DriverError(errno.ENODEV, f"no device {name!r}")
+
+
+def close(context: Context) -> Steps[None]:
+    """``uverbs_destroy_ufile_hw``: destroys what is left, users before what they use."""
+    driver = context.driver
+    for queue_pair in driver.qps:
+        if queue_pair.pd.context is context:
+            yield from qp.destroy(queue_pair)
+    for handle in driver.ahs:
+        if handle.pd.context is context:
+            ah.destroy(handle)
+    for queue in driver.cqs:
+        if queue.context is context:
+            yield from cq.destroy(queue)
+    for region in driver.mrs:
+        if region.pd.context is context:
+            yield from mr.deregister(region)
+    for domain in driver.pds:
+        if domain.context is context:
+            pd.deallocate(domain)
+    yield from context.notifiers.close()
+    driver.contexts.remove(context.handle)
+    context.device.contexts.remove(context)

@@ -1,0 +1,73 @@
+"""All devices of a host and the handle tables over them (``ib_core``): what the lab builds and uverbs calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nicemu.driver import ring
+from nicemu.driver.counters import DriverCounters, Stages
+from nicemu.driver.device import IbDevice
+from nicemu.driver.handles import Handles
+from nicemu.timeline.host import HostThread, Scheduler
+
+if TYPE_CHECKING:
+    from nicemu.driver.ah import Ah
+    from nicemu.driver.context import Context
+    from nicemu.driver.cq import Cq
+    from nicemu.driver.mr import Mr
+    from nicemu.driver.pd import Pd
+    from nicemu.driver.qp import Qp
+
+MUTANTS = ("skip_device_wait", "ignore_fork_protect", "drop_mutex_before_mtt_write")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How the driver behaves. ``mutants``: deliberate bugs, names of :data:`MUTANTS`; others are not the driver's."""
+
+    subscriber: str = "interval"
+    force_odp: bool = False
+    mutants: tuple[str, ...] = ()
+
+
+class Driver:
+    """The loaded driver. ``stamp`` gives the present mm stamp, ``costs`` are ``HostCosts``.
+
+    ``detected`` is a probe for reports: when the device saw the fault of a token, which no EQE tells.
+    """
+
+    def __init__(self, scheduler: Scheduler, devices: Iterable[Any], costs: Any, stamp: Callable[[], int],
+                 options: Options | None = None, allocate: ring.Allocator = ring.anonymous,
+                 detected: Callable[[int], int] | None = None) -> None:  # fmt: skip
+        self.scheduler, self.costs, self.stamp = scheduler, costs, stamp
+        self.options = options or Options()
+        self.allocate, self.detected = allocate, detected
+        self.stages, self.counters = Stages(), DriverCounters()
+        self.mrs_registered = 0
+        self.contexts: Handles[Context] = Handles("context")
+        self.pds: Handles[Pd] = Handles("PD")
+        self.mrs: Handles[Mr] = Handles("MR")
+        self.cqs: Handles[Cq] = Handles("CQ")
+        self.qps: Handles[Qp] = Handles("QP")
+        self.ahs: Handles[Ah] = Handles("AH")
+        self.devices = [IbDevice(self, device) for device in devices]
+        """In the order of ``device.index``: probed."""
+
+    def deliver(self, messages: Iterable[tuple[int, int]]) -> None:
+        """The timeline's interrupt callback: an interrupt handler for each (device index, vector)."""
+        for index, vector in messages:
+            device = self.devices[index]
+            self.scheduler.spawn(device.interrupt(vector), f"irq/{device.name}-{vector}")
+
+    @property
+    def thread(self) -> HostThread:
+        """``current``."""
+        thread = self.scheduler.current
+        assert thread is not None, "driver calls run in host threads"
+        return thread
+
+    def broken(self, mutant: str) -> bool:
+        """Is this deliberate bug planted?"""
+        return mutant in self.options.mutants

@@ -1,0 +1,148 @@
+"""Page-fault events and their work items (``mlx5_ib_eq_pf_process, mlx5_ib_eqe_pf_action``, drivers/.../mlx5/odp.c).
+
+The interrupt handler turns each EQE into a work item; at most 32 run at a time, in host threads. A work item finds out
+what the QP needs, faults it in, tells the device, and always ends with PAGE_FAULT_RESUME.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nicemu.abi.command import Command
+from nicemu.abi.rings import FaultSubtype
+from nicemu.abi.verbs import PAGE_SHIFT
+from nicemu.driver import umem_odp, wqe
+from nicemu.driver.errors import DriverError
+from nicemu.driver.irq import Eqe
+from nicemu.driver.mr import KEY_BITS
+from nicemu.driver.umem import page_span
+from nicemu.driver.wqe import Segment
+from nicemu.mm.page import Fault
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.driver.device import IbDevice
+
+MAX_ACTIVE = 32
+"""``MLX5_NUM_CMD_EQE``-like bound of the work queue ``mlx5_ib_page_fault``."""
+MAX_PAGES = 1024
+"""Pages faulted in for one RDMA operation when the firmware names no number."""
+LOW = (1 << 32) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class PageFault:
+    """A page-fault EQE. ``length``: rest of the RDMA operation; ``wqe``: counter of the WQE; ``pages``: 0, all."""
+
+    subtype: FaultSubtype
+    type: int
+    qpn: int
+    token: int
+    key: int
+    va: int
+    bytes_committed: int
+    last: int
+    pages: int
+    interrupt: int
+
+    @classmethod
+    def parse(cls, event: Eqe) -> PageFault:
+        """The fields of ``EqeType.PAGE_FAULT``."""
+        kind, token, key, va, committed, last = event.data
+        return cls(FaultSubtype(event.subtype), kind >> 32, kind & LOW, token, key, va, committed, last & LOW,
+                   last >> 32, event.interrupt)  # fmt: skip
+
+
+class PageFaultWork:
+    """One device's page-fault work queue."""
+
+    def __init__(self, device: IbDevice) -> None:
+        self.device = device
+        self.active = 0
+        self.waiting: deque[PageFault] = deque()
+
+    def handle_eqe(self, event: Eqe) -> None:
+        """``mlx5_ib_eq_pf_process``: queue the work."""
+        self.waiting.append(PageFault.parse(event))
+        self._start()
+
+    def _start(self) -> None:
+        while self.waiting and self.active < MAX_ACTIVE:
+            self.active += 1
+            scheduler = self.device.driver.scheduler
+            scheduler.spawn(self._work(self.waiting.popleft()), f"kworker/{self.device.name}-page-fault")
+
+    def _work(self, fault: PageFault) -> Steps[None]:
+        try:
+            yield from resolve(self.device, fault)
+        finally:
+            self.active -= 1
+            self._start()
+
+
+def resolve(device: IbDevice, fault: PageFault) -> Steps[None]:
+    """``mlx5_ib_eqe_pf_action``: fault in, then resume the QP, with an error if it cannot be done."""
+    driver = device.driver
+    clock = driver.scheduler.clock
+    stages: dict[str, Any] = {"device": device.index, "interrupt": fault.interrupt, "driver": clock(), "pages": 0}
+    if driver.detected is not None:
+        stages["detected"] = driver.detected(fault.token)
+    yield driver.costs.driver_fault_ns
+    error = 0
+    try:
+        for segment in needed(device, fault):
+            yield from fault_segment(device, segment, stages)
+    except (Fault, DriverError):
+        driver.counters.num_failed_resolutions += 1
+        error = 1
+    stages["resume"] = clock()
+    with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
+        yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error)
+    stages["resumed"], stages["error"] = clock(), error
+    driver.stages.faults.append(stages)
+
+
+def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
+    """What has to be mapped for the QP to go on.
+
+    A WQE fault: all that is left of the WQE. An RDMA fault: the rest of the operation, at most the pages that the
+    firmware asks for. A QP that is gone needs nothing.
+    """
+    if fault.subtype == FaultSubtype.WQE:
+        pair = device.qps.get(fault.qpn)
+        if pair is None:
+            return []
+        return wqe.remaining(wqe.data_segments(pair, fault.type, fault.last), fault.bytes_committed)
+    start, pages = page_span(fault.va, max(fault.last - fault.bytes_committed, 1))
+    pages = min(pages, fault.pages or MAX_PAGES)
+    end = min(fault.va + max(fault.last - fault.bytes_committed, 1), start + (pages << PAGE_SHIFT))
+    return [Segment(fault.key, fault.va, end - fault.va)]
+
+
+def fault_segment(device: IbDevice, segment: Segment, stages: dict[str, Any]) -> Steps[None]:
+    """``pagefault_single_data_segment``: not an on-demand key: nothing to do (mixed WQEs are legal); a stale key or a
+    range outside the region: EFAULT."""
+    region = device.odp_mkeys.get(segment.key >> KEY_BITS)
+    if region is None:
+        device.driver.counters.num_mrs_not_found += 1
+        return
+    memory = region.umem
+    assert isinstance(memory, umem_odp.UmemOdp)
+    offset = segment.address - region.iova
+    if region.key != segment.key or offset < 0 or offset + segment.length > region.length:
+        raise DriverError(errno.EFAULT, "page fault: stale key or range outside the region")
+    start, pages = page_span(region.address + offset, segment.length)
+    umem_odp.begin_fault(memory)
+    try:
+        # as mlx5: a read fault on a writable region asks for write, and so breaks copy-on-write
+        yield from umem_odp.map_pages(memory, (start - memory.start) >> PAGE_SHIFT, pages, region.writable, stages)
+    finally:
+        umem_odp.end_fault(memory)
+    stages["mr"] = region.number
+    stages["pages"] += pages
+    region.counters.page_faults += pages
+    region.counters.page_faults_handled += 1

@@ -1,0 +1,48 @@
+"""Reading a WQE's data segments out of a QP's ring (``mlx5_ib_mr_wqe_pfault_handler``'s parsers)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nicemu.abi.rings import RECV_HEADER_BYTES, RECV_WQE, SEND_HEADER_BYTES, SEND_WQE, SGE, SGE_BYTES, FaultType
+from nicemu.abi.verbs import SendFlag
+from nicemu.driver.qp import Qp
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A data segment: memory key, address, bytes."""
+
+    key: int
+    address: int
+    length: int
+
+
+def data_segments(pair: Qp, fault_type: int, counter: int) -> list[Segment]:
+    """All data segments of the WQE that faulted. Inline data needs none."""
+    if fault_type == FaultType.RESPONDER_RECV:
+        ring, slots, stride, header = pair.recv_ring.view, pair.recv_slots, pair.recv_stride, RECV_HEADER_BYTES
+        at = (counter & (slots - 1)) * stride
+        count = RECV_WQE.unpack_from(ring, at)[1]
+    else:
+        ring, slots, stride, header = pair.send_ring.view, pair.send_slots, pair.send_stride, SEND_HEADER_BYTES
+        at = (counter & (slots - 1)) * stride
+        fields = SEND_WQE.unpack_from(ring, at)
+        count = 0 if fields[2] & SendFlag.INLINE else fields[3]
+    count = min(count, (stride - header) // SGE_BYTES)
+    segments = []
+    for number in range(count):
+        address, length, key = SGE.unpack_from(ring, at + header + number * SGE_BYTES)
+        segments.append(Segment(key, address, length))
+    return segments
+
+
+def remaining(segments: list[Segment], bytes_committed: int) -> list[Segment]:
+    """What is left of them after the bytes that the device has done already."""
+    left = []
+    for segment in segments:
+        skip = min(bytes_committed, segment.length)
+        bytes_committed -= skip
+        if segment.length > skip:
+            left.append(Segment(segment.key, segment.address + skip, segment.length - skip))
+    return left

@@ -1,0 +1,210 @@
+"""Commands to driver calls (``ib_uverbs_write``, ``uverbs_cmd.c``): one table, one host thread per command."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from nicemu.driver import DriverError, advise_mr, ah, context, cq, mr, pd, qp
+from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, port_attributes
+from nicemu.driver.core import Driver
+from nicemu.driver.handles import Handles
+from nicemu.timeline.host import Steps
+from nicemu.uverbs import messages as m
+from nicemu.uverbs.channel import CompChannel, EventFile
+
+
+class Dispatcher:
+    """The commands of one process: its address space ``mm`` and its event files."""
+
+    def __init__(self, driver: Driver, mm: Any) -> None:
+        self.driver, self.mm = driver, mm
+        self.channels: Handles[CompChannel] = Handles("completion channel")
+        self.channel_of: dict[int, CompChannel] = {}
+        """By CQ handle."""
+        self.async_files: dict[int, EventFile[m.AsyncEventResponse]] = {}
+        """By context handle."""
+
+    def run(self, command: Any) -> Steps[Any]:
+        """The command as a host thread. A failure is a :class:`VerbsError`."""
+        yield self.driver.costs.syscall_ns
+        try:
+            result = HANDLERS[type(command)](self, command)
+            if inspect.isgenerator(result):
+                result = yield from result
+            return result
+        except DriverError as error:
+            raise m.VerbsError(error.errno, error.strerror) from error
+
+    def event_file(self, command: Any) -> EventFile[Any] | None:
+        """What a command that waits for an event waits for; None for other commands."""
+        if isinstance(command, m.GetCqEvent):
+            channel: CompChannel = self._look_up(self.channels.get, command.channel)
+            return channel
+        if isinstance(command, m.GetAsyncEvent):
+            self._look_up(self.driver.contexts.get, command.context)
+            return self.async_files[command.context]
+        return None
+
+    @staticmethod
+    def _look_up(get: Callable[[int], Any], handle: int) -> Any:
+        try:
+            return get(handle)
+        except DriverError as error:
+            raise m.VerbsError(error.errno, error.strerror) from error
+
+
+# Devices and contexts -------------------------------------------------------------------------------------------------
+
+
+def list_devices(self: Dispatcher, _: m.ListDevices) -> tuple[m.DeviceInfo, ...]:
+    devices = self.driver.devices
+    return tuple(m.DeviceInfo(d.name, d.device.guid, index=d.index) for d in devices)
+
+
+def open_device(self: Dispatcher, c: m.OpenDevice) -> int:
+    opened = context.open_device(self.driver, c.name, self.mm)
+    file = self.async_files[opened.handle] = EventFile[m.AsyncEventResponse]()
+    opened.event_handler = lambda kind, what, handle: file.put(m.AsyncEventResponse(kind, what, handle))
+    return opened.handle
+
+
+def close_device(self: Dispatcher, c: m.CloseDevice) -> Steps[None]:
+    closing = self.driver.contexts.get(c.context)
+    yield from context.close(closing)
+    self.async_files.pop(c.context).close()
+    for channel in self.channels:
+        if channel.context == c.context:
+            self.channels.remove(channel.handle).close()
+    self.channel_of = {handle: channel for handle, channel in self.channel_of.items() if channel.context != c.context}
+
+
+def query_device(self: Dispatcher, c: m.QueryDevice) -> m.DeviceAttributes:
+    device = self.driver.contexts.get(c.context).device
+    return m.DeviceAttributes(device_attributes(device), **odp_caps(device))
+
+
+def query_port(self: Dispatcher, c: m.QueryPort) -> m.PortAttributes:
+    return m.PortAttributes(port_attributes(self.driver.contexts.get(c.context).device, c.port))
+
+
+def query_gid(self: Dispatcher, c: m.QueryGid) -> m.GidEntry | None:
+    entry = gid(self.driver.contexts.get(c.context).device, c.port, c.index)
+    return None if entry is None else m.GidEntry(c.index, *entry)
+
+
+def query_pkey(self: Dispatcher, c: m.QueryPkey) -> int:
+    return pkey(self.driver.contexts.get(c.context).device, c.port, c.index)
+
+
+# Protection domains, memory, addresses --------------------------------------------------------------------------------
+
+
+def alloc_pd(self: Dispatcher, c: m.AllocPd) -> int:
+    return pd.allocate(self.driver.contexts.get(c.context)).handle
+
+
+def dealloc_pd(self: Dispatcher, c: m.DeallocPd) -> None:
+    pd.deallocate(self.driver.pds.get(c.pd))
+
+
+def reg_mr(self: Dispatcher, c: m.RegMr) -> Steps[m.MrResponse]:
+    region = yield from mr.register(self.driver.pds.get(c.pd), c.address, c.length, c.access, c.iova)
+    return m.MrResponse(region.handle, region.key, region.key)
+
+
+def dereg_mr(self: Dispatcher, c: m.DeregMr) -> Steps[None]:
+    yield from mr.deregister(self.driver.mrs.get(c.mr))
+
+
+def advise(self: Dispatcher, c: m.AdviseMr) -> Steps[None]:
+    yield from advise_mr.advise(self.driver.pds.get(c.pd), c.advice, c.flags, c.sges)
+
+
+def create_ah(self: Dispatcher, c: m.CreateAh) -> int:
+    return ah.create(self.driver.pds.get(c.pd), c.vector).handle
+
+
+def destroy_ah(self: Dispatcher, c: m.DestroyAh) -> None:
+    ah.destroy(self.driver.ahs.get(c.ah))
+
+
+# Completion channels and queues ---------------------------------------------------------------------------------------
+
+
+def create_comp_channel(self: Dispatcher, c: m.CreateCompChannel) -> tuple[int, int]:
+    self.driver.contexts.get(c.context)
+    channel = CompChannel(c.context)
+    channel.handle = self.channels.add(channel)
+    return channel.handle, channel.fd
+
+
+def destroy_comp_channel(self: Dispatcher, c: m.DestroyCompChannel) -> None:
+    channel = self.channels.get(c.channel)
+    if channel.users:
+        raise DriverError(errno.EBUSY, f"completion channel: {channel.users} CQs still use it")
+    self.channels.remove(c.channel).close()
+
+
+def create_cq(self: Dispatcher, c: m.CreateCq) -> Steps[m.CqResponse]:
+    channel = self.channels.get(c.channel) if c.channel else None
+    handler = channel.put if channel else None
+    queue = yield from cq.create(self.driver.contexts.get(c.context), c.cqe, c.comp_vector, handler)
+    if channel:
+        channel.users += 1
+        self.channel_of[queue.handle] = channel
+    return m.CqResponse(queue.handle, queue.number, queue.cqe, queue.slots, queue.ring.view, queue.record.view)
+
+
+def destroy_cq(self: Dispatcher, c: m.DestroyCq) -> Steps[None]:
+    yield from cq.destroy(self.driver.cqs.get(c.cq))
+    channel = self.channel_of.pop(c.cq, None)
+    if channel:
+        channel.users -= 1
+        channel.discard(c.cq)
+
+
+def take_event(self: Dispatcher, c: m.GetCqEvent | m.GetAsyncEvent) -> Any:
+    """The endpoint has waited already. EAGAIN: the fd does not block; EBADF: closed while waiting."""
+    file = self.event_file(c)
+    assert file is not None
+    if file.events:
+        return file.take()
+    raise DriverError(errno.EBADF if file.closed else errno.EAGAIN, "no event")
+
+
+# Queue pairs ----------------------------------------------------------------------------------------------------------
+
+
+def create_qp(self: Dispatcher, c: m.CreateQp) -> Steps[m.QpResponse]:
+    cqs = self.driver.cqs.get(c.send_cq), self.driver.cqs.get(c.recv_cq)
+    p = yield from qp.create(self.driver.pds.get(c.pd), c.type, cqs, c.caps, c.sq_sig_all)
+    return m.QpResponse(p.handle, p.number, p.caps, p.send_ring.view, p.send_slots, p.send_stride, p.recv_ring.view,
+                        p.recv_slots, p.recv_stride, p.record.view)  # fmt: skip
+
+
+def modify_qp(self: Dispatcher, c: m.ModifyQp) -> Steps[None]:
+    yield from qp.modify(self.driver.qps.get(c.qp), c.attributes, c.mask)
+
+
+def query_qp(self: Dispatcher, c: m.QueryQp) -> Steps[m.QpAttributes]:
+    pair = self.driver.qps.get(c.qp)
+    values = yield from qp.query(pair)
+    return m.QpAttributes(**values, caps=pair.caps)
+
+
+def destroy_qp(self: Dispatcher, c: m.DestroyQp) -> Steps[None]:
+    yield from qp.destroy(self.driver.qps.get(c.qp))
+
+
+HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
+    m.ListDevices: list_devices, m.OpenDevice: open_device, m.CloseDevice: close_device,
+    m.QueryDevice: query_device, m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
+    m.AllocPd: alloc_pd, m.DeallocPd: dealloc_pd, m.RegMr: reg_mr, m.DeregMr: dereg_mr, m.AdviseMr: advise,
+    m.CreateAh: create_ah, m.DestroyAh: destroy_ah,
+    m.CreateCompChannel: create_comp_channel, m.DestroyCompChannel: destroy_comp_channel,
+    m.CreateCq: create_cq, m.DestroyCq: destroy_cq, m.GetCqEvent: take_event, m.GetAsyncEvent: take_event,
+    m.CreateQp: create_qp, m.ModifyQp: modify_qp, m.QueryQp: query_qp, m.DestroyQp: destroy_qp,
+}  # fmt: skip

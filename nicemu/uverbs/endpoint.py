@@ -1,0 +1,87 @@
+"""One process's way into the emulated host: verbs commands, system calls, the doorbell page, and waiting.
+
+Every public call takes the timeline's lock. After a fork the child's endpoint is ``dead``: all its commands fail with
+ENODEV, as on a device that is gone; the parent's history is not touched.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+from nicemu.abi.rings import doorbell_offset
+from nicemu.driver.core import Driver
+from nicemu.timeline.loop import Timeline
+from nicemu.uverbs.dispatch import Dispatcher
+from nicemu.uverbs.messages import VerbsError
+
+QUANTUM_NS = 10_000_000
+
+
+class Endpoint:
+    """``process``: the modelled process (``mm.syscalls.Process``); its address space is where MRs lie."""
+
+    def __init__(self, timeline: Timeline, driver: Driver, process: Any) -> None:
+        self.timeline, self.driver = timeline, driver
+        self.dispatcher = Dispatcher(driver, process.mm)
+        self.process = SystemCalls(self, process)
+        self.dead = False
+
+    def execute(self, command: Any) -> Any:
+        """Run a verbs command to its end; gives its response.
+
+        :raises VerbsError: it failed.
+        """
+        self.check_alive()
+        with self.timeline.lock:
+            file = self.dispatcher.event_file(command)
+            if file is not None and file.blocking:
+                self.timeline.wait(lambda: file.ready, f"{type(command).__name__}: no event")
+            return self.timeline.call(self.dispatcher.run(command), type(command).__name__)
+
+    def ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
+        """Write a doorbell register (``abi.rings.Doorbell``) of a device."""
+        self.check_alive()
+        with self.timeline.lock:
+            self.driver.devices[device_index].device.write_doorbell(doorbell_offset(bank, number), value)
+
+    def poll(self, cq_number: int, device_index: int, nonempty: Callable[[], bool],
+             quantum_ns: int = QUANTUM_NS) -> bool:  # fmt: skip
+        """Let time pass until the CQ is not empty, at most ``quantum_ns``; False: it still is."""
+        self.check_alive()
+        with self.timeline.lock:
+            device = self.driver.devices[device_index].device
+            device.watch_cq(cq_number, True)
+            try:
+                return self.timeline.advance(nonempty, self.timeline.host.clock() + quantum_ns)
+            finally:
+                device.watch_cq(cq_number, False)
+
+    def device_index(self, context: int) -> int:
+        """Index of the device that a context is open on."""
+        index: int = self.driver.contexts.get(context).device.index
+        return index
+
+    def check_alive(self) -> None:
+        """ENODEV in a forked child."""
+        if self.dead:
+            raise VerbsError(errno.ENODEV, "the device was opened before fork: it is dead in the child")
+
+
+class SystemCalls:
+    """The program's memory system calls: each runs the method of that name of ``mm.syscalls.Process`` to its end."""
+
+    def __init__(self, endpoint: Endpoint, process: Any) -> None:
+        self._endpoint, self.model = endpoint, process
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        steps = getattr(self.model, name)
+        if not callable(steps):
+            return steps  # type: ignore[no-any-return]
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._endpoint.check_alive()
+            return self._endpoint.timeline.call(steps(*arguments, **options), name)
+
+        return call
