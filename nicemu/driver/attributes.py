@@ -11,45 +11,16 @@ from nicemu.driver.errors import DriverError
 if TYPE_CHECKING:
     from nicemu.driver.device import IbDevice
 
-FROM_PROFILE = [
-    "vendor_id",
-    "vendor_part_id",
-    "hw_ver",
-    "fw_ver",
-    "max_qp",
-    "max_qp_wr",
-    "max_sge",
-    "max_sge_rd",
-    "max_cq",
-    "max_cqe",
-    "max_mr",
-    "max_mr_size",
-    "page_size_cap",
-    "max_pd",
-    "max_ah",
-    "max_mw",
-    "max_srq",
-    "max_srq_wr",
-    "max_srq_sge",
-    "max_mcast_grp",
-    "max_mcast_qp_attach",
-    "max_total_mcast_qp_attach",
-    "max_qp_rd_atom",
-    "max_qp_init_rd_atom",
-    "max_res_rd_atom",
-    "max_pkeys",
-    "local_ca_ack_delay",
-]
-ABSENT = [
-    "max_ee_rd_atom",
-    "max_ee_init_rd_atom",
-    "max_ee",
-    "max_rdd",
-    "max_raw_ipv6_qp",
-    "max_raw_ethy_qp",
-    "max_fmr",
+FROM_PROFILE = (
+    "vendor_id", "vendor_part_id", "hw_ver", "fw_ver", "max_qp", "max_qp_wr", "max_sge", "max_sge_rd", "max_cq",
+    "max_cqe", "max_mr", "max_mr_size", "page_size_cap", "max_pd", "max_ah", "max_mw", "max_srq", "max_srq_wr",
+    "max_srq_sge", "max_mcast_grp", "max_mcast_qp_attach", "max_total_mcast_qp_attach", "max_qp_rd_atom",
+    "max_qp_init_rd_atom", "max_res_rd_atom", "max_pkeys", "local_ca_ack_delay",
+)  # fmt: skip
+ABSENT = (
+    "max_ee_rd_atom", "max_ee_init_rd_atom", "max_ee", "max_rdd", "max_raw_ipv6_qp", "max_raw_ethy_qp", "max_fmr",
     "max_map_per_fmr",
-]
+)  # fmt: skip
 RC_RNR_NAK_GEN, SYS_IMAGE_GUID, PORT_ACTIVE_EVENT = 1 << 12, 1 << 11, 1 << 10
 ATOMIC_HCA = 1
 ODP_SUPPORT = 1

@@ -33,17 +33,13 @@ class Options:
 
 
 class Driver:
-    """The loaded driver. ``stamp`` gives the present mm stamp, ``costs`` are ``HostCosts``.
-
-    ``detected`` is a probe for reports: when the device saw the fault of a token, which no EQE tells.
-    """
+    """The loaded driver. ``stamp`` gives the present mm stamp, ``costs`` are ``HostCosts``."""
 
     def __init__(self, scheduler: Scheduler, devices: Iterable[Any], costs: Any, stamp: Callable[[], int],
-                 options: Options | None = None, allocate: ring.Allocator = ring.anonymous,
-                 detected: Callable[[int], int] | None = None) -> None:  # fmt: skip
+                 options: Options | None = None, allocate: ring.Allocator = ring.anonymous) -> None:  # fmt: skip
         self.scheduler, self.costs, self.stamp = scheduler, costs, stamp
         self.options = options or Options()
-        self.allocate, self.detected = allocate, detected
+        self.allocate = allocate
         self.stages, self.counters = Stages(), DriverCounters()
         self.mrs_registered = 0
         self.contexts: Handles[Context] = Handles("context")

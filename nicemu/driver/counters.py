@@ -45,7 +45,7 @@ class DriverCounters:
 class Stages:
     """The last faults and invalidations: virtual times in ns, by stage.
 
-    Fault: ``detected`` (the NIC saw the missing translation; only with a probe), ``interrupt`` (handler entered),
+    Fault: ``detected`` (the NIC saw the missing translation), ``interrupt`` (handler entered),
     ``driver`` (work started), ``mm`` and ``mm_done`` (page table), ``update``, ``update_done`` (device translations),
     ``resume`` and ``resumed`` (command posted and completed); ``device, mr, pages, retries, error``.
 

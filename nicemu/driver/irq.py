@@ -27,6 +27,8 @@ class Eqe:
     subtype: int
     data: tuple[int, ...]
     interrupt: int
+    happened: int
+    """When what it reports happened in the device, ns (the EQE carries the low 32 bits)."""
 
 
 class EventQueue:
@@ -44,7 +46,8 @@ class EventQueue:
             return None
         fields = EQE.unpack_from(self._ring.view, at)
         self.consumed += 1
-        return Eqe(EqeType(fields[0]), fields[1], fields[2:8], interrupt)
+        happened = interrupt - ((interrupt - fields[8]) & 0xFFFFFFFF)
+        return Eqe(EqeType(fields[0]), fields[1], fields[2:8], interrupt, happened)
 
     def arm(self) -> None:
         """Tell the device what was consumed, and ask for an interrupt at the next event."""

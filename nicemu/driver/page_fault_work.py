@@ -48,13 +48,14 @@ class PageFault:
     last: int
     pages: int
     interrupt: int
+    detected: int
 
     @classmethod
     def parse(cls, event: Eqe) -> PageFault:
         """The fields of ``EqeType.PAGE_FAULT``."""
         kind, token, key, va, committed, last = event.data
         return cls(FaultSubtype(event.subtype), kind >> 32, kind & LOW, token, key, va, committed, last & LOW,
-                   last >> 32, event.interrupt)  # fmt: skip
+                   last >> 32, event.interrupt, event.happened)  # fmt: skip
 
 
 class PageFaultWork:
@@ -88,9 +89,8 @@ def resolve(device: IbDevice, fault: PageFault) -> Steps[None]:
     """``mlx5_ib_eqe_pf_action``: fault in, then resume the QP, with an error if it cannot be done."""
     driver = device.driver
     clock = driver.scheduler.clock
-    stages: dict[str, Any] = {"device": device.index, "interrupt": fault.interrupt, "driver": clock(), "pages": 0}
-    if driver.detected is not None:
-        stages["detected"] = driver.detected(fault.token)
+    stages: dict[str, Any] = {"device": device.index, "detected": fault.detected, "interrupt": fault.interrupt,
+                              "driver": clock(), "pages": 0}  # fmt: skip
     yield driver.costs.driver_fault_ns
     error = 0
     try:

@@ -52,11 +52,11 @@ class Endpoint:
         self.check_alive()
         with self.timeline.lock:
             device = self.driver.devices[device_index].device
-            device.watch_cq(cq_number, True)
+            device.watch(cq_number, True)
             try:
                 return self.timeline.advance(nonempty, self.timeline.host.clock() + quantum_ns)
             finally:
-                device.watch_cq(cq_number, False)
+                device.watch(cq_number, False)
 
     def device_index(self, context: int) -> int:
         """Index of the device that a context is open on."""
