@@ -37,9 +37,9 @@ CQE = struct.Struct("<QIIIIIIIIQIIII")
  CQE_TIMESTAMP, CQE_WQE_COUNTER, CQE_PKEY_INDEX, CQE_OWNER) = (0, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 52, 60)
 CQE_BYTES = 64
 
-# EQE: type, subtype, six data words (meaning below), reserved, owner
+# EQE: type, subtype, six data words (meaning below), low 32 bits of when it happened (ns), owner
 EQE = struct.Struct("<IIqqqqqqII")
-EQE_TYPE, EQE_SUBTYPE, EQE_DATA, EQE_OWNER = 0, 4, 8, 60
+EQE_TYPE, EQE_SUBTYPE, EQE_DATA, EQE_TIME, EQE_OWNER = 0, 4, 8, 56, 60
 EQE_BYTES = 64
 
 DOORBELL_RECORD_BYTES = 16

@@ -45,7 +45,7 @@ def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
         c.cqe_hits += 1
     if q.armed == ARM_NEXT or (q.armed == ARM_SOLICITED and (solicited or status != 0)):
         q.armed = 0
-        post_eqe(world, q.eqn, COMP, 0, (q.number, 0, 0, 0, 0, 0))
+        post_eqe(world, q.eqn, COMP, 0, (q.number, 0, 0, 0, 0, 0, 0))
     return True
 
 

@@ -38,7 +38,7 @@ class Device:
         interface = self.guid.to_bytes(8, "big")
         mapped = bytes(10) + b"\xff\xff" + bytes((10, 0, 0, index + 1))
         self.gids: list[bytes | None] = [GID_PREFIX + interface, GID_PREFIX + interface, mapped, mapped]
-        self.gids += [None] * (profile.limits.gid_tbl_len - len(self.gids))
+        self.gids += [None] * (profile.gid_tbl_len - len(self.gids))
         self.gid_types = [1, 2, 1, 2] + [0] * (len(self.gids) - 4)
 
     def _place(self) -> None:
@@ -105,7 +105,7 @@ class Device:
             when = int(self._control.now) + int(self.row.interrupt_ns)
             self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
 
-    def watch_cq(self, number: int, on: bool) -> None:
+    def watch(self, number: int, on: bool) -> None:
         """Somebody polls this CQ: the engine stops at each CQE written to it."""
         self.world.cq[int(self.row.cq_base) + number].watch = int(on)
 

@@ -103,6 +103,10 @@ class Engine:
         self._run = run.load() if _jit.JIT else run
         world.control[0].pid = os.getpid()
 
+    def enter(self) -> None:
+        """The program ran since the last call: arena pages are checked again when first touched."""
+        self._control.epoch += 1
+
     def run(self, until: int) -> Stop:
         """Run device events at times <= ``until``; drains the trace when its table is full."""
         while True:

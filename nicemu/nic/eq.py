@@ -1,7 +1,7 @@
 """Event queues: EQEs into host rings, owner word last; an armed queue raises its MSI-X vector."""
 
 from nicemu._jit import jit, load64, store32, store64
-from nicemu.abi.rings import EQE_BYTES, EQE_DATA, EQE_OWNER, EQE_SUBTYPE, EQE_TYPE, EqeType
+from nicemu.abi.rings import EQE_TIME, EQE_BYTES, EQE_DATA, EQE_OWNER, EQE_SUBTYPE, EQE_TYPE, EqeType
 from nicemu.nic.msix import assert_vector
 from nicemu.tables.rows import eq, nic
 from nicemu.tables.trace import Ev, trace
@@ -12,7 +12,7 @@ ASYNC_EQN = 2
 
 @jit
 def post_eqe(world, row, kind, subtype, words):
-    """Write an EQE. ``words``: six int64. A full queue loses the event and counts it."""
+    """Write an EQE. ``words``: six int64 and when it happened, ns. A full queue loses the event and counts it."""
     e = eq(world, row)
     if e.valid == 0:
         return
@@ -24,6 +24,7 @@ def post_eqe(world, row, kind, subtype, words):
     store32(at + EQE_SUBTYPE, subtype)
     for i in range(6):
         store64(at + EQE_DATA + 8 * i, words[i])
+    store32(at + EQE_TIME, words[6] & 0xFFFFFFFF)
     store32(at + EQE_OWNER, (e.produced // e.slots + 1) & 1)
     e.produced += 1
     trace(world, EQE, e.nic, e.number, kind, subtype, words[0])
@@ -35,7 +36,7 @@ def post_eqe(world, row, kind, subtype, words):
 @jit
 def post_async(world, nic_number, event_type, number):
     """An async event about object ``number``."""
-    post_eqe(world, nic(world, nic_number).eq_base + ASYNC_EQN, ASYNC, event_type, (number, 0, 0, 0, 0, 0))
+    post_eqe(world, nic(world, nic_number).eq_base + ASYNC_EQN, ASYNC, event_type, (number, 0, 0, 0, 0, 0, 0))
 
 
 def arm(world, row, _):

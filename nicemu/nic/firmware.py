@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,8 +47,9 @@ def load(path: Path, default: Image | None = None) -> Image:
     except OSError as error:
         raise FirmwareError(f"{path}: expected a firmware image, given: {error.strerror}") from error
     digest = hashlib.sha256(source).hexdigest()[:16]
-    module = types.ModuleType(f"nicemu_firmware_{path.stem}")
+    module = types.ModuleType(f"nicemu_firmware_{digest}")
     module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where numba looks for the globals of cached code
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
     except Exception as error:

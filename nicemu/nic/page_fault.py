@@ -60,7 +60,8 @@ def report(world, row, _):
     subtype = RDMA if f.type == RESPONDER_RDMA else WQE
     last = f.op_length if subtype == RDMA else f.wqe & 0xFFFFFFFF
     f.pages = ask(world, q.nic, hooks.FAULT_PAGES, f.qp, row)
-    words = (q.number | f.type << 32, row, mkey(world, f.mkey).key, f.va, f.bytes_committed, last | f.pages << 32)
+    asked = last | f.pages << 32
+    words = (q.number | f.type << 32, row, mkey(world, f.mkey).key, f.va, f.bytes_committed, asked, f.time)
     post_eqe(world, nic(world, q.nic).eq_base + PAGE_FAULT_EQN, PAGE_FAULT, subtype, words)
     return 0
 

@@ -18,6 +18,9 @@ class Quiescent(Exception):
 class Engine(Protocol):
     """The compiled side, as the loop sees it."""
 
+    def enter(self) -> None:
+        """The program ran since the last call: it may have changed its own memory."""
+
     def run(self, until: int) -> Stop:
         """Run device events at times <= ``until``, in (time, sequence) order."""
 
@@ -46,6 +49,7 @@ class Timeline:
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
         engine, host = self.engine, self.host
+        engine.enter()
         limit = min(deadline, self.clock.limit())
         while not done():
             due = host.next_time()
@@ -67,6 +71,13 @@ class Timeline:
                     engine.set_time(until)
                 return False
         return True
+
+    def pass_time(self, ns: int) -> None:
+        """Let exactly ``ns`` pass, running what falls into them."""
+        end = self.host.clock() + ns
+        self.advance(lambda: False, end)
+        if self.clock.limit() >= end:
+            self.engine.set_time(end)
 
     def call(self, steps: Steps[Any], name: str) -> Any:
         """Run a host thread to its end and give its result; its exception is raised here."""

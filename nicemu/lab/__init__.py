@@ -1,0 +1,18 @@
+"""The composition root: configuration -> one host, its NICs and their fabric on one timeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicemu.lab.lab import Lab
+
+__all__ = ["Lab", "open"]
+
+
+def open(config: Any = None) -> Lab:  # noqa: A001 - the session's word
+    """A lab from a checked configuration (``nicemu.config.Config``), the default one if None."""
+    if config is None:
+        from nicemu.config import load_config
+
+        config = load_config()
+    return Lab(config)

@@ -1,0 +1,99 @@
+"""One lab: a world, a host with its mm and driver, NICs on one fabric, and the endpoint that programs use."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from nicemu.driver.core import Driver, Options
+from nicemu.lab.evict import evictor
+from nicemu.memory import Frames
+from nicemu.memory.arena import Arena
+from nicemu.memory.safe_copy import scratch
+from nicemu.mm.host import Host
+from nicemu.mm.syscalls import Process
+from nicemu.nic import firmware
+from nicemu.nic.device import Device
+from nicemu.nic.engine import Engine
+from nicemu.observe.event_log import EventLog
+from nicemu.tables import World
+from nicemu.tables.world import Capacity
+from nicemu.timeline import Chooser, Scheduler, Timeline, VirtualClock
+from nicemu.uverbs.endpoint import Endpoint
+
+
+class Lab:
+    """Everything of one run. ``clock`` and ``chooser`` are seams: stepped time, steered schedules."""
+
+    def __init__(self, config: Any, clock: Any = None, chooser: Chooser | None = None) -> None:
+        self.config = config
+        self.world = world = World(self._capacity())
+        control = world.control[0]
+        control.sanitizer, control.random = int(config.sanitizer), config.seed
+        self.log = EventLog(world, config.trace.open("w")) if config.trace else None
+        self.engine = Engine(world, self.log.drain if self.log else None)
+        model_pages = config.host.ram_pages if config.memory == "model" else 0
+        self.frames = Frames(world, config.host.ram_pages, model_pages)
+        control.graveyard = self.frames.graveyard
+        control.scratch_fd, control.scratch_map = scratch()
+        self.scheduler = Scheduler(lambda: int(control.now), chooser)
+        log = self.log.host if self.log else None
+        self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log)
+        self.arena = Arena()
+        self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)
+        self.devices = self._devices()
+        options = Options(config.notifier_subscriber, config.force_odp, config.mutants)
+        self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: int(control.stamp), options)
+        self.timeline = Timeline(self.engine, self.scheduler, self.driver.deliver, clock or VirtualClock())
+        self.endpoint = Endpoint(self.timeline, self.driver, self.process)
+        self.pumped = 0
+        """Firings of the wall-clock pump: they make the history depend on real time."""
+        if config.evict_per_ms:
+            self.scheduler.spawn(evictor(self, config.evict_per_ms), "evictor", daemon=True)
+
+    def _capacity(self) -> Capacity:
+        nic, nics = self.config.nic, self.config.nics
+        return Capacity(nics=nics, qps=nic.max_qp + 1, cqs=nic.max_cq + 1, mkeys=nic.max_mr + 1,
+                        iotlb=nic.iotlb.sets * nic.iotlb.ways, eqs=64)
+
+    def _devices(self) -> list[Device]:
+        default = firmware.load(self._image_path("default"))
+        path = self.config.firmware_path
+        image = firmware.load(path, default) if path and path != default.path else default
+        devices = [Device(self.world, i, self.config.nic, image, self.config.mutants) for i in range(self.config.nics)]
+        for device in devices:
+            device.router = self.route  # type: ignore[method-assign]
+        return devices
+
+    @staticmethod
+    def _image_path(name: str) -> Any:
+        from nicemu.config.paths import shipped
+
+        return shipped("firmware") / f"{name}.py"
+
+    def route(self, dgid: bytes) -> int:
+        """The fabric: NIC number (from 1) that owns a GID, 0 if nobody does."""
+        for device in self.devices:
+            if dgid in device.gids:
+                return device.index + 1
+        return 0
+
+    @property
+    def pending(self) -> bool:
+        """Something is left to run."""
+        control = self.world.control[0]
+        return bool(control.pending > control.stale) or self.scheduler.active
+
+    @property
+    def violations(self) -> int:
+        """What the DMA sanitizer found so far."""
+        return int(self.world.control[0].violations)
+
+    def close(self) -> None:
+        """End the run: write what is left of the log, give the arena's addresses back."""
+        if self.log is not None:
+            self.log.close()
+            self.log = None
+        if os.getpid() == int(self.world.control[0].pid):
+            self.arena.close()
+        self.world.close()

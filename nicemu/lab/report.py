@@ -1,0 +1,85 @@
+"""What a run prints afterwards: counters, lock reports, sanitizer findings, and the stages of a fault and an
+invalidation."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from nicemu.tables.records import ViolationKind
+
+if TYPE_CHECKING:
+    from nicemu.lab.lab import Lab
+
+BAR = 36
+FAULT_STAGES = (
+    ("NIC detects, firmware reports", "detected", "interrupt"),
+    ("interrupt handler", "interrupt", "driver"),
+    ("driver: whose page is it", "driver", "mm"),
+    ("page table (mm faults it in)", "mm", "mm_done"),
+    ("driver builds the update", "mm_done", "update"),
+    ("device updates its MTT", "update", "update_done"),
+    ("resume command", "resume", "resumed"),
+)  # fmt: skip
+INVALIDATION_STAGES = (
+    ("notifier: does the device map it", "notifier", "command"),
+    ("command, IOTLB flush, drain, interrupt", "command", "interrupt"),
+    ("driver's books, return to mm", "interrupt", "returned"),
+)  # fmt: skip
+
+
+def _table(title: str, rows: list[tuple[str, int]], note: str = "") -> None:
+    print(f"\n{title}", file=sys.stderr)
+    total = sum(ns for _, ns in rows) or 1
+    for name, ns in rows:
+        bar = "#" * max(1, round(BAR * ns / total)) if ns else ""
+        print(f"  {name:<40} {ns / 1000:>9.2f} us  {bar}", file=sys.stderr)
+    print(f"  {'total':<40} {total / 1000:>9.2f} us  {note}", file=sys.stderr)
+
+
+def _stages(entry: dict[str, Any], layout: tuple[tuple[str, str, str], ...]) -> list[tuple[str, int]]:
+    return [(name, entry[end] - entry[start]) for name, start, end in layout if start in entry and end in entry]
+
+
+def print_stages(lab: Lab) -> None:
+    """The stages of the first complete page fault and the first invalidation, with their virtual times."""
+    for faults in ([f for f in lab.driver.stages.faults if f.get("pages") and not f["error"]][:1]):
+        rows = _stages(faults, FAULT_STAGES)
+        rows.append(("NIC resumes the queue", lab.config.nic.costs.resume_ns - lab.config.nic.costs.interrupt_ns))
+        _table(f"One page fault (MR {faults['mr']}, {faults['pages']} pages)", rows, "minor fault, ASPLOS'17: 215 us")
+    for entry in list(lab.driver.stages.invalidations)[:1]:
+        title = f"One invalidation (MR {entry['mr']}, {entry['pages']} pages, {entry['operation']})"
+        _table(title, _stages(entry, INVALIDATION_STAGES), "ASPLOS'17: 16.9 us for one page")
+
+
+def _line(name: str, counters: dict[str, int]) -> None:
+    text = "  ".join(f"{key} {value}" for key, value in counters.items() if value)
+    print(f"  {name:<10} {text or 'nothing'}", file=sys.stderr)
+
+
+def print_stats(lab: Lab) -> None:
+    """Counters of MRs (kernel names), NICs and host, and everything the checkers found."""
+    print(f"\nAfter {lab.world.now / 1e6:.3f} ms of virtual time, {int(lab.world.control[0].ran)} device events, "
+          f"seed {lab.config.seed}, discipline {lab.config.discipline}", file=sys.stderr)  # fmt: skip
+    for number, counters in sorted(lab.driver.mr_counters.items()):
+        _line(f"mr {number}", dict(counters.items()))
+    for device in lab.devices:
+        _line(device.name, device.counters())
+    _line("host", dict(sorted(lab.host.counters.items())) | {"frames_peak": lab.frames.peak})
+    for report in lab.host.reports:
+        print(f"  BUG: {report}", file=sys.stderr)
+    print_violations(lab)
+    print(f"  {'checks':<10} {len(lab.host.reports)} lock reports, {lab.violations} DMA violations", file=sys.stderr)
+    print("  history    determined by the seed alone" if not getattr(lab, "pumped", 0) else
+          "  history    not determined by the seed alone: waits in C were pumped by the wall clock", file=sys.stderr)
+
+
+def print_violations(lab: Lab, limit: int = 5) -> None:
+    """The first DMA violations: how the translation was made and what took the page."""
+    for row in lab.world.violation[: min(lab.violations, limit)]:
+        kind = ViolationKind(int(row.kind)).name.lower().replace("_", "-")
+        what = "write to" if row.write else "read of"
+        print(f"  DMA VIOLATION at {int(row.time)} ns: {what} {kind} page {int(row.page)} of MR {int(row.mkey)} "
+              f"(frame {int(row.frame)}); translated at {int(row.translated_at)} ns through an entry of stamp "
+              f"{int(row.made_stamp)}, taken at stamp {int(row.taken_stamp)} by "
+              f"{lab.frames.operation_name(int(row.operation))}", file=sys.stderr)  # fmt: skip
