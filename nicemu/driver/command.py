@@ -48,7 +48,7 @@ class CommandQueue:
         device.set_command_ring(self._ring.address)
 
     def post(self, opcode: Command, *params: int, mailbox: Any = b"", reply_bytes: int = 0) -> Steps[Completion]:
-        """Submit a command. The completion's value is (status, the mailbox's first ``reply_bytes``)."""
+        """Submit a command. The completion's value is (status, reply, when it was done)."""
         assert len(mailbox) <= MAILBOX_BYTES, "command: mailbox too small"
         slot = yield from self._take_slot(opcode)
         box = self._mailboxes[slot]
@@ -63,13 +63,13 @@ class CommandQueue:
     def execute(self, opcode: Command, *params: int, mailbox: Any = b"", reply_bytes: int = 0) -> Steps[bytes]:
         """Submit a command and sleep until its interrupt; gives the reply. A bad status is an error."""
         completion = yield from self.post(opcode, *params, mailbox=mailbox, reply_bytes=reply_bytes)
-        status, reply = yield completion
+        status, reply, _ = yield completion
         if status != Status.OK:
             name = Status(status).name
             raise DriverError(ERRNO[status], f"{self.device.name}: command {opcode.name} failed with {name}")
         return bytes(reply)
 
-    def complete(self, slot: int, status: int) -> None:
+    def complete(self, slot: int, status: int, done: int) -> None:
         """``mlx5_cmd_comp_handler``: the device has finished a command."""
         completion, reply_bytes = self._flight.pop(slot)
         reply = bytes(self._mailboxes[slot].view[:reply_bytes])
@@ -77,7 +77,7 @@ class CommandQueue:
             self._queue.popleft().complete(slot)
         else:
             self._free.append(slot)
-        completion.complete((Status(status), reply))
+        completion.complete((Status(status), reply, done))
 
     def _take_slot(self, opcode: Command) -> Steps[int]:
         if self._free:

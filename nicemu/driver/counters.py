@@ -49,8 +49,8 @@ class Stages:
     ``driver`` (work started), ``mm`` and ``mm_done`` (page table), ``update``, ``update_done`` (device translations),
     ``resume`` and ``resumed`` (command posted and completed); ``device, mr, pages, retries, error``.
 
-    Invalidation: ``notifier`` (callback entered), ``command`` (first ZAP posted), ``interrupt`` (the completion of the
-    last, drained, has reached the driver), ``returned``; ``device, mr, pages, operation``.
+    Invalidation: ``notifier`` (callback entered), ``command`` (first ZAP posted), ``drained`` (the last is complete in
+    the device), ``interrupt`` (the driver has heard of it), ``returned``; ``device, mr, pages, operation``.
     """
 
     faults: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=STAGES_KEPT))

@@ -87,7 +87,7 @@ class IbDevice:
 
     def _command(self, event: Eqe) -> None:
         slot, status = event.data[:2]
-        self.commands.complete(slot, status)
+        self.commands.complete(slot, status, event.happened)
 
     def _completion(self, event: Eqe) -> None:
         """``mlx5_cq_completion``: an event of a CQ that is gone is dropped."""

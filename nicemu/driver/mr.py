@@ -95,7 +95,7 @@ def register(pd: Pd, address: int, length: int, access: int, iova: int) -> Steps
     region = Mr(pd, index, key, driver.mrs_registered, address, length, iova, access)
     pd.users += 1
     try:
-        yield from pd.context.mm.adopt(address, length)
+        pd.context.mm.adopt(address, length)
         flags = MkeyFlag.ODP if region.on_demand else 0
         yield from device.commands.execute(
             Command.CREATE_MKEY, index, key, pd.number, iova, length, access, flags, region.number

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nicemu.abi.command import Command
+from nicemu.abi.command import Command, Status
 from nicemu.abi.verbs import PAGE_SHIFT
 from nicemu.driver.notifier import Subscription
 from nicemu.driver.umem import destroy_mkey, mtt_entries, page_span, update_mtt
@@ -187,13 +187,15 @@ def invalidate(memory: UmemOdp, start: int, end: int, begin: Callable[[], None],
 def _zap(memory: UmemOdp, blocks: list[tuple[int, int]], stages: dict[str, Any]) -> Steps[None]:
     """One ZAP_MTT a block; each sleeps until the device has drained and its interrupt has come."""
     device, driver = memory.region.device, memory.region.pd.context.driver
-    stages["command"] = driver.scheduler.clock()
+    clock = driver.scheduler.clock
+    stages["command"] = clock()
     for first, pages in blocks:
+        completion = yield from device.commands.post(Command.ZAP_MTT, memory.region.index, first, pages)
         if driver.broken("skip_device_wait"):
-            yield from device.commands.post(Command.ZAP_MTT, memory.region.index, first, pages)
-        else:
-            yield from device.commands.execute(Command.ZAP_MTT, memory.region.index, first, pages)
-    stages["interrupt"] = driver.scheduler.clock()
+            continue
+        status, _, stages["drained"] = yield completion
+        assert status == Status.OK, f"MR {memory.region.number}: ZAP_MTT failed with {status.name}"
+    stages["interrupt"] = clock()
 
 
 def mapped_blocks(frames: np.ndarray, first: int) -> list[tuple[int, int]]:

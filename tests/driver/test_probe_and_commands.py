@@ -1,0 +1,97 @@
+"""Probe, the command queue, interrupts."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from nicemu.abi.command import COMMAND_SLOTS, Command, Status
+from nicemu.abi.rings import Doorbell, Eqn
+from nicemu.driver import DriverError, attributes
+from nicemu.driver.irq import EventQueue
+from nicemu.timeline import Steps
+from tests.driver.bench import COMMAND_NS, INTERRUPT_NS, Bench
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def nop(bench: Bench) -> Steps[Any]:
+    return bench.driver.devices[0].commands.execute(Command.NOP)
+
+
+def test_probe_arms_every_event_queue_and_needs_no_command(bench: Bench) -> None:
+    vectors = [int(Eqn.COMPLETION) + n for n in range(bench.device.profile.num_comp_vectors)]
+    assert sorted(bench.device.eqs) == [1, 2, 3, *vectors]
+    assert all(eq.armed for eq in bench.device.eqs.values())
+    assert bench.device.log == []
+
+
+def test_no_event_queue_can_overflow(bench: Bench) -> None:
+    profile, eqs = bench.device.profile, bench.device.eqs
+    assert eqs[Eqn.COMMAND].slots >= COMMAND_SLOTS
+    assert eqs[Eqn.PAGE_FAULT].slots >= profile.max_qp * profile.max_fault_per_qp
+    assert eqs[Eqn.COMPLETION].slots >= profile.max_cq
+
+
+def test_a_command_returns_when_its_interrupt_was_handled(bench: Bench) -> None:
+    bench.device._nop = lambda p, mailbox: None  # type: ignore[attr-defined]
+    bench.call(nop(bench))
+    assert bench.now == COMMAND_NS + INTERRUPT_NS + bench.costs.irq_ns
+
+
+def test_a_bad_status_is_the_errno_of_the_kernel(bench: Bench) -> None:
+    for status, number in ((Status.BAD_PARAM, errno.EINVAL), (Status.NO_MEMORY, errno.ENOMEM)):
+        bench.device.refuse[Command.NOP] = status
+        with pytest.raises(DriverError) as caught:
+            bench.call(nop(bench))
+        assert caught.value.errno == number
+        assert status.name in str(caught.value)
+
+
+def test_more_commands_than_slots_queue_and_all_complete(bench: Bench) -> None:
+    bench.device._nop = lambda p, mailbox: None  # type: ignore[attr-defined]
+    threads = [bench.spawn(nop(bench)) for _ in range(3 * COMMAND_SLOTS + 5)]
+    bench.run()
+    assert all(thread.finished and thread.error is None for thread in threads)
+    rung = [number for bank, number in bench.device.doorbells if bank == Doorbell.COMMAND]
+    assert len(rung) == len(threads)
+    assert set(rung) == set(range(COMMAND_SLOTS))
+
+
+def test_event_queues_wrap(bench: Bench) -> None:
+    queue: EventQueue = bench.driver.devices[0].eqs[Eqn.COMMAND]
+    bench.device._nop = lambda p, mailbox: None  # type: ignore[attr-defined]
+    for _ in range(3 * queue.slots + 1):
+        bench.call(nop(bench))
+    assert queue.consumed == 3 * queue.slots + 1
+
+
+def test_an_event_between_drain_and_arm_is_not_lost(bench: Bench) -> None:
+    """The handler re-arms after it has drained; the device then raises the next interrupt."""
+    bench.device._nop = lambda p, mailbox: None  # type: ignore[attr-defined]
+    first = bench.spawn(nop(bench))
+    bench.timeline.advance(lambda: first.finished)
+    second = bench.spawn(nop(bench))
+    bench.run()
+    assert second.finished
+
+
+def test_attributes_are_the_profiles(bench: Bench) -> None:
+    device = bench.driver.devices[0]
+    values = attributes.device_attributes(device)
+    assert values["max_qp"] == bench.device.profile.max_qp
+    assert values["node_guid"] == bench.device.guid
+    port = attributes.port_attributes(device, 1)
+    assert port["state"] == 4 and port["link_layer"] == 2 and port["active_mtu"] == 5
+    assert attributes.pkey(device, 1, 0) == 0xFFFF
+    assert attributes.gid(device, 1, 7) is None
+    for call in (lambda: attributes.port_attributes(device, 2), lambda: attributes.gid(device, 1, 8),
+                 lambda: attributes.pkey(device, 1, 1)):  # fmt: skip
+        with pytest.raises(DriverError) as caught:
+            call()
+        assert caught.value.errno == errno.EINVAL

@@ -1,0 +1,209 @@
+"""The QP state table, exhaustively, and QPs on a device."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+from typing import Any
+
+import pytest
+
+from nicemu.abi.command import Command, QpField, Status
+from nicemu.abi.verbs import QpAttrMask, QpState, QpType
+from nicemu.driver import DriverError, cq, pd, qp, qp_state_table
+from nicemu.driver.qp import Qp
+from nicemu.uverbs.messages import AddressVector, Capabilities, QpAttributes
+from tests.driver.bench import GID, Bench
+
+A = QpAttrMask
+RC_PATH = {
+    (QpState.RESET, QpState.INIT): "PKEY_INDEX PORT ACCESS_FLAGS",
+    (QpState.INIT, QpState.RTR): "AV PATH_MTU DEST_QPN RQ_PSN MAX_DEST_RD_ATOMIC MIN_RNR_TIMER",
+    (QpState.RTR, QpState.RTS): "TIMEOUT RETRY_CNT RNR_RETRY SQ_PSN MAX_QP_RD_ATOMIC",
+}
+RC_OPTIONAL = {
+    (QpState.INIT, QpState.INIT): "PKEY_INDEX PORT ACCESS_FLAGS",
+    (QpState.INIT, QpState.RTR): "ALT_PATH ACCESS_FLAGS PKEY_INDEX",
+    (QpState.RTR, QpState.RTS): "CUR_STATE ALT_PATH ACCESS_FLAGS MIN_RNR_TIMER PATH_MIG_STATE",
+    (QpState.RTS, QpState.RTS): "CUR_STATE ACCESS_FLAGS ALT_PATH PATH_MIG_STATE MIN_RNR_TIMER",
+    (QpState.RTS, QpState.SQD): "EN_SQD_ASYNC_NOTIFY",
+    (QpState.SQD, QpState.RTS): "CUR_STATE ALT_PATH ACCESS_FLAGS MIN_RNR_TIMER PATH_MIG_STATE",
+    (QpState.SQD, QpState.SQD): (
+        "PORT AV TIMEOUT RETRY_CNT RNR_RETRY MAX_QP_RD_ATOMIC MAX_DEST_RD_ATOMIC ALT_PATH ACCESS_FLAGS PKEY_INDEX "
+        "MIN_RNR_TIMER PATH_MIG_STATE"
+    ),
+}
+"""The RC column of the reference's table, as it stands there."""
+CAPS = Capabilities(16, 16, 2, 2, 0)
+
+
+def mask(names: str) -> QpAttrMask:
+    total = A(0)
+    for name in names.split():
+        total |= A[name]
+    return total
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(QpState, QpState)), ids=lambda state: state.name)
+def test_rc_transitions_take_required_and_optional_bits_and_no_other(old: QpState, new: QpState) -> None:
+    always = new == QpState.RESET or (new == QpState.ERR and old != QpState.RESET)
+    legal = always or (old, new) in RC_PATH or (old, new) in RC_OPTIONAL
+    required, optional = mask(RC_PATH.get((old, new), "")), mask(RC_OPTIONAL.get((old, new), ""))
+    assert qp_state_table.is_allowed(old, new, QpType.RC, required | A.STATE) == legal
+    assert qp_state_table.is_allowed(old, new, QpType.RC, required) == legal
+    for bit in A:
+        with_bit = qp_state_table.is_allowed(old, new, QpType.RC, required | A.STATE | bit)
+        without = qp_state_table.is_allowed(old, new, QpType.RC, (required | A.STATE) & ~bit)
+        cur_state_illegal = bit == A.CUR_STATE and old not in qp_state_table.CUR_STATE_LEGAL_IN
+        assert with_bit == (legal and bool(bit & (required | optional | A.STATE)) and not cur_state_illegal), bit
+        assert without == (legal and not bit & required), bit
+
+
+@pytest.mark.parametrize("kind", list(QpType), ids=lambda kind: kind.name)
+def test_every_type_reaches_reset_and_err(kind: QpType) -> None:
+    for old in QpState:
+        assert qp_state_table.is_allowed(old, QpState.RESET, kind, A.STATE)
+        assert qp_state_table.is_allowed(old, QpState.ERR, kind, A.STATE) == (old != QpState.RESET)
+        assert not qp_state_table.is_allowed(QpState.ERR, old, kind, A.STATE) or old in (QpState.RESET, QpState.ERR)
+
+
+def test_sqe_is_left_by_datagram_types_only() -> None:
+    leaves = [k for k in QpType if qp_state_table.is_allowed(QpState.SQE, QpState.RTS, k, A.STATE)]
+    assert leaves == [QpType.UC, QpType.UD]
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def pair(bench: Bench) -> Qp:
+    return make(bench)
+
+
+def make(bench: Bench, caps: Capabilities = CAPS, kind: int = QpType.RC) -> Qp:
+    domain = pd.allocate(bench.open())
+    queue = bench.call(cq.create(domain.context, 10, 0, None))
+    made: Qp = bench.call(qp.create(domain, kind, (queue, queue), caps, 0))
+    return made
+
+
+def attributes(state: QpState, **values: Any) -> QpAttributes:
+    vector = AddressVector(is_global=1, dgid=GID, sgid_index=0)
+    fields: dict[str, Any] = {
+        "port_num": 1, "path_mtu": 3, "dest_qp_num": 5, "rq_psn": 7, "max_dest_rd_atomic": 2, "min_rnr_timer": 12,
+        "timeout": 14, "retry_cnt": 7, "rnr_retry": 7, "sq_psn": 9, "max_rd_atomic": 2, "qp_access_flags": 15,
+    }  # fmt: skip
+    return QpAttributes(qp_state=state, ah_attr=vector, **(fields | values))
+
+
+def step(bench: Bench, pair: Qp, new: QpState, names: str, **values: Any) -> None:
+    bench.call(qp.modify(pair, attributes(new, **values), mask(names) | A.STATE))
+
+
+def to_rts(bench: Bench, pair: Qp) -> None:
+    for (_, new), names in RC_PATH.items():
+        step(bench, pair, new, names)
+
+
+def refused(bench: Bench, pair: Qp, new: QpState, names: str, **values: Any) -> int | None:
+    before = dict(pair.attributes), pair.state, len(bench.device.log)
+    with pytest.raises(DriverError) as caught:
+        step(bench, pair, new, names, **values)
+    assert (dict(pair.attributes), pair.state, len(bench.device.log)) == before, "a failed modify changes nothing"
+    return caught.value.errno
+
+
+def test_to_rts_and_query_gives_everything_back(bench: Bench, pair: Qp) -> None:
+    to_rts(bench, pair)
+    values = bench.call(qp.query(pair))
+    wanted = attributes(QpState.RTS)
+    for name in ("qp_state", "port_num", "path_mtu", "dest_qp_num", "rq_psn", "sq_psn", "timeout", "retry_cnt",
+                 "rnr_retry", "max_rd_atomic", "max_dest_rd_atomic", "min_rnr_timer", "qp_access_flags"):  # fmt: skip
+        assert values[name] == getattr(wanted, name), name
+    assert values["ah_attr"].dgid == GID
+    assert bench.device.qps[pair.number][QpField.DEST_NIC] == 1
+
+
+def test_query_sees_a_state_change_by_the_device(bench: Bench, pair: Qp) -> None:
+    to_rts(bench, pair)
+    bench.device.set_state(pair.number, QpState.ERR)
+    assert bench.call(qp.query(pair))["qp_state"] == QpState.ERR
+    assert refused(bench, pair, QpState.RTS, "") == errno.EINVAL
+
+
+def test_reset_forgets_attributes_and_producer_counters(bench: Bench, pair: Qp) -> None:
+    to_rts(bench, pair)
+    pair.record.view[:] = b"\1" * 16
+    step(bench, pair, QpState.RESET, "")
+    assert pair.attributes == {} and pair.record.view.tobytes() == bytes(16)
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        ("PKEY_INDEX PORT ACCESS_FLAGS", {"port_num": 2}), ("PKEY_INDEX PORT ACCESS_FLAGS", {"pkey_index": 1}),
+        ("PKEY_INDEX PORT", {}), ("PKEY_INDEX PORT ACCESS_FLAGS QKEY", {}),
+    ],
+)  # fmt: skip
+def test_bad_modify_to_init_is_einval(bench: Bench, pair: Qp, names: str, values: dict[str, int]) -> None:
+    assert refused(bench, pair, QpState.INIT, names, **values) == errno.EINVAL
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"path_mtu": 0}, {"path_mtu": 6}, {"max_dest_rd_atomic": 17}, {"min_rnr_timer": 32}, {"dest_qp_num": 1 << 24},
+     {"ah_attr": AddressVector()}, {"ah_attr": AddressVector(is_global=1, dgid=GID, sgid_index=5)}],
+)  # fmt: skip
+def test_bad_attribute_to_rtr_is_einval(bench: Bench, pair: Qp, values: dict[str, Any]) -> None:
+    step(bench, pair, QpState.INIT, RC_PATH[QpState.RESET, QpState.INIT])
+    vector = values.pop("ah_attr", None)
+    wanted = attributes(QpState.RTR, **values)
+    if vector is not None:
+        wanted.ah_attr = vector
+    with pytest.raises(DriverError) as caught:
+        bench.call(qp.modify(pair, wanted, mask(RC_PATH[QpState.INIT, QpState.RTR]) | A.STATE))
+    assert caught.value.errno == errno.EINVAL and pair.state == QpState.INIT
+
+
+def test_unknown_destination_is_a_black_hole(bench: Bench, pair: Qp) -> None:
+    step(bench, pair, QpState.INIT, RC_PATH[QpState.RESET, QpState.INIT])
+    wanted = attributes(QpState.RTR)
+    wanted.ah_attr = AddressVector(is_global=1, dgid=bytes(16), sgid_index=0)
+    bench.call(qp.modify(pair, wanted, mask(RC_PATH[QpState.INIT, QpState.RTR]) | A.STATE))
+    assert bench.device.qps[pair.number][QpField.DEST_NIC] == 0
+
+
+@pytest.mark.parametrize("field", ["max_send_wr", "max_recv_wr", "max_send_sge", "max_recv_sge", "max_inline_data"])
+def test_a_capability_over_the_devices_is_einval(bench: Bench, field: str) -> None:
+    values = {name: getattr(CAPS, name) for name in Capabilities.__slots__} | {field: 1 << 20}
+    for kind in (QpType.RC, QpType.UD):
+        with pytest.raises(DriverError) as caught:
+            make(bench, Capabilities(**values), kind)
+        assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"), [(QpType.UC, errno.EOPNOTSUPP), (QpType.UD, errno.EOPNOTSUPP), (77, errno.EINVAL)]
+)
+def test_other_transports_are_not_supported(bench: Bench, kind: int, number: int) -> None:
+    with pytest.raises(DriverError) as caught:
+        make(bench, kind=kind)
+    assert caught.value.errno == number
+
+
+def test_a_failed_create_gives_everything_back(bench: Bench) -> None:
+    bench.device.refuse[Command.CREATE_QP] = Status.NO_MEMORY
+    with pytest.raises(DriverError) as caught:
+        make(bench)
+    assert caught.value.errno == errno.ENOMEM
+    assert bench.device.sq_entries == set()
+    assert [domain.users for domain in bench.driver.pds] == [0] and [q.users for q in bench.driver.cqs] == [0]
+
+
+def test_rings_and_create_command_agree(bench: Bench, pair: Qp) -> None:
+    params = next(p for opcode, p in bench.device.log if opcode == Command.CREATE_QP)
+    assert params[0] == pair.number and params[2] == pair.pd.number
+    assert params[5:11] == (pair.send_ring.address, 16, 128, pair.recv_ring.address, 16, 64)
+    assert len(pair.send_ring.view) == 16 * 128 and params[5] % 4096 == 0
