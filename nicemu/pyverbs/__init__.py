@@ -1,0 +1,14 @@
+"""The module names, classes and behaviour of rdma-core's pyverbs, on the emulated NIC.
+
+`nicemu run` and the pytest plug-in make `import pyverbs` mean this package. Any import of it brings the modules below,
+which programs expect as attributes after `import pyverbs.device`.
+"""
+
+import nicemu.pyverbs.addr
+import nicemu.pyverbs.base
+import nicemu.pyverbs.cq
+import nicemu.pyverbs.device
+import nicemu.pyverbs.mr
+import nicemu.pyverbs.pd
+import nicemu.pyverbs.qp
+import nicemu.pyverbs.wr  # noqa: F401

@@ -1,0 +1,95 @@
+"""The consumer's side of a CQ: taking entries out of the ring, and taking out those of a QP that was reset."""
+
+from __future__ import annotations
+
+import struct
+
+from nicemu.abi.rings import CQE_BYTES, CQE_OWNER, CQE_QP_NUM
+from nicemu.pyverbs._queues import RecvQueue, SendQueue
+from nicemu.uverbs.messages import CqResponse
+
+_CQE_SHIFT = CQE_BYTES.bit_length() - 1
+_RETIRED = struct.Struct("<8xI16xI16xI")  # qp_num, opcode, wqe_counter
+_RECEIVED = 128  # this bit of a completion's opcode says: receive queue
+_QP_NUM = struct.Struct("<I")
+
+
+class CompletionRing:
+    """A CQ's ring. The entry at counter `n` is there when its owner word is the one of that pass over the ring.
+
+    Owner words are compared by their low byte: they are 0 or 1.
+    """
+
+    __slots__ = ("_consumer", "_mask", "_queues", "_record", "_ring", "_shift", "_slots")
+
+    def __init__(self, response: CqResponse) -> None:
+        self._ring = response.ring
+        self._record = response.record.cast("q")  # one store for the counter
+        self._slots, self._mask = response.slots, response.slots - 1
+        self._shift = response.slots.bit_length() - 1
+        self._consumer = 0
+        self._queues: dict[int, tuple[SendQueue, RecvQueue]] = {}
+
+    def serve(self, number: int, queues: tuple[SendQueue, RecvQueue]) -> None:
+        """Completions of QP `number` free slots of these queues."""
+        self._queues[number] = queues
+
+    def nonempty(self) -> bool:
+        """An entry waits."""
+        return self._is_there(self._consumer)
+
+    def _is_there(self, counter: int) -> bool:
+        at = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER
+        return self._ring[at] == ((counter >> self._shift) + 1 & 1)
+
+    def take(self, limit: float) -> list[bytearray]:
+        """Up to `limit` entries, as many as are there; the device may reuse their slots after `publish`."""
+        ring, mask, shift, consumer = self._ring, self._mask, self._shift, self._consumer
+        entries: list[bytearray] = []
+        while len(entries) < limit:
+            at = (consumer & mask) << _CQE_SHIFT
+            if ring[at + CQE_OWNER] != (consumer >> shift) + 1 & 1:
+                break
+            entry = bytearray(ring[at : at + CQE_BYTES])
+            consumer += 1
+            self._free_slots(entry)
+            entries.append(entry)
+        self._consumer = consumer
+        return entries
+
+    def _free_slots(self, entry: bytearray) -> None:
+        number, opcode, counter = _RETIRED.unpack_from(entry)
+        queues = self._queues.get(number)
+        if queues is not None:
+            queues[1 if opcode & _RECEIVED else 0].retire(counter)
+
+    def publish(self) -> None:
+        """Tell the device how far the ring has been read."""
+        self._record[0] = self._consumer
+
+    def forget(self, number: int) -> None:
+        """QP `number` is gone, its entries with it."""
+        self.clean(number)
+        self._queues.pop(number, None)
+
+    def clean(self, number: int) -> None:
+        """Drop the waiting entries of QP `number`.
+
+        The producer's counter is the device's, so those that stay move towards it; the owner words stay where they are.
+        """
+        ring, mask = self._ring, self._mask
+        counter = self._consumer
+        while counter - self._consumer < self._slots and self._is_there(counter):
+            counter += 1
+        dropped = 0
+        while counter > self._consumer:
+            counter -= 1
+            at = (counter & mask) << _CQE_SHIFT
+            if _QP_NUM.unpack_from(ring, at + CQE_QP_NUM)[0] == number:
+                dropped += 1
+            elif dropped:
+                to = (counter + dropped & mask) << _CQE_SHIFT
+                ring[to : to + CQE_OWNER] = ring[at : at + CQE_OWNER]
+        if dropped:
+            self._consumer += dropped
+            self.publish()

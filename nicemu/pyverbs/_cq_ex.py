@@ -1,0 +1,244 @@
+"""Extended completion queues: polled in batches, the members of a completion read one by one."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import Any
+
+from nicemu.abi.rings import CQE_BYTES, CQE_TIMESTAMP
+from nicemu.pyverbs import _kernel
+from nicemu.pyverbs._cq import CompChannel, CompletionQueue
+from nicemu.pyverbs._fields import U32, U64, Field, Struct, expect
+from nicemu.pyverbs._resource import unsupported
+from nicemu.pyverbs._text import lines
+from nicemu.pyverbs._wc import WC, create_wc_flags_to_str
+from nicemu.pyverbs.device import Context
+from nicemu.pyverbs.libibverbs_enums import (
+    IBV_WC_STANDARD_FLAGS,
+    ibv_cq_init_attr_mask,
+    ibv_create_cq_attr_flags,
+    ibv_create_cq_wc_flags,
+)
+from nicemu.pyverbs.pd import PD
+from nicemu.uverbs import messages
+
+_WC_FLAGS = (
+    IBV_WC_STANDARD_FLAGS
+    | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP
+    | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK
+)
+_TIMESTAMP = struct.Struct("<Q")
+
+
+class CqInitAttrEx(Struct):
+    """`ibv_cq_init_attr_ex`."""
+
+    __slots__ = ("_channel", "_parent_domain")
+    cqe = Field(U32)
+    comp_vector = Field(U32)
+    wc_flags = Field(U64)
+    comp_mask = Field(U32)
+    flags = Field(U32)
+
+    def __init__(
+        self,
+        cqe: int = 100,
+        channel: CompChannel | None = None,
+        comp_vector: int = 0,
+        wc_flags: int = 0,
+        comp_mask: int = 0,
+        flags: int = 0,
+        parent_domain: PD | None = None,
+    ) -> None:
+        expect(channel, CompChannel, "channel", optional=True)
+        expect(parent_domain, PD, "parent_domain", optional=True)
+        super().__init__(cqe=cqe, comp_vector=comp_vector, wc_flags=wc_flags, comp_mask=comp_mask, flags=flags)
+        self._channel, self._parent_domain = channel, parent_domain
+
+    def _set_cq_context(self, val: Any) -> None:
+        """The program's own; nothing reads it."""
+
+    cq_context = property(fset=_set_cq_context)
+
+    @property
+    def comp_channel(self) -> CompChannel | None:
+        """Where the CQ tells of completions."""
+        return self._channel
+
+    @comp_channel.setter
+    def comp_channel(self, val: CompChannel) -> None:
+        expect(val, CompChannel, "val")
+        self._channel = val
+
+    @property
+    def parent_domain(self) -> PD | None:
+        """Whose allocator the CQ's buffer comes from."""
+        return self._parent_domain
+
+    @parent_domain.setter
+    def parent_domain(self, val: PD) -> None:
+        expect(val, PD, "val")
+        self._parent_domain = val
+
+    def _unsupported(self) -> bool:
+        """It asks for something the emulated device does not have."""
+        mask = self.comp_mask
+        return bool(
+            self.wc_flags & ~_WC_FLAGS
+            or mask & ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_PD
+            or (
+                mask & ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_FLAGS
+                and self.flags & ~ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_SINGLE_THREADED
+            )
+        )
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("Number of CQEs", self.cqe),
+            ("WC flags", create_wc_flags_to_str(self.wc_flags)),
+            ("comp mask", self.comp_mask),
+            ("flags", self.flags),
+        ]
+        return lines(rows)
+
+
+class PollCqAttr(Struct):
+    """`ibv_poll_cq_attr`."""
+
+    __slots__ = ()
+    comp_mask = Field(U32)
+
+
+class WcTmInfo(Struct):
+    """The tag-matching part of a completion."""
+
+    __slots__ = ()
+    tag = Field(U64)
+    priv = Field(U32)
+
+
+class CQEX(CompletionQueue):
+    """An extended CQ: `start_poll`, the `read_` methods, `poll_next`..., `end_poll`.
+
+    PyverbsRDMAError: EINVAL as for `CQ`; EOPNOTSUPP for tag matching, VLANs, flow tags and allocators.
+    """
+
+    __slots__ = ("_current",)
+    CHILDREN = ("srqs", "qps", "wqs")
+
+    def __init__(self, context: Context, init_attr: CqInitAttrEx | None = None) -> None:
+        expect(init_attr, CqInitAttrEx, "init_attr", optional=True)
+        super().__init__()
+        attr = init_attr if init_attr is not None else CqInitAttrEx()
+        failure = "Failed to create extended CQ"
+        if attr._unsupported():
+            raise unsupported(failure)
+        self._current = WC._from_cqe(bytearray(CQE_BYTES))
+        try:
+            self._create(context, attr.cqe, attr.comp_channel, attr.comp_vector)
+        except OSError as error:
+            raise _kernel.failed(failure, error) from error
+
+    def start_poll(self, attr: PollCqAttr | None = None) -> int:
+        """Begin a batch with the first completion: 0, or ENOENT if there is none."""
+        expect(attr, PollCqAttr, "attr", optional=True)
+        return self.poll_next()
+
+    def poll_next(self) -> int:
+        """Go to the next completion: 0, or ENOENT if there is none. On an empty CQ virtual time runs first."""
+        self._opened()
+        if not self._ring.nonempty() and not self._wait():
+            return errno.ENOENT
+        self._current = WC._from_cqe(self._ring.take(1)[0])
+        return 0
+
+    def end_poll(self) -> None:
+        """End the batch: the device may reuse the entries."""
+        self._opened()
+        self._ring.publish()
+
+    @property
+    def status(self) -> int:
+        """The `ibv_wc_status` of the current completion."""
+        return self._current.status
+
+    @status.setter
+    def status(self, val: int) -> None:
+        self._current.status = val
+
+    @property
+    def wr_id(self) -> int:
+        """The `wr_id` of the current completion."""
+        return self._current.wr_id
+
+    @wr_id.setter
+    def wr_id(self, val: int) -> None:
+        self._current.wr_id = val
+
+    def read_opcode(self) -> int:
+        """The `ibv_wc_opcode`."""
+        return self._current.opcode
+
+    def read_vendor_err(self) -> int:
+        """The vendor's error code."""
+        return self._current.vendor_err
+
+    def read_byte_len(self) -> int:
+        """Bytes received or read."""
+        return self._current.byte_len
+
+    def read_imm_data(self) -> int:
+        """Immediate data as the sender gave it."""
+        return self._current.imm_data
+
+    def read_qp_num(self) -> int:
+        """The local QP's number."""
+        return self._current.qp_num
+
+    def read_src_qp(self) -> int:
+        """The remote QP's number (UD)."""
+        return self._current.src_qp
+
+    def read_wc_flags(self) -> int:
+        """The `ibv_wc_flags`."""
+        return self._current.wc_flags
+
+    def read_slid(self) -> int:
+        """The source LID; 0 on Ethernet."""
+        return self._current.slid
+
+    def read_sl(self) -> int:
+        """The service level; 0 on Ethernet."""
+        return self._current.sl
+
+    def read_dlid_path_bits(self) -> int:
+        """The path bits of the LID; 0 on Ethernet."""
+        return self._current.dlid_path_bits
+
+    def read_timestamp(self) -> int:
+        """When the device completed it: nanoseconds of virtual time."""
+        stamp: int = _TIMESTAMP.unpack_from(self._current._image, CQE_TIMESTAMP)[0]
+        return stamp
+
+    def read_completion_wallclock_ns(self) -> int:
+        """When the device completed it: nanoseconds of virtual time, which is the only clock there is."""
+        return self.read_timestamp()
+
+    def read_cvlan(self) -> int:
+        """The VLAN; none."""
+        return 0
+
+    def read_flow_tag(self) -> int:
+        """The flow tag; none."""
+        return 0
+
+    def read_tm_info(self) -> WcTmInfo:
+        """Tag matching; none."""
+        return WcTmInfo()
+
+    def _destroy(self, handle: int) -> None:
+        self._execute(messages.DestroyCq(handle), "Failed to destroy CQEX")
+
+    def __str__(self) -> str:
+        return "Extended CQ:\n" + lines([("Handle", self._opened()), ("CQEs", self._cqe)])

@@ -1,0 +1,284 @@
+"""Queue pairs."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+from nicemu.abi.rings import Doorbell
+from nicemu.abi.verbs import QpAttrMask, QpState, QpType
+from nicemu.pyverbs import _kernel
+from nicemu.pyverbs._cq import CompletionQueue
+from nicemu.pyverbs._fields import U32, expect
+from nicemu.pyverbs._qp_attr import ECE, QPAttr, QPInitAttr, QPInitAttrEx
+from nicemu.pyverbs._queues import RecvQueue, SendQueue
+from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._text import lines
+from nicemu.pyverbs.device import Context
+from nicemu.pyverbs.libibverbs_enums import ibv_qp_init_attr_mask, ibv_qp_state, ibv_qp_type
+from nicemu.pyverbs.pd import PD
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
+from nicemu.pyverbs.utils import qp_state_to_str, qp_type_to_str
+from nicemu.pyverbs.wr import RecvWR, SendWR
+from nicemu.uverbs import messages
+
+_A = QpAttrMask
+_CONNECTED = {
+    "INIT": _A.PKEY_INDEX | _A.PORT | _A.ACCESS_FLAGS,
+    "RTR": _A.AV | _A.PATH_MTU | _A.DEST_QPN | _A.RQ_PSN,
+    "RTS": _A.SQ_PSN,
+}
+_RESPONDER = {"RTR": _CONNECTED["RTR"] | _A.MAX_DEST_RD_ATOMIC | _A.MIN_RNR_TIMER}
+_REQUESTER = {"RTS": _A.SQ_PSN | _A.TIMEOUT | _A.RETRY_CNT | _A.RNR_RETRY | _A.MAX_QP_RD_ATOMIC}
+_NOTHING = _A(0)
+_STEPS: dict[int, dict[str, QpAttrMask]] = {
+    QpType.RC: _CONNECTED | _RESPONDER | _REQUESTER,
+    QpType.UC: _CONNECTED,
+    QpType.UD: {"INIT": _A.PKEY_INDEX | _A.PORT | _A.QKEY, "RTR": _NOTHING, "RTS": _A.SQ_PSN},
+    QpType.RAW_PACKET: {"INIT": _A.PORT, "RTR": _NOTHING, "RTS": _NOTHING},
+    QpType.XRC_RECV: _CONNECTED | _RESPONDER | {"RTS": _A.TIMEOUT | _A.SQ_PSN},
+    QpType.XRC_SEND: _CONNECTED | _REQUESTER,
+}
+"""The attributes that take a QP of each type one state on."""
+
+_MAY_SEND = frozenset((QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
+_RESET, _INIT, _RTR = int(QpState.RESET), int(QpState.INIT), int(QpState.RTR)
+_SEND = Doorbell.SEND
+_MASK = ibv_qp_init_attr_mask
+_EXTENSIONS = (
+    _MASK.IBV_QP_INIT_ATTR_XRCD | _MASK.IBV_QP_INIT_ATTR_IND_TABLE | _MASK.IBV_QP_INIT_ATTR_RX_HASH
+    | _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER
+)  # fmt: skip
+
+
+class QP(Resource):
+    """A queue pair, made from a PD with a QPInitAttr or from a Context with a QPInitAttrEx.
+
+    With a `qp_attr` it is taken on at once: UD and raw packet QPs to RTS, connected ones to INIT. PyverbsRDMAError:
+    EINVAL for capabilities over the device's, EOPNOTSUPP for a transport it does not have.
+    """
+
+    __slots__ = (
+        "_context", "_device_index", "_number", "_pd", "_rcq", "_recv_queue", "_scq", "_send_queue", "_state", "_type",
+    )  # fmt: skip
+    KIND = "qps"
+    CHILDREN = ("mws", "flows", "dr_actions")
+
+    def __init__(
+        self, creator: PD | Context, init_attr: QPInitAttr | QPInitAttrEx, qp_attr: QPAttr | None = None
+    ) -> None:
+        expect(qp_attr, QPAttr, "qp_attr", optional=True)
+        super().__init__()
+        self._context: Context | None = None
+        if isinstance(creator, Context):
+            expect(init_attr, QPInitAttrEx, "attr")
+            pd = self._checked_pd(init_attr)  # type: ignore[arg-type]
+            self._context = creator
+        else:
+            expect(creator, PD, "pd")
+            expect(init_attr, QPInitAttr, "attr")
+            pd = creator
+        self._create(pd, init_attr)
+        for parent in (pd, self._context, self._scq, self._rcq):
+            if parent is not None:
+                self._attach(parent)
+        if qp_attr is not None:
+            is_datagram = self._type in (ibv_qp_type.IBV_QPT_UD, ibv_qp_type.IBV_QPT_RAW_PACKET)
+            (self.to_rts if is_datagram else self.to_init)(qp_attr)
+
+    @staticmethod
+    def _checked_pd(attr: QPInitAttrEx) -> PD:
+        """The PD of an extended creation, if it asks for nothing that the device lacks."""
+        failure, mask = "Failed to create QP", attr.comp_mask
+        if mask & _EXTENSIONS or (mask & _MASK.IBV_QP_INIT_ATTR_CREATE_FLAGS and attr.create_flags):
+            raise unsupported(failure)
+        if attr.pd is None or not mask & _MASK.IBV_QP_INIT_ATTR_PD:
+            raise PyverbsRDMAError(failure, errno.EINVAL)
+        return attr.pd
+
+    def _create(self, pd: PD, attr: QPInitAttr | QPInitAttrEx) -> None:
+        failure, scq, rcq = "Failed to create QP", attr.send_cq, attr.recv_cq
+        if scq is None or rcq is None:
+            raise PyverbsRDMAError(failure, errno.EINVAL)
+        self._kernel = pd._kernel
+        caps = attr._capabilities()
+        command = messages.CreateQp(
+            pd._opened(), attr.qp_type, scq._opened(), rcq._opened(), caps, int(bool(attr.sq_sig_all))
+        )
+        response = self._execute(command, failure)
+        self._handle, self._number = response.handle, int(response.number)
+        self._type, self._state = attr.qp_type, _RESET
+        self._send_queue = SendQueue(response, attr.qp_type, self._kernel.process)
+        self._recv_queue = RecvQueue(response)
+        self._pd: PD | None = pd
+        self._scq: CompletionQueue | None = scq
+        self._rcq: CompletionQueue | None = rcq
+        self._device_index: int = scq._device_index
+        for queue in (scq, rcq):
+            queue._ring.serve(self._number, (self._send_queue, self._recv_queue))
+
+    def _destroy(self, handle: int) -> None:
+        self._execute(messages.DestroyQp(handle), "Failed to destroy QP")
+        for queue in (self._scq, self._rcq):
+            if queue is not None:
+                queue._ring.forget(self._number)
+
+    def _release(self) -> None:
+        self._pd = self._context = self._scq = self._rcq = None
+
+    # State --------------------------------------------------------------------------------------------------------
+
+    def _get_comp_mask(self, dst: str) -> int:
+        """The mask for the step to `dst`: 'INIT', 'RTR' or 'RTS'."""
+        return int(_STEPS[self._type][dst] | _A.STATE)
+
+    def to_init(self, qp_attr: QPAttr) -> None:
+        """Take the QP to INIT."""
+        self._step(qp_attr, "INIT", "Failed to modify QP state to init")
+
+    def to_rtr(self, qp_attr: QPAttr) -> None:
+        """Take the QP to RTR; unless it is in INIT, to INIT first."""
+        if self.qp_state != _INIT:
+            self.to_init(qp_attr)
+        self._step(qp_attr, "RTR", "Failed to modify QP state to RTR")
+
+    def to_rts(self, qp_attr: QPAttr) -> None:
+        """Take the QP to RTS; unless it is in RTR, to RTR first."""
+        if self.qp_state != _RTR:
+            self.to_rtr(qp_attr)
+        self._step(qp_attr, "RTS", "Failed to modify QP state to RTS")
+
+    def _step(self, qp_attr: QPAttr, state: str, failure: str) -> None:
+        expect(qp_attr, QPAttr, "qp_attr")
+        qp_attr.qp_state = ibv_qp_state[f"IBV_QPS_{state}"]
+        self._modify(qp_attr, self._get_comp_mask(state), failure)
+
+    def modify(self, qp_attr: QPAttr, comp_mask: int) -> None:
+        """Change the attributes that `comp_mask` names.
+
+        PyverbsRDMAError, EINVAL: not a step of the state table with this mask, or a value the device does not have.
+        Going to RESET drops the QP's completions from its CQs.
+        """
+        expect(qp_attr, QPAttr, "qp_attr")
+        self._modify(qp_attr, U32(comp_mask), "Failed to modify QP")
+
+    def _modify(self, attr: QPAttr, mask: int, failure: str) -> None:
+        self._execute(messages.ModifyQp(self._opened(), attr._message(), mask), failure)
+        if mask & _A.STATE:
+            self._state = attr.qp_state
+            if self._state == _RESET:
+                self._forget_work()
+
+    def _forget_work(self) -> None:
+        for queue in (self._scq, self._rcq):
+            if queue is not None:
+                queue._ring.clean(self._number)
+        self._send_queue.reset()
+        self._recv_queue.reset()
+
+    def query(self, attr_mask: int) -> tuple[QPAttr, QPInitAttr]:
+        """(attributes, init attributes) as the kernel has them: all of them, whatever `attr_mask` says."""
+        mask = U32(attr_mask)
+        message = self._execute(messages.QueryQp(self._opened()), "Failed to query QP")
+        attr = QPAttr._from_message(message)
+        init_attr = QPInitAttr(qp_type=self._type, cap=attr.cap)
+        if mask & _A.STATE:
+            self._state = attr.qp_state
+        return attr, init_attr
+
+    # Work requests ------------------------------------------------------------------------------------------------
+
+    def post_send(self, wr: SendWR, bad_wr: SendWR | None = None) -> None:
+        """Post a chain of send requests.
+
+        PyverbsRDMAError: EINVAL (QP state, opcode, too many SGEs, too much inline data), ENOMEM (queue full). Requests
+        before the refused one are posted; `bad_wr` becomes a copy of the refused one.
+        """
+        expect(wr, SendWR, "wr")
+        expect(bad_wr, SendWR, "bad_wr", optional=True)
+        self._opened()
+        queue = self._send_queue
+        error, refused = self._post(queue, wr) if self._state in _MAY_SEND else (errno.EINVAL, wr)
+        if refused is not wr:
+            self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)
+        if error:
+            self._refuse("Failed to post send", error, refused, bad_wr)
+
+    def post_recv(self, wr: RecvWR, bad_wr: RecvWR | None = None) -> None:
+        """Post a chain of receive requests; errors as for `post_send`."""
+        expect(wr, RecvWR, "wr")
+        expect(bad_wr, RecvWR, "bad_wr", optional=True)
+        self._opened()
+        error, refused = self._post(self._recv_queue, wr) if self._state != _RESET else (errno.EINVAL, wr)
+        if error:
+            self._refuse("Failed to post recv", error, refused, bad_wr)
+
+    @staticmethod
+    def _post(queue: SendQueue | RecvQueue, first: Any) -> tuple[int, Any]:
+        """Write a chain and show it to the device: (0, None), or (errno, the request that was refused)."""
+        wr, error = first, 0
+        while wr is not None:
+            error = queue.write(wr)
+            if error:
+                break
+            wr = wr._next
+        if wr is not first:
+            queue.publish()
+        return error, wr
+
+    @staticmethod
+    def _refuse(failure: str, error: int, refused: Any, bad_wr: Any) -> None:
+        if bad_wr is not None:
+            bad_wr._become(refused)
+        _kernel.last_errno = error
+        raise PyverbsRDMAError(failure, error)
+
+    # What the device does not have yet ----------------------------------------------------------------------------
+
+    def bind_mw(self, mw: Any, mw_bind: Any) -> None:
+        """Bind a type 1 memory window. Not there yet: EOPNOTSUPP."""
+        raise unsupported("Failed to Bind MW")
+
+    def set_ece(self, ece: ECE) -> None:
+        """Set ECE options. Not there: EOPNOTSUPP, unless `ece` has no vendor."""
+        expect(ece, ECE, "ece")
+        if ece.vendor_id:
+            raise unsupported("Failed to set ECE")
+
+    def query_ece(self) -> ECE:
+        """The ECE options. Not there: EOPNOTSUPP."""
+        raise unsupported("Failed to query ECE")
+
+    def query_data_in_order(self, op: int, flags: int = 0) -> int:
+        """Which guarantees of in-order data the device gives for `op`: none."""
+        U32(op), U32(flags)
+        return 0
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def qp_type(self) -> int:
+        """The `ibv_qp_type`."""
+        self._opened()
+        return int(self._type)
+
+    @property
+    def qp_state(self) -> int:
+        """The `ibv_qp_state` that the last modify or query saw; the device may have gone on to ERR by itself."""
+        self._opened()
+        return int(self._state)
+
+    @property
+    def qp_num(self) -> int:
+        """The QP number."""
+        self._opened()
+        return self._number
+
+    def __str__(self) -> str:
+        return lines(
+            [
+                ("QP type", qp_type_to_str(self.qp_type)),
+                ("  number", self.qp_num),
+                ("  state", qp_state_to_str(self.qp_state)),
+            ]
+        )

@@ -1,0 +1,385 @@
+"""Attributes of queue pairs: what creates them, and what modifies and describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicemu.pyverbs._cq import CompletionQueue
+from nicemu.pyverbs._fields import I32, U8, U16, U32, U64, Field, Struct, expect
+from nicemu.pyverbs._text import flag_names, lines
+from nicemu.pyverbs.addr import AHAttr
+from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.libibverbs_enums import ibv_mtu, ibv_qp_state, ibv_qp_type
+from nicemu.pyverbs.pd import PD
+from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.pyverbs.utils import access_flags_to_str, mig_state_to_str, mtu_to_str, qp_state_to_str, qp_type_to_str
+from nicemu.uverbs.messages import Capabilities, QpAttributes
+
+_CAPS = ("max_send_wr", "max_recv_wr", "max_send_sge", "max_recv_sge", "max_inline_data")
+_CAP_TITLES = ("max send WR", "max recv WR", "max send SGE", "max recv SGE", "max inline data")
+_NARROW = "{:20}: {:<20}\n"
+
+
+class QPCap(Struct):
+    """`ibv_qp_cap`: depths of the queues, SGEs per request, bytes of inline data."""
+
+    __slots__ = ()
+    max_send_wr = Field(U32)
+    max_recv_wr = Field(U32)
+    max_send_sge = Field(U32)
+    max_recv_sge = Field(U32)
+    max_inline_data = Field(U32)
+
+    def __init__(
+        self,
+        max_send_wr: int = 1,
+        max_recv_wr: int = 10,
+        max_send_sge: int = 1,
+        max_recv_sge: int = 1,
+        max_inline_data: int = 0,
+    ) -> None:
+        super().__init__(
+            max_send_wr=max_send_wr,
+            max_recv_wr=max_recv_wr,
+            max_send_sge=max_send_sge,
+            max_recv_sge=max_recv_sge,
+            max_inline_data=max_inline_data,
+        )
+
+    def __str__(self) -> str:
+        titles = ("max send wrs", "max recv wrs", "max send sges", "max recv sges", "max inline data")
+        return lines([(title, getattr(self, name)) for title, name in zip(titles, _CAPS, strict=True)], _NARROW)
+
+
+class _WithCap(Struct):
+    """Attributes that contain an `ibv_qp_cap`."""
+
+    __slots__ = ()
+
+    @property
+    def cap(self) -> QPCap:
+        """The capabilities: a copy. Setting it copies too."""
+        return QPCap(*(self._values.get(name, 0) for name in _CAPS))
+
+    @cap.setter
+    def cap(self, val: QPCap | None) -> None:
+        _copy_caps(val, self)
+
+    def _capabilities(self) -> Capabilities:
+        return Capabilities(*(self._values.get(name, 0) for name in _CAPS))
+
+    def _cap_rows(self) -> list[tuple[str, object]]:
+        return [(title, self._values.get(name, 0)) for title, name in zip(_CAP_TITLES, _CAPS, strict=True)]
+
+
+def _copy_caps(src: QPCap | None, dst: _WithCap) -> None:
+    """Copy capabilities into attributes; None leaves them as they are."""
+    expect(src, QPCap, "src", optional=True)
+    if src is not None:
+        dst._values.update({name: getattr(src, name) for name in _CAPS})
+
+
+class _InitAttr(_WithCap):
+    """What `QPInitAttr` and `QPInitAttrEx` share. CQs may be `CQ` or `CQEX`."""
+
+    __slots__ = ("_rcq", "_scq", "_srq", "qp_context")
+    qp_type = Field(U32)
+    sq_sig_all = Field(I32)
+    max_send_wr = Field(U32)
+    max_recv_wr = Field(U32)
+    max_send_sge = Field(U32)
+    max_recv_sge = Field(U32)
+    max_inline_data = Field(U32)
+
+    def __init__(self, qp_type: int, qp_context: Any, cqs: tuple[Any, Any], srq: Any, cap: QPCap | None) -> None:
+        super().__init__(qp_type=qp_type)
+        self.cap = cap
+        self.qp_context = qp_context
+        self._scq, self._rcq = (self._completion_queue(queue) for queue in cqs)
+        self.srq = srq
+
+    @staticmethod
+    def _completion_queue(queue: Any) -> CompletionQueue | None:
+        if queue is not None and not isinstance(queue, CompletionQueue):
+            raise PyverbsUserError(f"Expected CQ/CQEX, got {type(queue)}")
+        return queue
+
+    @property
+    def send_cq(self) -> CompletionQueue | None:
+        """Where sends complete."""
+        return self._scq
+
+    @send_cq.setter
+    def send_cq(self, val: CompletionQueue | None) -> None:
+        self._scq = self._completion_queue(val)
+
+    @property
+    def recv_cq(self) -> CompletionQueue | None:
+        """Where receives complete."""
+        return self._rcq
+
+    @recv_cq.setter
+    def recv_cq(self, val: CompletionQueue | None) -> None:
+        self._rcq = self._completion_queue(val)
+
+    @property
+    def srq(self) -> Any:
+        """The shared receive queue; there are none yet, so None."""
+        return self._srq
+
+    @srq.setter
+    def srq(self, val: Any) -> None:
+        if val is not None:
+            raise TypeError("Argument 'srq' has incorrect type: there are no shared receive queues yet")
+        self._srq = None
+
+    def _head_rows(self) -> list[tuple[str, object]]:
+        return [("QP type", qp_type_to_str(self.qp_type)), ("SQ sig. all", self.sq_sig_all)]
+
+
+class QPInitAttr(_InitAttr):
+    """`ibv_qp_init_attr`, for a QP made from a PD."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        qp_type: int = ibv_qp_type.IBV_QPT_UD,
+        qp_context: Any = None,
+        scq: CompletionQueue | None = None,
+        rcq: CompletionQueue | None = None,
+        srq: Any = None,
+        cap: QPCap | None = None,
+        sq_sig_all: int = 1,
+    ) -> None:
+        super().__init__(qp_type, qp_context, (scq, rcq), srq, cap)
+        self.sq_sig_all = sq_sig_all
+
+    def __str__(self) -> str:
+        return lines(self._head_rows(), _NARROW) + "QP caps:\n" + lines(self._cap_rows(), "    " + _NARROW)
+
+
+class QPInitAttrEx(_InitAttr):
+    """`ibv_qp_init_attr_ex`, for a QP made from a Context. `comp_mask` says which of the members after it count."""
+
+    __slots__ = ("_pd", "hash_conf", "ind_table", "xrcd")
+    comp_mask = Field(U32)
+    create_flags = Field(U32)
+    max_tso_header = Field(U16)
+    source_qpn = Field(U32)
+    _send_ops_flags = Field(U64)
+
+    def __init__(
+        self,
+        qp_type: int = ibv_qp_type.IBV_QPT_UD,
+        qp_context: Any = None,
+        scq: CompletionQueue | None = None,
+        rcq: CompletionQueue | None = None,
+        srq: Any = None,
+        cap: QPCap | None = None,
+        sq_sig_all: int = 0,
+        comp_mask: int = 0,
+        pd: PD | None = None,
+        xrcd: Any = None,
+        create_flags: int = 0,
+        max_tso_header: int = 0,
+        source_qpn: int = 0,
+        hash_conf: Any = None,
+        ind_table: Any = None,
+        send_ops_flags: int = 0,
+    ) -> None:
+        super().__init__(qp_type, qp_context, (scq, rcq), srq, cap)
+        self.sq_sig_all, self.comp_mask, self.create_flags = sq_sig_all, comp_mask, create_flags
+        self.max_tso_header, self.source_qpn, self._send_ops_flags = max_tso_header, source_qpn, send_ops_flags
+        expect(pd, PD, "pd", optional=True)
+        self._pd = pd
+        self.xrcd, self.hash_conf, self.ind_table = xrcd, hash_conf, ind_table
+
+    @property
+    def pd(self) -> PD | None:
+        """The protection domain."""
+        return self._pd
+
+    @pd.setter
+    def pd(self, val: PD) -> None:
+        expect(val, PD, "val")
+        self._pd = val
+
+    def mask_to_str(self, mask: int) -> str:
+        """The members that `mask` selects, a space after each."""
+        return flag_names(mask, _COMP_MASKS)
+
+    def flags_to_str(self, flags: int) -> str:
+        """The names of creation flags, a space after each."""
+        return flag_names(flags, _CREATE_FLAGS)
+
+    def __str__(self) -> str:
+        caps = [(f"  {title}", value) for title, value in self._cap_rows()]
+        rows: list[tuple[str, object]] = [
+            *caps,
+            ("comp mask", self.mask_to_str(self.comp_mask)),
+            ("create flags", self.flags_to_str(self.create_flags)),
+            ("max TSO header", self.max_tso_header),
+            ("Source QPN", self.source_qpn),
+        ]
+        return lines(self._head_rows(), _NARROW) + "QP caps:\n" + lines(rows, _NARROW)
+
+
+_COMP_MASKS = {1: "PD", 2: "XRCD", 4: "Create Flags", 8: "Max TSO header", 16: "Indirection Table", 32: "RX hash"}
+_CREATE_FLAGS = {
+    1: "Block self mcast loopback",
+    2: "Scatter FCS",
+    4: "CVLAN stripping",
+    8: "Source QPN",
+    16: "PCI write end padding",
+}
+
+
+class QPAttr(_WithCap):
+    """`ibv_qp_attr`. The defaults fit the step from RESET to INIT."""
+
+    __slots__ = ("_ah", "_alt_ah")
+    qp_state = Field(U32)
+    cur_qp_state = Field(U32)
+    path_mtu = Field(U32)
+    path_mig_state = Field(U32)
+    qkey = Field(U32)
+    rq_psn = Field(U32)
+    sq_psn = Field(U32)
+    dest_qp_num = Field(U32)
+    qp_access_flags = Field(U32)
+    pkey_index = Field(U16)
+    alt_pkey_index = Field(U16)
+    en_sqd_async_notify = Field(U8)
+    sq_draining = Field(U8)
+    max_rd_atomic = Field(U8)
+    max_dest_rd_atomic = Field(U8)
+    min_rnr_timer = Field(U8)
+    port_num = Field(U8)
+    timeout = Field(U8)
+    retry_cnt = Field(U8)
+    rnr_retry = Field(U8)
+    alt_port_num = Field(U8)
+    alt_timeout = Field(U8)
+    rate_limit = Field(U32)
+
+    def __init__(
+        self,
+        qp_state: int = ibv_qp_state.IBV_QPS_INIT,
+        cur_qp_state: int = ibv_qp_state.IBV_QPS_RESET,
+        port_num: int = 1,
+        path_mtu: int = ibv_mtu.IBV_MTU_1024,
+    ) -> None:
+        super().__init__(qp_state=qp_state, cur_qp_state=cur_qp_state, port_num=port_num, path_mtu=path_mtu)
+        self._ah, self._alt_ah = AHAttr(port_num=0), AHAttr(port_num=0)
+
+    @property
+    def ah_attr(self) -> AHAttr:
+        """The address vector: a copy. Setting it copies too; None leaves it as it is."""
+        return self._ah._copy()
+
+    @ah_attr.setter
+    def ah_attr(self, val: AHAttr | None) -> None:
+        expect(val, AHAttr, "ah_attr", optional=True)
+        self._ah = self._ah if val is None else val._copy()
+
+    @property
+    def alt_ah_attr(self) -> AHAttr:
+        """The alternate path's address vector, in the same way."""
+        return self._alt_ah._copy()
+
+    @alt_ah_attr.setter
+    def alt_ah_attr(self, val: AHAttr | None) -> None:
+        expect(val, AHAttr, "ah_attr", optional=True)
+        self._alt_ah = self._alt_ah if val is None else val._copy()
+
+    def _message(self) -> QpAttributes:
+        members = {name: getattr(self, name) for name in _QP_MEMBERS}
+        return QpAttributes(
+            **members,
+            ah_attr=self._ah._message(),
+            alt_ah_attr=self._alt_ah._message(),
+            caps=self._capabilities(),
+        )
+
+    @classmethod
+    def _from_message(cls, message: QpAttributes) -> QPAttr:
+        attr = cls()
+        attr._values = {name: getattr(message, name) for name in _QP_MEMBERS}
+        attr._ah = AHAttr._from_message(message.ah_attr)
+        attr._alt_ah = AHAttr._from_message(message.alt_ah_attr)
+        if message.caps is not None:
+            attr._values.update({name: getattr(message.caps, name) for name in _CAPS})
+        return attr
+
+    def __str__(self) -> str:
+        indented, deep = "  {:22}: {:<20}\n", "    {:22}: {:<20}\n"
+        text = lines([(title, self._shown(name)) for title, name in _STATE_ROWS])
+        text += "QP caps:\n" + lines(self._cap_rows(), indented)
+        for title, ah in (("AH Attr:\n", self._ah), ("Alt. AH Attr:\n", self._alt_ah)):
+            text += title + lines(_ah_rows(ah), indented) + lines(ah._route_rows(), deep)
+        return text + lines([(title, self._shown(name)) for title, name in _OTHER_ROWS])
+
+    def _shown(self, name: str) -> object:
+        value = getattr(self, name)
+        shown = _QP_FORMS.get(name)
+        return shown(value) if shown else value
+
+
+def _ah_rows(ah: AHAttr) -> list[tuple[str, object]]:
+    names = ("port_num", "sl", "src_path_bits", "dlid", "port_num", "static_rate", "is_global")
+    titles = ("port num", "sl", "source path bits", "dlid", "port num", "static rate", "is global")
+    return [(title, getattr(ah, name)) for title, name in zip(titles, names, strict=True)]
+
+
+_QP_MEMBERS = tuple(name for name, value in vars(QPAttr).items() if isinstance(value, Field))
+_QP_FORMS: dict[str, Any] = {
+    "qp_state": qp_state_to_str,
+    "cur_qp_state": qp_state_to_str,
+    "path_mtu": mtu_to_str,
+    "path_mig_state": mig_state_to_str,
+    "qp_access_flags": access_flags_to_str,
+}
+_STATE_ROWS = (
+    ("QP state", "qp_state"),
+    ("QP current state", "cur_qp_state"),
+    ("Path MTU", "path_mtu"),
+    ("Path mig. state", "path_mig_state"),
+    ("QKey", "qkey"),
+    ("RQ PSN", "rq_psn"),
+    ("SQ PSN", "sq_psn"),
+    ("Dest QP number", "dest_qp_num"),
+    ("QP access flags", "qp_access_flags"),
+)
+_OTHER_ROWS = (
+    ("PKey index", "pkey_index"),
+    ("Alt. PKey index", "alt_pkey_index"),
+    ("En. SQD async notify", "en_sqd_async_notify"),
+    ("SQ draining", "sq_draining"),
+    ("Max RD atomic", "max_rd_atomic"),
+    ("Max dest. RD atomic", "max_dest_rd_atomic"),
+    ("Min RNR timer", "min_rnr_timer"),
+    ("Port number", "port_num"),
+    ("Timeout", "timeout"),
+    ("Retry counter", "retry_cnt"),
+    ("RNR retry", "rnr_retry"),
+    ("Alt. port number", "alt_port_num"),
+    ("Alt. timeout", "alt_timeout"),
+    ("Rate limit", "rate_limit"),
+)
+
+
+class ECE(Struct, PyverbsCM):
+    """Enhanced connection establishment: vendor options."""
+
+    __slots__ = ()
+    vendor_id = Field(U32)
+    options = Field(U32)
+    comp_mask = Field(U32)
+
+    def __init__(self, vendor_id: int = 0, options: int = 0, comp_mask: int = 0) -> None:
+        super().__init__(vendor_id=vendor_id, options=options, comp_mask=comp_mask)
+
+    def __str__(self) -> str:
+        rows = [("Vendor ID", self.vendor_id), ("Options", self.options), ("Comp Mask", self.comp_mask)]
+        return "ECE:\n" + lines(rows, "{:22}: 0x{:<20x}\n")

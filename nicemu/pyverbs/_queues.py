@@ -1,0 +1,153 @@
+"""The producer's side of a QP: writing work requests into its rings.
+
+Order of the stores: the entries, then the counter in the doorbell record; the caller rings the doorbell last.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from typing import Any
+
+from nicemu.abi.rings import (
+    DB_RECV,
+    DB_SEND,
+    RECV_HEADER_BYTES,
+    RECV_WQE,
+    SEND_HEADER_BYTES,
+    SEND_INLINE_LENGTH,
+    SEND_NUM_SGE,
+    SEND_OPCODE,
+    SGE,
+    SGE_BYTES,
+)
+from nicemu.abi.verbs import QpType, SendFlag, WrOpcode
+from nicemu.uverbs.messages import QpResponse
+
+_REQUEST = struct.Struct("<III")  # opcode, flags, num_sge
+_WORD = struct.Struct("<I")
+_INLINE = int(SendFlag.INLINE)
+_COUNTER_BYTES = 8
+
+_SENDS = {WrOpcode.SEND, WrOpcode.SEND_WITH_IMM}
+_UNRELIABLE = _SENDS | {WrOpcode.RDMA_WRITE, WrOpcode.RDMA_WRITE_WITH_IMM, WrOpcode.SEND_WITH_INV}
+_UNRELIABLE |= {WrOpcode.LOCAL_INV, WrOpcode.BIND_MW}
+_RELIABLE = _UNRELIABLE | {WrOpcode.RDMA_READ, WrOpcode.ATOMIC_CMP_AND_SWP, WrOpcode.ATOMIC_FETCH_AND_ADD}
+_RELIABLE |= {WrOpcode.FLUSH, WrOpcode.ATOMIC_WRITE}
+_OPCODES: dict[int, set[WrOpcode]] = {
+    QpType.RC: _RELIABLE,
+    QpType.XRC_SEND: _RELIABLE,
+    QpType.UC: _UNRELIABLE,
+    QpType.UD: _SENDS,
+    QpType.RAW_PACKET: {WrOpcode.SEND},
+}
+"""The work requests of each transport (IBA table 'work request types')."""
+
+
+class _Queue:
+    """A ring of `stride`-byte slots; `head` counts entries written, `tail` entries known to be done with.
+
+    At most `max_wr` are outstanding: what the program asked for, even if the ring has more slots.
+    """
+
+    __slots__ = ("_record", "_word", "head", "mask", "max_sge", "max_wr", "ring", "stride", "tail")
+
+    def __init__(self, ring: memoryview, slots: int, stride: int, record: memoryview, offset: int) -> None:
+        self.ring, self.mask, self.stride = ring, slots - 1, stride
+        self._record, self._word = record.cast("q"), offset // _COUNTER_BYTES  # one store for the counter
+        self.head = self.tail = 0
+        self.max_wr = self.max_sge = 0
+
+    def retire(self, counter: int) -> None:
+        """The entry whose counter has these low 32 bits is done, and with it all before it."""
+        self.tail += counter + 1 - self.tail & 0xFFFFFFFF
+
+    def publish(self) -> None:
+        """Show the device what has been written."""
+        self._record[self._word] = self.head
+
+    def reset(self) -> None:
+        """Forget everything, as the device does when the QP goes to RESET."""
+        self.head = self.tail = 0
+        self.publish()
+
+
+class RecvQueue(_Queue):
+    """A receive queue."""
+
+    __slots__ = ()
+
+    def __init__(self, response: QpResponse) -> None:
+        super().__init__(
+            response.recv_ring, response.recv_slots, response.recv_stride, response.record, DB_RECV
+        )  # fmt: skip
+        self.max_wr, self.max_sge = response.caps.max_recv_wr, response.caps.max_recv_sge
+
+    def write(self, wr: Any) -> int:
+        """Write one request; 0, or ENOMEM (full), or EINVAL (too many SGEs)."""
+        if self.head - self.tail >= self.max_wr:
+            return errno.ENOMEM
+        image, sges = wr._image, wr._sges
+        size = RECV_WQE.unpack_from(image)[1] * SGE_BYTES
+        if size > self.max_sge * SGE_BYTES or size > len(sges):
+            return errno.EINVAL
+        at = (self.head & self.mask) * self.stride
+        body = at + RECV_HEADER_BYTES
+        self.ring[at:body] = image
+        self.ring[body : body + size] = sges[:size]
+        self.head += 1
+        return 0
+
+
+class SendQueue(_Queue):
+    """A send queue. `process` reads the data of inline sends."""
+
+    __slots__ = ("max_inline", "opcodes", "process")
+
+    def __init__(self, response: QpResponse, qp_type: int, process: Any) -> None:
+        super().__init__(
+            response.send_ring, response.send_slots, response.send_stride, response.record, DB_SEND
+        )  # fmt: skip
+        self.max_wr, self.max_sge = response.caps.max_send_wr, response.caps.max_send_sge
+        self.max_inline = response.caps.max_inline_data
+        self.opcodes = frozenset(map(int, _OPCODES.get(qp_type, ())))
+        self.process = process
+
+    def write(self, wr: Any) -> int:
+        """Write one request; 0, or ENOMEM (full), or EINVAL (opcode, too many SGEs, too much inline data)."""
+        if self.head - self.tail >= self.max_wr:
+            return errno.ENOMEM
+        image, sges = wr._image, wr._elements()
+        opcode, flags, num_sge = _REQUEST.unpack_from(image, SEND_OPCODE)
+        size = num_sge * SGE_BYTES
+        if opcode not in self.opcodes or num_sge > self.max_sge or size > len(sges):
+            return errno.EINVAL
+        if flags & _INLINE:
+            return self._write_inline(image, sges[:size])
+        self._write(image, sges[:size])
+        return 0
+
+    def _write_inline(self, image: bytearray, sges: bytes | bytearray) -> int:
+        elements = list(SGE.iter_unpack(sges))
+        if sum(length for _, length, _ in elements) > self.max_inline:
+            return errno.EINVAL
+        try:
+            data = b"".join(self.process.read(address, length) for address, length, _ in elements)
+        except OSError as error:
+            return error.errno or errno.EFAULT
+        self.write_inline(image, data)
+        return 0
+
+    def write_inline(self, image: bytearray, data: bytes) -> None:
+        """Write a request that carries its data; there must be room for both."""
+        header = bytearray(image)
+        _WORD.pack_into(header, SEND_NUM_SGE, 0)
+        _WORD.pack_into(header, SEND_INLINE_LENGTH, len(data))
+        self._write(header, data)
+
+    def _write(self, header: bytearray, payload: bytes | bytearray) -> None:
+        at = (self.head & self.mask) * self.stride
+        body = at + SEND_HEADER_BYTES
+        self.ring[at:body] = header
+        self.ring[body : body + len(payload)] = payload
+        self.head += 1

@@ -1,0 +1,91 @@
+"""Objects that the kernel holds: who keeps whom alive, and in which order they are closed."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
+
+from nicemu.pyverbs import _kernel
+from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
+
+
+class Resource(PyverbsCM):
+    """A kernel object. A child holds its parents; a parent knows its children weakly and closes them before itself."""
+
+    __slots__ = ("_children", "_handle", "_kernel")
+    _handle: int | None
+    _kernel: Any
+    _children: dict[str, WeakValueDictionary[int, Resource]]  # in order of creation, so that histories repeat
+    KIND: ClassVar[str] = ""
+    """Under which name parents keep it."""
+    CHILDREN: ClassVar[tuple[str, ...]] = ()
+    """Kinds of children in the order of closing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self._handle = None
+        self._children = {}
+        return self
+
+    def _opened(self) -> int:
+        """The kernel handle; PyverbsUserError if the object is closed."""
+        if self._handle is None:
+            raise PyverbsUserError(f"This {type(self).__name__} is closed")
+        return self._handle
+
+    def _execute(self, command: object, failure: str) -> Any:
+        return _kernel.execute(self._kernel, command, failure)
+
+    def _attach(self, parent: Resource) -> None:
+        """Be closed before `parent`."""
+        parent._children.setdefault(self.KIND, WeakValueDictionary())[id(self)] = self
+
+    def _detach(self, parent: Resource) -> None:
+        if self.KIND in parent._children:
+            parent._children[self.KIND].pop(id(self), None)
+
+    def close(self) -> None:
+        """Close the children, then the object. A second call does nothing. PyverbsRDMAError: the kernel refused."""
+        if self._handle is None:
+            return
+        self.logger.debug("Closing %s", type(self).__name__)
+        for kind in self.CHILDREN:
+            children = self._children.pop(kind, None)
+            for child in list(children.values()) if children else ():
+                child.close()
+        self._destroy(self._handle)
+        self._handle = None
+        self._release()
+
+    def _destroy(self, handle: int) -> None:
+        """Tell the kernel."""
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Let go of the parents."""
+
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return  # the session goes down with everything in it
+        try:
+            self.close()
+        except PyverbsRDMAError as error:
+            if error.error_code != errno.ENODEV:  # its device is gone, as after fork
+                raise
+
+
+def unsupported(what: str) -> PyverbsRDMAError:
+    """The error of a verb that the emulated device does not have yet."""
+    return PyverbsRDMAError(what, errno.EOPNOTSUPP)
+
+
+class Unsupported(PyverbsCM):
+    """A class of pyverbs that has no emulation yet: creating one fails as on a device without the feature."""
+
+    __slots__ = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise unsupported(f"Failed to create {type(self).__name__}")

@@ -1,0 +1,226 @@
+"""Addresses: GIDs, address vectors and address handles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicemu.pyverbs._fields import U8, U16, U32, Field, Struct, expect
+from nicemu.pyverbs._gid import GID, GidMember
+from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._text import lines
+from nicemu.pyverbs.pd import PD
+from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.uverbs import messages
+
+__all__ = ["AH", "GID", "GRH", "AHAttr", "GlobalRoute"]
+
+
+class GRH(Struct):
+    """`ibv_grh`: the 40 bytes in front of a received datagram. Multi-byte members are big-endian values."""
+
+    __slots__ = ()
+    sgid = GidMember()
+    dgid = GidMember()
+    version_tclass_flow = Field(U32)
+    paylen = Field(U16)
+    next_hdr = Field(U8)
+    hop_limit = Field(U8)
+
+    def __init__(
+        self,
+        sgid: GID | None = None,
+        dgid: GID | None = None,
+        version_tclass_flow: int = 0,
+        paylen: int = 0,
+        next_hdr: int = 0,
+        hop_limit: int = 1,
+    ) -> None:
+        expect(sgid, GID, "sgid")
+        expect(dgid, GID, "dgid")
+        super().__init__(
+            sgid=sgid,
+            dgid=dgid,
+            version_tclass_flow=version_tclass_flow,
+            paylen=paylen,
+            next_hdr=next_hdr,
+            hop_limit=hop_limit,
+        )
+
+    def __str__(self) -> str:
+        return lines(
+            [
+                ("DGID", self.dgid),
+                ("SGID", self.sgid),
+                ("version tclass flow", self.version_tclass_flow),
+                ("paylen", self.paylen),
+                ("next header", self.next_hdr),
+                ("hop limit", self.hop_limit),
+            ]
+        )
+
+
+class GlobalRoute(Struct):
+    """`ibv_global_route`: what goes into the GRH of packets sent through an address vector."""
+
+    __slots__ = ()
+    dgid = GidMember()
+    flow_label = Field(U32)
+    sgid_index = Field(U8)
+    hop_limit = Field(U8)
+    traffic_class = Field(U8)
+
+    def __init__(
+        self,
+        dgid: GID | None = None,
+        flow_label: int = 0,
+        sgid_index: int = 0,
+        hop_limit: int = 1,
+        traffic_class: int = 0,
+    ) -> None:
+        expect(dgid, GID, "dgid")
+        super().__init__(
+            dgid=dgid,
+            flow_label=flow_label,
+            sgid_index=sgid_index,
+            hop_limit=hop_limit,
+            traffic_class=traffic_class,
+        )
+
+    def __str__(self) -> str:
+        return lines(
+            [
+                ("DGID", self.dgid),
+                ("flow label", self.flow_label),
+                ("sgid index", self.sgid_index),
+                ("hop limit", self.hop_limit),
+                ("traffic class", self.traffic_class),
+            ]
+        )
+
+
+class _RouteField(Field):
+    """A member of the route: None without one."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return super().__get__(instance, owner) if instance is None or instance.is_global else None
+
+
+class _RouteGid(GidMember):
+    """The destination GID: None without a route, and then setting it does nothing."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return super().__get__(instance, owner) if instance is None or instance.is_global else None
+
+    def __set__(self, instance: Any, value: str | GID) -> None:
+        if instance.is_global:
+            super().__set__(instance, value)
+
+
+class AHAttr(Struct):
+    """`ibv_ah_attr`: an address vector. `gr` is needed, and looked at, only with `is_global`."""
+
+    __slots__ = ()
+    port_num = Field(U8)
+    sl = Field(U8)
+    src_path_bits = Field(U8)
+    dlid = Field(U16)
+    static_rate = Field(U8)
+    is_global = Field(U8)
+    dgid = _RouteGid()
+    flow_label = _RouteField(U32)
+    sgid_index = _RouteField(U8)
+    hop_limit = _RouteField(U8)
+    traffic_class = _RouteField(U8)
+
+    def __init__(
+        self,
+        dlid: int = 0,
+        sl: int = 0,
+        src_path_bits: int = 0,
+        static_rate: int = 0,
+        is_global: int = 0,
+        port_num: int = 1,
+        gr: GlobalRoute | None = None,
+    ) -> None:
+        expect(gr, GlobalRoute, "gr", optional=True)
+        super().__init__(
+            port_num=port_num,
+            sl=sl,
+            src_path_bits=src_path_bits,
+            dlid=dlid,
+            static_rate=static_rate,
+            is_global=is_global,
+        )
+        if is_global:
+            if gr is None:
+                raise PyverbsUserError("Global AH Attr is created but gr parameter is None")
+            self._values.update(gr._values)
+
+    @classmethod
+    def _from_message(cls, vector: messages.AddressVector) -> AHAttr:
+        attr = cls(port_num=vector.port_num)
+        attr._values.update({name: getattr(vector, name) for name in messages.AddressVector.__slots__})
+        attr._values["dgid"] = vector.dgid or bytes(16)
+        return attr
+
+    def _message(self) -> messages.AddressVector:
+        members = {"dgid": bytes(16), **self._values}
+        if not self.is_global:
+            members["dgid"] = None
+        return messages.AddressVector(**members)
+
+    def _copy(self) -> AHAttr:
+        copy = AHAttr()
+        copy._values = dict(self._values)
+        return copy
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("port num", self.port_num),
+            ("sl", self.sl),
+            ("source path bits", self.src_path_bits),
+            ("dlid", self.dlid),
+            ("static rate", self.static_rate),
+            ("is global", self.is_global),
+        ]
+        return lines(rows + self._route_rows(), "  {:22}: {:<20}\n")
+
+    def _route_rows(self) -> list[tuple[str, object]]:
+        if not self.is_global:
+            return []
+        return [
+            ("dgid", self.dgid),
+            ("flow label", self.flow_label),
+            ("sgid index", self.sgid_index),
+            ("hop limit", self.hop_limit),
+            ("traffic_class", self.traffic_class),
+        ]
+
+
+class AH(Resource):
+    """An address handle, from `attr` (AHAttr). Creation from a completion (`wc`, `grh`, `port_num`) is not there yet.
+
+    PyverbsRDMAError: EINVAL for a RoCE port without GRH, a bad sgid_index or port.
+    """
+
+    __slots__ = ("_pd",)
+    KIND = "ahs"
+
+    def __init__(self, pd: PD, **kwargs: Any) -> None:
+        expect(pd, PD, "pd")
+        super().__init__()
+        self._kernel = pd._kernel
+        if len(kwargs) != 1:
+            kwargs["wc"], kwargs["grh"], kwargs["port_num"]  # KeyError as in pyverbs
+            raise unsupported("Failed to create AH")
+        attr = kwargs["attr"]
+        expect(attr, AHAttr, "attr")
+        self._handle = self._execute(messages.CreateAh(pd._opened(), attr._message()), "Failed to create AH")
+        self._pd: PD | None = pd
+        self._attach(pd)
+
+    def _destroy(self, handle: int) -> None:
+        self._execute(messages.DestroyAh(handle), "Failed to destroy AH")
+
+    def _release(self) -> None:
+        self._pd = None

@@ -1,0 +1,42 @@
+"""Flow steering. Not there yet: EOPNOTSUPP."""
+
+from __future__ import annotations
+
+from nicemu.pyverbs._fields import U8, U16, U32, Field, Struct
+from nicemu.pyverbs._resource import Unsupported
+from nicemu.pyverbs.base import PyverbsObject
+from nicemu.pyverbs.libibverbs_enums import ibv_flow_attr_type
+
+
+class FlowAttr(Struct):
+    """`ibv_flow_attr`: which packets a flow takes; `specs` say how they look."""
+
+    __slots__ = ("specs",)
+    type = Field(U32)
+    num_of_specs = Field(U8)
+    priority = Field(U16)
+    port = Field(U8)
+    flags = Field(U32)
+
+    def __init__(
+        self,
+        num_of_specs: int = 0,
+        flow_type: int = ibv_flow_attr_type.IBV_FLOW_ATTR_NORMAL,
+        priority: int = 0,
+        port: int = 1,
+        flags: int = 0,
+    ) -> None:
+        super().__init__(num_of_specs=num_of_specs, type=flow_type, priority=priority, port=port, flags=flags)
+        self.specs: list[object] = []
+
+
+class Flow(Unsupported):
+    """A steering rule that brings packets to a QP."""
+
+    __slots__ = ()
+
+
+class FlowAction(PyverbsObject):
+    """Something done to the packets of a flow."""
+
+    __slots__ = ()

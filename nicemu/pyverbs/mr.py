@@ -1,0 +1,232 @@
+"""Memory regions and memory windows."""
+
+from __future__ import annotations
+
+import errno
+import mmap as _mmap
+from typing import Any
+
+from nicemu.pyverbs import _kernel
+from nicemu.pyverbs._fields import I32, U32, U64, Field, Struct, expect
+from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._text import lines
+from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.libibverbs_enums import ibv_access_flags
+from nicemu.pyverbs.mem_alloc import MAP_HUGETLB_, as_bytes
+from nicemu.pyverbs.pd import PD
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
+from nicemu.uverbs import messages
+
+HUGE_PAGE_SIZE = 0x200000
+_WHOLE_ADDRESS_SPACE = 2**64 - 1
+
+
+class MR(Resource):
+    """A memory region of `length` bytes.
+
+    Without an `address` the MR brings its own zeroed, page-aligned buffer and frees it when it is closed; memory of
+    the program is never freed. `implicit` registers the whole address space on demand. PyverbsRDMAError: the kernel
+    refused (EINVAL: remote write or atomic access without local write; EFAULT; ENOMEM). PyverbsError: no buffer.
+    """
+
+    __slots__ = ("_buf", "_huge_length", "_key", "_length", "_owns_buffer", "_pd")
+    KIND = "mrs"
+
+    def __init__(
+        self,
+        creator: PD,
+        length: int = 0,
+        access: int = 0,
+        address: int | None = None,
+        implicit: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        if kwargs.get("handle") is not None:
+            raise unsupported("Failed to import MR")
+        failure = f"Failed to register a MR. length: {length}, access flags: {access}"
+        if not isinstance(creator, PD):
+            raise PyverbsRDMAError(failure, errno.EINVAL)
+        self._kernel = creator._kernel
+        size, flags = U64(length), I32(access)
+        self._buf = U64(address) if address else 0
+        self._huge_length = 0
+        self._owns_buffer = not address and size > 0
+        if self._owns_buffer:
+            self._allocate(size, bool(flags & ibv_access_flags.IBV_ACCESS_HUGETLB))
+        region = (0, _WHOLE_ADDRESS_SPACE) if implicit else (self._buf, size)
+        try:
+            response = self._execute(messages.RegMr(creator._opened(), *region, flags, region[0]), failure)
+        except PyverbsError:
+            self._free_buffer()
+            raise
+        self._handle, self._length = response.handle, region[1]
+        self._key: tuple[int, int] = (response.lkey, response.rkey)
+        self._pd: PD | None = creator
+        self._attach(creator)
+
+    def _allocate(self, size: int, huge: bool) -> None:
+        process = self._kernel.process
+        try:
+            if huge:
+                self._huge_length = -(-size // HUGE_PAGE_SIZE) * HUGE_PAGE_SIZE
+                flags = _mmap.MAP_PRIVATE | _mmap.MAP_ANONYMOUS | MAP_HUGETLB_
+                self._buf = process.mmap(self._huge_length, _mmap.PROT_READ | _mmap.PROT_WRITE, flags)
+            else:
+                self._buf = process.posix_memalign(size, _mmap.PAGESIZE)
+        except OSError as error:
+            raise PyverbsError(f"Failed to allocate MR buffer of size {size}") from error
+
+    def _free_buffer(self) -> None:
+        if not self._owns_buffer:
+            return
+        self._owns_buffer = False
+        if self._huge_length:
+            self._kernel.process.munmap(self._buf, self._huge_length)
+        else:
+            self._kernel.process.free(self._buf)
+
+    def _destroy(self, handle: int) -> None:
+        self._execute(messages.DeregMr(handle), "Failed to dereg MR")
+
+    def _release(self) -> None:
+        self._free_buffer()
+        self._buf = 0
+        self._pd = None
+
+    def unimport(self) -> None:
+        """Let go of an imported MR."""
+        self.close()
+
+    def write(self, data: Any, length: int, offset: int = 0) -> None:
+        """Copy `length` bytes of `data` (str or bytes) to `offset` in the buffer."""
+        at, size = self._checked(length, offset)
+        self._access(lambda process: process.write(at, as_bytes(data, size)))
+
+    def read(self, length: int, offset: int) -> bytes:
+        """`length` bytes at `offset` in the buffer. PyverbsUserError: negative, or no buffer."""
+        if offset < 0:
+            raise PyverbsUserError(f"Invalid offset {offset}")
+        at, size = self._checked(length, offset)
+        data: bytes = self._access(lambda process: process.read(at, size))
+        return data
+
+    def _checked(self, length: int, offset: int) -> tuple[int, int]:
+        if not self.buf or length < 0:
+            raise PyverbsUserError(f"The MR buffer isn't allocated or length {length} is invalid")
+        return self._buf + I32(offset), U64(length)
+
+    def _access(self, copy: Any) -> Any:
+        """Where C would crash on memory that is gone, the caller gets an error with EFAULT."""
+        try:
+            return copy(self._kernel.process)
+        except OSError as error:
+            raise _kernel.failed("Failed to access the MR buffer", error) from error
+
+    def rereg(self, flags: int, pd: PD | None = None, addr: int = 0, length: int = 0, access: int = 0) -> None:
+        """Change PD, memory or access of the MR. Not there yet: EOPNOTSUPP."""
+        expect(pd, PD, "pd", optional=True)
+        raise unsupported("Failed to rereg MR")
+
+    @property
+    def buf(self) -> int:
+        """Address of the buffer; 0 when closed."""
+        return self._buf if self._handle is not None else 0
+
+    @property
+    def lkey(self) -> int:
+        """The key for local access."""
+        self._opened()
+        return self._key[0]
+
+    @property
+    def rkey(self) -> int:
+        """The key for remote access."""
+        self._opened()
+        return self._key[1]
+
+    @property
+    def length(self) -> int:
+        """Bytes registered."""
+        self._opened()
+        return self._length
+
+    @property
+    def handle(self) -> int:
+        """The kernel's handle."""
+        return self._opened()
+
+    def __str__(self) -> str:
+        rows = [(name, getattr(self, name)) for name in ("lkey", "rkey", "length", "buf", "handle")]
+        return "MR:\n" + lines(rows)
+
+
+class MWBindInfo(Struct, PyverbsCM):
+    """The part of an MR that a window opens."""
+
+    __slots__ = ("mr",)
+    addr = Field(U64)
+    length = Field(U64)
+    mw_access_flags = Field(U32)
+
+    def __init__(self, mr: MR, addr: int, length: int, mw_access_flags: int) -> None:
+        expect(mr, MR, "mr")
+        super().__init__(addr=addr, length=length, mw_access_flags=mw_access_flags)
+        self.mr = mr
+
+    def __str__(self) -> str:
+        rows = [("Addr", self.addr), ("Length", self.length), ("MW access flags", self.mw_access_flags)]
+        return "MWBindInfo:\n" + lines(rows)
+
+
+class MWBind(Struct, PyverbsCM):
+    """A bind request for a type 1 window."""
+
+    __slots__ = ("_info",)
+    wr_id = Field(U64)
+    send_flags = Field(U32)
+
+    def __init__(self, info: MWBindInfo, send_flags: int, wr_id: int = 0) -> None:
+        expect(info, MWBindInfo, "info")
+        super().__init__(wr_id=wr_id, send_flags=send_flags)
+        self._info = info
+
+    def __str__(self) -> str:
+        return "MWBind:\n" + lines([("WR id", self.wr_id), ("Send flags", self.send_flags)])
+
+
+class MW(PyverbsCM):
+    """A memory window. Not there yet: EOPNOTSUPP."""
+
+    __slots__ = ()
+
+    def __init__(self, pd: PD, mw_type: int) -> None:
+        expect(pd, PD, "pd")
+        raise unsupported("Failed to allocate MW")
+
+
+class DMMR(MR):
+    """A region of device memory. Not there yet: EOPNOTSUPP."""
+
+    __slots__ = ()
+
+    def __init__(self, pd: PD, length: int, access: int, dm: Any, offset: int) -> None:
+        expect(pd, PD, "pd")
+        raise unsupported(f"Failed to register a device MR. length: {length}, access flags: {access}")
+
+
+class DmaBufMR(MR):
+    """A region of a dma-buf. Not there yet: EOPNOTSUPP."""
+
+    __slots__ = ()
+
+    def __init__(
+        self, pd: PD, length: int, access: int, dmabuf: Any = None, offset: int = 0, gpu: int = 0, gtt: int = 0
+    ) -> None:
+        expect(pd, PD, "pd")
+        raise unsupported(f"Failed to register a dma-buf MR. length: {length}, access flags: {access}")
+
+
+def mwtype2str(mw_type: int) -> str:
+    """The C name of an `ibv_mw_type`."""
+    return {1: "IBV_MW_TYPE_1", 2: "IBV_MW_TYPE_2"}.get(mw_type, f"Unknown MW type ({mw_type})")

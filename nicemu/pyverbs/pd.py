@@ -1,0 +1,108 @@
+"""Protection domains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nicemu.pyverbs._fields import U32, Constant, Struct, expect
+from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs.base import PyverbsObject
+from nicemu.pyverbs.device import Context
+from nicemu.pyverbs.libibverbs_enums import ibv_parent_domain_init_attr_mask
+from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.uverbs import messages
+
+
+class PD(Resource):
+    """A protection domain of `creator` (Context). Importing one by `handle` is not there yet (EOPNOTSUPP)."""
+
+    __slots__ = ("_ctx",)
+    KIND = "pds"
+    CHILDREN = ("deks", "mkeys", "parent_domains", "qps", "wqs", "ahs", "mws", "mrs", "srqs")
+
+    def __init__(self, creator: Context, **kwargs: Any) -> None:
+        super().__init__()
+        if not isinstance(creator, Context):
+            raise PyverbsUserError(f"Cannot create PD from {type(creator)}")
+        self._kernel = creator._kernel
+        if kwargs.get("handle") is not None:
+            raise unsupported("Failed to import PD")
+        self._handle = self._execute(messages.AllocPd(creator._opened()), "Failed to allocate PD")
+        self._ctx: Context | None = creator
+        self._attach(creator)
+
+    def advise_mr(self, advise: int, flags: int, sg_list: Sequence[Any]) -> int:
+        """Advise the kernel about parts of MRs: `sg_list` of SGE; 0. PyverbsRDMAError with the kernel's errno."""
+        if sg_list is None:
+            raise TypeError("Argument 'sg_list' must not be None")
+        sges = tuple((sge.addr, sge.length, sge.lkey) for sge in sg_list)
+        self._execute(messages.AdviseMr(self._opened(), U32(advise), U32(flags), sges), "Failed to advise MR")
+        return 0
+
+    def unimport(self) -> None:
+        """Let go of an imported PD."""
+        self.close()
+
+    def _destroy(self, handle: int) -> None:
+        self._execute(messages.DeallocPd(handle), "Failed to dealloc PD")
+
+    def _release(self) -> None:
+        self._ctx = None
+
+    @property
+    def handle(self) -> int:
+        """The kernel's handle."""
+        return self._opened()
+
+    @property
+    def pd(self) -> int:
+        """A number that stands for the open PD; 0 when closed."""
+        return self._handle or 0
+
+
+class ParentDomainContext(PyverbsObject):
+    """The allocator callbacks of a parent domain, and what the program wants them to know.
+
+    `alloc_func(pd, context, size, alignment, resource_type)` returns an address, `free_func(pd, context, address,
+    resource_type)` gives it back.
+    """
+
+    __slots__ = ("p_alloc", "p_free", "pd", "user_data")
+
+    def __init__(
+        self, pd: PD | None, alloc_func: Callable[..., int], free_func: Callable[..., None], user_data: Any = None
+    ) -> None:
+        expect(pd, PD, "pd", optional=True)
+        super().__init__()
+        self.pd, self.p_alloc, self.p_free, self.user_data = pd, alloc_func, free_func, user_data
+
+
+class ParentDomainInitAttr(Struct):
+    """`ibv_parent_domain_init_attr`: the PD below, and the allocator if there is one."""
+
+    __slots__ = ("pd", "pd_context")
+    comp_mask = Constant()
+
+    def __init__(self, pd: PD, pd_context: ParentDomainContext | None = None) -> None:
+        expect(pd, PD, "pd")
+        expect(pd_context, ParentDomainContext, "pd_context", optional=True)
+        super().__init__()
+        self.pd, self.pd_context = pd, pd_context
+        if pd_context is not None:
+            mask = ibv_parent_domain_init_attr_mask
+            self._values["comp_mask"] = (
+                mask.IBV_PARENT_DOMAIN_INIT_ATTR_PD_CONTEXT | mask.IBV_PARENT_DOMAIN_INIT_ATTR_ALLOCATORS
+            )
+
+
+class ParentDomain(PD):
+    """A PD with its own allocators. Not there yet: EOPNOTSUPP."""
+
+    __slots__ = ()
+    KIND = "parent_domains"
+
+    def __init__(self, context: Context, attr: ParentDomainInitAttr) -> None:
+        expect(context, Context, "context")
+        expect(attr, ParentDomainInitAttr, "attr")
+        raise unsupported("Failed to allocate Parent Domain")
