@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nicemu.driver import ring
-from nicemu.driver.counters import DriverCounters, Stages
+from nicemu.driver.counters import DriverCounters, MrCounters, Stages
 from nicemu.driver.device import IbDevice
 from nicemu.driver.handles import Handles
 from nicemu.timeline.host import HostThread, Scheduler
@@ -41,7 +41,8 @@ class Driver:
         self.options = options or Options()
         self.allocate = allocate
         self.stages, self.counters = Stages(), DriverCounters()
-        self.mrs_registered = 0
+        self.mr_counters: dict[int, MrCounters] = {}
+        """Of every region ever registered, by its number: they outlive it."""
         self.contexts: Handles[Context] = Handles("context")
         self.pds: Handles[Pd] = Handles("PD")
         self.mrs: Handles[Mr] = Handles("MR")

@@ -91,8 +91,8 @@ def register(pd: Pd, address: int, length: int, access: int, iova: int) -> Steps
     variant = device.key_variants.get(index, -1) + 1 & VARIANTS - 1
     device.key_variants[index] = variant
     key = index << KEY_BITS | variant
-    driver.mrs_registered += 1
-    region = Mr(pd, index, key, driver.mrs_registered, address, length, iova, access)
+    region = Mr(pd, index, key, len(driver.mr_counters) + 1, address, length, iova, access)
+    driver.mr_counters[region.number] = region.counters
     pd.users += 1
     try:
         pd.context.mm.adopt(address, length)

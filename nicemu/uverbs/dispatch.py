@@ -48,6 +48,10 @@ class Dispatcher:
             return self.async_files[command.context]
         return None
 
+    def event_files(self) -> list[EventFile[Any]]:
+        """All that are open."""
+        return [*self.channels, *self.async_files.values()]
+
     @staticmethod
     def _look_up(get: Callable[[int], Any], handle: int) -> Any:
         try:

@@ -63,6 +63,10 @@ class Endpoint:
         index: int = self.driver.contexts.get(context).device.index
         return index
 
+    def event_fds(self) -> set[int]:
+        """Descriptors that become readable when the timeline runs: of completion channels and async events."""
+        return {file.fd for file in self.dispatcher.event_files()}
+
     def check_alive(self) -> None:
         """ENODEV in a forked child."""
         if self.dead:

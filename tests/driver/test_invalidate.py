@@ -183,7 +183,7 @@ def test_ignore_fork_protect_keeps_the_pages_at_fork_only(discipline: str) -> No
 
 @pytest.mark.parametrize(("mutants", "stale"), [((), False), (("drop_mutex_before_mtt_write",), True)])
 def test_dropping_the_mutex_too_early_leaves_a_stale_frame(mutants: tuple[str, ...], stale: bool) -> None:
-    """An invalidation between the check and the MTT write finds nothing to clear; the write then brings the old frame."""
+    """The invalidation comes between the check and the MTT write, which then brings the old frame."""
     bench = Bench(mutants=mutants)
     region = bench.region(ODP)
 
