@@ -35,7 +35,7 @@ class Dispatcher:
             if inspect.isgenerator(result):
                 result = yield from result
             return result
-        except DriverError as error:
+        except OSError as error:
             raise m.VerbsError(error.errno, error.strerror) from error
 
     def event_file(self, command: Any) -> EventFile[Any] | None:

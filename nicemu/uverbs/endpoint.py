@@ -6,9 +6,12 @@ ENODEV, as on a device that is gone; the parent's history is not touched.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import threading
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from nicemu.abi.rings import doorbell_offset
 from nicemu.driver.core import Driver
@@ -16,47 +19,78 @@ from nicemu.timeline.loop import Timeline
 from nicemu.uverbs.dispatch import Dispatcher
 from nicemu.uverbs.messages import VerbsError
 
+T = TypeVar("T")
 QUANTUM_NS = 10_000_000
 
 
 class Endpoint:
-    """``process``: the modelled process (``mm.syscalls.Process``); its address space is where MRs lie."""
+    """``process``: the modelled process (``mm.syscalls.Process``); its address space is where MRs lie.
+
+    A call made while the same thread is inside another one (a garbage collection in the middle of it finalises an
+    object) is put off until that one is done.
+    """
 
     def __init__(self, timeline: Timeline, driver: Driver, process: Any) -> None:
         self.timeline, self.driver = timeline, driver
         self.dispatcher = Dispatcher(driver, process.mm)
         self.process = SystemCalls(self, process)
         self.dead = False
+        self._inside: set[int] = set()
+        self._put_off: deque[Callable[[], Any]] = deque()
 
     def execute(self, command: Any) -> Any:
         """Run a verbs command to its end; gives its response.
 
         :raises VerbsError: it failed.
         """
-        self.check_alive()
-        with self.timeline.lock:
-            file = self.dispatcher.event_file(command)
-            if file is not None and file.blocking:
-                self.timeline.wait(lambda: file.ready, f"{type(command).__name__}: no event")
-            return self.timeline.call(self.dispatcher.run(command), type(command).__name__)
+        return self.enter(lambda: self._execute(command))
+
+    def _execute(self, command: Any) -> Any:
+        file = self.dispatcher.event_file(command)
+        if file is not None and file.blocking:
+            self.timeline.wait(lambda: file.ready, f"{type(command).__name__}: no event")
+        return self.timeline.call(self.dispatcher.run(command), type(command).__name__)
 
     def ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
         """Write a doorbell register (``abi.rings.Doorbell``) of a device."""
-        self.check_alive()
-        with self.timeline.lock:
-            self.driver.devices[device_index].device.write_doorbell(doorbell_offset(bank, number), value)
+        device = self.driver.devices[device_index].device
+        self.enter(lambda: device.write_doorbell(doorbell_offset(bank, number), value))
 
     def poll(self, cq_number: int, device_index: int, nonempty: Callable[[], bool],
              quantum_ns: int = QUANTUM_NS) -> bool:  # fmt: skip
         """Let time pass until the CQ is not empty, at most ``quantum_ns``; False: it still is."""
-        self.check_alive()
-        with self.timeline.lock:
-            device = self.driver.devices[device_index].device
+        device = self.driver.devices[device_index].device
+
+        def watch() -> bool:
             device.watch(cq_number, True)
             try:
                 return self.timeline.advance(nonempty, self.timeline.host.clock() + quantum_ns)
             finally:
                 device.watch(cq_number, False)
+
+        return bool(self.enter(watch))
+
+    def settle(self, done: Callable[[], bool], limit_ns: int) -> bool:
+        """Let time pass until ``done()``, at most ``limit_ns`` and as long as there is something to do."""
+        return bool(self.enter(lambda: self.timeline.advance(done, self.timeline.host.clock() + limit_ns)))
+
+    def enter(self, call: Callable[[], T]) -> T | None:
+        """Make a call under the timeline's lock; None if it was put off. ENODEV in a forked child."""
+        if self.dead:
+            raise VerbsError(errno.ENODEV, "the device was opened before fork: it is dead in the child")
+        me = threading.get_ident()
+        if me in self._inside:
+            self._put_off.append(call)
+            return None
+        with self.timeline.lock:
+            self._inside.add(me)
+            try:
+                return call()
+            finally:
+                self._inside.discard(me)
+                while self._put_off:
+                    with contextlib.suppress(OSError):  # nobody is there to hear of it
+                        self.enter(self._put_off.popleft())
 
     def device_index(self, context: int) -> int:
         """Index of the device that a context is open on."""
@@ -66,11 +100,6 @@ class Endpoint:
     def event_fds(self) -> set[int]:
         """Descriptors that become readable when the timeline runs: of completion channels and async events."""
         return {file.fd for file in self.dispatcher.event_files()}
-
-    def check_alive(self) -> None:
-        """ENODEV in a forked child."""
-        if self.dead:
-            raise VerbsError(errno.ENODEV, "the device was opened before fork: it is dead in the child")
 
 
 class SystemCalls:
@@ -85,7 +114,7 @@ class SystemCalls:
             return steps  # type: ignore[no-any-return]
 
         def call(*arguments: Any, **options: Any) -> Any:
-            self._endpoint.check_alive()
-            return self._endpoint.timeline.call(steps(*arguments, **options), name)
+            timeline = self._endpoint.timeline
+            return self._endpoint.enter(lambda: timeline.call(steps(*arguments, **options), name))
 
         return call

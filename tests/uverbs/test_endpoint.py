@@ -257,6 +257,23 @@ def test_system_calls_run_on_the_timeline(endpoint: Endpoint, bench: Bench) -> N
     assert endpoint.process.calls == [("munmap", 0x1000, 4096)] and bench.now - before == 100
 
 
+def test_a_call_from_within_a_call_is_put_off(endpoint: Endpoint, context: int, bench: Bench) -> None:
+    """As when a garbage collection inside the engine finalises a PD."""
+    pd = endpoint.execute(m.AllocPd(context))
+    seen = []
+
+    def munmap(address: int, length: int) -> Steps[int]:
+        seen.append(endpoint.execute(m.DeallocPd(pd)))
+        seen.append(endpoint.execute(m.DeallocPd(pd)))  # fails later, unheard
+        yield 100
+        assert bench.driver.pds.get(pd)
+        return 7
+
+    endpoint.process.model.munmap = munmap
+    assert endpoint.process.munmap(0, 0) == 7
+    assert seen == [None, None] and len(bench.driver.pds) == 0
+
+
 # Session and fork
 
 
