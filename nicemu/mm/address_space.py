@@ -1,0 +1,293 @@
+"""``mm_struct``: areas, page table, locks and notifiers of one process, and the operations on them.
+
+Every operation is a generator of host-thread steps. Addresses are bytes; ranges are whole pages. ``real`` says that
+the program asked us to do the operation, so memory it mapped itself is changed as well; arena memory always is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nicemu.memory.arena import MODEL_BASE, MODEL_BYTES, Arena
+from nicemu.mm import fault, zap
+from nicemu.mm.fork import dup_mmap
+from nicemu.mm.interval import IntervalNotifiers
+from nicemu.mm.locks import RwSemaphore, SpinLock
+from nicemu.mm.mprotect import do_mprotect
+from nicemu.mm.mremap import do_mremap
+from nicemu.mm.notifier import NotifierChain
+from nicemu.mm.page import PAGE_SHIFT, PIN
+from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
+from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
+from nicemu.tables.records import FrameKind
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.host import Host
+
+PAGE_SIZE = 1 << PAGE_SHIFT
+
+
+class AddressSpace:
+    """One process's memory."""
+
+    def __init__(self, host: Host, name: str, number: int) -> None:
+        self.host, self.name, self.number = host, name, number
+        self.arena: Arena | None = host.arena
+        self.owns_memory = True
+        """Arena and program pages have their bytes in this process (not so in a forked child)."""
+        self.vmas = VmaTree()
+        self.page_table = PageTable(host.world)
+        self.mmap_lock = RwSemaphore(host.scheduler, "mmap_lock")
+        self.page_table_lock = SpinLock(host.scheduler, "page_table_lock", host.lock_reports)
+        self.notifiers = NotifierChain(self)
+        self.intervals = IntervalNotifiers(self)
+
+    # System calls ----------------------------------------------------------------------------------------------------
+
+    def mmap(self, length: int, prot: int, kind: FrameKind, address: int = 0, alignment: int = PAGE_SIZE) -> Steps[int]:
+        """Map private anonymous memory, at ``address`` (over what is there) or where there is room.
+
+        :raises OSError: ENOMEM, EINVAL.
+        """
+        with self._operation("mmap"):
+            yield from self.mmap_lock.acquire_write(self.host.thread)
+            try:
+                if address:
+                    yield from zap.do_munmap(self, address, address + length, True)
+                    if kind == FrameKind.ARENA:
+                        self._need_arena().map(address, length, prot)
+                else:
+                    address = self.unmapped_area(kind, length, prot, alignment)
+                self._add_area(address, address + length, prot, kind)
+                yield self.host.costs.syscall_ns
+            finally:
+                self.mmap_lock.release(self.host.thread)
+        return address
+
+    def munmap(self, address: int, length: int, real: bool = True) -> Steps[None]:
+        """Unmap; parts that are not mapped are no error."""
+        with self._operation("munmap"):
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_write(self.host.thread)
+            try:
+                yield from zap.do_munmap(self, address, address + length, real)
+            finally:
+                self.mmap_lock.release(self.host.thread)
+
+    def mprotect(self, address: int, length: int, prot: int, real: bool = True) -> Steps[None]:
+        """Change permissions. :raises OSError: ENOMEM, part of the range is not mapped."""
+        with self._operation("mprotect"):
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_write(self.host.thread)
+            try:
+                yield from do_mprotect(self, address, address + length, prot, real)
+            finally:
+                self.mmap_lock.release(self.host.thread)
+
+    def mremap(self, address: int, old_length: int, new_length: int, may_move: bool = True) -> Steps[int]:
+        """Resize or move one mapping; gives its address."""
+        with self._operation("mremap"):
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_write(self.host.thread)
+            try:
+                return (yield from do_mremap(self, address, old_length, new_length, may_move))
+            finally:
+                self.mmap_lock.release(self.host.thread)
+
+    def madvise_dontneed(self, address: int, length: int, real: bool = True) -> Steps[None]:
+        """MADV_DONTNEED: drop the pages; the next access sees zeros. :raises OSError: ENOMEM for holes."""
+        with self._operation("dontneed"):
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_read(self.host.thread)
+            try:
+                yield from zap.madvise_dontneed(self, address, address + length, real)
+            finally:
+                self.mmap_lock.release(self.host.thread)
+
+    def madvise_pageout(self, address: int, length: int) -> Steps[int]:
+        """MADV_PAGEOUT: reclaim the range; gives the number of pages that went."""
+        with self._operation("pageout"):
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_read(self.host.thread)
+            try:
+                return (yield from self.host.reclaim.reclaim_range(self, address, address + length))
+            finally:
+                self.mmap_lock.release(self.host.thread)
+
+    def madvise_fork(self, address: int, length: int, copy: bool) -> Steps[None]:
+        """MADV_DONTFORK (``copy`` False) and MADV_DOFORK."""
+        with self._operation("madvise"):
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_write(self.host.thread)
+            for vma in self.vmas.isolate(address, address + length):
+                vma.flags = vma.flags & ~VM_DONTCOPY if copy else vma.flags | VM_DONTCOPY
+            self.vmas.merge(address, address + length)
+            self.mmap_lock.release(self.host.thread)
+
+    def fork(self, name: str) -> Steps[AddressSpace]:
+        """The child's address space."""
+        with self._operation("fork"):
+            yield self.host.costs.syscall_ns
+            child = self.host.new_address_space(name)
+            yield from self.mmap_lock.acquire_write(self.host.thread)
+            try:
+                yield from dup_mmap(self, child)
+            finally:
+                self.mmap_lock.release(self.host.thread)
+        return child
+
+    def exit(self) -> Steps[None]:
+        """``mmput`` by the last user."""
+        with self._operation("exit"):
+            yield from zap.exit_mmap(self)
+
+    # What the driver uses --------------------------------------------------------------------------------------------
+
+    def adopt(self, address: int, length: int, region: int | None = None) -> int:
+        """Make program areas of what is not mapped yet in the pages of [address, address + length); gives how many.
+
+        Addresses inside the arena and the model window are left as they are: nothing is mapped there. ``region``
+        names new pages in logs (default: the next region number)."""
+        start, end = address & -PAGE_SIZE, -(-(address + length) // PAGE_SIZE) * PAGE_SIZE
+        made = 0
+        for a, b in self.vmas.holes(start, end):
+            if self._reserved(a) or self._reserved(b - 1):
+                continue
+            self._add_area(a, b, VM_READ | VM_WRITE, FrameKind.PROGRAM, region)
+            made += 1
+        return made
+
+    def fault_in(self, address: int, pages: int, write: bool) -> Steps[np.ndarray]:
+        """``hmm_range_fault``: see :func:`nicemu.mm.fault.fault_in`."""
+        return fault.fault_in(self, address, pages, write)
+
+    def pin(self, address: int, pages: int, write: bool) -> Steps[np.ndarray]:
+        """``pin_user_pages(FOLL_LONGTERM)``: as :meth:`fault_in`, and the frames stay until :meth:`unpin`. Breaks COW
+        first if the area is writable."""
+        vma = self.vmas.find(address)
+        breaks_cow = write or (vma is not None and vma.allows(True) and vma.last_page >= (address >> PAGE_SHIFT) + pages)
+        return fault.fault_in(self, address, pages, breaks_cow, pin=True)
+
+    def unpin(self, frames: np.ndarray) -> None:
+        """``unpin_user_pages`` of frame ids."""
+        fault.unpin(self, np.asarray(frames, np.int64))
+
+    def copy_from_user(self, address: int, length: int) -> Steps[bytes]:
+        """The program's CPU reads."""
+        return fault.copy_from_user(self, address, length)
+
+    def copy_to_user(self, address: int, data: bytes) -> Steps[None]:
+        """The program's CPU writes."""
+        return fault.copy_to_user(self, address, data)
+
+    # What the operations use -----------------------------------------------------------------------------------------
+
+    def event(self, kind: str, start: int, end: int, **fields: int | str) -> None:
+        """Log an event about [start, end) by region and page within it."""
+        if self.host.log is None:
+            return
+        vma = self.vmas.find(start)
+        where = vma.canonical(start >> PAGE_SHIFT) if vma is not None else 0
+        self.host.log(kind, mm=self.number, region=where >> 36, page=where & (1 << 36) - 1,
+                      pages=end - start >> PAGE_SHIFT, **fields)  # fmt: skip
+
+    def unmapped_area(self, kind: FrameKind, length: int, prot: int, alignment: int = PAGE_SIZE) -> int:
+        """``get_unmapped_area``; arena memory is really mapped there."""
+        if kind == FrameKind.ARENA:
+            return self._need_arena().map(0, length, prot, alignment)
+        start = self.vmas.gap(length + alignment - PAGE_SIZE, *self.model_window)
+        if not start:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return -(-start // alignment) * alignment
+
+    @property
+    def model_window(self) -> tuple[int, int]:
+        """Addresses of model memory."""
+        low = self.arena.model_base if self.arena is not None else MODEL_BASE
+        return low, low + MODEL_BYTES
+
+    def _reserved(self, address: int) -> bool:
+        low, high = self.model_window
+        return low <= address < high or (self.arena is not None and address in self.arena)
+
+    def room_at(self, kind: FrameKind, address: int, length: int) -> bool:
+        """Could a mapping grow into [address, address + length)?"""
+        if kind == FrameKind.ARENA:
+            return self.owns_memory and self._need_arena().space.is_free(address, length)
+        return not self.vmas.overlapping(address, address + length)
+
+    def frames_in(self, start: int, end: int) -> np.ndarray:
+        """Frames mapped in [start, end) now, without the zero page."""
+        entries = self.page_table.entries(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        return frames[frames != self.host.zero_frame]
+
+    def populated(self, start: int, end: int) -> bool:
+        """Is any leaf there?"""
+        return any(True for _ in self.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT))
+
+    def stamp_range(self, start: int, end: int, operation: str) -> None:
+        """An invalidation of the range has returned. Pinned pages stay the device's, so they get no stamp."""
+        self.stamp_invalidated(self.frames_in(start, end), operation)
+
+    def stamp_invalidated(self, frames: np.ndarray | list[int], operation: str) -> None:
+        """The same for some frames."""
+        frames = self._not_pinned(frames)
+        if len(frames):
+            self.host.frames.stamp_invalidated(frames, operation)
+
+    def stamp_protected(self, frames: np.ndarray, operation: str) -> None:
+        """The notifier has returned and these frames are write-protected."""
+        frames = self._not_pinned(frames)
+        if len(frames):
+            self.host.frames.stamp_protected(frames, operation)
+
+    def _not_pinned(self, frames: np.ndarray | list[int]) -> np.ndarray:
+        if len(frames) == 1:  # reclaim and COW: no numpy
+            frame = int(frames[0])
+            ours = frame != self.host.zero_frame and self.host.pages.flags[frame] < PIN
+            return np.array([frame] if ours else [], np.int64)
+        array = np.asarray(frames, np.int64)
+        return array[self.host.pages.all_flags[array] < PIN]
+
+    def retire_isolated(self, start: int, end: int) -> None:
+        """Frames that reclaim is unmapping have no entry any more but still point at real memory."""
+        pages = self.host.pages
+        for frame in self.host.reclaim.isolated:
+            if pages.kind[frame] != FrameKind.MODEL and start <= pages.pointer[frame] < end:
+                self.host.frames.retire(frame)
+
+    def pointers(self, vma: Vma, page: np.ndarray | int) -> np.ndarray | int:
+        """Where the bytes of new frames for these pages are."""
+        if vma.kind == FrameKind.MODEL:
+            return 0
+        return page << PAGE_SHIFT if self.owns_memory else self.host.frames.graveyard
+
+    def _add_area(self, start: int, end: int, prot: int, kind: FrameKind, region: int | None = None) -> None:
+        first = start >> PAGE_SHIFT
+        number = self.host.next_region() if region is None else region
+        self.vmas.insert(
+            Vma(self, start, end, prot, kind, Region(number, first), self.host.new_anon_vma(), first)
+        )
+
+    def _need_arena(self) -> Arena:
+        if self.arena is None or not self.owns_memory:
+            raise OSError(errno.ENOMEM, "this process has no arena")
+        return self.arena
+
+    @contextmanager
+    def _operation(self, name: str) -> Generator[None, None, None]:
+        """Name what the thread does, for lock reports."""
+        context = self.host.thread.context
+        context.append(name)
+        try:
+            yield
+        finally:
+            context.pop()

@@ -1,0 +1,97 @@
+"""``do_wp_page``: a write to a page that is mapped read-only.
+
+A page that nobody else maps is reused without a notifier. Otherwise (shared after fork, or the zero page) the page is
+copied and the entry replaced, with the notifiers where the discipline has them.
+
+Contents of arena and program pages stay in place: in the address space that owns the real memory the copy takes over
+the real address, and the old frame is retired to the graveyard once every device was told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, WRITE, pte
+from nicemu.mm.rmap import page_add_new_anon_rmap
+from nicemu.mm.vma import Vma
+from nicemu.tables.records import FrameKind
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
+
+
+def can_reuse(mm: AddressSpace, frame: int) -> bool:
+    """``reuse_swap_page``: no other page table maps it."""
+    return frame != mm.host.zero_frame and mm.host.pages.mapcount[frame] == 1
+
+
+def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
+    """Make the entry of ``page`` writable, unless it changed meanwhile; the caller looks again."""
+    entry = mm.page_table.get(page)
+    if not entry & PRESENT or entry & WRITE:
+        return
+    if can_reuse(mm, entry >> PFN_SHIFT):
+        mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
+        yield mm.host.costs.pte_ns
+        return
+    mm.host.thread.context.append("cow")
+    try:
+        yield from wp_page_copy(mm, vma, page)
+    finally:
+        mm.host.thread.context.pop()
+
+
+def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
+    """Copy the page and replace the entry."""
+    host, address, notify = mm.host, page << PAGE_SHIFT, mm.host.discipline.cow
+    new = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
+    entry = mm.page_table.get(page)
+    old = entry >> PFN_SHIFT
+    if not entry & PRESENT or entry & WRITE:
+        host.pages.put(new)
+        return
+    host.pages.get(old)
+    host.pages.copy(old, new)
+    yield host.costs.zero_page_ns if old == host.zero_frame else host.costs.copy_page_ns
+    replacement = pte(new, PRESENT | WRITE | DIRTY | ACCESSED)
+    yield from notify.start(mm, address, old, "cow")
+    replaced = yield from _replace(mm, vma, page, entry, replacement)
+    if replaced:
+        host.counters["cow"] += 1
+        yield from notify.unlocked(mm, address, old, "cow")
+        if old != host.zero_frame:
+            if vma.kind != FrameKind.MODEL and mm.owns_memory:
+                host.frames.retire(old)
+            if host.pages.put(old):
+                host.event("free", frame=old, operation="cow")
+    else:
+        host.pages.put(new)
+    yield host.costs.tlb_flush_ns
+    yield from notify.end(mm, address, "cow")
+    if host.pages.put(old):
+        host.event("free", frame=old, operation="cow")
+
+
+def _replace(mm: AddressSpace, vma: Vma, page: int, entry: int, replacement: int) -> Steps[bool]:
+    """Under the page-table lock: clear and flush, notify (3.x), set; False if the entry changed meanwhile."""
+    host, address, thread = mm.host, page << PAGE_SHIFT, mm.host.thread
+    old, new = entry >> PFN_SHIFT, replacement >> PFN_SHIFT
+    yield from mm.page_table_lock.acquire(thread)
+    try:
+        if mm.page_table.get(page) != entry:
+            return False
+        mm.page_table.set(page, 0)
+        mm.event("pte_clear", address, address + PAGE_SIZE, operation="cow")
+        mm.event("tlb_flush", address, address + PAGE_SIZE, operation="cow")
+        page_add_new_anon_rmap(host, vma, page, new)
+        yield from host.discipline.cow.locked(mm, address, old, replacement, "cow")
+        mm.page_table.set(page, replacement)
+        mm.event("cow", address, address + PAGE_SIZE, old=old, new=new)
+        if old != host.zero_frame:
+            host.pages.mapcount[old] -= 1
+        return True
+    finally:
+        mm.page_table_lock.release(thread)

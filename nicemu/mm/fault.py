@@ -1,0 +1,236 @@
+"""Page faults (``handle_mm_fault``, ``hmm_range_fault``, ``pin_user_pages``) for anonymous and program memory.
+
+Work goes leaf by leaf: look at the entries under the page-table lock; if all are there, take the answer; otherwise
+resolve what is missing with the lock dropped (pages are allocated, swapped in or copied, which may sleep) and look
+again. The answer of a batch is as old as its leaf: users check their notifier sequence, as for ``hmm_range_fault``.
+
+Left out: the zero page for arena and program memory (the program's own stores are not seen by the model, so a page
+read first gets its own frame, mapped read-only), swap cache, huge pages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nicemu.memory import safe_copy
+from nicemu.mm.cow import can_reuse, do_wp_page
+from nicemu.mm.page import PAGE_SHIFT, Fault
+from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
+from nicemu.mm.rmap import page_add_new_anon_rmaps
+from nicemu.mm.vma import VM_WRITE, Vma
+from nicemu.tables.records import FrameKind
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
+
+
+def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool = False) -> Steps[np.ndarray]:
+    """Make ``pages`` pages present (and writable): ``frame << 1 | writable`` of each, as int64.
+
+    :raises Fault: EFAULT with the address of the first page that cannot be had; ENOMEM.
+    """
+    host, thread = mm.host, mm.host.thread
+    first, found = address >> PAGE_SHIFT, np.empty(pages, np.int64)
+    last, page = first + pages, first
+    batch = max(1, min(ENTRIES, host.frames.ram_pages // 16))
+    thread.context.append("fault")
+    yield from mm.mmap_lock.acquire_read(thread)
+    try:
+        yield host.costs.fault_ns
+        while page < last:
+            vma = mm.vmas.find(page << PAGE_SHIFT)
+            if vma is None or not vma.allows(write):
+                raise Fault.bad_address(page << PAGE_SHIFT, "no access" if vma else "no mapping")
+            stop = min(last, vma.last_page, (page | ENTRIES - 1) + 1, page + batch)
+            answer = yield from _fault_leaf(mm, vma, page, stop, write, pin)
+            found[page - first : stop - first] = answer
+            page = stop
+    except BaseException:
+        if pin and page > first:
+            unpin(mm, found[: page - first] >> 1)
+        raise
+    finally:
+        mm.mmap_lock.release(thread)
+        thread.context.pop()
+    return found
+
+
+def unpin(mm: AddressSpace, frames: np.ndarray) -> None:
+    """``unpin_user_pages``; the zero page was never counted."""
+    mm.host.pages.unpin(frames[frames != mm.host.zero_frame])
+
+
+def _fault_leaf(mm: AddressSpace, vma: Vma, first: int, last: int, write: bool, pin: bool) -> Steps[np.ndarray]:
+    """Pages [first, last) of one leaf and one area."""
+    thread, lock = mm.host.thread, mm.page_table_lock
+    need = PRESENT | WRITE if write else PRESENT
+    mark = ACCESSED | DIRTY if write else ACCESSED
+    while True:
+        if vma.kind == FrameKind.PROGRAM:
+            _probe(first, last, write)
+        yield from lock.acquire(thread)
+        entries = mm.page_table.view(first, last)
+        missing = np.flatnonzero((entries & need) != need)
+        if not len(missing):
+            entries |= mark
+            frames = entries >> PFN_SHIFT
+            if pin:
+                mm.host.pages.pin(frames[frames != mm.host.zero_frame])
+            lock.release(thread)
+            return frames << 1 | (entries & WRITE) >> 1
+        wanted = entries[missing]
+        lock.release(thread)
+        yield from _resolve(mm, vma, missing + first, wanted, write)
+
+
+def _probe(first: int, last: int, write: bool) -> None:
+    """The real address space is the truth: the program may have unmapped or protected its memory."""
+    bad = safe_copy.first_bad_page(first << PAGE_SHIFT, last - first, write)
+    if bad is not None:
+        raise Fault.bad_address(bad, "the program unmapped or protected the page")
+
+
+def _resolve(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
+    """``handle_pte_fault`` for the pages ``numbers`` whose entries were ``entries``."""
+    empty = numbers[entries == 0]
+    if len(empty):
+        if write or vma.kind != FrameKind.MODEL:
+            yield from do_anonymous_pages(mm, vma, empty, write)
+        else:
+            yield from _map_zero_page(mm, empty)
+    swapped = (entries & SWAP) != 0
+    if swapped.any():
+        yield from do_swap_pages(mm, vma, numbers[swapped], entries[swapped], write)
+    protected = numbers[(entries & PRESENT) != 0]
+    if len(protected):
+        yield from _wp_pages(mm, vma, protected)
+
+
+def _count(mm: AddressSpace, kind: str, numbers: np.ndarray, write: bool) -> int:
+    """Count and log a fault of some pages; gives what each page after the first costs."""
+    host = mm.host
+    host.counters["pgfault"] += len(numbers)
+    mm.event(kind, int(numbers[0]) << PAGE_SHIFT, (int(numbers[0]) + len(numbers)) << PAGE_SHIFT, write=int(write))
+    return int(host.costs.fault_page_ns) * (len(numbers) - 1)
+
+
+def do_anonymous_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, write: bool) -> Steps[None]:
+    """``do_anonymous_page``: fresh zeroed pages; of a real page, a frame that points at it."""
+    host = mm.host
+    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
+    yield _count(mm, "fault", numbers, write) + host.costs.zero_page_ns * len(numbers)
+    flags = PRESENT | ACCESSED | (WRITE | DIRTY if write else 0)
+    yield from _install(mm, vma, numbers, np.zeros_like(numbers), frames, flags)
+
+
+def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
+    """``do_swap_page``: major faults."""
+    host = mm.host
+    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
+    yield _count(mm, "swap_in", numbers, write)
+    yield from host.swap.read(entries >> PFN_SHIFT, frames)
+    flags = PRESENT | ACCESSED | DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
+    installed = yield from _install(mm, vma, numbers, entries, frames, flags)
+    host.swap.put_entries(entries[installed])
+
+
+def _install(mm: AddressSpace, vma: Vma, numbers: np.ndarray, expected: np.ndarray, frames: np.ndarray,
+             flags: int) -> Steps[np.ndarray]:  # fmt: skip
+    """Enter new pages where the entry is still ``expected``; the rest is freed. Gives which were entered."""
+    host, thread = mm.host, mm.host.thread
+    yield from mm.page_table_lock.acquire(thread)
+    first = int(numbers[0])
+    view = mm.page_table.view(first, int(numbers[-1]) + 1)
+    same: np.ndarray = view[numbers - first] == expected
+    used = frames[same]
+    view[numbers[same] - first] = used << PFN_SHIFT | flags
+    page_add_new_anon_rmaps(host, vma, numbers[same], used)
+    mm.page_table_lock.release(thread)
+    if len(used) < len(frames):
+        host.pages.put_many(frames[~same])
+    return same
+
+
+def _map_zero_page(mm: AddressSpace, numbers: np.ndarray) -> Steps[None]:
+    """Read faults of model memory: the zero page, read-only."""
+    zero = yield from mm.host.zero_page()
+    yield _count(mm, "fault", numbers, False)
+    yield from mm.page_table_lock.acquire(mm.host.thread)
+    first = int(numbers[0])
+    view = mm.page_table.view(first, int(numbers[-1]) + 1)
+    empty = numbers[view[numbers - first] == 0] - first
+    view[empty] = pte(zero, PRESENT | ACCESSED)
+    mm.page_table_lock.release(mm.host.thread)
+
+
+def _wp_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray) -> Steps[None]:
+    """Write faults on pages mapped read-only: those nobody shares at once, the others one by one."""
+    host = mm.host
+    yield _count(mm, "wp_fault", numbers, True)
+    shared = []
+    for page in numbers.tolist():
+        entry = mm.page_table.get(page)
+        if entry & PRESENT and not entry & WRITE:
+            if can_reuse(mm, entry >> PFN_SHIFT):
+                mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
+            else:
+                shared.append(page)
+    yield host.costs.pte_ns * len(numbers)
+    for page in shared:
+        yield from do_wp_page(mm, vma, page)
+
+
+def copy_from_user(mm: AddressSpace, address: int, length: int) -> Steps[bytes]:
+    """The program's CPU reads ``length`` bytes: model faults, then the bytes from where they are."""
+    parts = []
+    while length:
+        part = min(length, (1 << PAGE_SHIFT) - (address & (1 << PAGE_SHIFT) - 1))
+        answer = yield from _touch(mm, address, False)
+        frame, offset = answer >> 1, address & (1 << PAGE_SHIFT) - 1
+        if mm.host.pages.kind[frame] == FrameKind.MODEL:
+            parts.append(mm.host.frames.bytes_of(frame)[offset : offset + part].tobytes())
+        else:
+            data = safe_copy.read(address, part) if mm.owns_memory else b""
+            if len(data) < part:
+                raise Fault.bad_address(address + len(data))
+            parts.append(data)
+        address += part
+        length -= part
+    return b"".join(parts)
+
+
+def copy_to_user(mm: AddressSpace, address: int, data: bytes) -> Steps[None]:
+    """The program's CPU writes: model faults (COW, swap-in), then the bytes."""
+    at = 0
+    while at < len(data):
+        offset = address + at & (1 << PAGE_SHIFT) - 1
+        part = data[at : at + (1 << PAGE_SHIFT) - offset]
+        answer = yield from _touch(mm, address + at, True)
+        frame = answer >> 1
+        if mm.host.pages.kind[frame] == FrameKind.MODEL:
+            mm.host.frames.bytes_of(frame)[offset : offset + len(part)] = np.frombuffer(part, np.uint8)
+        else:
+            done = safe_copy.write(address + at, part) if mm.owns_memory else 0
+            if done < len(part):
+                raise Fault.bad_address(address + at + done)
+        at += len(part)
+
+
+def _touch(mm: AddressSpace, address: int, write: bool) -> Steps[int]:
+    """A CPU access: no fault if the entry allows it. No yield between the look and the caller's access."""
+    page = address >> PAGE_SHIFT
+    need = PRESENT | WRITE if write else PRESENT
+    while True:
+        vma = mm.vmas.find(address)
+        if vma is None or not vma.allows(write):
+            raise Fault.bad_address(address)
+        entry = mm.page_table.get(page)
+        if entry & need == need and vma.kind != FrameKind.PROGRAM:
+            mm.page_table.set(page, entry | ACCESSED | (DIRTY if write else 0))
+            return entry >> PFN_SHIFT << 1 | (entry & WRITE) >> 1
+        answer = yield from fault_in(mm, page << PAGE_SHIFT, 1, write)
+        if vma.kind == FrameKind.PROGRAM:
+            return int(answer[0])

@@ -1,0 +1,101 @@
+"""``dup_mmap`` and ``copy_page_range``: fork shares every private page read-only between parent and child.
+
+One notifier pair per area, in the parent's address space; pages of both sides are write-protected leaf by leaf; one
+CPU TLB flush at the end. With ``fork_copies_pinned`` (6.12) a pinned page is copied for the child at once and stays
+writable in the parent; before, the parent's next write leaves the device with the old page, as it did in Linux.
+
+The child of a program does not own the real memory: its arena and program pages have no bytes in this process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.page import PAGE_SHIFT, PIN
+from nicemu.mm.page_table import PFN_SHIFT, PRESENT, SWAP, WRITE
+from nicemu.mm.rmap import page_add_new_anon_rmaps
+from nicemu.mm.vma import VM_DONTCOPY, Vma
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
+
+
+def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
+    """Copy the parent's areas; the caller holds the parent's mmap_lock for write."""
+    host = parent.host
+    child.owns_memory, child.arena = False, parent.arena
+    parent.event("fork", 0, 0, child=child.number)
+    for vma in parent.vmas:
+        if vma.flags & VM_DONTCOPY:
+            continue
+        copy = Vma(child, vma.start, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff)
+        child.vmas.insert(copy)
+        yield from copy_page_range(parent, child, vma, copy)
+    parent.event("tlb_flush", 0, 0, operation="fork")
+    yield host.costs.tlb_flush_ns
+
+
+def copy_page_range(parent: AddressSpace, child: AddressSpace, vma: Vma, copy: Vma) -> Steps[None]:
+    """The entries of one area."""
+    notify = NotifierRange(parent, vma.start, vma.end, Event.PROTECTION_PAGE, "fork")
+    yield from invalidate_range_start(notify)
+    for a, b in parent.page_table.spans(vma.first_page, vma.last_page):
+        while not (yield from _copy_pte_range(parent, child, copy, a, b)):
+            pass
+    yield from invalidate_range_end(notify)
+
+
+def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int, b: int) -> Steps[bool]:
+    """``copy_pte_range`` of one leaf; False: start over, more pages are needed for copies of pinned ones."""
+    host, thread, pages = parent.host, parent.host.thread, parent.host.pages
+    spare = yield from _spare_pages(child, copy, _pinned(parent, a, b) + a)
+    yield from parent.page_table_lock.acquire(thread)
+    pinned = _pinned(parent, a, b)
+    if len(pinned) != len(spare):
+        parent.page_table_lock.release(thread)
+        pages.put_many(spare)
+        return False
+    view = parent.page_table.view(a, b)
+    shared = (view & PRESENT) != 0
+    shared[pinned] = False
+    view[shared] &= ~WRITE
+    entries = np.where(shared | ((view & SWAP) != 0), view, 0)
+    entries[pinned] = spare << PFN_SHIFT | view[pinned] & ((1 << PFN_SHIFT) - 1)
+    for frame, new in zip((view[pinned] >> PFN_SHIFT).tolist(), spare.tolist(), strict=True):
+        pages.copy(frame, new)
+    frames = view[shared] >> PFN_SHIFT
+    frames = frames[frames != host.zero_frame]
+    pages.refcounts[frames] += 1
+    pages.mapcounts[frames] += 1
+    host.swap.duplicate(entries[(entries & SWAP) != 0] >> PFN_SHIFT)
+    if entries.any():
+        child.page_table.view(a, b)[:] = entries
+    page_add_new_anon_rmaps(host, copy, pinned + a, spare)
+    parent.stamp_protected(frames, "fork")
+    parent.event("pte_protect", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="fork", present=len(frames))
+    parent.page_table_lock.release(thread)
+    yield host.costs.pte_ns * len(frames) + host.costs.copy_page_ns * len(spare)
+    return True
+
+
+def _pinned(parent: AddressSpace, a: int, b: int) -> np.ndarray:
+    """Indices within [a, b) of pages that fork must copy."""
+    if not parent.host.discipline.fork_copies_pinned:
+        return np.empty(0, np.int64)
+    view = parent.page_table.view(a, b)
+    found = np.flatnonzero((view & PRESENT) != 0)
+    return found[parent.host.pages.all_flags[view[found] >> PFN_SHIFT] >= PIN]
+
+
+def _spare_pages(child: AddressSpace, copy: Vma, numbers: np.ndarray) -> Steps[np.ndarray]:
+    if not len(numbers):
+        return np.empty(0, np.int64)
+    return (
+        yield from child.host.alloc_pages(
+            copy.kind, len(numbers), child.pointers(copy, numbers), copy.canonical(numbers)
+        )
+    )

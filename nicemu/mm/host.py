@@ -1,0 +1,113 @@
+"""The machine: RAM, swap, costs, counters, lock reports, and the address spaces that live on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nicemu.memory.frames import Frames, OutOfFrames
+from nicemu.mm.address_space import AddressSpace
+from nicemu.mm.discipline import discipline as find_discipline
+from nicemu.mm.locks import RcuRead, Report, Reports, Srcu, report_atomic_sleep
+from nicemu.mm.page import Fault, Pages
+from nicemu.mm.reclaim import Reclaim
+from nicemu.mm.swap import Swap
+from nicemu.mm.vma import AnonVma
+from nicemu.tables.records import FrameKind
+from nicemu.timeline.host import HostThread, Scheduler, Steps
+
+if TYPE_CHECKING:
+    from nicemu.memory.arena import Arena
+    from nicemu.tables.world import World
+
+ENOMEM = 12
+SWAP_CLUSTER_MAX = 32
+
+
+class Host:
+    """One machine. ``profile`` has ``costs`` (virtual ns per kernel step), ``ram_pages`` and ``swap_pages``;
+    ``log(kind, **fields)`` is called for each event with canonical values only."""
+
+    def __init__(self, world: World, frames: Frames, scheduler: Scheduler, profile: Any, discipline: str,
+                 log: Callable[..., None] | None = None, kswapd: bool = False) -> None:  # fmt: skip
+        self.world, self.frames, self.scheduler, self.profile = world, frames, scheduler, profile
+        self.costs = profile.costs
+        self.discipline = find_discipline(discipline)
+        self.log = log
+        self.counters: Counter[str] = Counter()
+        self.lock_reports = Reports()
+        self.rcu = RcuRead(self.lock_reports)
+        self.srcu = Srcu(scheduler)
+        self.pages = Pages(frames)
+        self.swap = Swap(self, profile.swap_pages)
+        self.reclaim = Reclaim(self, kswapd)
+        self.arena: Arena | None = None
+        self.anon_vma_of: dict[int, AnonVma] = {}
+        self.zero_frame = 0
+        """The zero page's frame, 0 until :meth:`zero_page` made it. Not reference counted."""
+        self._anon_vmas = self._regions = self._address_spaces = 0
+        scheduler.on_atomic_sleep = report_atomic_sleep
+
+    @property
+    def thread(self) -> HostThread:
+        """``current``."""
+        thread = self.scheduler.current
+        assert thread is not None, "mm operations run in host threads"
+        return thread
+
+    @property
+    def reports(self) -> list[Report]:
+        """"Sleeping function called from invalid context", one per (operation, lock, subscriber)."""
+        return list(self.lock_reports.found.values())
+
+    def zero_page(self) -> Steps[int]:
+        """``ZERO_PAGE`` of model memory, made when first needed."""
+        if not self.zero_frame:
+            frame = int((yield from self.alloc_pages(FrameKind.MODEL, 1))[0])
+            if self.zero_frame:
+                self.pages.put(frame)
+            else:
+                self.zero_frame = frame
+        return self.zero_frame
+
+    def new_address_space(self, name: str) -> AddressSpace:
+        """``mm_alloc``."""
+        self._address_spaces += 1
+        return AddressSpace(self, name, self._address_spaces)
+
+    def event(self, kind: str, **fields: int | str) -> None:
+        """Log an event."""
+        if self.log is not None:
+            self.log(kind, **fields)
+
+    def next_region(self) -> int:
+        """Number of a new region."""
+        self._regions += 1
+        return self._regions
+
+    def new_anon_vma(self) -> AnonVma:
+        """``anon_vma_alloc``."""
+        self._anon_vmas += 1
+        self.anon_vma_of[self._anon_vmas] = AnonVma(self._anon_vmas)
+        return self.anon_vma_of[self._anon_vmas]
+
+    def alloc_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0,
+                    canonical: np.ndarray | int = 0) -> Steps[np.ndarray]:  # fmt: skip
+        """``alloc_pages_bulk``: frames with one reference each, after direct reclaim if there are too few.
+
+        :raises Fault: ENOMEM, nothing can be reclaimed.
+        """
+        for _ in range(16):
+            try:
+                frames = self.frames.allocate_many(kind, count, pointers, canonical)
+            except OutOfFrames:
+                freed = yield from self.reclaim.direct(max(count, SWAP_CLUSTER_MAX))
+                if not freed and not self.reclaim.running:
+                    break
+            else:
+                self.reclaim.wakeup_kswapd()
+                return frames
+        raise Fault(ENOMEM, 0, f"out of memory: {self.frames.available} of {self.frames.ram_pages} pages free")

@@ -1,0 +1,171 @@
+"""Interval notifiers with collision retry (``mmu_interval_notifier``, 6.12).
+
+Per address space: a sequence that starts at 2 and is odd while an invalidation that overlaps some subscription runs;
+per subscription: the sequence of the last invalidation that met it, always odd. A reader takes the latter before it
+looks at the page table and compares it, under the driver's lock, before it uses what it saw.
+
+Left out: the tree is a list sorted by start, searched by the longest interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sortedcontainers import SortedKeyList
+
+from nicemu.mm.locks import SUBSCRIBER, might_sleep
+from nicemu.mm.notifier import NotifierRange
+from nicemu.timeline.host import Completion, Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
+
+
+class IntervalNotifier:
+    """``struct mmu_interval_notifier``: a driver subclasses it and overrides :meth:`invalidate`."""
+
+    name = "interval"
+    mm: AddressSpace
+    start: int
+    end: int
+    invalidate_seq: int
+    order: int
+
+    def invalidate(self, range: NotifierRange, cur_seq: int) -> Steps[bool]:
+        """Take the driver's lock, :meth:`set_seq` unconditionally, stop using the overlap. False only if not
+        ``range.blockable`` and it would have to sleep."""
+        self.set_seq(cur_seq)
+        return True
+        yield
+
+    def set_seq(self, cur_seq: int) -> None:
+        """``mmu_interval_set_seq``: under the driver's lock."""
+        self.invalidate_seq = cur_seq
+
+    def read_begin(self) -> Steps[int]:
+        """``mmu_interval_read_begin``: waits while an invalidation of this interval runs."""
+        return (yield from self.mm.intervals.read_begin(self))
+
+    def read_retry(self, seq: int) -> bool:
+        """``mmu_interval_read_retry``, under the driver's lock: True means collided, start over."""
+        return self.invalidate_seq != seq
+
+    check_retry = read_retry
+    """``mmu_interval_check_retry``: a hint, without the lock."""
+
+
+class IntervalNotifiers:
+    """``mm->notifier_subscriptions``: the interval side."""
+
+    def __init__(self, mm: AddressSpace) -> None:
+        self.mm, self.host = mm, mm.host
+        self.invalidate_seq = 2
+        self.active_invalidate_ranges = 0
+        self._tree: SortedKeyList[IntervalNotifier] = SortedKeyList(key=lambda s: (s.start, s.order))
+        self._longest = 0
+        self._order = 0
+        self._deferred: list[tuple[str, IntervalNotifier]] = []
+        self._wake: Completion | None = None
+
+    def __iter__(self) -> Iterator[IntervalNotifier]:
+        return iter(self._tree)
+
+    @property
+    def writing(self) -> bool:
+        """``mn_itree_is_invalidating``: an overlapping invalidation runs."""
+        return bool(self.invalidate_seq & 1)
+
+    def insert(self, subscription: IntervalNotifier, start: int, length: int) -> None:
+        """``mmu_interval_notifier_insert`` for bytes [start, start + length).
+
+        :raises RuntimeError: the discipline has no interval notifiers.
+        """
+        if not self.host.discipline.interval:
+            raise RuntimeError(f"{self.host.discipline.name} has no interval notifiers: use the chain")
+        self._order += 1
+        subscription.mm, subscription.start, subscription.end = self.mm, start, start + length
+        subscription.order = self._order
+        if self.active_invalidate_ranges:
+            if self.writing:
+                self._deferred.append(("insert", subscription))
+            else:
+                self.invalidate_seq |= 1
+                self._add(subscription)
+            subscription.invalidate_seq = self.invalidate_seq
+        else:
+            self._add(subscription)
+            subscription.invalidate_seq = self.invalidate_seq - 1
+
+    def remove(self, subscription: IntervalNotifier) -> Steps[None]:
+        """``mmu_interval_notifier_remove``: not from a callback; waits for a running invalidation."""
+        if ("insert", subscription) in self._deferred:
+            self._deferred.remove(("insert", subscription))
+            return
+        if not self.writing:
+            self._tree.remove(subscription)
+            return
+        self._deferred.append(("remove", subscription))
+        seq = self.invalidate_seq
+        while self.invalidate_seq == seq:
+            yield self._waitqueue()
+
+    def read_begin(self, subscription: IntervalNotifier) -> Steps[int]:
+        """See :meth:`IntervalNotifier.read_begin`."""
+        seq = subscription.invalidate_seq
+        might_sleep(self.host.thread, "mmu_interval_read_begin")
+        while self.invalidate_seq == seq:
+            yield self._waitqueue()
+        return seq
+
+    def invalidate_start(self, range: NotifierRange) -> Steps[bool]:
+        """``mn_itree_invalidate``: every overlapping subscription, in address order."""
+        self.active_invalidate_ranges += 1
+        overlapping = self._overlapping(range.start, range.end)
+        if not overlapping:
+            return True
+        self.invalidate_seq |= 1
+        cur_seq = self.invalidate_seq
+        context = self.host.thread.context
+        ok = True
+        for subscription in overlapping:
+            context.append(SUBSCRIBER + subscription.name)
+            try:
+                ok = (yield from subscription.invalidate(range, cur_seq)) and ok
+            finally:
+                context.pop()
+            assert ok or not range.blockable, f"{subscription.name} refused a blockable invalidation"
+        if not ok:
+            self.invalidate_end()
+        return ok
+
+    def invalidate_end(self) -> None:
+        """``mn_itree_inv_end``: the last one makes the sequence even, applies what was deferred, wakes readers."""
+        self.active_invalidate_ranges -= 1
+        if self.active_invalidate_ranges or not self.writing:
+            return
+        self.invalidate_seq += 1
+        deferred, self._deferred = self._deferred, []
+        for what, subscription in deferred:
+            if what == "insert":
+                self._add(subscription)
+            else:
+                self._tree.remove(subscription)
+        if self._wake is not None:
+            wake, self._wake = self._wake, None
+            wake.complete()
+
+    def _waitqueue(self) -> Completion:
+        if self._wake is None:
+            self._wake = Completion(self.host.scheduler, "mmu_notifier wait queue")
+        return self._wake
+
+    def _add(self, subscription: IntervalNotifier) -> None:
+        self._tree.add(subscription)
+        self._longest = max(self._longest, subscription.end - subscription.start)
+
+    def _overlapping(self, start: int, end: int) -> list[IntervalNotifier]:
+        if not self._tree:
+            return []
+        near = self._tree.irange_key((start - self._longest, 0), (end, 0))
+        return [subscription for subscription in near if subscription.end > start and subscription.start < end]

@@ -1,0 +1,95 @@
+"""``mprotect_fixup`` and ``change_protection``.
+
+One ``range_start/end`` pair an area, around the change of its entries. 3.x flushes the CPU TLB before the end; 6.12
+after it, and starts the notifier only if something is mapped there. Adding permissions changes no entry: the next
+write faults.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from nicemu.memory import arena as real_memory
+from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page_table import PFN_SHIFT, PRESENT, WRITE
+from nicemu.mm.vma import VM_ACCESS, VM_WRITE, Vma
+from nicemu.tables.records import FrameKind
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
+
+
+def do_mprotect(mm: AddressSpace, start: int, end: int, prot: int, real: bool) -> Steps[None]:
+    """``do_mprotect_pkey``; the caller holds mmap_lock for write.
+
+    :raises OSError: ENOMEM if part of the range is not mapped (nothing is changed).
+    """
+    if mm.vmas.holes(start, end):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    for vma in mm.vmas.isolate(start, end):
+        if vma.flags & VM_ACCESS != prot:
+            yield from mprotect_fixup(mm, vma, prot, real)
+        elif real and vma.kind == FrameKind.PROGRAM and mm.owns_memory:
+            real_memory.mprotect(vma.start, vma.end - vma.start, prot)
+    mm.vmas.merge(start, end)
+
+
+def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[None]:
+    """Change one area."""
+    host, start, end = mm.host, vma.start, vma.end
+    vma.flags = vma.flags & ~VM_ACCESS | prot
+    notify = NotifierRange(mm, start, end, Event.PROTECTION_VMA, "mprotect")
+    populated = mm.populated(start, end)
+    notified = populated or not host.discipline.mprotect_lazy
+    if notified:
+        yield from invalidate_range_start(notify)
+        if not prot:
+            mm.stamp_range(start, end, "mprotect")
+    _protect_real_memory(mm, vma, prot, real)
+    if not prot & VM_WRITE:
+        yield from change_protection(mm, start, end)
+    if not host.discipline.mprotect_flush_last:
+        yield from _flush(mm, start, end, populated)
+    if notified:
+        yield from invalidate_range_end(notify)
+    if host.discipline.mprotect_flush_last:
+        yield from _flush(mm, start, end, populated)
+
+
+def _flush(mm: AddressSpace, start: int, end: int, populated: bool) -> Steps[None]:
+    if populated:
+        mm.event("tlb_flush", start, end, operation="mprotect")
+        yield mm.host.costs.tlb_flush_ns
+
+
+def change_protection(mm: AddressSpace, start: int, end: int) -> Steps[None]:
+    """``change_pte_range`` of every leaf: write-protect, one yield a leaf."""
+    host, thread = mm.host, mm.host.thread
+    for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
+        yield from mm.page_table_lock.acquire(thread)
+        view = mm.page_table.view(a, b)
+        writable = (view & (PRESENT | WRITE)) == PRESENT | WRITE
+        frames = view[writable] >> PFN_SHIFT
+        view[writable] &= ~WRITE
+        mm.stamp_protected(frames, "mprotect")
+        mm.event("pte_protect", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="mprotect", present=len(frames))
+        mm.page_table_lock.release(thread)
+        yield host.costs.pte_ns * len(frames)
+
+
+def _protect_real_memory(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> None:
+    """The real mprotect; a device's next touch of these frames is checked again."""
+    if vma.kind == FrameKind.MODEL or not mm.owns_memory:
+        return
+    frames = mm.frames_in(vma.start, vma.end)
+    mm.host.pages.read_epochs[frames] = mm.host.pages.write_epochs[frames] = 0
+    mm.retire_isolated(vma.start, vma.end)
+    if vma.kind == FrameKind.ARENA:
+        assert mm.arena is not None
+        mm.arena.protect(vma.start, vma.end - vma.start, prot)
+    elif real:
+        real_memory.mprotect(vma.start, vma.end - vma.start, prot)

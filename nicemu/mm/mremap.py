@@ -1,0 +1,100 @@
+"""``mremap``: shrink, grow in place, or move (``move_page_tables``).
+
+A move notifies the old range only (the destination is empty), moves entries leaf by leaf under the page-table lock,
+flushes the CPU TLB and ends. Frames follow: their real address is the new one from the instant the memory moves.
+
+Left out: MREMAP_FIXED and MREMAP_DONTUNMAP; ranges of more than one area (EFAULT, as in Linux before 6.17).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.vma import Vma
+from nicemu.mm.zap import do_munmap
+from nicemu.tables.records import FrameKind
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
+
+
+def do_mremap(mm: AddressSpace, old: int, old_length: int, new_length: int, may_move: bool) -> Steps[int]:
+    """The caller holds mmap_lock for write; gives the new address.
+
+    :raises OSError: EFAULT, ENOMEM; EINVAL for memory that the program mapped itself.
+    """
+    vma = mm.vmas.find(old)
+    if vma is None or old + old_length > vma.end:
+        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+    if vma.kind == FrameKind.PROGRAM:
+        raise OSError(errno.EINVAL, "mremap of memory that nicemu did not allocate")
+    if new_length <= old_length:
+        if new_length < old_length:
+            yield from do_munmap(mm, old + new_length, old + old_length, True)
+        return old
+    more = new_length - old_length
+    if old + old_length == vma.end and mm.room_at(vma.kind, vma.end, more):
+        if vma.kind == FrameKind.ARENA:
+            assert mm.arena is not None
+            mm.arena.map(vma.end, more, vma.flags & 7)
+        vma.end += more
+        return old
+    if not may_move:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    return (yield from move_vma(mm, old, old_length, new_length))
+
+
+def move_vma(mm: AddressSpace, old: int, old_length: int, new_length: int) -> Steps[int]:
+    """``move_vma``: a new area elsewhere takes the pages over."""
+    vma = mm.vmas.isolate(old, old + old_length)[0]
+    new = mm.unmapped_area(vma.kind, new_length, vma.flags & 7)
+    moved = Vma(mm, new, new + new_length, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff)
+    mm.vmas.insert(moved)
+    notify = NotifierRange(mm, old, old + old_length, Event.UNMAP, "mremap")
+    yield from invalidate_range_start(notify)
+    mm.stamp_range(old, old + old_length, "mremap")
+    if vma.kind == FrameKind.ARENA:
+        _move_real_memory(mm, old, old_length, new)
+    yield from _move_page_tables(mm, old, old_length, new)
+    mm.event("tlb_flush", old, old + old_length, operation="mremap")
+    yield mm.host.costs.tlb_flush_ns
+    yield from invalidate_range_end(notify)
+    mm.vmas.remove(vma)
+    mm.page_table.free_empty(old >> PAGE_SHIFT, old + old_length >> PAGE_SHIFT)
+    return new
+
+
+def _move_real_memory(mm: AddressSpace, old: int, length: int, new: int) -> None:
+    if not mm.owns_memory:
+        return
+    frames = mm.frames_in(old, old + length)
+    pages = mm.host.pages
+    here = frames[(pages.pointers[frames] >= old) & (pages.pointers[frames] < old + length)]
+    pages.pointers[here] += new - old
+    mm.retire_isolated(old, old + length)
+    assert mm.arena is not None
+    mm.arena.remap(old, length, new)
+
+
+def _move_page_tables(mm: AddressSpace, old: int, length: int, new: int) -> Steps[None]:
+    """``move_ptes``, at most one leaf of source and destination at a time."""
+    host, thread = mm.host, mm.host.thread
+    shift = new - old >> PAGE_SHIFT
+    for a, b in mm.page_table.spans(old >> PAGE_SHIFT, old + length >> PAGE_SHIFT):
+        yield from mm.page_table_lock.acquire(thread)
+        page = a
+        while page < b:
+            stop = min(b, (page + shift | 511) + 1 - shift)
+            source = mm.page_table.view(page, stop)
+            if source.any():
+                mm.page_table.view(page + shift, stop + shift)[:] = source
+                source[:] = 0
+            page = stop
+        mm.event("pte_move", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="mremap")
+        mm.page_table_lock.release(thread)
+        yield host.costs.pte_ns * (b - a)

@@ -1,0 +1,101 @@
+"""``struct page``: the host's view of FRAME rows, as columns.
+
+Scalars go through memoryviews (a third of the cost of indexing a numpy array), batches through the arrays.
+
+    refcount   one per page-table entry that maps the page, one per pin, one while reclaim isolates it
+    mapcount   page-table entries that map it
+    flags      number of pins << PIN_SHIFT
+    va         ``page->index``: page number within its anon_vma
+    address_space   ``page->mapping``: number of its anon_vma
+
+The zero page is not counted: like Linux's it is a special entry.
+"""
+
+from __future__ import annotations
+
+import errno as errno_names
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory.frames import Frames
+from nicemu.tables.records import FrameKind
+
+PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
+PIN_SHIFT = 16
+PIN = 1 << PIN_SHIFT
+
+
+class Fault(OSError):
+    """A page that cannot be resolved; ``address`` says which."""
+
+    def __init__(self, errno: int, address: int, why: str = "") -> None:
+        super().__init__(errno, why or os.strerror(errno))
+        self.address = address
+
+    @classmethod
+    def bad_address(cls, address: int, why: str = "") -> Fault:
+        """EFAULT at ``address``."""
+        return cls(errno_names.EFAULT, address, why)
+
+
+class Pages:
+    """Columns of the frame table and the counts of ``struct page``."""
+
+    def __init__(self, frames: Frames) -> None:
+        self.frames = frames
+        rows = frames.world.frame.view(np.ndarray)
+        self.refcounts, self.mapcounts, self.all_flags = rows["refcount"], rows["mapcount"], rows["flags"]
+        self.pointers, self.kinds, self.slots = rows["pointer"], rows["kind"], rows["slot"]
+        self.indices, self.anon_vmas = rows["va"], rows["address_space"]
+        self.read_epochs, self.write_epochs = rows["read_epoch"], rows["write_epoch"]
+        self.refcount, self.mapcount = memoryview(self.refcounts), memoryview(self.mapcounts)
+        self.flags, self.pointer, self.kind = (
+            memoryview(self.all_flags), memoryview(self.pointers), memoryview(self.kinds))  # fmt: skip
+        self.index, self.anon_vma = memoryview(self.indices), memoryview(self.anon_vmas)
+
+    def pinned(self, frame: int) -> bool:
+        """``page_maybe_dma_pinned``: a pinned MR holds the page."""
+        return self.flags[frame] >= PIN
+
+    def get(self, frame: int) -> None:
+        """``get_page``."""
+        self.refcount[frame] += 1
+
+    def put(self, frame: int) -> bool:
+        """``put_page``: drop a reference; True if that freed the page."""
+        count = self.refcount[frame] - 1
+        assert count >= 0, f"frame {frame}: reference count below zero"
+        self.refcount[frame] = count
+        if count == 0:
+            self.frames.free(frame)
+        return count == 0
+
+    def put_many(self, frames: np.ndarray) -> np.ndarray:
+        """Drop one reference of each (distinct) frame; gives those that were freed."""
+        counts = self.refcounts[frames] - 1
+        assert not len(counts) or counts.min() >= 0, "reference count below zero"
+        self.refcounts[frames] = counts
+        freed = frames[counts == 0]
+        if len(freed):
+            self.frames.free_many(freed)
+        return freed
+
+    def pin(self, frames: np.ndarray) -> None:
+        """``pin_user_pages``: a reference that keeps reclaim away."""
+        self.refcounts[frames] += 1
+        self.all_flags[frames] += PIN
+
+    def unpin(self, frames: np.ndarray | Sequence[int]) -> None:
+        """``unpin_user_pages``; a page that nobody maps any more is freed."""
+        frames = np.asarray(frames, np.int64)
+        assert (self.all_flags[frames] >= PIN).all(), "unpin of a page that is not pinned"
+        self.all_flags[frames] -= PIN
+        self.put_many(frames)
+
+    def copy(self, source: int, destination: int) -> None:
+        """``copy_user_highpage``: only model frames have bytes of their own to move."""
+        if self.kind[destination] == FrameKind.MODEL:
+            self.frames.bytes_of(destination)[:] = self.frames.bytes_of(source)

@@ -1,0 +1,237 @@
+"""Reclaim (``vmscan.c``): a clock over all anonymous pages, direct reclaim, kswapd.
+
+The list is first in, first out with a second chance for pages whose accessed bit is set. A page is isolated (one
+reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed.
+
+Left out: active and inactive lists, workingset, cgroups, file pages (there are none), clean swap cache.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page_table import PFN_SHIFT, PRESENT
+from nicemu.mm.rmap import page_referenced, rmap_walk, try_to_unmap_one
+from nicemu.tables.records import FrameKind
+from nicemu.timeline.host import Completion, HostThread, Sleep, Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
+    from nicemu.mm.host import Host
+
+CLUSTER = 32
+"""Pages isolated and written together (``SWAP_CLUSTER_MAX``)."""
+
+
+class Lru:
+    """Frames in the order they came. An entry is alive if it is the frame's newest; dead ones are skipped."""
+
+    def __init__(self, frames: int) -> None:
+        self._ring = np.zeros(1 << 12, np.int64)
+        self._place = memoryview(np.zeros(frames, np.int64))
+        self._places = np.asarray(self._place)
+        self._head = self._tail = 1
+
+    def __len__(self) -> int:
+        return self._tail - self._head
+
+    def add(self, frame: int) -> None:
+        """Put a frame at the tail."""
+        if len(self) == len(self._ring):
+            self._compact(1)
+        self._ring[self._tail & len(self._ring) - 1] = frame
+        self._place[frame] = self._tail
+        self._tail += 1
+
+    def add_many(self, frames: np.ndarray) -> None:
+        """Put frames at the tail, in order."""
+        if len(self) + len(frames) > len(self._ring):
+            self._compact(len(frames))
+        places = np.arange(self._tail, self._tail + len(frames))
+        self._ring[places & len(self._ring) - 1] = frames
+        self._places[frames] = places
+        self._tail += len(frames)
+
+    def take(self) -> int:
+        """The oldest live frame, 0 if there is none."""
+        while self._head < self._tail:
+            frame = int(self._ring[self._head & len(self._ring) - 1])
+            self._head += 1
+            if self._place[frame] == self._head - 1:
+                self._place[frame] = 0
+                return frame
+        return 0
+
+    def drop(self, frame: int) -> None:
+        """Take a frame off the list."""
+        self._place[frame] = 0
+
+    def _compact(self, more: int) -> None:
+        places = np.arange(self._head, self._tail)
+        frames = self._ring[places & len(self._ring) - 1]
+        live = frames[self._places[frames] == places]
+        size = len(self._ring)
+        while size < 2 * (len(live) + more):
+            size *= 2
+        self._ring = np.zeros(size, np.int64)
+        self._head = self._tail = self._tail  # places never repeat
+        places = np.arange(self._tail, self._tail + len(live))
+        self._ring[places & size - 1] = live
+        self._places[live] = places
+        self._tail += len(live)
+
+
+class Reclaim:
+    """Reclaim of one host."""
+
+    def __init__(self, host: Host, kswapd: bool) -> None:
+        self.host = host
+        self.lru = Lru(len(host.world.frame))
+        self.running = 0
+        """Threads that reclaim now."""
+        self.isolated: dict[int, None] = {}
+        """Frames unmapped or being unmapped, not freed yet."""
+        ram = host.frames.ram_pages
+        self.kswapd_enabled = kswapd
+        self.low, self.high = ram // 64, ram // 32
+        self._kswapd: HostThread | None = None
+
+    def direct(self, pages: int) -> Steps[int]:
+        """``try_to_free_pages``: in the context of whoever needs memory; pages freed."""
+        self.host.counters["allocstall"] += 1
+        return (yield from self.shrink(pages))
+
+    def shrink(self, pages: int) -> Steps[int]:
+        """``shrink_list``: free about ``pages`` pages; gives how many were freed."""
+        self.running += 1
+        freed = 0
+        try:
+            budget = 2 * len(self.lru) + CLUSTER
+            while freed < pages and budget > 0:
+                victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget)
+                budget -= looked
+                if not victims:
+                    break
+                freed += yield from self._pageout(victims)
+        finally:
+            self.running -= 1
+        return freed
+
+    def evict(self, mm: AddressSpace, address: int) -> Steps[bool]:
+        """Reclaim the page at ``address`` now; False if there is none or it cannot go."""
+        entry = mm.page_table.get(address >> PAGE_SHIFT)
+        frame = entry >> PFN_SHIFT
+        if not entry & PRESENT or frame == self.host.zero_frame or not self._may_go(frame):
+            return False
+        self.lru.drop(frame)
+        return (yield from self._pageout([frame])) == 1
+
+    def reclaim_range(self, mm: AddressSpace, start: int, end: int) -> Steps[int]:
+        """``MADV_PAGEOUT``: reclaim every page of the range that only this address space maps."""
+        freed = 0
+        for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
+            entries = mm.page_table.view(a, b)
+            frames = (entries[(entries & PRESENT) != 0] >> PFN_SHIFT).tolist()
+            victims = [f for f in frames if f != self.host.zero_frame and self._may_go(f)
+                       and self.host.pages.mapcount[f] == 1]  # fmt: skip
+            for i in range(0, len(victims), CLUSTER):
+                cluster = [f for f in victims[i : i + CLUSTER] if self._may_go(f)]
+                for frame in cluster:
+                    self.lru.drop(frame)
+                freed += yield from self._pageout(cluster)
+        return freed
+
+    def wakeup_kswapd(self) -> None:
+        """``wakeup_kswapd``: reclaim in the background when free memory is low."""
+        if self.kswapd_enabled and self.host.frames.available < self.low and (
+            self._kswapd is None or self._kswapd.finished
+        ):
+            self._kswapd = self.host.scheduler.spawn(self._background(), "kswapd")
+
+    def _background(self) -> Steps[None]:
+        self.host.thread.context.append("kswapd")
+        while self.host.frames.available < self.high:
+            if not (yield from self.shrink(CLUSTER)):
+                return
+
+    def _may_go(self, frame: int) -> bool:
+        pages = self.host.pages
+        return pages.mapcount[frame] > 0 and not pages.pinned(frame) and frame not in self.isolated
+
+    def _isolate(self, wanted: int, budget: int) -> Steps[tuple[list[int], int]]:
+        """Up to ``wanted`` pages that were not used lately, looking at ``budget`` at most."""
+        victims: list[int] = []
+        looked = 0
+        while len(victims) < wanted and looked < budget:
+            frame = self.lru.take()
+            if not frame:
+                break
+            looked += 1
+            if not self._may_go(frame):
+                if self.host.pages.mapcount[frame] > 0:
+                    self.lru.add(frame)
+            elif (yield from page_referenced(self.host, frame)):
+                self.lru.add(frame)
+            elif self._may_go(frame):
+                self.isolated[frame] = None
+                victims.append(frame)
+        for frame in victims:
+            del self.isolated[frame]
+        return victims, looked
+
+    def _pageout(self, victims: list[int]) -> Steps[int]:
+        """``shrink_page_list``: unmap, write to swap as one cluster, free."""
+        host, swap, thread = self.host, self.host.swap, self.host.thread
+        written = Completion(host.scheduler, "writeback")
+        for frame in victims:
+            host.pages.get(frame)
+            self.isolated[frame] = None
+        slots: list[int] = []
+        thread.context.append("reclaim")
+        daemon, thread.daemon = thread.daemon, False  # others may wait for this: the timeline must not stop here
+        try:
+            for frame in victims:
+                slot = swap.get_slot()
+                if slot:
+                    swap.writeback[slot] = written
+                    slots.append(slot)
+                    yield from self._unmap(frame, slot)
+            yield host.costs.pte_ns * len(victims) + host.costs.tlb_flush_ns * len(victims)
+            yield Sleep(host.costs.swap_write_ns)
+        finally:
+            thread.context.pop()
+            thread.daemon = daemon
+            for slot in slots:
+                swap.writeback.pop(slot, None)
+            written.complete()
+        return self._free(victims)
+
+    def _unmap(self, frame: int, slot: int) -> Steps[None]:
+        """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""
+        host, users = self.host, 0
+        for vma, page in rmap_walk(host, frame):
+            host.swap.get(slot)
+            if (yield from try_to_unmap_one(host, vma, page, frame, slot)):
+                users += 1
+                vma.mm.event("swap_out", page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, frame=frame, slot=slot)
+            else:
+                host.swap.put(slot)
+        if users:
+            host.swap.write(slot, frame)
+            if host.pages.kind[frame] != FrameKind.MODEL:
+                host.frames.retire(frame)
+        host.swap.put(slot)
+
+    def _free(self, victims: list[int]) -> int:
+        freed = 0
+        for frame in victims:
+            self.isolated.pop(frame, None)
+            if self.host.pages.mapcount[frame] > 0:
+                self.lru.add(frame)
+            if self.host.pages.put(frame):
+                freed += 1
+                self.host.event("free", frame=frame, operation="reclaim")
+        return freed

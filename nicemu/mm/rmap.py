@@ -1,0 +1,97 @@
+"""Reverse maps (``rmap.c``): from an anonymous page to the page-table entries that map it, through its anon_vma.
+
+``try_to_unmap_one`` and ``page_referenced_one`` are the two walks reclaim needs. Nobody moves page tables under a
+walk: areas are looked up anew for every entry, and each entry is checked under the page-table lock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page_table import ACCESSED, PFN_SHIFT, PRESENT, PageTable
+from nicemu.mm.swap import swap_entry
+from nicemu.mm.vma import AnonVma, Vma
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.host import Host
+
+
+def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
+    """A new page, mapped once, at ``page`` of the area."""
+    pages = host.pages
+    pages.mapcount[frame] = 1
+    pages.anon_vma[frame], pages.index[frame] = vma.anon_vma.number, vma.pgoff + page - vma.first_page
+    host.reclaim.lru.add(frame)
+
+
+def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, frames: np.ndarray) -> None:
+    """:func:`page_add_new_anon_rmap` for many pages."""
+    pages = host.pages
+    pages.mapcounts[frames] = 1
+    pages.anon_vmas[frames] = vma.anon_vma.number
+    pages.indices[frames] = page_numbers + (vma.pgoff - vma.first_page)
+    host.reclaim.lru.add_many(frames)
+
+
+def rmap_walk(host: Host, frame: int) -> list[tuple[Vma, int]]:
+    """``rmap_walk_anon``: (area, page number) of every entry that maps the frame."""
+    anon_vma: AnonVma | None = host.anon_vma_of.get(host.pages.anon_vma[frame])
+    if anon_vma is None:
+        return []
+    index, found = host.pages.index[frame], []
+    for vma in anon_vma.vmas:
+        page = vma.first_page + index - vma.pgoff
+        if vma.first_page <= page < vma.last_page and maps(vma.mm.page_table, page, frame):
+            found.append((vma, page))
+    return found
+
+
+def maps(page_table: PageTable, page: int, frame: int) -> bool:
+    """``page_check_address``: does the entry of ``page`` map the frame?"""
+    entry = page_table.get(page)
+    return bool(entry & PRESENT) and entry >> PFN_SHIFT == frame
+
+
+def page_referenced(host: Host, frame: int) -> Steps[bool]:
+    """``page_referenced``: test and clear the accessed bits, and ask secondary MMUs, under the page-table lock."""
+    referenced = False
+    for vma, page in rmap_walk(host, frame):
+        mm = vma.mm
+        yield from mm.page_table_lock.acquire(host.thread)
+        if maps(mm.page_table, page, frame):
+            entry = mm.page_table.get(page)
+            mm.page_table.set(page, entry & ~ACCESSED)
+            young = bool(mm.notifiers.subscribers) and mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
+            referenced |= bool(entry & ACCESSED) or young
+        mm.page_table_lock.release(host.thread)
+    return referenced
+
+
+def try_to_unmap_one(host: Host, vma: Vma, page: int, frame: int, slot: int) -> Steps[bool]:
+    """Replace one mapping of the frame by a swap entry. The caller holds a reference, so the page outlives the
+    notifier wherever the discipline puts it."""
+    mm, address, notify = vma.mm, page << PAGE_SHIFT, host.discipline.reclaim
+    thread, lock, done = host.thread, mm.page_table_lock, False
+    yield from notify.start(mm, address, frame, "reclaim")
+    yield from lock.acquire(thread)
+    try:
+        if maps(mm.page_table, page, frame) and not host.pages.pinned(frame):
+            mm.page_table.set(page, 0)
+            mm.event("pte_clear", address, address + PAGE_SIZE, operation="reclaim")
+            mm.event("tlb_flush", address, address + PAGE_SIZE, operation="reclaim")
+            yield from notify.locked(mm, address, frame, swap_entry(slot), "reclaim")
+            mm.page_table.set(page, swap_entry(slot))
+            host.pages.mapcount[frame] -= 1
+            host.pages.refcount[frame] -= 1
+            done = True
+    finally:
+        lock.release(thread)
+    if done:
+        yield from notify.unlocked(mm, address, frame, "reclaim")
+    yield from notify.end(mm, address, "reclaim")
+    return done

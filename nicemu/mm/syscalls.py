@@ -1,0 +1,159 @@
+"""The program's system calls as host-thread steps, with errno as Linux gives it.
+
+Anonymous private memory comes from the arena (real bytes at a fixed address) or from model frames. File-backed or
+shared mappings, and addresses outside the arena, are mapped for real and adopted as program memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Literal
+
+from nicemu.memory import arena as real_memory
+from nicemu.memory.arena import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_READ, PROT_WRITE, Arena
+from nicemu.mm.address_space import PAGE_SIZE, AddressSpace
+from nicemu.mm.host import Host
+from nicemu.tables.records import FrameKind
+from nicemu.timeline.host import Steps
+
+Memory = Literal["arena", "model"]
+MADV_DONTNEED, MADV_DONTFORK, MADV_DOFORK, MADV_PAGEOUT = 4, 10, 11, 21
+MREMAP_MAYMOVE = 1
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def _pages_up(length: int) -> int:
+    return -(-length // PAGE_SIZE) * PAGE_SIZE
+
+
+class Process:
+    """A program on the host: what it may ask the kernel for. ``arena`` may be None for model memory only."""
+
+    def __init__(self, host: Host, arena: Arena | None, mm: AddressSpace, memory: Memory = "arena") -> None:
+        self.host, self.arena, self.mm, self.memory = host, arena, mm, memory
+        if mm.owns_memory:
+            mm.arena = arena
+        self._allocated: dict[int, int] = {}
+        self._children = 0
+
+    def mmap(self, length: int, prot: int = PROT_READ | PROT_WRITE, flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
+             address: int = 0, fd: int = -1, offset: int = 0, memory: Memory | None = None) -> Steps[int]:  # fmt: skip
+        """``mmap``; an ``address`` without MAP_FIXED is a hint that is not taken."""
+        if length <= 0 or address % PAGE_SIZE or offset % PAGE_SIZE:
+            raise _error(errno.EINVAL)
+        length = _pages_up(length)
+        fixed = bool(flags & MAP_FIXED)
+        private = flags & MAP_PRIVATE and flags & MAP_ANONYMOUS
+        kind = self._kind(address if fixed else 0, memory)
+        if private and kind != FrameKind.PROGRAM:
+            return (yield from self.mm.mmap(length, prot & 7, kind, address if fixed else 0))
+        if fixed and self.mm.arena is not None and self.mm.arena.reserved(address):
+            raise _error(errno.EINVAL)
+        if fixed:
+            yield from self.mm.munmap(address, length)
+        yield self.host.costs.syscall_ns
+        address = real_memory.mmap(address, length, prot, flags, fd, offset)
+        yield from self.mm.munmap(address, length, real=False)  # the program unmapped what was here behind our back
+        self._adopt(address, length)
+        return address
+
+    def munmap(self, address: int, length: int) -> Steps[None]:
+        """``munmap``. Memory that the model does not know is unmapped for real."""
+        self._check_range(address, length)
+        self._adopt(address, length)
+        yield from self.mm.munmap(address, _pages_up(length))
+
+    def mprotect(self, address: int, length: int, prot: int) -> Steps[None]:
+        """``mprotect``."""
+        if address % PAGE_SIZE:
+            raise _error(errno.EINVAL)
+        if length:
+            self._adopt(address, length)
+            yield from self.mm.mprotect(address, _pages_up(length), prot & 7)
+
+    def madvise(self, address: int, length: int, advice: int) -> Steps[None]:
+        """``madvise``: DONTNEED, PAGEOUT, DONTFORK and DOFORK act; other advice is taken and changes nothing."""
+        if address % PAGE_SIZE or length < 0:
+            raise _error(errno.EINVAL)
+        if not length:
+            return
+        length = _pages_up(length)
+        self._adopt(address, length)
+        if advice == MADV_DONTNEED:
+            yield from self.mm.madvise_dontneed(address, length)
+        elif advice == MADV_PAGEOUT:
+            yield from self.mm.madvise_pageout(address, length)
+        elif advice in (MADV_DONTFORK, MADV_DOFORK):
+            yield from self.mm.madvise_fork(address, length, advice == MADV_DOFORK)
+
+    def mremap(self, address: int, old_length: int, new_length: int, flags: int = MREMAP_MAYMOVE) -> Steps[int]:
+        """``mremap`` without MREMAP_FIXED."""
+        if address % PAGE_SIZE or not new_length or not old_length or flags & ~MREMAP_MAYMOVE:
+            raise _error(errno.EINVAL)
+        lengths = _pages_up(old_length), _pages_up(new_length)
+        return (yield from self.mm.mremap(address, *lengths, may_move=bool(flags & MREMAP_MAYMOVE)))
+
+    def posix_memalign(self, size: int, alignment: int, memory: Memory | None = None) -> Steps[int]:
+        """``posix_memalign``, in whole pages, zeroed."""
+        if alignment < 8 or alignment & (alignment - 1):
+            raise _error(errno.EINVAL)
+        length = _pages_up(max(size, 1))
+        address = yield from self.mm.mmap(
+            length, PROT_READ | PROT_WRITE, self._kind(0, memory), alignment=max(alignment, PAGE_SIZE)
+        )
+        self._allocated[address] = length
+        return address
+
+    def malloc(self, size: int, memory: Memory | None = None) -> Steps[int]:
+        """``malloc``, in whole pages."""
+        return (yield from self.posix_memalign(size, 16, memory))
+
+    def free(self, address: int) -> Steps[None]:
+        """``free`` of what :meth:`malloc` or :meth:`posix_memalign` gave."""
+        if not address:
+            return
+        if address not in self._allocated:
+            raise _error(errno.EINVAL)
+        yield from self.mm.munmap(address, self._allocated.pop(address))
+
+    def fork(self) -> Steps[Process]:
+        """The child as the model sees it."""
+        self._children += 1
+        child = yield from self.mm.fork(f"{self.mm.name}.{self._children}")
+        return Process(self.host, self.arena, child, self.memory)
+
+    def exit(self) -> Steps[None]:
+        """The process ends."""
+        yield from self.mm.exit()
+
+    def read(self, address: int, length: int) -> Steps[bytes]:
+        """The CPU reads memory; OSError EFAULT where it may not."""
+        self._adopt(address, length)
+        return (yield from self.mm.copy_from_user(address, length))
+
+    def write(self, address: int, data: bytes) -> Steps[None]:
+        """The CPU writes memory; OSError EFAULT where it may not."""
+        self._adopt(address, len(data))
+        yield from self.mm.copy_to_user(address, data)
+
+    def _kind(self, address: int, memory: Memory | None) -> FrameKind:
+        """Kind of an anonymous private mapping."""
+        if address:
+            if self.mm.arena is None or address not in self.mm.arena:
+                low, high = self.mm.model_window
+                return FrameKind.MODEL if low <= address < high else FrameKind.PROGRAM
+            return FrameKind.ARENA
+        return FrameKind.ARENA if (memory or self.memory) == "arena" else FrameKind.MODEL
+
+    def _check_range(self, address: int, length: int) -> None:
+        if address % PAGE_SIZE or length <= 0:
+            raise _error(errno.EINVAL)
+
+    def _adopt(self, address: int, length: int) -> None:
+        """A call on memory that the model has not seen. The real system call or access says whether it is there."""
+        if self.mm.owns_memory and length > 0:
+            self.mm.adopt(address, length)

@@ -1,0 +1,141 @@
+"""``munmap``, ``madvise(MADV_DONTNEED)`` and exit: ``unmap_vmas`` with an mmu_gather.
+
+Order in every era (odp.md 1.3, 1.5): ``range_start`` once for the range; page-table entries cleared leaf by leaf under
+the page-table lock; ``range_end``; CPU TLB flush; pages freed (``tlb_finish_mmu``). The real system call on arena
+memory happens in the same instant as the first entries are cleared, after every frame of the range was re-pointed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nicemu.memory import arena as real_memory
+from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page_table import PFN_SHIFT, PRESENT, SWAP
+from nicemu.mm.vma import Vma
+from nicemu.tables.records import FrameKind
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
+
+USER_END = 1 << 48
+
+
+class MmuGather:
+    """``struct mmu_gather``: pages that are freed after the TLB flush."""
+
+    def __init__(self, mm: AddressSpace, operation: str) -> None:
+        self.mm, self.operation = mm, operation
+        self._frames: list[np.ndarray] = []
+
+    def add(self, frames: np.ndarray) -> None:
+        """These lost a mapping."""
+        self._frames.append(frames)
+
+    def finish(self, start: int, end: int) -> Steps[None]:
+        """``tlb_finish_mmu``: flush, then free."""
+        if not self._frames:
+            return
+        self.mm.event("tlb_flush", start, end, operation=self.operation)
+        yield self.mm.host.costs.tlb_flush_ns
+        for frames in self._frames:
+            freed = self.mm.host.pages.put_many(frames)
+            if len(freed):
+                self.mm.host.event("free", frame=int(freed[0]), frames=len(freed), operation=self.operation)
+
+
+def do_munmap(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]:
+    """``do_munmap``; the caller holds mmap_lock for write."""
+    vmas = mm.vmas.isolate(start, end)
+    if not vmas:
+        return
+    gather = MmuGather(mm, "munmap")
+    yield from unmap_vmas(mm, vmas, vmas[0].start, vmas[-1].end, gather, Event.UNMAP, real)
+    for vma in vmas:
+        mm.vmas.remove(vma)
+    mm.page_table.free_empty(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+    yield from gather.finish(start, end)
+
+
+def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: MmuGather, event: Event,
+               real: bool) -> Steps[None]:  # fmt: skip
+    """``unmap_vmas`` / ``zap_page_range_single``: one notifier pair around the clearing of [start, end)."""
+    notify = NotifierRange(mm, start, end, event, gather.operation)
+    yield from invalidate_range_start(notify)
+    mm.stamp_range(start, end, gather.operation)
+    for vma in vmas:
+        a, b = max(vma.start, start), min(vma.end, end)
+        _take_real_memory(mm, vma, a, b, event, real)
+        yield from _zap_pte_ranges(mm, a, b, gather)
+    yield from invalidate_range_end(notify)
+
+
+def _take_real_memory(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, real: bool) -> None:
+    """Re-point the frames of the range, then do the program's real munmap or madvise."""
+    if vma.kind == FrameKind.MODEL or not mm.owns_memory:
+        return
+    mm.host.frames.retire(mm.frames_in(start, end))
+    mm.retire_isolated(start, end)
+    if vma.kind == FrameKind.ARENA:
+        assert mm.arena is not None
+        (mm.arena.unmap if event == Event.UNMAP else mm.arena.discard)(start, end - start)
+    elif real and event == Event.UNMAP:
+        real_memory.munmap(start, end - start)
+    elif real:
+        real_memory.madvise(start, end - start, real_memory.MADV_DONTNEED)
+
+
+def _zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) -> Steps[None]:
+    """``zap_pte_range`` of every leaf, one yield a leaf."""
+    host, thread = mm.host, mm.host.thread
+    for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
+        yield from mm.page_table_lock.acquire(thread)
+        view = mm.page_table.view(a, b)
+        entries = view[view != 0]
+        view[:] = 0
+        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        frames = frames[frames != host.zero_frame]
+        host.pages.mapcounts[frames] -= 1
+        mm.event("pte_clear", a << PAGE_SHIFT, b << PAGE_SHIFT, operation=gather.operation, present=len(frames))
+        mm.page_table_lock.release(thread)
+        host.swap.put_entries(entries[(entries & SWAP) != 0])
+        if len(entries):
+            gather.add(frames)
+        yield host.costs.pte_ns * len(entries)
+
+
+def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]:
+    """``madvise_dontneed_single_vma`` of each area; the caller holds mmap_lock for read.
+
+    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux).
+    """
+    for vma in mm.vmas.overlapping(start, end):
+        a, b = max(vma.start, start), min(vma.end, end)
+        gather = MmuGather(mm, "dontneed")
+        yield from unmap_vmas(mm, [vma], a, b, gather, Event.CLEAR, real)
+        yield from gather.finish(a, b)
+    if mm.vmas.holes(start, end):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def exit_mmap(mm: AddressSpace) -> Steps[None]:
+    """``exit_mmap``: every subscriber drops everything, then all is unmapped."""
+    release = NotifierRange(mm, 0, USER_END, Event.RELEASE, "exit")
+    mm.event("notifier_release", 0, 0)
+    yield from mm.intervals.invalidate_start(release)
+    mm.intervals.invalidate_end()
+    yield from mm.notifiers.release()
+    mm.stamp_range(0, USER_END, "exit")
+    vmas, gather = list(mm.vmas), MmuGather(mm, "exit")
+    if vmas:
+        yield from unmap_vmas(mm, vmas, vmas[0].start, vmas[-1].end, gather, Event.UNMAP, False)
+    for vma in vmas:
+        mm.vmas.remove(vma)
+    yield from gather.finish(0, USER_END)
+    mm.page_table.release()
