@@ -91,7 +91,7 @@ class Frames:
         if kind == FrameKind.MODEL:
             rows["slot"] = slots = self._take_slots(count)
             pointers = self.slot_address(0) + slots * PAGE_SIZE
-        frames = np.fromiter((self._take_id() for _ in range(count)), np.int64, count)
+        frames = self._take_ids(count)
         rows["pointer"], rows["kind"], rows["refcount"], rows["canonical"] = pointers, kind, 1, canonical
         rows["generation"] = self._generation[frames] + 1
         self._rows[frames] = rows
@@ -105,6 +105,12 @@ class Frames:
         self._next += 1
         return self._next - 1
 
+    def _take_ids(self, count: int) -> np.ndarray:
+        if len(self._free) > QUARANTINE or self._next + count > len(self._rows):
+            return np.fromiter((self._take_id() for _ in range(count)), np.int64, count)
+        self._next += count
+        return np.arange(self._next - count, self._next)
+
     def _take_slots(self, count: int) -> np.ndarray:
         reused = min(count, len(self._slots_free))
         if self._slot_next + count - reused > self._slot_count:
@@ -115,7 +121,7 @@ class Frames:
             del self._slots_free[-reused:]
         slots[reused:] = np.arange(self._slot_next, self._slot_next + count - reused)
         self._slot_next += count - reused
-        self._slot_pages[slots] = 0
+        self._slot_pages[slots[:reused]] = 0  # the others have never been written
         return slots
 
     def _take_slot(self) -> int:
@@ -139,9 +145,8 @@ class Frames:
 
     def bytes_of(self, frame: int) -> np.ndarray:
         """The bytes of a model frame (uint8, 4096)."""
-        row = self.table[frame]
-        assert row.kind == FrameKind.MODEL, f"frame {frame} is not a model frame"
-        return self.slot_bytes(int(row.slot))
+        assert self._kind[frame] == FrameKind.MODEL, f"frame {frame} is not a model frame"
+        return self._slot_pages[self._slot[frame]]
 
     def get(self, frame: int) -> None:
         """Take a reference."""
