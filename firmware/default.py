@@ -1,7 +1,7 @@
-"""The specification's choices: what IBA asks for and the NPF paper's NIC does on a fault.
+"""The plain choices: go-back-N, exact timers, and an RNR NAK for a missing page.
 
-Imitates no product. Source: IBA 9.7.5.2.8 (RNR NAK with the QP's min_rnr_timer), Lesokhin et al., ASPLOS'17 (a missing
-page at the responder is answered with an RNR NAK), go-back-N retransmission.
+Imitates no product. Source: Lesokhin et al., ASPLOS'17 (a missing page at the responder is answered with an RNR NAK);
+Linux rxe (go-back-N, timers as configured).
 """
 
 

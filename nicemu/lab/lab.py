@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
 from nicemu.lab.evict import evictor
 from nicemu.memory import Frames
@@ -23,9 +24,11 @@ from nicemu.uverbs.endpoint import Endpoint
 
 
 class Lab:
-    """Everything of one run. ``clock`` and ``chooser`` are seams: stepped time, steered schedules."""
+    """Everything of one run. Seams: ``clock`` (stepped time), ``chooser`` (steered schedules), ``allocate`` (where rings
+    and doorbell records lie)."""
 
-    def __init__(self, config: Any, clock: Any = None, chooser: Chooser | None = None) -> None:
+    def __init__(self, config: Any, clock: Any = None, chooser: Chooser | None = None,
+                 allocate: ring.Allocator = ring.anonymous) -> None:  # fmt: skip
         self.config = config
         self.world = world = World(self._capacity())
         control = world.control[0]
@@ -43,7 +46,8 @@ class Lab:
         self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)
         self.devices = self._devices()
         options = Options(config.notifier_subscriber, config.force_odp, config.mutants)
-        self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: int(control.stamp), options)
+        self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: int(control.stamp), options,
+                             allocate)  # fmt: skip
         self.timeline = Timeline(self.engine, self.scheduler, self.driver.deliver, clock or VirtualClock())
         self.endpoint = Endpoint(self.timeline, self.driver, self.process)
         self.pumped = 0

@@ -5,7 +5,7 @@ unmapped or protected it behind our back. Program-owned: always fault-safe, one 
 ``pwrite``/``pread`` through a memfd where that is forbidden). Model frames and the graveyard: plain copies.
 """
 
-from nicemu._jit import copy_bytes, jit, pread, process_vm_readv, process_vm_writev, pwrite
+from nicemu._jit import copy_bytes, entry, jit, pread, process_vm_readv, process_vm_writev, pwrite
 from nicemu.tables.records import FrameKind
 from nicemu.tables.rows import control, frame
 
@@ -63,3 +63,15 @@ def write_frame(world, f, offset, source, length):
         return safe_write(world, destination, source, length)
     copy_bytes(destination, source, length)
     return True
+
+
+@entry("int64(int64, int64, int64, int64, int64)")
+def read_page(world, f, offset, destination, length):
+    """``read_frame`` for Python: 1 if all bytes came."""
+    return 1 if read_frame(world, f, offset, destination, length) else 0
+
+
+@entry("int64(int64, int64, int64, int64, int64)")
+def write_page(world, f, offset, source, length):
+    """``write_frame`` for Python: 1 if all bytes went."""
+    return 1 if write_frame(world, f, offset, source, length) else 0

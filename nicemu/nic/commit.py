@@ -5,10 +5,11 @@ Commits of a NIC run in arrival order, so completions and acknowledgements keep 
 
 from nicemu._jit import call, jit
 from nicemu.abi.verbs import AsyncEvent, WcStatus
-from nicemu.nic import units
+from nicemu.nic import hooks, units
 from nicemu.nic.completer import commit_response
 from nicemu.nic.dma import atomic_word, move, translate_range
 from nicemu.nic.eq import post_async
+from nicemu.nic.hooks import ask
 from nicemu.nic.page_fault import RESPONDER_RDMA, failed_before, raise_fault
 from nicemu.nic.port import free_packet, new_packet, transmit
 from nicemu.nic.psn import psn_add, psn_diff
@@ -134,7 +135,7 @@ def deliver(world, q_row, p):
             complete_recv(world, q_row, row.entry, 0, WC_RECV, row.result, imm, row.solicited)
         elif imm >= 0:
             complete_recv(world, q_row, row.entry, 0, WC_RECV_IMM, row.result, imm, row.solicited)
-    if row.ack_request:
+    if row.ack_request or ask(world, q.nic, hooks.ACK, q_row, row.psn):
         acknowledge_now(world, q_row, row.psn, bth.ACK_UNLIMITED)
     return True
 

@@ -1,4 +1,4 @@
-"""Completer: ACKs, NAKs, RNR NAKs, READ responses and atomic ACKs at the requester (IBA 9.7.5-9.7.7; rxe_comp)."""
+"""Completer: ACKs, NAKs, RNR NAKs, READ responses and atomic ACKs at the requester (Linux rxe_comp.c)."""
 
 from nicemu._jit import call, jit
 from nicemu.abi import rings
@@ -37,7 +37,7 @@ RNR_UNIT_NS = 10_000
 
 @jit
 def rnr_timer_ns(code):
-    """RNR timer of a 5-bit code, ns (IBA table 45): 0 is 655.36 ms, then 0.01 ms growing by half octaves."""
+    """RNR timer of a 5-bit code, ns (Linux rxe rnrnak_usec): 0 is 655.36 ms, then 0.01 ms growing by half octaves."""
     if code == 0:
         return 65536 * RNR_UNIT_NS
     if code < 4:
@@ -84,7 +84,7 @@ def min_psn(a, b):
 
 @jit
 def progress(world, q_row, una):
-    """The oldest unacknowledged PSN moved: reload both retry counters (IBA 9.7.6.1.3)."""
+    """The oldest unacknowledged PSN moved: reload both retry counters (rxe_comp.c)."""
     q = qp(world, q_row)
     if psn_diff(una, q.una_psn) > 0:
         q.una_psn = una
@@ -129,7 +129,7 @@ def retry(world, q_row, psn):
 
 @jit
 def rnr_nak(world, q_row, psn, code):
-    """Wait the RNR timer, then go back to ``psn``; 7 retries are infinite (IBA 9.7.5.2.8)."""
+    """Wait the RNR timer, then go back to ``psn``; 7 retries are infinite (rxe_comp.c)."""
     q = qp(world, q_row)
     if q.rnr_retry != INFINITE:
         if q.rnr_retries == 0:

@@ -1,4 +1,4 @@
-"""Completion queues: CQEs into host rings, arming, solicited events, overrun (IBA 11.4.2)."""
+"""Completion queues: CQEs into host rings, arming, solicited events, overrun (Linux rxe_cq.c)."""
 
 from nicemu._jit import jit, load64, store32, store64
 from nicemu.abi import rings

@@ -1,4 +1,4 @@
-"""Memory keys: lkey/rkey -> protection domain, range, access rights (IBA 10.6.3)."""
+"""Memory keys: lkey/rkey -> protection domain, range, access rights (Linux rxe_mr.c)."""
 
 from nicemu._jit import jit
 from nicemu.nic.psn import in_range

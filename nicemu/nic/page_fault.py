@@ -1,7 +1,7 @@
 """Page faults: suspend what hardware suspends, report once per class, resume on the driver's command.
 
-A QP can have four faults open, one per :class:`FaultType`; further faults of an open class are merged (odp reference
-3.2, 3.9). Left out: memory-scheme faults, SRQ faults, a limit below four.
+A QP can have four faults open, one per :class:`FaultType`; further faults of an open class are merged (mlx5
+page-fault EQEs; NPF paper). Left out: memory-scheme faults, SRQ faults, a limit below four.
 """
 
 from nicemu._jit import call, jit

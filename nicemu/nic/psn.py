@@ -1,4 +1,4 @@
-"""Packet sequence numbers: 24 bits, compared in a window of 2^23 either side (IBA 9.7.2; odp reference 6.10)."""
+"""Packet sequence numbers: 24 bits, compared in a window of 2^23 either side (Linux rxe psn_compare)."""
 
 from nicemu._jit import jit
 

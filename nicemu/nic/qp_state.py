@@ -1,4 +1,4 @@
-"""QP state changes inside the device: RESET purges, ERR flushes every WQE exactly once (odp reference 6.11, 6.13)."""
+"""QP state changes inside the device: RESET purges, ERR flushes every WQE exactly once (Linux qp_state_table)."""
 
 from nicemu._jit import jit, load64
 from nicemu.abi import rings

@@ -1,4 +1,4 @@
-"""Requester: turns send WQEs into request packets, one packet an event (IBA 9.7.3; rxe_req).
+"""Requester: turns send WQEs into request packets, one packet an event (Linux rxe_req.c).
 
 A packet's gather list is translated here and moved at its departure. A missing page suspends the send queue. Left
 out: UC, UD, XRC, memory windows, FLUSH, ATOMIC_WRITE, SEND_WITH_INV.

@@ -1,4 +1,4 @@
-"""Responder: request packets -> memory, ACKs, NAKs (IBA 9.7.4-9.7.5, 9.9; rxe_resp).
+"""Responder: request packets -> memory, ACKs, NAKs (Linux rxe_resp.c).
 
 A request passes a list of checks in the order check_psn, check_op_seq, check_length, check_resource, check_rkey;
 each returns a verdict. What was decided happens at COMMIT, at least the PCIe latency later and in order: bytes move,
@@ -64,7 +64,7 @@ def starts(opcode):
 
 @jit
 def check_psn(world, q, row):
-    """Expected: accept. Behind: a duplicate. Ahead: one NAK for the gap, then silence (IBA 9.7.4.1.2)."""
+    """Expected: accept. Behind: a duplicate. Ahead: one NAK for the gap, then silence (rxe check_psn)."""
     gap = psn_diff(row.psn, q.epsn)
     if gap == 0:
         q.nak_pending = 0
@@ -84,7 +84,7 @@ def check_psn(world, q, row):
 
 @jit
 def check_op_seq(q, row):
-    """FIRST and ONLY only between messages, MIDDLE and LAST only within one of the same operation (9.7.4.1.3)."""
+    """FIRST and ONLY only between messages, MIDDLE and LAST only within one of the same operation (rxe check_op_seq)."""
     opcode = row.opcode
     if starts(opcode):
         return ACCEPT if q.message_opcode == 0 else INVALID
@@ -116,7 +116,7 @@ def check_length(q, row):
 
 @jit
 def check_resource(world, q_row, row):
-    """A SEND, and the last packet of a WRITE with immediate, needs a receive WQE, else RNR NAK (9.7.5.2.8)."""
+    """A SEND, and the last packet of a WRITE with immediate, needs a receive WQE, else RNR NAK (rxe check_resource)."""
     q = qp(world, q_row)
     opcode = row.opcode
     if is_write(opcode) and with_imm(opcode):
@@ -145,7 +145,7 @@ def required_access(opcode):
 
 @jit
 def check_rkey(world, q, row):
-    """QP rights, rkey, PD, range, rights of the region; atomics aligned to 8 (9.7.4.1.5-7). Sets the message's target."""
+    """QP rights, rkey, PD, range, rights of the region; atomics aligned to 8 (rxe check_rkey). Sets the message's target."""
     opcode = row.opcode
     if is_send(opcode) or not starts(opcode):
         return ACCEPT
@@ -280,7 +280,7 @@ def find_resource(world, q, psn, kind):
 
 @jit
 def replay(world, q_row, p):
-    """A duplicate READ that is a subset of a remembered one is executed again, reading memory now (9.7.5.1.5)."""
+    """A duplicate READ that is a subset of a remembered one is executed again, reading memory now (rxe duplicate_request)."""
     q = qp(world, q_row)
     row = packet(world, p)
     found = find_resource(world, q, row.psn, READ)

@@ -133,7 +133,7 @@ def keep_timer(world, q_row):
 
 @jit
 def start_timer(world, q_row):
-    """Start or restart the ACK timer: 4.096 us * 2^timeout, through the firmware (IBA 9.7.6.1.3)."""
+    """Start or restart the ACK timer: 4.096 us * 2^timeout, through the firmware (ib_modify_qp timeout)."""
     q = qp(world, q_row)
     c = control(world, 0)
     if timer_off(world, q):

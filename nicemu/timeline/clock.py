@@ -24,3 +24,7 @@ class SteppedClock:
     def step(self, ns: int) -> None:
         """Allow ``ns`` more nanoseconds."""
         self._limit += ns
+
+    def hold(self, time: int) -> None:
+        """Nothing may happen after ``time`` ns until the next step."""
+        self._limit = time

@@ -1,4 +1,4 @@
-"""BTH opcodes of RC and what each carries (odp reference 6.6): one table, plain integers for kernels."""
+"""BTH opcodes of RC and what each carries (Linux rxe_opcode.c): one table, plain integers for kernels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ READ_REQUEST, READ_RESP_FIRST, READ_RESP_MIDDLE = 12, 13, 14
 READ_RESP_LAST, READ_RESP_ONLY, ACKNOWLEDGE, ATOMIC_ACK, COMPARE_SWAP, FETCH_ADD = 15, 16, 17, 18, 19, 20
 LAST_RC = FETCH_ADD
 
-# AETH syndromes (odp reference 6.7)
+# AETH syndromes (Linux rxe_hdr.h)
 ACK_UNLIMITED = 0x1F
 RNR_NAK = 0x20
 NAK_SEQUENCE, NAK_INVALID_REQUEST, NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATIONAL = 0x60, 0x61, 0x62, 0x63
