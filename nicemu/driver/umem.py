@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Umem:
-    """The pinned frames of a region."""
+    """The pinned pages of a region, ``frame << 1 | writable`` each."""
 
     frames: np.ndarray
 
@@ -65,11 +65,11 @@ def create(region: Mr) -> Steps[Umem]:
             count = min(MTT_CHUNK, pages - first)
             frames = yield from context.mm.pin(start + first * PAGE_SIZE, count, region.writable)
             pinned.append(frames)
-            entries = mtt_entries(frames << 1 | 1, region.writable, context.driver.stamp())
+            entries = mtt_entries(frames, region.writable, context.driver.stamp())
             yield from update_mtt(region, first, entries)
     except (Fault, DriverError) as error:
         for frames in pinned:
-            context.mm.unpin(frames)
+            context.mm.unpin(frames >> 1)
         raise DriverError(error.errno, f"MR: {error.strerror}") from error
     return Umem(np.concatenate(pinned))
 
@@ -77,4 +77,4 @@ def create(region: Mr) -> Steps[Umem]:
 def release(region: Mr, memory: Umem) -> Steps[None]:
     """``ib_umem_release``."""
     yield 0
-    region.pd.context.mm.unpin(memory.frames)
+    region.pd.context.mm.unpin(memory.frames >> 1)
