@@ -26,6 +26,6 @@ def packet_count(length, mtu):
 @jit
 def in_range(va, length, base, size):
     """``va .. va+length`` lies in ``base .. base+size``. Addresses are int64 two's complement; nothing overflows."""
-    if va < base or length < 0 or length > size:
+    if va < base or length < 0 or length > size or (base < 0 <= va):
         return False
     return va - base <= size - length
