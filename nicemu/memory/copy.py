@@ -44,8 +44,10 @@ def read_frame(world, f, offset, destination, length):
         if row.pointer == c.graveyard:
             copy_bytes(destination, source, length)
             return True
+        if not safe_read(world, destination, source, length):
+            return False
         row.read_epoch = c.epoch
-        return safe_read(world, destination, source, length)
+        return True
     copy_bytes(destination, source, length)
     return True
 
@@ -59,8 +61,10 @@ def write_frame(world, f, offset, source, length):
         return True
     destination = row.pointer + offset
     if row.kind == PROGRAM or (row.kind == ARENA and row.write_epoch != c.epoch):
+        if not safe_write(world, destination, source, length):
+            return False
         row.write_epoch = c.epoch
-        return safe_write(world, destination, source, length)
+        return True
     copy_bytes(destination, source, length)
     return True
 
