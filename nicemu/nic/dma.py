@@ -11,13 +11,12 @@ from nicemu.abi.verbs import PAGE_SHIFT, Access
 from nicemu.memory import sanitizer
 from nicemu.memory.copy import read_frame, write_frame
 from nicemu.nic.iotlb import translate
-from nicemu.nic.mkey import check_mkey, find_mkey
-from nicemu.tables.heap import trap
-from nicemu.tables.records import PAYLOAD_BYTES, SEGMENTS_PER_PACKET, Trap
-from nicemu.tables.rows import control, frame, mkey, packet, payload_base, segment
+from nicemu.nic.mkey import check_mkey
+from nicemu.tables.records import PAYLOAD_BYTES, SEGMENTS_PER_PACKET
+from nicemu.tables.rows import control, frame, mkey, packet, payload_base, qp, segment
 from nicemu.tables.trace import Ev, trace
 
-OK, FAULT, BAD_KEY, TOO_SHORT = 0, 1, 2, 3
+OK, FAULT, BAD_KEY, TOO_SHORT, TOO_MANY = 0, 1, 2, 3, 4
 """Verdicts of building a gather or scatter list."""
 
 FRAME_MASK = (1 << MTT_FRAME_BITS) - 1
@@ -25,7 +24,6 @@ PAGE_BYTES = 1 << PAGE_SHIFT
 PAGE_OFFSET = PAGE_BYTES - 1
 LOCAL_WRITE = int(Access.LOCAL_WRITE)
 DMA = int(Ev.DMA)
-SEGMENTS_EXHAUSTED = int(Trap.SEGMENTS_EXHAUSTED)
 
 
 @jit
@@ -52,8 +50,7 @@ def translate_range(world, p, mkey_row, va, length, write):
             c.fault_mkey = mkey_row
             return FAULT
         if row.segments >= SEGMENTS_PER_PACKET:
-            trap(world, SEGMENTS_EXHAUSTED, p)
-            return FAULT
+            return TOO_MANY
         offset = va & PAGE_OFFSET
         chunk = min(length, PAGE_BYTES - offset)
         s = segment(world, p * SEGMENTS_PER_PACKET + row.segments)
@@ -86,11 +83,14 @@ def check_sges(world, n, pd, sges, count, access):
 
 @jit
 def translate_sges(world, p, sges, count, skip, length, write):
-    """Segments of ``length`` bytes of an SGE list from byte ``skip`` on: OK, FAULT, BAD_KEY or TOO_SHORT.
+    """Segments of ``length`` bytes of an SGE list from byte ``skip`` on: OK, FAULT, BAD_KEY, TOO_SHORT or TOO_MANY.
 
-    Keys are looked up again: a region deregistered since the check gives BAD_KEY, never a stale translation.
+    Keys, PD, range and rights are checked again, for the ring is the program's memory: a region deregistered or a WQE
+    changed since the first check gives BAD_KEY, never a stale or foreign translation.
     """
     n = packet(world, p).kind
+    pd = qp(world, packet(world, p).qp).pd
+    access = LOCAL_WRITE if write else 0
     for i in range(count):
         if length == 0:
             return OK
@@ -99,11 +99,12 @@ def translate_sges(world, p, sges, count, skip, length, write):
         if skip >= size:
             skip -= size
             continue
-        mkey_row = find_mkey(world, n, load32(at + SGE_LKEY))
+        va = load64(at + SGE_ADDR)
+        mkey_row = check_mkey(world, n, load32(at + SGE_LKEY), pd, va, size, access)
         if mkey_row == 0:
             return BAD_KEY
         chunk = min(size - skip, length)
-        verdict = translate_range(world, p, mkey_row, load64(at + SGE_ADDR) + skip, chunk, write)
+        verdict = translate_range(world, p, mkey_row, va + skip, chunk, write)
         if verdict != OK:
             return verdict
         length -= chunk

@@ -7,7 +7,7 @@ then the ACK, NAK or CQE. Requests behind a READ wait until its responses are ou
 Left out: UC, UD, XRC, SRQ, memory windows, credits (every ACK says unlimited).
 """
 
-from nicemu._jit import call, jit
+from nicemu._jit import call, jit, load32
 from nicemu.abi import rings
 from nicemu.abi.verbs import Access, QpState
 from nicemu.nic import dma, hooks, units
@@ -185,13 +185,15 @@ def translate_request(world, q_row, p):
     row = packet(world, p)
     q = qp(world, q_row)
     row.kind = q.nic
+    row.qp = q_row
     row.segments = 0
     opcode = row.opcode
     done = 0 if starts(opcode) else q.message_offset
     if is_send(opcode):
-        sges = recv_address(q, q.recv_wqe) + rings.RECV_HEADER_BYTES
-        count = (q.rq_stride - rings.RECV_HEADER_BYTES) // rings.SGE_BYTES
-        verdict = translate_sges(world, p, sges, count, done, row.payload, True)
+        at = recv_address(q, q.recv_wqe)
+        room = (q.rq_stride - rings.RECV_HEADER_BYTES) // rings.SGE_BYTES
+        count = min(load32(at + rings.RECV_NUM_SGE), room)
+        verdict = translate_sges(world, p, at + rings.RECV_HEADER_BYTES, count, done, row.payload, True)
         if verdict == dma.FAULT:
             return fault_verdict(world, q_row, RESPONDER_RECV, row, 0)
         return ACCEPT if verdict == dma.OK else RECV_PROT
