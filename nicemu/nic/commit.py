@@ -34,6 +34,7 @@ from nicemu.wire import opcode as bth
 
 LOC_LEN_ERR, LOC_PROT_ERR = int(WcStatus.LOC_LEN_ERR), int(WcStatus.LOC_PROT_ERR)
 QP_REQ_ERR, QP_ACCESS_ERR = int(AsyncEvent.QP_REQ_ERR), int(AsyncEvent.QP_ACCESS_ERR)
+QP_FATAL = int(AsyncEvent.QP_FATAL)
 NAK, RNR_EVENT = int(Ev.NAK), int(Ev.RNR_NAK)
 
 
@@ -131,10 +132,11 @@ def deliver(world, q_row, p):
     if row.last:
         q.msn += 1
         imm = row.imm if with_imm(row.opcode) else -1
-        if is_send(row.opcode):
-            complete_recv(world, q_row, row.entry, 0, WC_RECV, row.result, imm, row.solicited)
-        elif imm >= 0:
-            complete_recv(world, q_row, row.entry, 0, WC_RECV_IMM, row.result, imm, row.solicited)
+        if is_send(row.opcode) or imm >= 0:
+            kind = WC_RECV if is_send(row.opcode) else WC_RECV_IMM
+            if not complete_recv(world, q_row, row.entry, 0, kind, row.result, imm, row.solicited):
+                call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
+                return True
     if row.ack_request or ask(world, q.nic, hooks.ACK, q_row, row.psn):
         acknowledge_now(world, q_row, row.psn, bth.ACK_UNLIMITED)
     return True

@@ -14,15 +14,14 @@ ARM_NEXT, ARM_SOLICITED = 1, 2
 
 @jit
 def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
-    """Write a CQE. ``lengths``: (byte_len, imm_data, wc_flags, wqe counter). True if it went in."""
+    """Write a CQE. ``lengths``: (byte_len, imm_data, wc_flags, wqe counter). True if it went in; an overrun CQ takes nothing more."""
     q = cq(world, row)
     c = control(world, 0)
-    if q.valid == 0:
+    if q.valid == 0 or q.overrun:
         return False
     if q.produced - load64(q.doorbell_record) >= q.slots:
-        if q.overrun == 0:
-            q.overrun = 1
-            post_async(world, q.nic, CQ_ERR, q.number)
+        q.overrun = 1
+        post_async(world, q.nic, CQ_ERR, q.number)
         return False
     at = q.ring + (q.produced & (q.slots - 1)) * CQE_BYTES
     store64(at + rings.CQE_WR_ID, wr_id)

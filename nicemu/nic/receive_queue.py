@@ -39,8 +39,8 @@ def take_recv(world, q_row):
 
 @jit
 def complete_recv(world, q_row, index, status, opcode, length, imm, solicited):
-    """CQE of a receive WQE."""
+    """CQE of a receive WQE. False: the CQ is overrun."""
     q = qp(world, q_row)
     flags = WITH_IMM if imm >= 0 else 0
     lengths = (length, max(imm, 0), flags, index)
-    post_cqe(world, q.recv_cq, load64(recv_address(q, index)), q.number, status, opcode, lengths, solicited)
+    return post_cqe(world, q.recv_cq, load64(recv_address(q, index)), q.number, status, opcode, lengths, solicited)

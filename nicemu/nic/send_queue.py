@@ -5,7 +5,7 @@ WQE counters are absolute; ``SQ_ENTRY`` keeps what the requester and completer k
 
 from nicemu._jit import call, jit, load32, load64
 from nicemu.abi import rings
-from nicemu.abi.verbs import QpState, SendFlag, WcOpcode, WcStatus, WrOpcode
+from nicemu.abi.verbs import AsyncEvent, QpState, SendFlag, WcOpcode, WcStatus, WrOpcode
 from nicemu.nic import hooks, units
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.dma import check_sges
@@ -25,6 +25,7 @@ WC_COMP_SWAP, WC_FETCH_ADD, SEND_OPCODE = int(WcOpcode.COMP_SWAP), int(WcOpcode.
 WR_FLUSH_ERR = int(WcStatus.WR_FLUSH_ERR)
 RTS, SQD, ERR = int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
 MAX_MESSAGE = 1 << 31
+QP_FATAL = int(AsyncEvent.QP_FATAL)
 ACK_TIMEOUT_UNIT_NS = 4096
 
 
@@ -177,15 +178,15 @@ def rewind(world, q_row, psn):
 
 @jit
 def complete(world, q_row, index, status):
-    """CQE of a send WQE, if it asked for one or failed."""
+    """CQE of a send WQE, if it asked for one or failed. False: the CQ is overrun."""
     q = qp(world, q_row)
     e = entry_of(world, q, index)
     if status == 0 and q.all_signaled == 0 and e.flags & SIGNALED == 0:
-        return
+        return True
     at = wqe_address(q, index)
     opcode = wc_opcode(e.opcode)
     length = e.length if is_read_or_atomic(e.opcode) else 0
-    post_cqe(world, q.send_cq, load64(at), q.number, status, opcode, (length, 0, 0, index), 0)
+    return post_cqe(world, q.send_cq, load64(at), q.number, status, opcode, (length, 0, 0, index), 0)
 
 
 @jit
@@ -220,8 +221,10 @@ def retire(world, q_row, go_on):
             return call(vector(world, units.QP_ERROR).address, world, q_row, 0)
         if psn_diff(e.last_psn, q.una_psn) >= 0 or (is_read_or_atomic(e.opcode) and e.done == 0):
             break
-        complete(world, q_row, q.sq_una, 0)
+        good = complete(world, q_row, q.sq_una, 0)
         q.sq_una += 1
+        if not good:
+            return call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
     keep_timer(world, q_row)
     kick(world, q_row, 0)
     return 0
