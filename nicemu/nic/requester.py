@@ -17,6 +17,7 @@ from nicemu.nic.send_queue import (
     FENCE,
     INLINE,
     LOC_PROT_ERR,
+    QP_FATAL,
     RDMA_READ,
     RTS,
     SOLICITED,
@@ -154,7 +155,11 @@ def ready(world, q_row):
     if q.state != RTS or q.sq_suspended or q.read_suspended or c.now < q.rnr_until:
         return False
     if q.sq_next == q.sq_fetched:
-        if q.sq_error or load64(q.doorbell_record + rings.DB_SEND) <= q.sq_fetched:
+        posted = load64(q.doorbell_record + rings.DB_SEND)
+        if q.sq_error or posted <= q.sq_fetched:
+            return False
+        if posted - q.sq_una > q.sq_slots:
+            call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
             return False
         if q.sq_fetched - q.sq_una >= q.sq_slots:
             return False
