@@ -10,17 +10,19 @@ from nicemu.abi.command import Command, Status
 from nicemu.abi.rings import EqeType
 from nicemu.nic import iotlb, mtt, units
 from nicemu.nic.eq import post_eqe
+from nicemu.nic.psn import in_range
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
 from nicemu.tables import radix
 from nicemu.tables.heap import push
-from nicemu.tables.records import RESOURCES_PER_QP
+from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
 from nicemu.tables.rows import control, cq, mkey, nic, qp
 from nicemu.tables.trace import Ev, trace
 
 (NOP, CREATE_MKEY, DESTROY_MKEY, CREATE_CQ, DESTROY_CQ, CREATE_QP, MODIFY_QP, QUERY_QP, DESTROY_QP, UPDATE_MTT, ZAP_MTT,
  PAGE_FAULT_RESUME) = (int(opcode) for opcode in Command)
-OK, BAD_OPCODE, BAD_RESOURCE = 0, int(Status.BAD_OPCODE), int(Status.BAD_RESOURCE)
+OK, BAD_OPCODE = 0, int(Status.BAD_OPCODE)
+BAD_PARAM, BAD_RESOURCE = int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
 CMD, COMMAND_EQN = int(EqeType.CMD), 1
 EV_COMMAND, EV_DONE, EV_ZAP = int(Ev.COMMAND), int(Ev.COMMAND_DONE), int(Ev.MTT_ZAP)
 
@@ -45,6 +47,12 @@ def mkey_row(n, at):
 
 
 @jit
+def pages_of(m):
+    """Pages that a region touches."""
+    return ((m.base & 4095) + m.length + 4095) >> 12
+
+
+@jit
 def create_mkey(world, n, at):
     """CREATE_MKEY."""
     row = mkey_row(n, at)
@@ -58,8 +66,7 @@ def create_mkey(world, n, at):
     m.access = param(at, 5)
     m.flags = param(at, 6)
     m.number = param(at, 7)
-    pages = ((m.base & 4095) + m.length + 4095) >> 12
-    m.levels = mtt.levels_for(pages)
+    m.levels = mtt.levels_for(pages_of(m))
     m.root = radix.new_node(world)
     m.pages_mapped = 0
     m.busy_until = 0
@@ -141,10 +148,11 @@ def create_qp(world, n, at):
 @jit
 def destroy_qp(world, n, at):
     """DESTROY_QP."""
-    row = n.qp_base + param(at, 0)
-    q = qp(world, row)
-    if q.sq_stride == 0:
+    qpn = param(at, 0)
+    if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).sq_stride == 0:
         return BAD_RESOURCE
+    row = n.qp_base + qpn
+    q = qp(world, row)
     reset(world, row)
     q.sq_stride = 0
     return OK
@@ -161,7 +169,7 @@ def execute(world, n, opcode, at):
         return create_cq(world, n, at)
     if opcode == DESTROY_CQ:
         cqn = param(at, 0)
-        if not 0 < cqn < n.cq_count:
+        if not 0 < cqn < n.cq_count or cq(world, n.cq_base + cqn).valid == 0:
             return BAD_RESOURCE
         cq(world, n.cq_base + cqn).valid = 0
         return OK
@@ -180,6 +188,35 @@ def execute(world, n, opcode, at):
     return OK if opcode == NOP else BAD_OPCODE
 
 
+@jit
+def check_pages_or_token(world, n, opcode, at):
+    """Status of what commands on translations and faults name: mkey, page range, token."""
+    if opcode == UPDATE_MTT or opcode == ZAP_MTT:
+        row = mkey_row(n, at)
+        if row == 0 or mkey(world, row).valid == 0:
+            return BAD_RESOURCE
+        return OK if in_range(param(at, 1), param(at, 2), 0, pages_of(mkey(world, row))) else BAD_PARAM
+    if opcode == PAGE_FAULT_RESUME:
+        known = in_range(param(at, 0), 1, n.qp_base * FAULTS_PER_QP, n.qp_count * FAULTS_PER_QP)
+        return OK if known else BAD_RESOURCE
+    return OK
+
+
+@jit
+def zap(world, n, at):
+    """ZAP_MTT: entries and IOTLB lines go at once; the answer is when no DMA uses them any more."""
+    now = control(world, 0).now
+    m = mkey(world, mkey_row(n, at))
+    first, pages = param(at, 1), param(at, 2)
+    n.zaps += 1
+    if m.busy_until > now:
+        n.zap_drains += 1
+    forget(world, n, mkey_row(n, at), first, pages)
+    trace(world, EV_ZAP, n.number, m.number, first, pages, max(m.busy_until - now, 0))
+    done = now + n.zap_ns + pages * n.zap_page_ns
+    return done if n.zap_without_drain else max(done, m.busy_until)
+
+
 def command(world, nic_number, slot):
     """COMMAND: decode a slot; schedule its completion."""
     n = nic(world, nic_number)
@@ -188,32 +225,19 @@ def command(world, nic_number, slot):
     opcode = load32(at)
     n.commands += 1
     trace(world, EV_COMMAND, nic_number, opcode, slot, 0, 0)
-    status = OK
     done = c.now
-    if opcode == UPDATE_MTT or opcode == ZAP_MTT:
-        row = mkey_row(n, at)
-        pages = param(at, 2)
-        if row == 0 or mkey(world, row).valid == 0 or pages < 0 or param(at, 1) < 0:
-            status = BAD_RESOURCE
-        elif opcode == UPDATE_MTT:
-            done += n.mtt_update_ns + pages * n.mtt_update_page_ns
+    status = check_pages_or_token(world, n, opcode, at)
+    if status == OK:
+        if opcode == UPDATE_MTT:
+            done += n.mtt_update_ns + param(at, 2) * n.mtt_update_page_ns
+        elif opcode == ZAP_MTT:
+            done = zap(world, n, at)
+        elif opcode == PAGE_FAULT_RESUME:
+            push(world, c.now + n.resume_ns, units.RESUME, param(at, 0), param(at, 1))
         else:
-            done += n.zap_ns + pages * n.zap_page_ns
-            m = mkey(world, row)
-            n.zaps += 1
-            drained = m.busy_until
-            if drained > c.now:
-                n.zap_drains += 1
-            forget(world, n, row, param(at, 1), pages)
-            trace(world, EV_ZAP, nic_number, m.number, param(at, 1), pages, max(drained - c.now, 0))
-            if n.zap_without_drain == 0:
-                done = max(done, drained)
-    elif opcode == PAGE_FAULT_RESUME:
-        push(world, c.now + n.resume_ns, units.RESUME, param(at, 0), param(at, 1))
-    else:
-        status = execute(world, n, opcode, at)
-        if opcode == DESTROY_MKEY and status == OK:
-            done = max(done, mkey(world, mkey_row(n, at)).busy_until)
+            status = execute(world, n, opcode, at)
+            if opcode == DESTROY_MKEY and status == OK:
+                done = max(done, mkey(world, mkey_row(n, at)).busy_until)
     store32(at + abi.COMMAND_STATUS, status)
     push(world, done, units.COMMAND_DONE, nic_number, slot)
     return 0
