@@ -3,14 +3,16 @@
 from nicemu._jit import jit, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import QpState
+from nicemu.nic import units
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.port import free_packet
 from nicemu.nic.receive_queue import WC_RECV, complete_recv
 from nicemu.nic.send_queue import WR_FLUSH_ERR, stop_timer, wc_opcode, wqe_address
 from nicemu._jit import load32
 from nicemu.nic.eq import post_async
+from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
-from nicemu.tables.rows import fault, packet, qp, resource
+from nicemu.tables.rows import control, fault, packet, qp, resource
 from nicemu.tables.trace import Ev, trace
 
 RESET, ERR = int(QpState.RESET), int(QpState.ERR)
@@ -48,7 +50,10 @@ def flush(world, q_row):
 
 
 def qp_error(world, q_row, event):
-    """QP_ERROR: to ERR, with an affiliated async event if ``event`` is not 0; flushes also what is posted in ERR."""
+    """QP_ERROR: to ERR, with an affiliated async event if ``event`` is not 0; flushes also what is posted in ERR.
+
+    DMA on its way lands first, so that completions keep the post order and no byte moves after a flush.
+    """
     q = qp(world, q_row)
     if q.state == RESET:
         return 0
@@ -60,7 +65,10 @@ def qp_error(world, q_row, event):
         drop_received(world, q)
         if event:
             post_async(world, q.nic, event, q.number)
-    flush(world, q_row)
+    if control(world, 0).now < q.commit_until:
+        push(world, q.commit_until, units.DOORBELL, q_row, 0)
+    else:
+        flush(world, q_row)
     return 0
 
 
@@ -77,7 +85,7 @@ def reset(world, q_row):
     q.rd_atomic = q.sq_scheduled = q.sq_suspended = q.sq_error = 0
     q.rnr_until = q.read_suspended = q.nak_pending = q.resp_error = 0
     q.rq_next = q.message_opcode = q.message_offset = q.recv_taken = 0
-    q.resource_head = q.read_active = 0
+    q.resource_head = q.read_active = q.commit_until = q.rewound = 0
     q.faulted_psn = -1
     for i in range(RESOURCES_PER_QP):
         resource(world, q.resource_base + i).kind = 0

@@ -343,6 +343,7 @@ def handle(world, q_row, p):
         r.next_psn = r.first_psn
     n.dma_last = max(n.dma_last, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)
     hold(world, p, n.dma_last)
+    q.commit_until = n.dma_last
     push(world, n.dma_last, units.COMMIT, p, q.incarnation)
 
 
