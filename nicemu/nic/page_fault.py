@@ -96,7 +96,7 @@ def resume(world, row, error):
         return 0
     if error:
         fail_entry(world, f.qp, f.wqe, LOC_PROT_ERR)
-    return call(vector(world, units.RETIRE).address, world, f.qp, 1)
+    return call(vector(world, units.RETIRE).address, world, f.qp, 1 if f.type == REQUESTER_READ else 0)
 
 
 @jit
