@@ -50,13 +50,15 @@ def raise_fault(world, q_row, kind, wqe, committed, op_length):
     n.page_faults += 1
     m = mkey(world, f.mkey)
     trace(world, FAULT, q.nic, kind, q.number, m.number, (f.va >> PAGE_SHIFT) - (m.base >> PAGE_SHIFT))
-    push(world, c.now + n.fault_detect_ns, units.FAULT_REPORT, row, 0)
+    push(world, c.now + n.fault_detect_ns, units.FAULT_REPORT, row, q.incarnation)
 
 
-def report(world, row, _):
+def report(world, row, incarnation):
     """FAULT_REPORT: the page-fault EQE, once firmware has found out what is missing."""
     f = fault(world, row)
     q = qp(world, f.qp)
+    if incarnation != q.incarnation:
+        return 0
     subtype = RDMA if f.type == RESPONDER_RDMA else WQE
     last = f.op_length if subtype == RDMA else f.wqe & 0xFFFFFFFF
     f.pages = ask(world, q.nic, hooks.FAULT_PAGES, f.qp, row)
@@ -68,9 +70,11 @@ def report(world, row, _):
 
 @jit
 def failed_before(world, q_row, kind):
-    """The driver could not resolve the last fault of this class: take the mark and say so."""
+    """The driver could not resolve the last fault of this class, and it was this page: take the mark and say so."""
     f = fault(world, q_row * FAULTS_PER_QP + kind)
-    failed = f.open == 0 and f.error != 0
+    c = control(world, 0)
+    here = f.mkey == c.fault_mkey and f.va >> PAGE_SHIFT == c.fault_address >> PAGE_SHIFT
+    failed = f.open == 0 and f.error != 0 and here
     if failed:
         f.error = 0
     return failed
