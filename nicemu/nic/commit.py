@@ -172,7 +172,7 @@ def commit_request(world, q_row, p):
         elif not deliver(world, q_row, p):
             taken_away(world, q_row, p)
     elif verdict == REACK:
-        acknowledge_now(world, q_row, psn_add(q.epsn, -1), bth.ACK_UNLIMITED)
+        acknowledge_now(world, q_row, row.psn, bth.ACK_UNLIMITED)
     elif verdict == SAVED:
         atomic_ack(world, q_row, row.psn, resource(world, row.entry).result)
     else:

@@ -282,14 +282,15 @@ def find_resource(world, q, psn, kind):
 
 @jit
 def replay(world, q_row, p):
-    """A duplicate READ that is a subset of a remembered one is executed again, reading memory now (rxe duplicate_request)."""
+    """A duplicate READ that is the rest of a remembered one is executed again, reading memory now (rxe
+    duplicate_request)."""
     q = qp(world, q_row)
     row = packet(world, p)
     found = find_resource(world, q, row.psn, READ)
     if found == 0:
         return DROP
     last = psn_add(row.psn, packet_count(row.length, q.mtu) - 1)
-    if psn_diff(last, resource(world, found).last_psn) > 0 or q.access & REMOTE_READ == 0:
+    if last != resource(world, found).last_psn or q.access & REMOTE_READ == 0:
         return DROP
     target = 0
     if row.length > 0:
@@ -334,6 +335,8 @@ def handle(world, q_row, p):
         return
     if INVALID <= verdict <= RECV_LEN:
         q.resp_error = 1
+    elif verdict == REACK:
+        row.psn = psn_add(q.epsn, -1)
     if verdict != ACCEPT:
         row.segments = 0
     row.verdict = verdict
