@@ -9,7 +9,7 @@ from nicemu.nic import units
 from nicemu.nic.dma import hold, move
 from nicemu.tables.heap import push, trap
 from nicemu.tables.records import Trap
-from nicemu.tables.rows import control, nic, packet, vector
+from nicemu.tables.rows import control, nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace
 
 MAX_PACKETS = 1 << 16
@@ -63,15 +63,15 @@ def transmit(world, p, ready):
     depart = max(ready, n.port_free)
     hold(world, p, depart)
     n.port_free = depart + (row.payload + OVERHEAD_BYTES) * n.ps_per_byte // 1000
-    push(world, depart, units.DEPART, p, 0)
+    push(world, depart, units.DEPART, p, qp(world, row.qp).incarnation)
 
 
-def depart(world, p, _):
+def depart(world, p, incarnation):
     """DEPART: gather the payload, count, and put the packet on the link."""
     row = packet(world, p)
     n = nic(world, row.source_nic)
     if row.segments > 0 and not move(world, p, False):
-        return call(vector(world, units.GATHER_FAILED).address, world, p, 0)
+        return call(vector(world, units.GATHER_FAILED).address, world, p, incarnation)
     n.packets_sent += 1
     n.bytes_sent += row.payload
     trace(world, SEND, row.source_nic, row.opcode, row.psn, row.dest_qpn, row.payload)

@@ -206,7 +206,7 @@ def requester(world, q_row, incarnation):
     return 0
 
 
-def gather_failed(world, p, _):
+def gather_failed(world, p, incarnation):
     """GATHER_FAILED: the program took a page of packet ``p`` away; it never leaves.
 
     A request fails its WQE with a local protection error. A READ response becomes a remote access NAK.
@@ -215,6 +215,9 @@ def gather_failed(world, p, _):
     q = qp(world, row.qp)
     q_row = row.qp
     row.segments = 0
+    if q.incarnation != incarnation:
+        free_packet(world, p)
+        return 0
     if bth.READ_RESP_FIRST <= row.opcode <= bth.READ_RESP_ONLY:
         row.opcode = bth.ACKNOWLEDGE
         row.syndrome = bth.NAK_REMOTE_ACCESS
