@@ -218,9 +218,11 @@ def read_faulted(world, q_row, psn):
         return
     done = psn_diff(psn, r.first_psn) * q.mtu
     raise_fault(world, q_row, RESPONDER_RDMA, 0, done, r.length - done)
-    nic(world, q.nic).rnr_naks_sent += 1
-    trace(world, RNR_EVENT, q.nic, q.number, psn, q.min_rnr_timer, 0)
-    acknowledge_now(world, q_row, psn, bth.RNR_NAK | q.min_rnr_timer)
+    code = ask(world, q.nic, hooks.RESPONDER_FAULT, q_row, q.min_rnr_timer)
+    if code >= 0:
+        nic(world, q.nic).rnr_naks_sent += 1
+        trace(world, RNR_EVENT, q.nic, q.number, psn, code, 0)
+        acknowledge_now(world, q_row, psn, bth.RNR_NAK | code)
     if psn_add(r.last_psn, 1) == q.epsn:
         q.epsn = psn
         q.nak_pending = 1
