@@ -101,9 +101,11 @@ class Device:
         row = self.world.msix[at]
         row.masked = int(masked)
         if not masked and row.pending:
-            row.pending, row.queued = 0, 1
-            when = int(self._control.now) + int(self.row.interrupt_ns)
-            self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
+            row.pending = 0
+            if not row.queued:
+                row.queued = 1
+                when = int(self._control.now) + int(self.row.interrupt_ns)
+                self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
 
     def watch(self, number: int, on: bool) -> None:
         """Somebody polls this CQ: the engine stops at each CQE written to it."""
