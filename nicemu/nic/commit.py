@@ -9,6 +9,7 @@ from nicemu.nic import hooks, units
 from nicemu.nic.completer import commit_response
 from nicemu.nic.dma import atomic_word, move, translate_range
 from nicemu.nic.eq import post_async
+from nicemu.nic.mkey import check_mkey
 from nicemu.nic.hooks import ask
 from nicemu.nic.page_fault import RESPONDER_RDMA, failed_before, raise_fault
 from nicemu.nic.port import free_packet, new_packet, transmit
@@ -22,6 +23,7 @@ from nicemu.nic.responder import (
     REACK,
     RECV_LEN,
     RECV_PROT,
+    REMOTE_READ,
     RNR,
     SAVED,
     is_send,
@@ -204,18 +206,25 @@ def read_opcode(psn, r):
 
 
 @jit
+def read_refused(world, q_row, psn):
+    """A READ cannot go on: its memory is not there or no longer registered."""
+    q = qp(world, q_row)
+    q.read_active = 0
+    q.resp_error = 1
+    trace(world, NAK, q.nic, q.number, psn, bth.NAK_REMOTE_ACCESS, 0)
+    acknowledge_now(world, q_row, psn, bth.NAK_REMOTE_ACCESS)
+    call(vector(world, units.QP_ERROR).address, world, q_row, QP_ACCESS_ERR)
+
+
+@jit
 def read_faulted(world, q_row, psn):
     """A page of a READ is missing: RNR NAK at this response (or an error), take back what follows, end the READ."""
     q = qp(world, q_row)
     r = resource(world, q.read_active)
-    q.read_active = 0
     if failed_before(world, q_row, RESPONDER_RDMA):
-        q.resp_error = 1
-        trace(world, NAK, q.nic, q.number, psn, bth.NAK_REMOTE_ACCESS, 0)
-        acknowledge_now(world, q_row, psn, bth.NAK_REMOTE_ACCESS)
-        post_async(world, q.nic, QP_ACCESS_ERR, q.number)
-        call(vector(world, units.QP_ERROR).address, world, q_row, 0)
+        read_refused(world, q_row, psn)
         return
+    q.read_active = 0
     done = psn_diff(psn, r.first_psn) * q.mtu
     raise_fault(world, q_row, RESPONDER_RDMA, 0, done, r.length - done)
     code = ask(world, q.nic, hooks.RESPONDER_FAULT, q_row, q.min_rnr_timer)
@@ -248,6 +257,10 @@ def read_response(world, q_row, incarnation):
     row = packet(world, p)
     row.payload = min(r.length - done, q.mtu)
     n.translation_delay = 0
+    if r.length > 0 and check_mkey(world, q.nic, r.key, q.pd, r.va, r.length, REMOTE_READ) == 0:
+        free_packet(world, p)
+        read_refused(world, q_row, psn)
+        return 0
     if row.payload > 0 and translate_range(world, p, r.mkey, r.va + done, row.payload, False) != 0:
         free_packet(world, p)
         read_faulted(world, q_row, psn)

@@ -20,7 +20,7 @@ from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.receive_queue import recv_address, recv_available, take_recv
 from nicemu.tables.heap import push
 from nicemu.tables.records import RESOURCES_PER_QP
-from nicemu.tables.rows import control, mkey, nic, packet, qp, resource, vector
+from nicemu.tables.rows import control, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
 
@@ -157,6 +157,7 @@ def check_rkey(world, q, row):
     if opcode == bth.READ_REQUEST and q.max_dest_rd_atomic == 0:
         return INVALID
     q.message_mkey = 0
+    q.message_key = row.rkey
     if row.length > 0:
         q.message_mkey = check_mkey(world, q.nic, row.rkey, q.pd, row.va, row.length, need)
         if q.message_mkey == 0:
@@ -201,19 +202,12 @@ def translate_request(world, q_row, p):
         return ACCEPT
     length = row.payload if is_write(opcode) else 8
     if is_write(opcode) and not starts(opcode):
-        if check_mkey(world, q.nic, row_key(world, q), q.pd, q.message_va + done, length, REMOTE_WRITE) == 0:
+        if check_mkey(world, q.nic, q.message_key, q.pd, q.message_va + done, length, REMOTE_WRITE) == 0:
             return ACCESS_ERROR
     if translate_range(world, p, q.message_mkey, q.message_va + done, length, True) != dma.OK:
         rest = q.message_length - done if is_write(opcode) else 8
         return fault_verdict(world, q_row, RESPONDER_RDMA, row, rest)
     return ACCEPT
-
-
-@jit
-def row_key(world, q):
-    """The present key of the message's mkey; 0 once it was destroyed."""
-    from_row = mkey(world, q.message_mkey)
-    return from_row.key if from_row.valid else 0
 
 
 @jit
@@ -265,6 +259,7 @@ def accepted(world, q_row, p):
     r.last_psn = psn_add(row.psn, count - 1)
     r.va = row.va
     r.mkey = q.message_mkey
+    r.key = row.rkey
     r.length = row.length
     r.done = 0
     q.epsn = psn_add(q.epsn, count)
@@ -302,6 +297,7 @@ def replay(world, q_row, p):
     r.va = row.va
     r.length = row.length
     r.mkey = target
+    r.key = row.rkey
     row.entry = found
     return ACCEPT
 
