@@ -88,6 +88,7 @@ def progress(world, q_row, una):
     q = qp(world, q_row)
     if psn_diff(una, q.una_psn) > 0:
         q.una_psn = una
+        q.rewound = 0
         q.retries = q.retry_cnt
         q.rnr_retries = q.rnr_retry
         start_timer(world, q_row)
@@ -128,6 +129,17 @@ def retry(world, q_row, psn):
 
 
 @jit
+def implied_nak(world, q_row):
+    """A response is missing before this one: ask again from there, once for all that come after the gap (rxe_comp.c)."""
+    q = qp(world, q_row)
+    if q.rewound or q.read_suspended:
+        return
+    nic(world, q.nic).reads_rewound += 1
+    retry(world, q_row, q.una_psn)
+    q.rewound = 1
+
+
+@jit
 def rnr_nak(world, q_row, psn, code):
     """Wait the RNR timer, then go back to ``psn``; 7 retries are infinite (rxe_comp.c)."""
     q = qp(world, q_row)
@@ -151,12 +163,12 @@ def ack_or_nak(world, q_row, p):
     syndrome = row.syndrome
     if syndrome < bth.RNR_NAK:
         if not acknowledge(world, q_row, row.psn):
-            rewind(world, q_row, q.una_psn)
+            implied_nak(world, q_row)
         return
     if psn_diff(row.psn, q.una_psn) < 0 or psn_diff(row.psn, q.sent_psn) >= 0:
         return
     if not acknowledge(world, q_row, psn_add(row.psn, -1)):
-        rewind(world, q_row, q.una_psn)
+        implied_nak(world, q_row)
         return
     if syndrome < bth.NAK_SEQUENCE:
         rnr_nak(world, q_row, row.psn, syndrome & 31)
@@ -178,8 +190,7 @@ def accept_response(world, q_row, p):
     if q.read_suspended or psn_diff(row.psn, q.una_psn) < 0 or psn_diff(row.psn, q.sent_psn) >= 0:
         return False
     if not acknowledge(world, q_row, psn_add(row.psn, -1)):
-        nic(world, q.nic).reads_rewound += 1
-        rewind(world, q_row, q.una_psn)
+        implied_nak(world, q_row)
         return False
     index = index_of(world, q, row.psn)
     if index < 0:
@@ -267,6 +278,7 @@ def ack_timer(world, q_row, _):
     q.timer_event = 0
     q.timer_deadline = 0
     nic(world, q.nic).timeouts += 1
+    q.rewound = 0
     trace(world, TIMEOUT, q.nic, q.number, q.una_psn, 0, 0)
     retry(world, q_row, q.una_psn)
     return call(vector(world, units.RETIRE).address, world, q_row, 0)
