@@ -41,15 +41,27 @@ SEND_OR_WRITE, READ, ATOMIC = 0, 1, 2
 
 
 @jit
+def reads_before(world, q, index):
+    """A READ or atomic before WQE ``index`` whose bytes have not landed yet."""
+    for i in range(q.sq_una, index):
+        e = entry_of(world, q, i)
+        if is_read_or_atomic(e.opcode) and e.done == 0:
+            return True
+    return False
+
+
+@jit
 def may_send(world, q):
     """The WQE at ``sq_next`` may start or go on: window, READ/atomic credits, fence."""
     e = entry_of(world, q, q.sq_next)
     if is_read_or_atomic(e.opcode):
         if e.counted == 0 and q.rd_atomic >= q.max_rd_atomic:
             return False
+        if psn_diff(e.last_psn, q.una_psn) < 0:
+            return False
     elif psn_diff(psn_add(e.first_psn, q.sq_offset), q.una_psn) >= WINDOW:
         return False
-    return not (e.flags & FENCE and q.sq_offset == 0 and q.rd_atomic > 0 and e.counted == 0)
+    return e.flags & FENCE == 0 or q.sq_offset > 0 or e.counted != 0 or not reads_before(world, q, q.sq_next)
 
 
 @jit
