@@ -17,6 +17,7 @@ from nicemu.nic.send_queue import (
     entry_of,
     is_read_or_atomic,
     rewind,
+    skip_acknowledged,
     start_timer,
     stop_timer,
     wqe_address,
@@ -93,7 +94,7 @@ def progress(world, q_row, una):
         q.rnr_retries = q.rnr_retry
         start_timer(world, q_row)
         if psn_diff(psn_of_next(world, q), una) < 0:
-            rewind(world, q_row, una)
+            skip_acknowledged(world, q)
 
 
 @jit

@@ -177,6 +177,19 @@ def rewind(world, q_row, psn):
 
 
 @jit
+def skip_acknowledged(world, q):
+    """The send position never lies behind what is acknowledged: those WQEs may retire and leave the ring."""
+    for index in range(q.sq_next, q.sq_fetched):
+        e = entry_of(world, q, index)
+        if psn_diff(q.una_psn, e.last_psn) <= 0:
+            q.sq_next = index
+            q.sq_offset = max(psn_diff(q.una_psn, e.first_psn), 0)
+            return
+    q.sq_next = q.sq_fetched
+    q.sq_offset = 0
+
+
+@jit
 def complete(world, q_row, index, status):
     """CQE of a send WQE, if it asked for one or failed. False: the CQ is overrun."""
     q = qp(world, q_row)
