@@ -79,8 +79,8 @@ def refuse(world, q_row, p):
         return
     if verdict == NAK_SEQUENCE:
         n.sequence_naks_sent += 1
-        trace(world, NAK, q.nic, q.number, q.epsn, bth.NAK_SEQUENCE, 0)
-        acknowledge_now(world, q_row, q.epsn, bth.NAK_SEQUENCE)
+        trace(world, NAK, q.nic, q.number, row.psn, bth.NAK_SEQUENCE, 0)
+        acknowledge_now(world, q_row, row.psn, bth.NAK_SEQUENCE)
         return
     syndrome = bth.NAK_INVALID_REQUEST
     event = QP_REQ_ERR

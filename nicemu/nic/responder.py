@@ -333,6 +333,8 @@ def handle(world, q_row, p):
         q.resp_error = 1
     elif verdict == REACK:
         row.psn = psn_add(q.epsn, -1)
+    elif verdict == NAK_SEQUENCE:
+        row.psn = q.epsn
     if verdict != ACCEPT:
         row.segments = 0
     row.verdict = verdict
