@@ -12,8 +12,6 @@ import errno
 import mmap
 import os
 
-from nicemu.memory import arena
-
 PAGE = 4096
 SCRATCH_BYTES = 1 << 16
 MADV_POPULATE_READ, MADV_POPULATE_WRITE = 22, 23
@@ -116,7 +114,8 @@ def _read_vm(address: int, length: int) -> bytes:
 def _write_vm(address: int, data: bytes) -> int:
     local = _Iovec(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data))
     remote = _Iovec(address, len(data))
-    return max(_libc.process_vm_writev(os.getpid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0), 0)
+    count: int = _libc.process_vm_writev(os.getpid(), ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
+    return max(count, 0)
 
 
 def _memfd() -> int:
@@ -140,13 +139,3 @@ def _read_memfd(address: int, length: int) -> bytes:
 def _write_memfd(address: int, data: bytes) -> int:
     os.pwrite(_memfd(), data, 0)
     return _checked(_libc.pread(_memfd(), address, len(data), 0))
-
-
-def scratch() -> tuple[int, int]:
-    """What compiled copies go through where ``process_vm_*`` is forbidden: (memfd, address of its first page); else
-    (0, 0)."""
-    if method() == "process_vm":
-        return 0, 0
-    fd = os.memfd_create("nicemu-scratch")
-    os.ftruncate(fd, 4096)
-    return fd, arena.mmap(0, 4096, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd)

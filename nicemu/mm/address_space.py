@@ -22,11 +22,11 @@ from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap
 from nicemu.mm.notifier import NotifierChain
-from nicemu.mm.page import PAGE_SHIFT, PIN
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
 from nicemu.tables.records import FrameKind
-from nicemu.timeline.host import Steps
+from nicemu.timeline.host import HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
@@ -56,91 +56,91 @@ class AddressSpace:
 
         :raises OSError: ENOMEM, EINVAL.
         """
-        with self._operation("mmap"):
-            yield from self.mmap_lock.acquire_write(self.host.thread)
+        with self._operation("mmap") as thread:
+            yield from self.mmap_lock.acquire_write(thread)
             try:
                 if address:
                     yield from zap.do_munmap(self, address, address + length, True)
-                    if kind == FrameKind.ARENA:
+                    if kind == ARENA:
                         self._need_arena().map(address, length, prot)
                 else:
                     address = self.unmapped_area(kind, length, prot, alignment)
                 self._add_area(address, address + length, prot, kind)
                 yield self.host.costs.syscall_ns
             finally:
-                self.mmap_lock.release(self.host.thread)
+                self.mmap_lock.release(thread)
         return address
 
     def munmap(self, address: int, length: int, real: bool = True) -> Steps[None]:
         """Unmap; parts that are not mapped are no error."""
-        with self._operation("munmap"):
+        with self._operation("munmap") as thread:
             yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(self.host.thread)
+            yield from self.mmap_lock.acquire_write(thread)
             try:
                 yield from zap.do_munmap(self, address, address + length, real)
             finally:
-                self.mmap_lock.release(self.host.thread)
+                self.mmap_lock.release(thread)
 
     def mprotect(self, address: int, length: int, prot: int, real: bool = True) -> Steps[None]:
         """Change permissions. :raises OSError: ENOMEM, part of the range is not mapped."""
-        with self._operation("mprotect"):
+        with self._operation("mprotect") as thread:
             yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(self.host.thread)
+            yield from self.mmap_lock.acquire_write(thread)
             try:
                 yield from do_mprotect(self, address, address + length, prot, real)
             finally:
-                self.mmap_lock.release(self.host.thread)
+                self.mmap_lock.release(thread)
 
     def mremap(self, address: int, old_length: int, new_length: int, may_move: bool = True) -> Steps[int]:
         """Resize or move one mapping; gives its address."""
-        with self._operation("mremap"):
+        with self._operation("mremap") as thread:
             yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(self.host.thread)
+            yield from self.mmap_lock.acquire_write(thread)
             try:
                 return (yield from do_mremap(self, address, old_length, new_length, may_move))
             finally:
-                self.mmap_lock.release(self.host.thread)
+                self.mmap_lock.release(thread)
 
     def madvise_dontneed(self, address: int, length: int, real: bool = True) -> Steps[None]:
         """MADV_DONTNEED: drop the pages; the next access sees zeros. :raises OSError: ENOMEM for holes."""
-        with self._operation("dontneed"):
+        with self._operation("dontneed") as thread:
             yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_read(self.host.thread)
+            yield from self.mmap_lock.acquire_read(thread)
             try:
                 yield from zap.madvise_dontneed(self, address, address + length, real)
             finally:
-                self.mmap_lock.release(self.host.thread)
+                self.mmap_lock.release(thread)
 
     def madvise_pageout(self, address: int, length: int) -> Steps[int]:
         """MADV_PAGEOUT: reclaim the range; gives the number of pages that went."""
-        with self._operation("pageout"):
+        with self._operation("pageout") as thread:
             yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_read(self.host.thread)
+            yield from self.mmap_lock.acquire_read(thread)
             try:
                 return (yield from self.host.reclaim.reclaim_range(self, address, address + length))
             finally:
-                self.mmap_lock.release(self.host.thread)
+                self.mmap_lock.release(thread)
 
     def madvise_fork(self, address: int, length: int, copy: bool) -> Steps[None]:
         """MADV_DONTFORK (``copy`` False) and MADV_DOFORK."""
-        with self._operation("madvise"):
+        with self._operation("madvise") as thread:
             yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(self.host.thread)
+            yield from self.mmap_lock.acquire_write(thread)
             for vma in self.vmas.isolate(address, address + length):
                 vma.flags = vma.flags & ~VM_DONTCOPY if copy else vma.flags | VM_DONTCOPY
             self.vmas.merge(address, address + length)
-            self.mmap_lock.release(self.host.thread)
+            self.mmap_lock.release(thread)
 
     def fork(self, name: str) -> Steps[AddressSpace]:
         """The child's address space."""
-        with self._operation("fork"):
+        with self._operation("fork") as thread:
             yield self.host.costs.syscall_ns
             child = self.host.new_address_space(name)
-            yield from self.mmap_lock.acquire_write(self.host.thread)
+            yield from self.mmap_lock.acquire_write(thread)
             try:
                 yield from dup_mmap(self, child)
             finally:
-                self.mmap_lock.release(self.host.thread)
+                self.mmap_lock.release(thread)
         return child
 
     def exit(self) -> Steps[None]:
@@ -171,8 +171,8 @@ class AddressSpace:
     def pin(self, address: int, pages: int, write: bool) -> Steps[np.ndarray]:
         """``pin_user_pages(FOLL_LONGTERM)``: as :meth:`fault_in`, and the frames stay until :meth:`unpin`. Breaks COW
         first if the area is writable."""
-        vma = self.vmas.find(address)
-        breaks_cow = write or (vma is not None and vma.allows(True) and vma.last_page >= (address >> PAGE_SHIFT) + pages)
+        vma, last = self.vmas.find(address), (address >> PAGE_SHIFT) + pages
+        breaks_cow = write or (vma is not None and vma.allows(True) and vma.last_page >= last)
         return fault.fault_in(self, address, pages, breaks_cow, pin=True)
 
     def unpin(self, frames: np.ndarray) -> None:
@@ -200,7 +200,7 @@ class AddressSpace:
 
     def unmapped_area(self, kind: FrameKind, length: int, prot: int, alignment: int = PAGE_SIZE) -> int:
         """``get_unmapped_area``; arena memory is really mapped there."""
-        if kind == FrameKind.ARENA:
+        if kind == ARENA:
             return self._need_arena().map(0, length, prot, alignment)
         start = self.vmas.gap(length + alignment - PAGE_SIZE, *self.model_window)
         if not start:
@@ -219,7 +219,7 @@ class AddressSpace:
 
     def room_at(self, kind: FrameKind, address: int, length: int) -> bool:
         """Could a mapping grow into [address, address + length)?"""
-        if kind == FrameKind.ARENA:
+        if kind == ARENA:
             return self.owns_memory and self._need_arena().space.is_free(address, length)
         return not self.vmas.overlapping(address, address + length)
 
@@ -227,7 +227,8 @@ class AddressSpace:
         """Frames mapped in [start, end) now, without the zero page."""
         entries = self.page_table.entries(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
         frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
-        return frames[frames != self.host.zero_frame]
+        counted: np.ndarray = frames[frames != self.host.zero_frame]
+        return counted
 
     def populated(self, start: int, end: int) -> bool:
         """Is any leaf there?"""
@@ -237,11 +238,16 @@ class AddressSpace:
         """An invalidation of the range has returned. Pinned pages stay the device's, so they get no stamp."""
         self.stamp_invalidated(self.frames_in(start, end), operation)
 
-    def stamp_invalidated(self, frames: np.ndarray | list[int], operation: str) -> None:
+    def stamp_invalidated(self, frames: np.ndarray, operation: str) -> None:
         """The same for some frames."""
         frames = self._not_pinned(frames)
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
+
+    def stamp_page(self, frame: int, operation: str) -> None:
+        """The same for one frame."""
+        if frame != self.host.zero_frame and self.host.pages.flags[frame] < PIN:
+            self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:
         """The notifier has returned and these frames are write-protected."""
@@ -249,33 +255,27 @@ class AddressSpace:
         if len(frames):
             self.host.frames.stamp_protected(frames, operation)
 
-    def _not_pinned(self, frames: np.ndarray | list[int]) -> np.ndarray:
-        if len(frames) == 1:  # reclaim and COW: no numpy
-            frame = int(frames[0])
-            ours = frame != self.host.zero_frame and self.host.pages.flags[frame] < PIN
-            return np.array([frame] if ours else [], np.int64)
-        array = np.asarray(frames, np.int64)
-        return array[self.host.pages.all_flags[array] < PIN]
+    def _not_pinned(self, frames: np.ndarray) -> np.ndarray:
+        ours: np.ndarray = frames[self.host.pages.all_flags[frames] < PIN]
+        return ours
 
     def retire_isolated(self, start: int, end: int) -> None:
         """Frames that reclaim is unmapping have no entry any more but still point at real memory."""
         pages = self.host.pages
         for frame in self.host.reclaim.isolated:
-            if pages.kind[frame] != FrameKind.MODEL and start <= pages.pointer[frame] < end:
+            if pages.kind[frame] != MODEL and start <= pages.pointer[frame] < end:
                 self.host.frames.retire(frame)
 
     def pointers(self, vma: Vma, page: np.ndarray | int) -> np.ndarray | int:
         """Where the bytes of new frames for these pages are."""
-        if vma.kind == FrameKind.MODEL:
+        if vma.kind == MODEL:
             return 0
         return page << PAGE_SHIFT if self.owns_memory else self.host.frames.graveyard
 
     def _add_area(self, start: int, end: int, prot: int, kind: FrameKind, region: int | None = None) -> None:
         first = start >> PAGE_SHIFT
         number = self.host.next_region() if region is None else region
-        self.vmas.insert(
-            Vma(self, start, end, prot, kind, Region(number, first), self.host.new_anon_vma(), first)
-        )
+        self.vmas.insert(Vma(self, start, end, prot, kind, Region(number, first), self.host.new_anon_vma(), first))
 
     def _need_arena(self) -> Arena:
         if self.arena is None or not self.owns_memory:
@@ -283,11 +283,11 @@ class AddressSpace:
         return self.arena
 
     @contextmanager
-    def _operation(self, name: str) -> Generator[None, None, None]:
-        """Name what the thread does, for lock reports."""
-        context = self.host.thread.context
-        context.append(name)
+    def _operation(self, name: str) -> Generator[HostThread, None, None]:
+        """Name what the thread does, for lock reports; gives the thread."""
+        thread = self.host.thread
+        thread.context.append(name)
         try:
-            yield
+            yield thread
         finally:
-            context.pop()
+            thread.context.pop()

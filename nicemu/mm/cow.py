@@ -12,11 +12,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nicemu.abi.verbs import PAGE_SIZE
-from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, WRITE, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap
 from nicemu.mm.vma import Vma
-from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -37,11 +36,12 @@ def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
         mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
         yield mm.host.costs.pte_ns
         return
-    mm.host.thread.context.append("cow")
+    context = mm.host.thread.context
+    context.append("cow")
     try:
         yield from wp_page_copy(mm, vma, page)
     finally:
-        mm.host.thread.context.pop()
+        context.pop()
 
 
 def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
@@ -63,7 +63,7 @@ def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
         host.counters["cow"] += 1
         yield from notify.unlocked(mm, address, old, "cow")
         if old != host.zero_frame:
-            if vma.kind != FrameKind.MODEL and mm.owns_memory:
+            if vma.kind != MODEL and mm.owns_memory:
                 host.frames.retire(old)
             if host.pages.put(old):
                 host.event("free", frame=old, operation="cow")

@@ -48,7 +48,7 @@ class PageNotify:
         """Before the page-table lock."""
         if self.range:
             yield from invalidate_range_start(self._range(mm, address, operation))
-            mm.stamp_invalidated([frame], operation)
+            mm.stamp_page(frame, operation)
 
     def locked(self, mm: AddressSpace, address: int, frame: int, entry: int, operation: str) -> Steps[None]:
         """The entry is cleared, the lock held."""
@@ -58,7 +58,7 @@ class PageNotify:
             mm.event("change_pte", address, address + PAGE_SIZE, operation=operation)
             yield from mm.notifiers.change_pte(address, entry, self.fallback)
             if self.fallback:
-                mm.stamp_invalidated([frame], operation)
+                mm.stamp_page(frame, operation)
 
     def unlocked(self, mm: AddressSpace, address: int, frame: int, operation: str) -> Steps[None]:
         """The lock is dropped, the old page still referenced."""
@@ -73,7 +73,7 @@ class PageNotify:
     def _page(self, mm: AddressSpace, address: int, frame: int, operation: str) -> Steps[None]:
         mm.event("notifier_page", address, address + PAGE_SIZE, operation=operation)
         yield from mm.notifiers.invalidate_page(address)
-        mm.stamp_invalidated([frame], operation)
+        mm.stamp_page(frame, operation)
 
     @staticmethod
     def _range(mm: AddressSpace, address: int, operation: str) -> NotifierRange:

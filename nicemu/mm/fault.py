@@ -16,11 +16,10 @@ import numpy as np
 
 from nicemu.memory import safe_copy
 from nicemu.mm.cow import can_reuse, do_wp_page
-from nicemu.mm.page import PAGE_SHIFT, Fault
+from nicemu.mm.page import MODEL, PAGE_SHIFT, PROGRAM, Fault
 from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
 from nicemu.mm.rmap import page_add_new_anon_rmaps
 from nicemu.mm.vma import VM_WRITE, Vma
-from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def _fault_leaf(mm: AddressSpace, vma: Vma, first: int, last: int, write: bool, 
     need = PRESENT | WRITE if write else PRESENT
     mark = ACCESSED | DIRTY if write else ACCESSED
     while True:
-        if vma.kind == FrameKind.PROGRAM:
+        if vma.kind == PROGRAM:
             _probe(first, last, write)
         yield from lock.acquire(thread)
         entries = mm.page_table.view(first, last)
@@ -97,7 +96,7 @@ def _resolve(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarra
     """``handle_pte_fault`` for the pages ``numbers`` whose entries were ``entries``."""
     empty = numbers[entries == 0]
     if len(empty):
-        if write or vma.kind != FrameKind.MODEL:
+        if write or vma.kind != MODEL:
             yield from do_anonymous_pages(mm, vma, empty, write)
         else:
             yield from _map_zero_page(mm, empty)
@@ -190,7 +189,7 @@ def copy_from_user(mm: AddressSpace, address: int, length: int) -> Steps[bytes]:
         part = min(length, (1 << PAGE_SHIFT) - (address & (1 << PAGE_SHIFT) - 1))
         answer = yield from _touch(mm, address, False)
         frame, offset = answer >> 1, address & (1 << PAGE_SHIFT) - 1
-        if mm.host.pages.kind[frame] == FrameKind.MODEL:
+        if mm.host.pages.kind[frame] == MODEL:
             parts.append(mm.host.frames.bytes_of(frame)[offset : offset + part].tobytes())
         else:
             data = safe_copy.read(address, part) if mm.owns_memory else b""
@@ -210,7 +209,7 @@ def copy_to_user(mm: AddressSpace, address: int, data: bytes) -> Steps[None]:
         part = data[at : at + (1 << PAGE_SHIFT) - offset]
         answer = yield from _touch(mm, address + at, True)
         frame = answer >> 1
-        if mm.host.pages.kind[frame] == FrameKind.MODEL:
+        if mm.host.pages.kind[frame] == MODEL:
             mm.host.frames.bytes_of(frame)[offset : offset + len(part)] = np.frombuffer(part, np.uint8)
         else:
             done = safe_copy.write(address + at, part) if mm.owns_memory else 0
@@ -228,9 +227,9 @@ def _touch(mm: AddressSpace, address: int, write: bool) -> Steps[int]:
         if vma is None or not vma.allows(write):
             raise Fault.bad_address(address)
         entry = mm.page_table.get(page)
-        if entry & need == need and vma.kind != FrameKind.PROGRAM:
+        if entry & need == need and vma.kind != PROGRAM:
             mm.page_table.set(page, entry | ACCESSED | (DIRTY if write else 0))
             return entry >> PFN_SHIFT << 1 | (entry & WRITE) >> 1
         answer = yield from fault_in(mm, page << PAGE_SHIFT, 1, write)
-        if vma.kind == FrameKind.PROGRAM:
+        if vma.kind == PROGRAM:
             return int(answer[0])

@@ -87,8 +87,9 @@ def _pinned(parent: AddressSpace, a: int, b: int) -> np.ndarray:
     if not parent.host.discipline.fork_copies_pinned:
         return np.empty(0, np.int64)
     view = parent.page_table.view(a, b)
-    found = np.flatnonzero((view & PRESENT) != 0)
-    return found[parent.host.pages.all_flags[view[found] >> PFN_SHIFT] >= PIN]
+    found: np.ndarray = np.flatnonzero((view & PRESENT) != 0)
+    pinned: np.ndarray = found[parent.host.pages.all_flags[view[found] >> PFN_SHIFT] >= PIN]
+    return pinned
 
 
 def _spare_pages(child: AddressSpace, copy: Vma, numbers: np.ndarray) -> Steps[np.ndarray]:

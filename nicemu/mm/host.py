@@ -17,7 +17,7 @@ from nicemu.mm.reclaim import Reclaim
 from nicemu.mm.swap import Swap
 from nicemu.mm.vma import AnonVma
 from nicemu.tables.records import FrameKind
-from nicemu.timeline.host import HostThread, Scheduler, Steps
+from nicemu.timeline.host import HostThread, Scheduler, Sleep, Steps
 
 if TYPE_CHECKING:
     from nicemu.memory.arena import Arena
@@ -60,17 +60,16 @@ class Host:
 
     @property
     def reports(self) -> list[Report]:
-        """"Sleeping function called from invalid context", one per (operation, lock, subscriber)."""
+        """ "Sleeping function called from invalid context", one per (operation, lock, subscriber)."""
         return list(self.lock_reports.found.values())
 
     def zero_page(self) -> Steps[int]:
         """``ZERO_PAGE`` of model memory, made when first needed."""
         if not self.zero_frame:
             frame = int((yield from self.alloc_pages(FrameKind.MODEL, 1))[0])
-            if self.zero_frame:
+            made, self.zero_frame = self.zero_frame, self.zero_frame or frame
+            if made:  # by another thread meanwhile
                 self.pages.put(frame)
-            else:
-                self.zero_frame = frame
         return self.zero_frame
 
     def new_address_space(self, name: str) -> AddressSpace:
@@ -107,6 +106,8 @@ class Host:
                 freed = yield from self.reclaim.direct(max(count, SWAP_CLUSTER_MAX))
                 if not freed and not self.reclaim.running:
                     break
+                if not freed:
+                    yield Sleep(self.costs.swap_write_ns)  # ``reclaim_throttle``: others are at it
             else:
                 self.reclaim.wakeup_kswapd()
                 return frames

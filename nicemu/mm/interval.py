@@ -36,8 +36,8 @@ class IntervalNotifier:
         """Take the driver's lock, :meth:`set_seq` unconditionally, stop using the overlap. False only if not
         ``range.blockable`` and it would have to sleep."""
         self.set_seq(cur_seq)
+        yield from ()
         return True
-        yield
 
     def set_seq(self, cur_seq: int) -> None:
         """``mmu_interval_set_seq``: under the driver's lock."""

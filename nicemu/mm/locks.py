@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from nicemu.timeline.host import Completion, HostThread, Scheduler, Steps
+from nicemu.timeline.host import Completion, HostThread, Scheduler, Sleep, Steps
 
 SUBSCRIBER = "notifier:"
 """Prefix of the ``thread.context`` entry of a notifier callback."""
@@ -56,7 +56,7 @@ class Reports:
         if key in self.found:
             self.found[key].count += 1
         else:
-            self.found[key] = Report(*key, tuple(thread.context), str(wait))
+            self.found[key] = Report(*key, tuple(thread.context), "sleep" if isinstance(wait, Sleep) else str(wait))
 
 
 def report_atomic_sleep(thread: HostThread, wait: Any) -> None:
@@ -236,5 +236,4 @@ class Srcu:
 
     def synchronize(self) -> Steps[None]:
         """``synchronize_srcu``: until every section that runs now has ended."""
-        for done in list(self.readers.values()):
-            yield done
+        yield from list(self.readers.values())

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 from nicemu.memory import arena as real_memory
 from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
-from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PROGRAM
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, WRITE
 from nicemu.mm.vma import VM_ACCESS, VM_WRITE, Vma
-from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def do_mprotect(mm: AddressSpace, start: int, end: int, prot: int, real: bool) -
     for vma in mm.vmas.isolate(start, end):
         if vma.flags & VM_ACCESS != prot:
             yield from mprotect_fixup(mm, vma, prot, real)
-        elif real and vma.kind == FrameKind.PROGRAM and mm.owns_memory:
+        elif real and vma.kind == PROGRAM and mm.owns_memory:
             real_memory.mprotect(vma.start, vma.end - vma.start, prot)
     mm.vmas.merge(start, end)
 
@@ -83,12 +82,12 @@ def change_protection(mm: AddressSpace, start: int, end: int) -> Steps[None]:
 
 def _protect_real_memory(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> None:
     """The real mprotect; a device's next touch of these frames is checked again."""
-    if vma.kind == FrameKind.MODEL or not mm.owns_memory:
+    if vma.kind == MODEL or not mm.owns_memory:
         return
     frames = mm.frames_in(vma.start, vma.end)
     mm.host.pages.read_epochs[frames] = mm.host.pages.write_epochs[frames] = 0
     mm.retire_isolated(vma.start, vma.end)
-    if vma.kind == FrameKind.ARENA:
+    if vma.kind == ARENA:
         assert mm.arena is not None
         mm.arena.protect(vma.start, vma.end - vma.start, prot)
     elif real:

@@ -13,10 +13,9 @@ import os
 from typing import TYPE_CHECKING
 
 from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
-from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page import ARENA, PAGE_SHIFT, PROGRAM
 from nicemu.mm.vma import Vma
 from nicemu.mm.zap import do_munmap
-from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def do_mremap(mm: AddressSpace, old: int, old_length: int, new_length: int, may_
     vma = mm.vmas.find(old)
     if vma is None or old + old_length > vma.end:
         raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
-    if vma.kind == FrameKind.PROGRAM:
+    if vma.kind == PROGRAM:
         raise OSError(errno.EINVAL, "mremap of memory that nicemu did not allocate")
     if new_length <= old_length:
         if new_length < old_length:
@@ -39,7 +38,7 @@ def do_mremap(mm: AddressSpace, old: int, old_length: int, new_length: int, may_
         return old
     more = new_length - old_length
     if old + old_length == vma.end and mm.room_at(vma.kind, vma.end, more):
-        if vma.kind == FrameKind.ARENA:
+        if vma.kind == ARENA:
             assert mm.arena is not None
             mm.arena.map(vma.end, more, vma.flags & 7)
         vma.end += more
@@ -58,7 +57,7 @@ def move_vma(mm: AddressSpace, old: int, old_length: int, new_length: int) -> St
     notify = NotifierRange(mm, old, old + old_length, Event.UNMAP, "mremap")
     yield from invalidate_range_start(notify)
     mm.stamp_range(old, old + old_length, "mremap")
-    if vma.kind == FrameKind.ARENA:
+    if vma.kind == ARENA:
         _move_real_memory(mm, old, old_length, new)
     yield from _move_page_tables(mm, old, old_length, new)
     mm.event("tlb_flush", old, old + old_length, operation="mremap")

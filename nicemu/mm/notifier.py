@@ -27,7 +27,7 @@ class Event(IntEnum):
     UNMAP, CLEAR, PROTECTION_VMA, PROTECTION_PAGE, SOFT_DIRTY, RELEASE, MIGRATE, EXCLUSIVE = range(8)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class NotifierRange:
     """``struct mmu_notifier_range``: bytes [start, end)."""
 
@@ -47,18 +47,16 @@ class NotifierSubscriber:
 
     def invalidate_range_start(self, mm: AddressSpace, start: int, end: int, blockable: bool) -> Steps[bool]:
         """Stop using [start, end) until the end; False only if not blockable and it would have to sleep."""
+        yield from ()
         return True
-        yield
 
     def invalidate_range_end(self, mm: AddressSpace, start: int, end: int) -> Steps[None]:
         """The pages may be used anew."""
-        return
-        yield
+        yield from ()
 
     def invalidate_page(self, mm: AddressSpace, address: int) -> Steps[None]:
         """3.x: the page at ``address`` has gone from the page table."""
-        return
-        yield
+        yield from ()
 
     def invalidate_range(self, mm: AddressSpace, start: int, end: int) -> None:
         """For devices that walk the CPU's tables: flush the secondary TLB. Under the page-table lock."""
@@ -72,8 +70,7 @@ class NotifierSubscriber:
 
     def release(self, mm: AddressSpace) -> Steps[None]:
         """The address space goes: drop everything."""
-        return
-        yield
+        yield from ()
 
 
 def implements(subscriber: NotifierSubscriber, callback: str) -> bool:
@@ -105,21 +102,23 @@ class NotifierChain:
     def invalidate_range_start(self, start: int, end: int, blockable: bool = True) -> Steps[bool]:
         """``mn_hlist_invalidate_range_start``: False (not blockable) after undoing those that succeeded."""
         started: list[NotifierSubscriber] = []
-        willing = [True]
+        refused: list[NotifierSubscriber] = []
 
         def one(subscriber: NotifierSubscriber) -> Steps[None]:
-            if willing[0]:
-                willing[0] = yield from subscriber.invalidate_range_start(self.mm, start, end, blockable)
-                assert willing[0] or not blockable, f"{subscriber.name} refused a blockable invalidation"
-                if willing[0]:
-                    started.append(subscriber)
+            if refused:
+                return
+            if (yield from subscriber.invalidate_range_start(self.mm, start, end, blockable)):
+                started.append(subscriber)
+            else:
+                assert not blockable, f"{subscriber.name} refused a blockable invalidation"
+                refused.append(subscriber)
 
         yield from self._walk("invalidate_range_start", one)
-        if not willing[0]:
+        if refused:
             yield from self._walk(
                 "invalidate_range_end", lambda s: s.invalidate_range_end(self.mm, start, end), only=started
             )
-        return willing[0]
+        return not refused
 
     def invalidate_range_end(self, start: int, end: int) -> Steps[None]:
         """``mn_hlist_invalidate_end``."""
@@ -201,4 +200,3 @@ def invalidate_range_end(range: NotifierRange) -> Steps[None]:
     mm.intervals.invalidate_end()
     yield from mm.notifiers.invalidate_range_end(range.start, range.end)
     mm.event("notifier_end", range.start, range.end, operation=range.operation)
-

@@ -24,6 +24,8 @@ from nicemu.memory.frames import Frames
 from nicemu.tables.records import FrameKind
 
 PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
+MODEL, ARENA, PROGRAM = int(FrameKind.MODEL), int(FrameKind.ARENA), int(FrameKind.PROGRAM)
+"""Kinds as plain ints: enum attributes are slow."""
 PIN_SHIFT = 16
 PIN = 1 << PIN_SHIFT
 
@@ -46,7 +48,7 @@ class Pages:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
-        rows = frames.world.frame.view(np.ndarray)
+        rows = frames.table.view(np.ndarray)
         self.refcounts, self.mapcounts, self.all_flags = rows["refcount"], rows["mapcount"], rows["flags"]
         self.pointers, self.kinds, self.slots = rows["pointer"], rows["kind"], rows["slot"]
         self.indices, self.anon_vmas = rows["va"], rows["address_space"]
@@ -78,7 +80,7 @@ class Pages:
         counts = self.refcounts[frames] - 1
         assert not len(counts) or counts.min() >= 0, "reference count below zero"
         self.refcounts[frames] = counts
-        freed = frames[counts == 0]
+        freed: np.ndarray = frames[counts == 0]
         if len(freed):
             self.frames.free_many(freed)
         return freed
@@ -97,5 +99,5 @@ class Pages:
 
     def copy(self, source: int, destination: int) -> None:
         """``copy_user_highpage``: only model frames have bytes of their own to move."""
-        if self.kind[destination] == FrameKind.MODEL:
+        if self.kind[destination] == MODEL:
             self.frames.bytes_of(destination)[:] = self.frames.bytes_of(source)

@@ -38,7 +38,7 @@ class PageTable:
     def __init__(self, world: World) -> None:
         self.world = world
         self.nodes = world.nodes
-        self._words = memoryview(self.nodes.reshape(-1))
+        self._words = self.nodes.reshape(-1).data
         self.root = world.new_node()
         self._leaves: dict[int, int] = {}
 
@@ -93,8 +93,9 @@ class PageTable:
         parts = [self.view(a, b) for a, b in self.spans(first, last)]
         if not parts:
             return np.empty(0, np.int64)
-        together = np.concatenate(parts)
-        return together[together != 0]
+        together: np.ndarray = np.concatenate(parts)
+        together = together[together != 0]
+        return together
 
     def free_empty(self, first: int, last: int) -> None:
         """``free_pgtables``: give back leaves in the range without entries, and inner nodes that become empty."""

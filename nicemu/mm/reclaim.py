@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.rmap import page_referenced, rmap_walk, try_to_unmap_one
-from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, HostThread, Sleep, Steps
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ class Lru:
 
     def __init__(self, frames: int) -> None:
         self._ring = np.zeros(1 << 12, np.int64)
-        self._place = memoryview(np.zeros(frames, np.int64))
-        self._places = np.asarray(self._place)
+        self._places: np.ndarray = np.zeros(frames, np.int64)
+        self._place = self._places.data
         self._head = self._tail = 1
 
     def __len__(self) -> int:
@@ -89,15 +88,18 @@ class Reclaim:
 
     def __init__(self, host: Host, kswapd: bool) -> None:
         self.host = host
-        self.lru = Lru(len(host.world.frame))
-        self.running = 0
-        """Threads that reclaim now."""
+        self.lru = Lru(len(host.frames.table))
         self.isolated: dict[int, None] = {}
         """Frames unmapped or being unmapped, not freed yet."""
         ram = host.frames.ram_pages
         self.kswapd_enabled = kswapd
         self.low, self.high = ram // 64, ram // 32
         self._kswapd: HostThread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Somebody is freeing pages now."""
+        return bool(self.isolated)
 
     def direct(self, pages: int) -> Steps[int]:
         """``try_to_free_pages``: in the context of whoever needs memory; pages freed."""
@@ -106,18 +108,14 @@ class Reclaim:
 
     def shrink(self, pages: int) -> Steps[int]:
         """``shrink_list``: free about ``pages`` pages; gives how many were freed."""
-        self.running += 1
         freed = 0
-        try:
-            budget = 2 * len(self.lru) + CLUSTER
-            while freed < pages and budget > 0:
-                victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget)
-                budget -= looked
-                if not victims:
-                    break
-                freed += yield from self._pageout(victims)
-        finally:
-            self.running -= 1
+        budget = 2 * len(self.lru) + CLUSTER
+        while freed < pages and budget > 0:
+            victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget)
+            budget -= looked
+            if not victims:
+                break
+            freed += yield from self._pageout(victims)
         return freed
 
     def evict(self, mm: AddressSpace, address: int) -> Steps[bool]:
@@ -146,8 +144,10 @@ class Reclaim:
 
     def wakeup_kswapd(self) -> None:
         """``wakeup_kswapd``: reclaim in the background when free memory is low."""
-        if self.kswapd_enabled and self.host.frames.available < self.low and (
-            self._kswapd is None or self._kswapd.finished
+        if (
+            self.kswapd_enabled
+            and self.host.frames.available < self.low
+            and (self._kswapd is None or self._kswapd.finished)
         ):
             self._kswapd = self.host.scheduler.spawn(self._background(), "kswapd")
 
@@ -191,7 +191,6 @@ class Reclaim:
             self.isolated[frame] = None
         slots: list[int] = []
         thread.context.append("reclaim")
-        daemon, thread.daemon = thread.daemon, False  # others may wait for this: the timeline must not stop here
         try:
             for frame in victims:
                 slot = swap.get_slot()
@@ -199,11 +198,9 @@ class Reclaim:
                     swap.writeback[slot] = written
                     slots.append(slot)
                     yield from self._unmap(frame, slot)
-            yield host.costs.pte_ns * len(victims) + host.costs.tlb_flush_ns * len(victims)
-            yield Sleep(host.costs.swap_write_ns)
+            yield Sleep(host.costs.swap_write_ns + (host.costs.pte_ns + host.costs.tlb_flush_ns) * len(victims))
         finally:
             thread.context.pop()
-            thread.daemon = daemon
             for slot in slots:
                 swap.writeback.pop(slot, None)
             written.complete()
@@ -221,7 +218,7 @@ class Reclaim:
                 host.swap.put(slot)
         if users:
             host.swap.write(slot, frame)
-            if host.pages.kind[frame] != FrameKind.MODEL:
+            if host.pages.kind[frame] != MODEL:
                 host.frames.retire(frame)
         host.swap.put(slot)
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.mm.page import MODEL
 from nicemu.mm.page_table import PFN_SHIFT, SWAP
-from nicemu.tables.records import FrameKind
 from nicemu.tables.world import lazy_bytes
 from nicemu.timeline.host import Completion, Sleep, Steps
 
@@ -76,7 +76,7 @@ class Swap:
     def write(self, slot: int, frame: int) -> None:
         """Bytes of a model page to the slot."""
         self.host.counters["pswpout"] += 1
-        if self.host.pages.kind[frame] == FrameKind.MODEL:
+        if self.host.pages.kind[frame] == MODEL:
             self._bytes[slot] = self.host.frames.bytes_of(frame)
 
     def read(self, slots: np.ndarray, frames: np.ndarray) -> Steps[None]:
@@ -89,7 +89,7 @@ class Swap:
         clusters = -(-len(slots) // READAHEAD_PAGES)
         yield Sleep(self.host.costs.swap_read_ns * clusters)
         for slot, frame in zip(slots.tolist(), frames.tolist(), strict=True):
-            if self.host.pages.kind[frame] == FrameKind.MODEL:
+            if self.host.pages.kind[frame] == MODEL:
                 self.host.frames.bytes_of(frame)[:] = self._bytes[slot]
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 from sortedcontainers import SortedDict
 
 from nicemu.mm.page import PAGE_SHIFT
@@ -17,6 +18,8 @@ from nicemu.tables.records import FrameKind
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
+
+T = TypeVar("T", int, np.ndarray)
 
 VM_READ, VM_WRITE, VM_EXEC, VM_DONTCOPY = 1, 2, 4, 8
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
@@ -66,7 +69,7 @@ class Vma:
         """Access check of the fault path."""
         return bool(self.flags & VM_WRITE) if write else bool(self.flags & VM_ACCESS)
 
-    def canonical(self, page: int) -> int:
+    def canonical(self, page: T) -> T:
         """Deterministic name of a page: region number and page within the region."""
         return self.region.number << 36 | (self.pgoff + page - self.first_page - self.region.first_page) & (1 << 36) - 1
 

@@ -15,10 +15,9 @@ import numpy as np
 
 from nicemu.memory import arena as real_memory
 from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
-from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, SWAP
 from nicemu.mm.vma import Vma
-from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -78,11 +77,11 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
 
 def _take_real_memory(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, real: bool) -> None:
     """Re-point the frames of the range, then do the program's real munmap or madvise."""
-    if vma.kind == FrameKind.MODEL or not mm.owns_memory:
+    if vma.kind == MODEL or not mm.owns_memory:
         return
     mm.host.frames.retire(mm.frames_in(start, end))
     mm.retire_isolated(start, end)
-    if vma.kind == FrameKind.ARENA:
+    if vma.kind == ARENA:
         assert mm.arena is not None
         (mm.arena.unmap if event == Event.UNMAP else mm.arena.discard)(start, end - start)
     elif real and event == Event.UNMAP:
