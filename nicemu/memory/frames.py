@@ -85,6 +85,9 @@ class Frames:
 
         :raises OutOfFrames: fewer than ``count`` are left.
         """
+        if count == 1:
+            pointer, name = (value if isinstance(value, int) else int(value[0]) for value in (pointers, canonical))
+            return np.array([self.allocate(kind, pointer, name)])
         if self.allocated + count > self.ram_pages:
             raise OutOfFrames(f"{self.available} of {self.ram_pages} frames are free, {count} wanted")
         rows = np.zeros(count, self._rows.dtype)
