@@ -20,7 +20,7 @@ def evictor(lab: Lab, per_ms: float) -> Steps[None]:
     """Evict ``per_ms`` pages per virtual millisecond, one at a time, exponentially spaced."""
     draw = random.Random(lab.config.seed)
     while True:
-        yield Sleep(max(1, round(draw.expovariate(per_ms) * 1_000_000)))
+        yield Sleep(max(1, round(draw.expovariate(per_ms) * 1_000_000)), idle=True)
         candidates = [mr for mr in lab.driver.mrs if getattr(mr.umem, "mapped", 0)]
         if not candidates:
             continue

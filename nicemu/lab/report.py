@@ -69,7 +69,7 @@ def print_stats(lab: Lab) -> None:
         _line(device.name, device.counters())
     _line("host", dict(sorted(lab.host.counters.items())) | {"frames_peak": lab.frames.peak})
     for report in lab.host.reports:
-        print(f"  BUG: {report}", file=sys.stderr)
+        print(f"  {report}", file=sys.stderr)
     print_violations(lab)
     print(f"  {'checks':<10} {len(lab.host.reports)} lock reports, {lab.violations} DMA violations", file=sys.stderr)
     print("  history    determined by the seed alone" if not getattr(lab, "pumped", 0) else

@@ -26,9 +26,10 @@ Steps = Generator[Any, Any, T]
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Sleep for ``ns`` nanoseconds."""
+    """Sleep for ``ns`` nanoseconds. ``idle``: a daemon's pause; it alone keeps nothing running."""
 
     ns: int
+    idle: bool = False
 
 
 class Chooser:
@@ -88,6 +89,7 @@ class HostThread:
     number: int = 0
     finished: bool = False
     joined: bool = False
+    idle: bool = False
     result: Any = None
     error: BaseException | None = None
     send: Any = None
@@ -112,7 +114,7 @@ class Scheduler:
         self._ready: list[tuple[int, int, HostThread]] = []
         self._order = 0
         self._threads = 0
-        self._live = 0
+        self._idle = 0
 
     def spawn(self, steps: Steps[Any], name: str, daemon: bool = False, delay: int = 0) -> HostThread:
         """Start a host thread ``delay`` ns from now."""
@@ -127,8 +129,8 @@ class Scheduler:
 
     @property
     def active(self) -> bool:
-        """Some thread other than a daemon is ready or sleeps for time."""
-        return self._live > 0
+        """Some thread is ready or sleeps for time, idle pauses of daemons aside."""
+        return len(self._ready) > self._idle
 
     def wake(self, thread: HostThread, value: Any = None) -> None:
         """Make a blocked thread ready now; its ``yield`` gives ``value``."""
@@ -162,6 +164,8 @@ class Scheduler:
         if thread.atomic and not spins:
             self.on_atomic_sleep(thread, wait)
         if isinstance(wait, Sleep):
+            thread.idle = wait.idle
+            self._idle += wait.idle
             self._push(thread, self.clock() + wait.ns + self.chooser.stretch("sleep"))
         elif wait.subscribe(thread):
             self._push(thread, self.clock())
@@ -171,8 +175,6 @@ class Scheduler:
 
     def _push(self, thread: HostThread, time: int) -> None:
         self._order += 1
-        if not thread.daemon:
-            self._live += 1
         heapq.heappush(self._ready, (time, self._order, thread))
 
     def _take(self, until: int) -> HostThread:
@@ -185,6 +187,7 @@ class Scheduler:
             first = ready.pop(index)
             for item in ready:
                 heapq.heappush(self._ready, item)
-        if not first[2].daemon:
-            self._live -= 1
+        if first[2].idle:
+            first[2].idle = False
+            self._idle -= 1
         return first[2]
