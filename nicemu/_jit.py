@@ -288,6 +288,16 @@ def _python_call(address: int, a: int, b: int, c: int) -> int:
     return PYTHON_UNITS[int(address)](a, b, c)
 
 
+class _Row(np.record):
+    """A row whose fields come before numpy's own attributes of the same name (``base``, ``flags``)."""
+
+    def __getattribute__(self, name: str) -> Any:
+        fields = np.void.__getattribute__(self, "dtype").fields
+        if name in fields:
+            return np.void.__getattribute__(self, "getfield")(*fields[name][:2])
+        return np.record.__getattribute__(self, name)
+
+
 def row_accessor(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
     """``row(world, index)``: the row of the table in ``slot``; out of range gives row 0 and sets the trap word.
 
@@ -295,13 +305,14 @@ def row_accessor(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
     ``slot + 1``, the index goes into the next word.
     """
     if not JIT:
+        row_dtype = np.dtype((_Row, dtype))
 
         def python_row(world: int, index: int) -> Any:
             table = WORLDS[int(world)][slot]
             if not 0 <= index < len(table):
                 control = WORLDS[int(world)][0][0]
                 control.trap, control.trap_row, index = slot + 1, index, 0
-            return table[int(index)]
+            return table.view(row_dtype, np.ndarray)[int(index)]
 
         return python_row
     record, size = numba.from_dtype(dtype), dtype.itemsize
