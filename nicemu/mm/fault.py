@@ -3,9 +3,6 @@
 Work goes leaf by leaf: look at the entries under the page-table lock; if all are there, take the answer; otherwise
 resolve what is missing with the lock dropped (pages are allocated, swapped in or copied, which may sleep) and look
 again. The answer of a batch is as old as its leaf: users check their notifier sequence, as for ``hmm_range_fault``.
-
-Left out: the zero page for arena and program memory (the program's own stores are not seen by the model, so a page
-read first gets its own frame, mapped read-only), swap cache, huge pages.
 """
 
 from __future__ import annotations
@@ -15,11 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.memory import safe_copy
-from nicemu.mm.cow import can_reuse, do_wp_page
+from nicemu.mm.handle_pte_fault import handle_pte_fault, handle_pte_faults
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PROGRAM, Fault
-from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
-from nicemu.mm.rmap import page_add_new_anon_rmaps
-from nicemu.mm.vma import VM_WRITE, Vma
+from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, PFN_SHIFT, PRESENT, WRITE
+from nicemu.mm.vma import Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -71,6 +67,12 @@ def _fault_leaf(mm: AddressSpace, vma: Vma, first: int, last: int, write: bool, 
         if vma.kind == PROGRAM:
             _probe(first, last, write)
         yield from lock.acquire(thread)
+        if last - first == 1:
+            entry = mm.page_table.get(first)
+            if entry & need != need:
+                lock.release(thread)
+                yield from handle_pte_fault(mm, vma, first, entry, write)
+                continue
         entries = mm.page_table.view(first, last)
         missing = np.flatnonzero((entries & need) != need)
         if not len(missing):
@@ -82,7 +84,7 @@ def _fault_leaf(mm: AddressSpace, vma: Vma, first: int, last: int, write: bool, 
             return frames << 1 | (entries & WRITE) >> 1
         wanted = entries[missing]
         lock.release(thread)
-        yield from _resolve(mm, vma, missing + first, wanted, write)
+        yield from handle_pte_faults(mm, vma, missing + first, wanted, write)
 
 
 def _probe(first: int, last: int, write: bool) -> None:
@@ -90,96 +92,6 @@ def _probe(first: int, last: int, write: bool) -> None:
     bad = safe_copy.first_bad_page(first << PAGE_SHIFT, last - first, write)
     if bad is not None:
         raise Fault.bad_address(bad, "the program unmapped or protected the page")
-
-
-def _resolve(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
-    """``handle_pte_fault`` for the pages ``numbers`` whose entries were ``entries``."""
-    empty = numbers[entries == 0]
-    if len(empty):
-        if write or vma.kind != MODEL:
-            yield from do_anonymous_pages(mm, vma, empty, write)
-        else:
-            yield from _map_zero_page(mm, empty)
-    swapped = (entries & SWAP) != 0
-    if swapped.any():
-        yield from do_swap_pages(mm, vma, numbers[swapped], entries[swapped], write)
-    protected = numbers[(entries & PRESENT) != 0]
-    if len(protected):
-        yield from _wp_pages(mm, vma, protected)
-
-
-def _count(mm: AddressSpace, kind: str, numbers: np.ndarray, write: bool) -> int:
-    """Count and log a fault of some pages; gives what each page after the first costs."""
-    host = mm.host
-    host.counters["pgfault"] += len(numbers)
-    mm.event(kind, int(numbers[0]) << PAGE_SHIFT, (int(numbers[0]) + len(numbers)) << PAGE_SHIFT, write=int(write))
-    return int(host.costs.fault_page_ns) * (len(numbers) - 1)
-
-
-def do_anonymous_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, write: bool) -> Steps[None]:
-    """``do_anonymous_page``: fresh zeroed pages; of a real page, a frame that points at it."""
-    host = mm.host
-    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
-    yield _count(mm, "fault", numbers, write) + host.costs.zero_page_ns * len(numbers)
-    flags = PRESENT | ACCESSED | (WRITE | DIRTY if write else 0)
-    yield from _install(mm, vma, numbers, np.zeros_like(numbers), frames, flags)
-
-
-def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
-    """``do_swap_page``: major faults."""
-    host = mm.host
-    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
-    yield _count(mm, "swap_in", numbers, write)
-    yield from host.swap.read(entries >> PFN_SHIFT, frames)
-    flags = PRESENT | ACCESSED | DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
-    installed = yield from _install(mm, vma, numbers, entries, frames, flags)
-    host.swap.put_entries(entries[installed])
-
-
-def _install(mm: AddressSpace, vma: Vma, numbers: np.ndarray, expected: np.ndarray, frames: np.ndarray,
-             flags: int) -> Steps[np.ndarray]:  # fmt: skip
-    """Enter new pages where the entry is still ``expected``; the rest is freed. Gives which were entered."""
-    host, thread = mm.host, mm.host.thread
-    yield from mm.page_table_lock.acquire(thread)
-    first = int(numbers[0])
-    view = mm.page_table.view(first, int(numbers[-1]) + 1)
-    same: np.ndarray = view[numbers - first] == expected
-    used = frames[same]
-    view[numbers[same] - first] = used << PFN_SHIFT | flags
-    page_add_new_anon_rmaps(host, vma, numbers[same], used)
-    mm.page_table_lock.release(thread)
-    if len(used) < len(frames):
-        host.pages.put_many(frames[~same])
-    return same
-
-
-def _map_zero_page(mm: AddressSpace, numbers: np.ndarray) -> Steps[None]:
-    """Read faults of model memory: the zero page, read-only."""
-    zero = yield from mm.host.zero_page()
-    yield _count(mm, "fault", numbers, False)
-    yield from mm.page_table_lock.acquire(mm.host.thread)
-    first = int(numbers[0])
-    view = mm.page_table.view(first, int(numbers[-1]) + 1)
-    empty = numbers[view[numbers - first] == 0] - first
-    view[empty] = pte(zero, PRESENT | ACCESSED)
-    mm.page_table_lock.release(mm.host.thread)
-
-
-def _wp_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray) -> Steps[None]:
-    """Write faults on pages mapped read-only: those nobody shares at once, the others one by one."""
-    host = mm.host
-    yield _count(mm, "wp_fault", numbers, True)
-    shared = []
-    for page in numbers.tolist():
-        entry = mm.page_table.get(page)
-        if entry & PRESENT and not entry & WRITE:
-            if can_reuse(mm, entry >> PFN_SHIFT):
-                mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
-            else:
-                shared.append(page)
-    yield host.costs.pte_ns * len(numbers)
-    for page in shared:
-        yield from do_wp_page(mm, vma, page)
 
 
 def copy_from_user(mm: AddressSpace, address: int, length: int) -> Steps[bytes]:

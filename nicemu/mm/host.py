@@ -67,10 +67,14 @@ class Host:
         """``ZERO_PAGE`` of model memory, made when first needed."""
         if not self.zero_frame:
             frame = int((yield from self.alloc_pages(FrameKind.MODEL, 1))[0])
-            made, self.zero_frame = self.zero_frame, self.zero_frame or frame
-            if made:  # by another thread meanwhile
-                self.pages.put(frame)
+            self.zero_frame = self._zero_page_once(frame)
         return self.zero_frame
+
+    def _zero_page_once(self, frame: int) -> int:
+        """``frame``, unless another thread made the zero page meanwhile."""
+        if self.zero_frame:
+            self.pages.put(frame)
+        return self.zero_frame or frame
 
     def new_address_space(self, name: str) -> AddressSpace:
         """``mm_alloc``."""

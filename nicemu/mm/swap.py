@@ -32,7 +32,8 @@ class Swap:
         self.host, self.pages = host, pages
         area = lazy_bytes((pages + 1) * PAGE_SIZE)
         self._bytes = area[: (pages + 1) * PAGE_SIZE].reshape(pages + 1, PAGE_SIZE)
-        self._map = np.zeros(pages + 1, np.int32)
+        self._map: np.ndarray = np.zeros(pages + 1, np.int64)
+        self._users = self._map.data
         self._free: list[int] = []
         self._next = 1
         self.used = self.peak = 0
@@ -48,14 +49,14 @@ class Swap:
             self._next += 1
         else:
             return 0
-        self._map[slot] = 1
+        self._users[slot] = 1
         self.used += 1
         self.peak = max(self.peak, self.used)
         return slot
 
     def get(self, slot: int) -> None:
         """One more user of a slot."""
-        self._map[slot] += 1
+        self._users[slot] += 1
 
     def duplicate(self, slots: np.ndarray) -> None:
         """``swap_duplicate``: one more user of each slot (fork)."""
@@ -63,8 +64,8 @@ class Swap:
 
     def put(self, slot: int) -> None:
         """``swap_free``: one user less."""
-        self._map[slot] -= 1
-        if self._map[slot] == 0:
+        self._users[slot] -= 1
+        if self._users[slot] == 0:
             self._free.append(slot)
             self.used -= 1
 
@@ -79,16 +80,15 @@ class Swap:
         if self.host.pages.kind[frame] == MODEL:
             self._bytes[slot] = self.host.frames.bytes_of(frame)
 
-    def read(self, slots: np.ndarray, frames: np.ndarray) -> Steps[None]:
+    def read(self, slots: list[int], frames: list[int]) -> Steps[None]:
         """``swap_readpage``: sleeps for the device, after any writeback of these slots."""
-        for slot in slots.tolist():
+        for slot in slots:
             if slot in self.writeback:
                 yield self.writeback[slot]
         self.host.counters["pswpin"] += len(slots)
         self.host.counters["pgmajfault"] += len(slots)
-        clusters = -(-len(slots) // READAHEAD_PAGES)
-        yield Sleep(self.host.costs.swap_read_ns * clusters)
-        for slot, frame in zip(slots.tolist(), frames.tolist(), strict=True):
+        yield Sleep(self.host.costs.swap_read_ns * -(-len(slots) // READAHEAD_PAGES))
+        for slot, frame in zip(slots, frames, strict=True):
             if self.host.pages.kind[frame] == MODEL:
                 self.host.frames.bytes_of(frame)[:] = self._bytes[slot]
 

@@ -35,6 +35,7 @@ class Reference:
     def __init__(self) -> None:
         self.areas: list[dict[int, tuple[int, bool]]] = [{} for _ in range(AREAS)]
         self.at = [0] * AREAS
+        self.children: list[Any] = []
 
 
 def apply(machine: Any, model: Reference, what: str, area: int, first: int, count: int, byte: int) -> None:
@@ -90,9 +91,11 @@ def apply(machine: Any, model: Reference, what: str, area: int, first: int, coun
         for page in numbers:
             if pages.get(page, (0, False))[1]:
                 machine.run(child.write(model.at[area] + page * PAGE, b"\xff" * 16))
-        machine.check_counts(machine.mm, child.mm)
+        machine.check_counts(machine.mm, child.mm, *(other.mm for other in model.children))
         if byte % 2:
             machine.run(child.exit())
+        else:
+            model.children.append(child)
     elif what == "shrink":
         machine.run(machine.host.reclaim.shrink(count))
 
@@ -116,7 +119,9 @@ def test_contents_survive_any_order(make_machine: Any, era: str, steps: list[tup
                 with pytest.raises(OSError):
                     machine.run(machine.process.read(at, 1))
     assert machine.frames.peak <= 48
-    machine.run(machine.process.exit())
+    for process in (machine.process, *model.children):
+        machine.run(process.exit())
+    assert machine.frames.allocated == bool(machine.host.zero_frame) and machine.host.swap.used == 0
 
 
 def test_same_steps_same_history(make_machine: Any) -> None:

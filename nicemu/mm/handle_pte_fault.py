@@ -1,0 +1,172 @@
+"""``handle_pte_fault``: what a fault does by the state of the page-table entry, for a page and in bulk.
+
+The bulk form does for up to a leaf what the other does for a page, with one allocation and one pass over the entries.
+In both, nothing is entered where the entry has changed since the caller looked.
+
+Left out: the zero page for arena and program memory (the program's own stores are not seen by the model, so a page
+read first gets its own frame, mapped read-only), swap cache, huge pages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nicemu.mm.cow import can_reuse, do_wp_page
+from nicemu.mm.page import MODEL, PAGE_SHIFT
+from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
+from nicemu.mm.rmap import page_add_new_anon_rmap, page_add_new_anon_rmaps
+from nicemu.mm.vma import VM_WRITE, Vma
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
+
+
+def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
+    """One page whose entry was ``entry``; the caller looks again."""
+    if entry & PRESENT:
+        _count(mm, "wp_fault", page, 1, True)
+        yield from do_wp_page(mm, vma, page)
+    elif entry & SWAP:
+        yield from do_swap_page(mm, vma, page, entry, write)
+    elif write or vma.kind != MODEL:
+        yield from do_anonymous_page(mm, vma, page, write)
+    else:
+        zero = yield from mm.host.zero_page()
+        _count(mm, "fault", page, 1, False)
+        yield from _install_one(mm, page, 0, pte(zero, PRESENT | ACCESSED))
+
+
+def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Steps[None]:
+    """A fresh zeroed page; of a real page, a frame that points at it."""
+    host = mm.host
+    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
+    _count(mm, "fault", page, 1, write)
+    yield host.costs.zero_page_ns
+    flags = PRESENT | ACCESSED | (WRITE | DIRTY if write else 0)
+    if (yield from _install_one(mm, page, 0, pte(frame, flags))):
+        page_add_new_anon_rmap(host, vma, page, frame)
+    else:
+        host.pages.put(frame)
+
+
+def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
+    """A major fault."""
+    host = mm.host
+    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
+    _count(mm, "swap_in", page, 1, write)
+    slot = entry >> PFN_SHIFT
+    yield from host.swap.read([slot], [frame])
+    flags = PRESENT | ACCESSED | DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
+    if (yield from _install_one(mm, page, entry, pte(frame, flags))):
+        page_add_new_anon_rmap(host, vma, page, frame)
+        host.swap.put(slot)
+    else:
+        host.pages.put(frame)
+
+
+def _install_one(mm: AddressSpace, page: int, expected: int, entry: int) -> Steps[bool]:
+    """Enter a page where the entry is still ``expected``."""
+    thread = mm.host.thread
+    yield from mm.page_table_lock.acquire(thread)
+    same = mm.page_table.get(page) == expected
+    if same:
+        mm.page_table.set(page, entry)
+    mm.page_table_lock.release(thread)
+    return same
+
+
+def _count(mm: AddressSpace, kind: str, page: int, pages: int, write: bool) -> None:
+    """Count and log a fault."""
+    mm.host.counters["pgfault"] += pages
+    mm.event(kind, page << PAGE_SHIFT, (page + pages) << PAGE_SHIFT, write=int(write))
+
+
+def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
+    """:func:`handle_pte_fault` for the pages ``numbers`` whose entries were ``entries``, in bulk."""
+    empty = numbers[entries == 0]
+    if len(empty):
+        if write or vma.kind != MODEL:
+            yield from do_anonymous_pages(mm, vma, empty, write)
+        else:
+            yield from _map_zero_page(mm, empty)
+    swapped = (entries & SWAP) != 0
+    if swapped.any():
+        yield from do_swap_pages(mm, vma, numbers[swapped], entries[swapped], write)
+    protected = numbers[(entries & PRESENT) != 0]
+    if len(protected):
+        yield from _wp_pages(mm, vma, protected)
+
+
+def _count_many(mm: AddressSpace, kind: str, numbers: np.ndarray, write: bool) -> int:
+    """Count and log a bulk fault; gives the cost of the pages after the first."""
+    _count(mm, kind, int(numbers[0]), len(numbers), write)
+    return int(mm.host.costs.fault_page_ns) * (len(numbers) - 1)
+
+
+def do_anonymous_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, write: bool) -> Steps[None]:
+    """:func:`do_anonymous_page` in bulk."""
+    host = mm.host
+    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
+    yield _count_many(mm, "fault", numbers, write) + host.costs.zero_page_ns * len(numbers)
+    flags = PRESENT | ACCESSED | (WRITE | DIRTY if write else 0)
+    yield from _install(mm, vma, numbers, np.zeros_like(numbers), frames, flags)
+
+
+def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
+    """:func:`do_swap_page` in bulk: one read for neighbouring pages."""
+    host = mm.host
+    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
+    yield _count_many(mm, "swap_in", numbers, write)
+    yield from host.swap.read((entries >> PFN_SHIFT).tolist(), frames.tolist())
+    flags = PRESENT | ACCESSED | DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
+    installed = yield from _install(mm, vma, numbers, entries, frames, flags)
+    host.swap.put_entries(entries[installed])
+
+
+def _install(mm: AddressSpace, vma: Vma, numbers: np.ndarray, expected: np.ndarray, frames: np.ndarray,
+             flags: int) -> Steps[np.ndarray]:  # fmt: skip
+    """Enter new pages where the entry is still ``expected``; the rest is freed. Gives which were entered."""
+    host, thread = mm.host, mm.host.thread
+    yield from mm.page_table_lock.acquire(thread)
+    first = int(numbers[0])
+    view = mm.page_table.view(first, int(numbers[-1]) + 1)
+    same: np.ndarray = view[numbers - first] == expected
+    used = frames[same]
+    view[numbers[same] - first] = used << PFN_SHIFT | flags
+    page_add_new_anon_rmaps(host, vma, numbers[same], used)
+    mm.page_table_lock.release(thread)
+    if len(used) < len(frames):
+        host.pages.put_many(frames[~same])
+    return same
+
+
+def _map_zero_page(mm: AddressSpace, numbers: np.ndarray) -> Steps[None]:
+    """Read faults of model memory: the zero page, read-only."""
+    zero = yield from mm.host.zero_page()
+    yield _count_many(mm, "fault", numbers, False)
+    yield from mm.page_table_lock.acquire(mm.host.thread)
+    first = int(numbers[0])
+    view = mm.page_table.view(first, int(numbers[-1]) + 1)
+    empty = numbers[view[numbers - first] == 0] - first
+    view[empty] = pte(zero, PRESENT | ACCESSED)
+    mm.page_table_lock.release(mm.host.thread)
+
+
+def _wp_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray) -> Steps[None]:
+    """Write faults on pages mapped read-only: those nobody shares at once, the others one by one."""
+    host = mm.host
+    yield _count_many(mm, "wp_fault", numbers, True)
+    shared = []
+    for page in numbers.tolist():
+        entry = mm.page_table.get(page)
+        if entry & PRESENT and not entry & WRITE:
+            if can_reuse(mm, entry >> PFN_SHIFT):
+                mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
+            else:
+                shared.append(page)
+    yield host.costs.pte_ns * len(numbers)
+    for page in shared:
+        yield from do_wp_page(mm, vma, page)
