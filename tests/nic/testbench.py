@@ -67,9 +67,9 @@ class Ring:
 class Mr:
     """A region of model frames: ``va`` is its base, ``data`` its bytes as one array."""
 
-    def __init__(self, bench: Bench, index: int, va: int, pages: int, access: int) -> None:
+    def __init__(self, bench: Bench, index: int, va: int, pages: int, access: int, with_frames: bool = True) -> None:
         self.bench, self.index, self.key, self.va, self.pages = bench, index, index << 8 | 1, va, pages
-        self.frames = [bench.frames.allocate(FrameKind.MODEL) for _ in range(pages)]
+        self.frames = [bench.frames.allocate(FrameKind.MODEL) for _ in range(pages if with_frames else 0)]
         self.access = access
 
     def sge(self, length: int | None = None, offset: int = 0) -> tuple[int, int, int]:
@@ -267,12 +267,23 @@ class Bench:
 
     def mr(self, pages: int, access: int = ALL, mapped: bool = True) -> Mr:
         """A region of model frames, mapped or not."""
-        self._next["mkey"] += 1
-        mr = Mr(self, self._next["mkey"], self._next["va"], pages, access)
-        self._next["va"] += (pages + 16) * 4096
+        mr = self._place(pages, access)
         self.command(Command.CREATE_MKEY, mr.index, mr.key, self.pd, mr.va, pages * 4096, access, 1, mr.index)
         if mapped:
             mr.map()
+        return mr
+
+    def region(self, pages: int, access: int = ALL, pd: int | None = None) -> Mr:
+        """A region of ``pages`` pages with no frame behind it: every access faults."""
+        mr = self._place(pages, access, with_frames=False)
+        self.command(Command.CREATE_MKEY, mr.index, mr.key, self.pd if pd is None else pd, mr.va, pages * 4096, access, 1,
+                     mr.index)
+        return mr
+
+    def _place(self, pages: int, access: int, with_frames: bool = True) -> Mr:
+        self._next["mkey"] += 1
+        mr = Mr(self, self._next["mkey"], self._next["va"], pages, access, with_frames)
+        self._next["va"] += (pages + 16) * 4096
         return mr
 
     def faults(self) -> list[dict[str, int]]:

@@ -1,0 +1,89 @@
+"""Packets on the bench: made by hand, lost, doubled, held back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nicemu import _jit
+from nicemu.nic import units
+from nicemu.tables.heap import schedule
+from nicemu.tables.records import PAYLOAD_BYTES
+from tests.nic.testbench import Bench, Qp
+
+_schedule = schedule.load() if _jit.JIT else schedule
+DROP, DOUBLE, LATE = "drop", "double", "late"
+"""What a wire can do to a packet: lose it, deliver it twice, deliver it later."""
+LATE_NS = 30_000
+
+
+def new_packet(bench: Bench) -> int:
+    """A packet row, taken as the device takes one."""
+    control = bench.world.control[0]
+    number = int(control.packet_free)
+    if number:
+        control.packet_free = bench.world.packet[number].next
+    else:
+        number = int(control.packet_next)
+        control.packet_next = number + 1
+    return number
+
+
+def arrive(bench: Bench, number: int, delay: int) -> None:
+    """The packet reaches its NIC ``delay`` ns from now."""
+    _schedule(bench.world.address, bench.world.now + delay, units.ARRIVE, number, 0)
+
+
+def inject(bench: Bench, source: Qp, target: Qp, psn: int = 0, delay: int = 100, **fields: int) -> None:
+    """Put a request on the wire; ``psn`` counts from the source's first. Calls of one moment arrive in order."""
+    number = new_packet(bench)
+    row = bench.world.packet[number]
+    for name in row.dtype.names:
+        row[name] = 0
+    values: dict[str, Any] = dict(source_nic=1, dest_nic=1, source_qpn=source.number, dest_qpn=target.number, kind=1,
+                                  ack_request=1, psn=(source.psn + psn) & 0xFFFFFF) | fields
+    for name, value in values.items():
+        row[name] = value
+    arrive(bench, number, delay)
+
+
+def _copy(bench: Bench, number: int) -> int:
+    twin = new_packet(bench)
+    table, payload = bench.world.packet, bench.world.payload
+    table[twin] = table[number]
+    payload[twin * PAYLOAD_BYTES : (twin + 1) * PAYLOAD_BYTES] = payload[
+        number * PAYLOAD_BYTES : (number + 1) * PAYLOAD_BYTES
+    ]
+    return twin
+
+
+class Wire:
+    """Watches every packet between departure and arrival. ``decide(row) -> DROP, DOUBLE, LATE or None``."""
+
+    def __init__(self, bench: Bench, decide: Callable[[Any], str | None]) -> None:
+        self.bench, self.decide, self.seen = bench, decide, -1
+        self.done: list[str] = []
+
+    def _spoil(self, number: int) -> None:
+        action = self.decide(self.bench.world.packet[number])
+        if action is None:
+            return
+        self.done.append(action)
+        if action in (DOUBLE, LATE):
+            arrive(self.bench, _copy(self.bench, number), 1500 if action == DOUBLE else LATE_NS)
+        if action in (DROP, LATE):
+            self.bench.world.packet[number].dest_qpn = 0
+
+    def _look(self) -> None:
+        world = self.bench.world
+        events = world.event[: int(world.control[0].pending)]
+        fresh = events[(events.kind == units.ARRIVE) & (events.sequence > self.seen)]
+        self.seen = int(world.control[0].sequence) - 1
+        for number in [int(event.a) for event in sorted(fresh, key=lambda event: int(event.sequence))]:
+            self._spoil(number)
+            self.seen = int(world.control[0].sequence) - 1
+
+    def run(self, limit: int = 1 << 60) -> None:
+        """Run until nothing is left to do or ``limit`` ns."""
+        while self.bench.world.now < limit and self.bench.engine_step():
+            self._look()
