@@ -45,8 +45,8 @@ def rmap_walk(host: Host, frame: int) -> list[tuple[Vma, int]]:
         return []
     index, found = host.pages.index[frame], []
     for vma in anon_vma.vmas:
-        page = vma.first_page + index - vma.pgoff
-        if vma.first_page <= page < vma.last_page and maps(vma.mm.page_table, page, frame):
+        page = (vma.start >> PAGE_SHIFT) + index - vma.pgoff
+        if vma.start <= page << PAGE_SHIFT < vma.end and maps(vma.mm.page_table, page, frame):
             found.append((vma, page))
     return found
 
@@ -62,6 +62,11 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
     referenced = False
     for vma, page in rmap_walk(host, frame):
         mm = vma.mm
+        if not mm.notifiers.subscribers and mm.page_table_lock.owner is None:  # the same, without a lock to wait for
+            entry = mm.page_table.get(page)
+            mm.page_table.set(page, entry & ~ACCESSED)
+            referenced |= bool(entry & ACCESSED)
+            continue
         yield from mm.page_table_lock.acquire(host.thread)
         if maps(mm.page_table, page, frame):
             entry = mm.page_table.get(page)
