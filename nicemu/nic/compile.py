@@ -1,20 +1,30 @@
-"""``python -m nicemu.nic.compile UNIT...``: compile engine units into the cache (used by ``engine.compile_cold``)."""
+"""``python -m nicemu.nic.compile PARENT UNIT...``: compile units into the cache (used by ``engine.compile_cold``).
 
+Prints the name of each unit that is done; stops when the parent process is gone.
+"""
+
+import os
 import sys
 
 from nicemu import _jit
-from nicemu.nic.engine import UNITS, run
+from nicemu.nic import units
+from nicemu.nic.engine import HEAVY_FIRST, UNITS, run
 from nicemu.tables.heap import schedule
 
+NAMES = {number: name for name, number in vars(units).items() if isinstance(number, int)}
 
-def main(numbers: list[str]) -> None:
-    """Compile the given units; the first process also compiles the entries."""
-    if str(min(UNITS)) in numbers:
+
+def main(parent: int, numbers: list[int]) -> None:
+    """Compile the given units; the process that has not the heaviest one also compiles the entries."""
+    for number in numbers:
+        if os.getppid() != parent:
+            return
+        _jit.install(UNITS[number])
+        print(NAMES[number], flush=True)
+    if HEAVY_FIRST[0] not in numbers or len(numbers) == len(UNITS):
         run.load()
         schedule.load()
-    for number in numbers:
-        _jit.install(UNITS[int(number)])
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(int(sys.argv[1]), [int(number) for number in sys.argv[2:]])

@@ -5,9 +5,12 @@ Units compile by themselves, in parallel processes when the cache is cold, with 
 
 from __future__ import annotations
 
+import fcntl
 import os
+import selectors
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 from nicemu import _jit
@@ -46,6 +49,10 @@ UNITS: dict[int, Callable] = {
 }  # fmt: skip
 
 
+HEAVY_FIRST = (units.COMMIT, units.RESPONDER, units.REQUESTER, units.COMMAND)
+"""Units that take longest to compile: one to each process before the rest."""
+
+
 @entry("int64(int64, int64)")
 def run(world, until):
     """Run events at times <= ``until`` in (time, sequence) order; the answer is a :class:`Stop`."""
@@ -73,21 +80,45 @@ def run(world, until):
 
 
 def compile_cold(progress: Callable[[str], None] | None = None) -> None:
-    """Fill a cold cache: the units in parallel processes."""
-    stamp = _jit.cache_root() / _jit.kernel_digest() / "complete"
+    """Fill a cold cache: the units in parallel processes. A second process waits for the first."""
+    folder = _jit.cache_root() / _jit.kernel_digest()
+    stamp = folder / "complete"
     if not _jit.JIT or stamp.exists():
         return
     say = progress or (lambda line: print(line, file=sys.stderr, flush=True))
-    numbers = sorted(UNITS)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not stamp.exists():
+            _compile_all(say)
+            stamp.touch()
+
+
+def _compile_all(say: Callable[[str], None]) -> None:
+    """One process per core, each with its share of the units, heaviest first; a line for each unit done."""
     workers = max(1, min(os.cpu_count() or 1, 4))
-    say(f"nicemu: compiling the engine, {len(numbers)} units in {workers} processes (once)")
-    command_line = [sys.executable, "-m", "nicemu.nic.compile"]
-    parts = [subprocess.Popen([*command_line, *map(str, numbers[i::workers])]) for i in range(workers)]
+    order = [number for number in HEAVY_FIRST if number in UNITS]
+    order += [number for number in UNITS if number not in order]
+    say(f"nicemu: compiling the engine, {len(order)} units in {workers} processes (once per release)")
+    started = time.monotonic()
+    shares = [order[i::workers] for i in range(workers)]
+    command_line = [sys.executable, "-m", "nicemu.nic.compile", str(os.getpid())]
+    parts = [subprocess.Popen([*command_line, *map(str, share)], stdout=subprocess.PIPE, text=True) for share in shares]
+    done = 0
+    with selectors.DefaultSelector() as selector:
+        for part in parts:
+            selector.register(part.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
+        while selector.get_map():
+            for key, _ in selector.select():
+                line = key.fileobj.readline()  # type: ignore[union-attr]
+                if not line:
+                    selector.unregister(key.fileobj)
+                    continue
+                done += 1
+                say(f"nicemu: {done:>2}/{len(order)} {line.strip():<16} {time.monotonic() - started:5.1f} s")
     failed = [part.wait() for part in parts]
     if any(failed):
         raise RuntimeError(f"compiling the engine failed: exit status {failed}")
-    stamp.parent.mkdir(parents=True, exist_ok=True)
-    stamp.touch()
 
 
 class Engine:

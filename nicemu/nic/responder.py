@@ -63,6 +63,36 @@ def starts(opcode):
 
 
 @jit
+def find_resource(world, q, psn, kind):
+    """The remembered READ or atomic that covers ``psn``, 0 if none."""
+    for i in range(RESOURCES_PER_QP):
+        r = resource(world, q.resource_base + i)
+        if r.kind == kind and psn_diff(psn, r.first_psn) >= 0 and psn_diff(psn, r.last_psn) <= 0:
+            return q.resource_base + i
+    return 0
+
+
+@jit
+def resumes_cut_read(world, q, row):
+    """A page fault cut a READ short and took the expected PSN back; its requester, which faulted too, asks again from
+    an earlier response on. Then that one is expected."""
+    found = find_resource(world, q, row.psn, READ)
+    if q.nak_pending == 0 or found == 0:
+        return False
+    r = resource(world, found)
+    last = psn_add(row.psn, packet_count(row.length, q.mtu) - 1)
+    if psn_add(r.last_psn, 1) != q.epsn or psn_diff(last, q.epsn) < 0:
+        return False
+    if row.psn == r.first_psn:
+        r.kind = 0
+    else:
+        r.last_psn = psn_add(row.psn, -1)
+    q.epsn = row.psn
+    q.nak_pending = 0
+    return True
+
+
+@jit
 def check_psn(world, q, row):
     """Expected: accept. Behind: a duplicate. Ahead: one NAK for the gap, then silence (rxe check_psn)."""
     gap = psn_diff(row.psn, q.epsn)
@@ -78,7 +108,7 @@ def check_psn(world, q, row):
         return NAK_SEQUENCE
     n.duplicates += 1
     if row.opcode == bth.READ_REQUEST:
-        return REPLAY
+        return ACCEPT if resumes_cut_read(world, q, row) else REPLAY
     return SAVED if row.opcode >= bth.COMPARE_SWAP else REACK
 
 
@@ -263,16 +293,6 @@ def accepted(world, q_row, p):
     r.length = row.length
     r.done = 0
     q.epsn = psn_add(q.epsn, count)
-
-
-@jit
-def find_resource(world, q, psn, kind):
-    """The remembered READ or atomic that covers ``psn``, 0 if none."""
-    for i in range(RESOURCES_PER_QP):
-        r = resource(world, q.resource_base + i)
-        if r.kind == kind and psn_diff(psn, r.first_psn) >= 0 and psn_diff(psn, r.last_psn) <= 0:
-            return q.resource_base + i
-    return 0
 
 
 @jit
