@@ -36,7 +36,7 @@ LOW = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class PageFault:
-    """A page-fault EQE. ``length``: rest of the RDMA operation; ``wqe``: counter of the WQE; ``pages``: 0, all."""
+    """A page-fault EQE. ``last``: what is left of the RDMA operation in bytes, or the WQE's counter; ``pages``: 0, all."""
 
     subtype: FaultSubtype
     type: int
@@ -107,19 +107,23 @@ def resolve(device: IbDevice, fault: PageFault) -> Steps[None]:
 
 
 def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
-    """What has to be mapped for the QP to go on.
+    """What has to be mapped for the QP to go on. A QP that is gone needs nothing.
 
-    A WQE fault: all that is left of the WQE. An RDMA fault: the rest of the operation, at most the pages that the
-    firmware asks for. A QP that is gone needs nothing.
+    A WQE fault: all that is left of the WQE. An RDMA fault: as many bytes from the missing address as the operation
+    still had to do, at most the pages that the firmware asks for. The device has checked the operation's range, so
+    where the missing address lies some bytes further on than the operation stood, the region's end is the end.
     """
     if fault.subtype == FaultSubtype.WQE:
         pair = device.qps.get(fault.qpn)
         if pair is None:
             return []
         return wqe.remaining(wqe.data_segments(pair, fault.type, fault.last), fault.bytes_committed)
-    start, pages = page_span(fault.va, max(fault.last - fault.bytes_committed, 1))
-    pages = min(pages, fault.pages or MAX_PAGES)
-    end = min(fault.va + max(fault.last - fault.bytes_committed, 1), start + (pages << PAGE_SHIFT))
+    length = max(fault.last, 1)
+    start, pages = page_span(fault.va, length)
+    end = min(fault.va + length, start + (min(pages, fault.pages or MAX_PAGES) << PAGE_SHIFT))
+    region = device.odp_mkeys.get(fault.key >> KEY_BITS)
+    if region is not None:
+        end = max(min(end, region.iova + region.length), fault.va + 1)
     return [Segment(fault.key, fault.va, end - fault.va)]
 
 

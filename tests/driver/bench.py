@@ -196,9 +196,10 @@ class FakeDevice:
             eq.armed = False
             self.engine.after(INTERRUPT_NS, lambda: self.engine.raised.append((self.index, eqn)))
 
-    def rdma_fault(self, token: int, key: int, va: int, length: int, pages: int = 0) -> None:
-        """A responder met a missing page."""
-        self.post(Eqn.PAGE_FAULT, EqeType.PAGE_FAULT, FaultSubtype.RDMA, (1, token, key, va, 0, length | pages << 32))
+    def rdma_fault(self, token: int, key: int, va: int, left: int, pages: int = 0, committed: int = 0) -> None:
+        """A responder met a missing page at ``va``, with ``left`` bytes of the operation to do."""
+        words = (1, token, key, va, committed, left | pages << 32)
+        self.post(Eqn.PAGE_FAULT, EqeType.PAGE_FAULT, FaultSubtype.RDMA, words)
 
     def set_state(self, qpn: int, state: QpState) -> None:
         """The QP moved by itself."""

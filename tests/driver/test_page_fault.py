@@ -74,6 +74,21 @@ def test_an_unbounded_rdma_fault_stops_at_1024_pages(bench: Bench) -> None:
     assert len(bench.frames_of(region)) == 1024
 
 
+def test_what_is_committed_is_not_subtracted_again(bench: Bench) -> None:
+    region = bench.region(ODP, pages=8)
+    bench.device.rdma_fault(TOKEN, region.key, BASE + 3 * 4096, 5 * 4096, committed=3 * 4096)
+    bench.run()
+    assert sorted(bench.frames_of(region)) == [3, 4, 5, 6, 7]
+
+
+def test_a_packet_that_crosses_into_the_missing_page_does_not_ask_beyond_the_region(bench: Bench) -> None:
+    """The operation stands 100 bytes before the missing page, so that many bytes too many are asked for."""
+    region = bench.region(ODP, pages=2)
+    bench.device.rdma_fault(TOKEN, region.key, BASE + 4096, 4096 + 100)
+    bench.run()
+    assert sorted(bench.frames_of(region)) == [1] and bench.device.resumed == [(TOKEN, 0)]
+
+
 def test_iova_is_not_the_address(bench: Bench) -> None:
     region = bench.region(ODP, pages=4, address=BASE, iova=0x7000)
     bench.device.rdma_fault(TOKEN, region.key, 0x8000, 10)
@@ -131,7 +146,7 @@ def test_what_cannot_be_had_resumes_with_an_error(bench: Bench) -> None:
     bench.mm.absent.add(BASE + 4096 >> 12)
     bench.device.rdma_fault(TOKEN, region.key, BASE, 8192)  # a hole in the address space
     bench.device.rdma_fault(TOKEN + 1, region.key + 1, BASE, 10)  # a stale key
-    bench.device.rdma_fault(TOKEN + 2, region.key, BASE + 4 * 4096 - 1, 2)  # beyond the region
+    bench.device.rdma_fault(TOKEN + 2, region.key, BASE + 4 * 4096, 2)  # beyond the region
     bench.run()
     assert sorted(bench.device.resumed) == [(TOKEN, 1), (TOKEN + 1, 1), (TOKEN + 2, 1)]
     assert bench.frames_of(region) == {} and bench.driver.counters.num_failed_resolutions == 3
