@@ -15,7 +15,12 @@ from nicemu.pyverbs._queues import RecvQueue, SendQueue
 from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.device import Context
-from nicemu.pyverbs.libibverbs_enums import ibv_qp_init_attr_mask, ibv_qp_state, ibv_qp_type
+from nicemu.pyverbs.libibverbs_enums import (
+    ibv_qp_create_send_ops_flags,
+    ibv_qp_init_attr_mask,
+    ibv_qp_state,
+    ibv_qp_type,
+)
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.utils import qp_state_to_str, qp_type_to_str
@@ -49,6 +54,18 @@ _EXTENSIONS = (
     _MASK.IBV_QP_INIT_ATTR_XRCD | _MASK.IBV_QP_INIT_ATTR_IND_TABLE | _MASK.IBV_QP_INIT_ATTR_RX_HASH
     | _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER
 )  # fmt: skip
+
+_OPS = ibv_qp_create_send_ops_flags
+_OPERATIONS = (
+    _OPS.IBV_QP_EX_WITH_SEND
+    | _OPS.IBV_QP_EX_WITH_SEND_WITH_IMM
+    | _OPS.IBV_QP_EX_WITH_RDMA_WRITE
+    | _OPS.IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM
+    | _OPS.IBV_QP_EX_WITH_RDMA_READ
+    | _OPS.IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP
+    | _OPS.IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD
+)
+"""What the emulated device can do when asked through a QPEx."""
 
 
 class QP(Resource):
@@ -90,7 +107,9 @@ class QP(Resource):
     def _checked_pd(attr: QPInitAttrEx) -> PD:
         """The PD of an extended creation, if it asks for nothing that the device lacks."""
         failure, mask = "Failed to create QP", attr.comp_mask
-        if mask & _EXTENSIONS or (mask & _MASK.IBV_QP_INIT_ATTR_CREATE_FLAGS and attr.create_flags):
+        flags = attr.create_flags if mask & _MASK.IBV_QP_INIT_ATTR_CREATE_FLAGS else 0
+        operations = attr._send_ops_flags if mask & _MASK.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS else 0
+        if mask & _EXTENSIONS or flags or operations & ~_OPERATIONS:
             raise unsupported(failure)
         if attr.pd is None or not mask & _MASK.IBV_QP_INIT_ATTR_PD:
             raise PyverbsRDMAError(failure, errno.EINVAL)
@@ -194,8 +213,9 @@ class QP(Resource):
         PyverbsRDMAError: EINVAL (QP state, opcode, too many SGEs, too much inline data), ENOMEM (queue full). Requests
         before the refused one are posted; `bad_wr` becomes a copy of the refused one.
         """
-        expect(wr, SendWR, "wr")
-        expect(bad_wr, SendWR, "bad_wr", optional=True)
+        if not isinstance(wr, SendWR) or bad_wr is not None:
+            expect(wr, SendWR, "wr")
+            expect(bad_wr, SendWR, "bad_wr")
         self._opened()
         queue = self._send_queue
         error, refused = self._post(queue, wr) if self._state in _MAY_SEND else (errno.EINVAL, wr)
@@ -206,8 +226,9 @@ class QP(Resource):
 
     def post_recv(self, wr: RecvWR, bad_wr: RecvWR | None = None) -> None:
         """Post a chain of receive requests; errors as for `post_send`."""
-        expect(wr, RecvWR, "wr")
-        expect(bad_wr, RecvWR, "bad_wr", optional=True)
+        if not isinstance(wr, RecvWR) or bad_wr is not None:
+            expect(wr, RecvWR, "wr")
+            expect(bad_wr, RecvWR, "bad_wr")
         self._opened()
         error, refused = self._post(self._recv_queue, wr) if self._state != _RESET else (errno.EINVAL, wr)
         if error:

@@ -92,9 +92,7 @@ class RecvQueue(_Queue):
         if size > self.max_sge * SGE_BYTES or size > len(sges):
             return errno.EINVAL
         at = (self.head & self.mask) * self.stride
-        body = at + RECV_HEADER_BYTES
-        self.ring[at:body] = image
-        self.ring[body : body + size] = sges[:size]
+        self.ring[at : at + RECV_HEADER_BYTES + size] = image + (sges if size == len(sges) else sges[:size])
         self.head += 1
         return 0
 
@@ -122,9 +120,11 @@ class SendQueue(_Queue):
         size = num_sge * SGE_BYTES
         if opcode not in self.opcodes or num_sge > self.max_sge or size > len(sges):
             return errno.EINVAL
+        if size < len(sges):
+            sges = sges[:size]
         if flags & _INLINE:
-            return self._write_inline(image, sges[:size])
-        self._write(image, sges[:size])
+            return self._write_inline(image, sges)
+        self._write(image, sges)
         return 0
 
     def _write_inline(self, image: bytearray, sges: bytes | bytearray) -> int:
@@ -147,7 +147,5 @@ class SendQueue(_Queue):
 
     def _write(self, header: bytearray, payload: bytes | bytearray) -> None:
         at = (self.head & self.mask) * self.stride
-        body = at + SEND_HEADER_BYTES
-        self.ring[at:body] = header
-        self.ring[body : body + len(payload)] = payload
+        self.ring[at : at + SEND_HEADER_BYTES + len(payload)] = header + payload
         self.head += 1

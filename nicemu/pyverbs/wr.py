@@ -53,11 +53,10 @@ def _pack_sges(sg: Sequence[SGE] | None, num_sge: int) -> bytes:
     """The first `num_sge` elements as ring bytes; later changes to them have no effect."""
     if not num_sge or sg is None:
         return b""
-    images = []
-    for index in range(num_sge):
-        expect(sg[index], SGE, "sg")
-        images.append(sg[index]._image)
-    return b"".join(images)
+    elements = [sg[index] for index in range(num_sge)]
+    for sge in elements:
+        expect(sge, SGE, "sg")
+    return b"".join([sge._image for sge in elements])
 
 
 class RecvWR(PyverbsCM):

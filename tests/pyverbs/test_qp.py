@@ -74,7 +74,12 @@ def test_pd_takes_init_attr_and_context_init_attr_ex(ctx, pd, cq):
 
 
 @pytest.mark.parametrize(
-    ("options", "code"), [({"comp_mask": 0}, errno.EINVAL), ({"comp_mask": 1 | 4, "create_flags": 2}, errno.EOPNOTSUPP)]
+    ("options", "code"),
+    [
+        ({"comp_mask": 0}, errno.EINVAL),
+        ({"comp_mask": 1 | 4, "create_flags": 2}, errno.EOPNOTSUPP),
+        ({"comp_mask": 1 | 64, "send_ops_flags": 1 << 30}, errno.EOPNOTSUPP),
+    ],
 )
 def test_extended_creation_that_is_refused(ctx, pd, cq, options, code):
     with pytest.raises(PyverbsRDMAError) as info:
