@@ -21,6 +21,7 @@ from pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 from pyverbs.wr import SGE, RecvWR, SendWR
 
 LENGTH = 6 * 4096 + 512
+ATOMICS = 12
 PORT, GID_INDEX = 1, 1
 MADV_DONTNEED, MADV_PAGEOUT = 4, 21
 ANONYMOUS = MAP_PRIVATE_ | MAP_ANONYMOUS_
@@ -99,32 +100,42 @@ def take_pages_away(side, way):
         os.waitpid(child, 0)
 
 
-def transfer(client, server, opcode, data, seed):
+def transfer(client, server, opcode, data, seed, midway):
     """One operation from client to server; where the bytes end up is checked."""
-    reads = opcode == e.IBV_WR_RDMA_READ
-    atomic = opcode in (e.IBV_WR_ATOMIC_CMP_AND_SWP, e.IBV_WR_ATOMIC_FETCH_AND_ADD)
-    source, target = (server, client) if reads else (client, server)
+    if opcode in (e.IBV_WR_ATOMIC_CMP_AND_SWP, e.IBV_WR_ATOMIC_FETCH_AND_ADD):
+        atomics(client, server, opcode, data, midway)
+        return
+    source, target = (server, client) if opcode == e.IBV_WR_RDMA_READ else (client, server)
     source.fill(data)
-    wr = SendWR(wr_id=seed, num_sge=1, sg=[client.sge(8 if atomic else LENGTH)], opcode=opcode, imm_data=seed)
+    wr = SendWR(wr_id=seed, num_sge=1, sg=[client.sge()], opcode=opcode, imm_data=seed)
     takes_recv = opcode in (e.IBV_WR_SEND, e.IBV_WR_SEND_WITH_IMM, e.IBV_WR_RDMA_WRITE_WITH_IMM)
     if takes_recv:
         server.qp.post_recv(RecvWR(wr_id=seed, num_sge=1, sg=[server.sge()]))
-    if atomic:
-        server.fill(data)
-        wr.set_wr_atomic(server.mr.rkey, server.address, int.from_bytes(data[:8], "little"), 12345)
-    elif opcode not in (e.IBV_WR_SEND, e.IBV_WR_SEND_WITH_IMM):
+    if opcode not in (e.IBV_WR_SEND, e.IBV_WR_SEND_WITH_IMM):
         wr.set_wr_rdma(server.mr.rkey, server.address)
     client.qp.post_send(wr)
+    midway()
     client.wait(f"opcode {opcode}")
     if takes_recv:
         assert server.wait("receive").byte_len == LENGTH
-    if atomic:
-        old = int.from_bytes(data[:8], "little")
-        new = 12345 if opcode == e.IBV_WR_ATOMIC_CMP_AND_SWP else (old + old) % 2**64
-        client.check(data[:8], "value before the atomic")
-        server.check(new.to_bytes(8, "little") + data[8:], "value after the atomic")
-    else:
-        target.check(data, f"opcode {opcode}")
+    target.check(data, f"opcode {opcode}")
+
+
+def atomics(client, server, opcode, data, midway):
+    """A row of atomics on one word: each must count exactly once."""
+    server.fill(data)
+    value = int.from_bytes(data[:8], "little")
+    add = opcode == e.IBV_WR_ATOMIC_FETCH_AND_ADD
+    for i in range(ATOMICS):
+        wr = SendWR(wr_id=i, num_sge=1, sg=[client.sge(8)], opcode=opcode)
+        wr.set_wr_atomic(server.mr.rkey, server.address, 3 if add else value + i, value + i + 1)
+        client.qp.post_send(wr)
+    midway()
+    for _ in range(ATOMICS):
+        client.wait(f"opcode {opcode}")
+    step = 3 if add else 1
+    client.check(((value + step * (ATOMICS - 1)) % 2**64).to_bytes(8, "little"), "value before the last atomic")
+    server.check(((value + step * ATOMICS) % 2**64).to_bytes(8, "little") + data[8:], "value after the atomics")
 
 
 OPERATIONS = [e.IBV_WR_SEND, e.IBV_WR_SEND_WITH_IMM, e.IBV_WR_RDMA_WRITE, e.IBV_WR_RDMA_WRITE_WITH_IMM,
@@ -138,12 +149,16 @@ def main(iterations=8, device=None):
     client.connect(server)
     server.connect(client)
     done = 0
-    for i in range(iterations):
+    for _ in range(iterations):
         for opcode in OPERATIONS:
-            transfer(client, server, opcode, pattern(done), done)
-            take_pages_away(server if done % 2 else client, WAYS[done // 2 % len(WAYS)])
+            losing, phase = (server, client)[done // 6 % 2], done % 3
+            # while an operation is under way its pages may go out and come back; their contents must stay
+            midway = (lambda side=losing: take_pages_away(side, "pageout")) if phase == 2 else (lambda: None)
+            transfer(client, server, opcode, pattern(done), done, midway)
+            if phase == 0:
+                take_pages_away(losing, WAYS[done // 3 % len(WAYS)])
             done += 1
-    print(f"{done} transfers of {LENGTH} bytes over on-demand memory, {iterations * 7 // 2} page losses a side: all bytes right")
+    print(f"{done} operations on {LENGTH} bytes of on-demand memory, pages taken away {done * 2 // 3} times: all bytes right")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,10 @@ class PyverbsFinder(MetaPathFinder):
         if fullname != ALIAS and not fullname.startswith(ALIAS + "."):
             return None
         ours = TARGET + fullname.removeprefix(ALIAS)
-        found = importlib.util.find_spec(ours)
+        try:
+            found = importlib.util.find_spec(ours)
+        except ModuleNotFoundError:
+            found = None  # we have no such package (providers): whoever comes next may
         if found is None:
             return None  # the parent is ours, so its folder has no such file: ModuleNotFoundError
         package = found.submodule_search_locations is not None

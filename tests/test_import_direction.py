@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "driver": {"nic", "mm"} | BOTTOM,
     "uverbs": {"driver"} | BOTTOM,
     "pyverbs": {"uverbs", "abi"},
-    "observe": {"tables"},
+    "observe": {"tables", "abi", "wire"},
     "lab": {"observe", "pyverbs", "uverbs", "driver", "nic", "fabric", "mm"} | BOTTOM,
     "_alias": set(),
     "cli": {"lab", "config", "pyverbs", "uverbs", "_alias"},

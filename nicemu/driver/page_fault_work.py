@@ -36,7 +36,7 @@ LOW = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class PageFault:
-    """A page-fault EQE. ``last``: what is left of the RDMA operation in bytes, or the WQE's counter; ``pages``: 0, all."""
+    """A page-fault EQE. ``last``: bytes left of the RDMA operation, or the WQE's counter; ``pages``: 0 means all."""
 
     subtype: FaultSubtype
     type: int

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.command import QP_CONTEXT, Command, QpField
 from nicemu.abi.rings import power_of_two, recv_stride, send_stride
-from nicemu.abi.verbs import MTU_BYTES, Access, QpAttrMask, QpState, QpType
+from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState, QpType
 from nicemu.driver import ah, qp_state_table
 from nicemu.driver.errors import DriverError
 from nicemu.driver.ring import Memory
@@ -177,8 +177,6 @@ def check_attributes(device: IbDevice, attributes: Any, mask: int) -> None:
         refuse(f"max_rd_atomic {attributes.max_rd_atomic}, the device has {profile.max_qp_init_rd_atom}")
     if mask & A.MAX_DEST_RD_ATOMIC and not 0 <= attributes.max_dest_rd_atomic <= profile.max_qp_rd_atom:
         refuse(f"max_dest_rd_atomic {attributes.max_dest_rd_atomic}, the device has {profile.max_qp_rd_atom}")
-    if mask & A.ACCESS_FLAGS and attributes.qp_access_flags & Access.ON_DEMAND:
-        refuse("ON_DEMAND is no access right of a QP")
     if mask & A.AV:
         ah.check_vector(device, attributes.ah_attr)
 

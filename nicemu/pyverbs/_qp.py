@@ -48,7 +48,7 @@ _STEPS: dict[int, dict[str, QpAttrMask]] = {
 
 _MAY_SEND = frozenset((QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
 _RESET, _INIT, _RTR = int(QpState.RESET), int(QpState.INIT), int(QpState.RTR)
-_SEND = Doorbell.SEND
+_SEND, _RECV = Doorbell.SEND, Doorbell.RECV
 _MASK = ibv_qp_init_attr_mask
 _EXTENSIONS = (
     _MASK.IBV_QP_INIT_ATTR_XRCD | _MASK.IBV_QP_INIT_ATTR_IND_TABLE | _MASK.IBV_QP_INIT_ATTR_RX_HASH
@@ -231,6 +231,8 @@ class QP(Resource):
             expect(bad_wr, RecvWR, "bad_wr")
         self._opened()
         error, refused = self._post(self._recv_queue, wr) if self._state != _RESET else (errno.EINVAL, wr)
+        if refused is not wr:
+            self._kernel.ring_doorbell(self._device_index, _RECV, self._number, 0)
         if error:
             self._refuse("Failed to post recv", error, refused, bad_wr)
 
