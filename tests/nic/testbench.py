@@ -6,6 +6,7 @@ No host threads: commands run the engine until their EQE is there.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -234,7 +235,7 @@ class Bench:
         self.engine.set_time(until)
 
     def events(self, eqn: int) -> list[tuple]:
-        """Take all EQEs of a queue and re-arm it."""
+        """Take all EQEs of a queue; re-arm it if there were any."""
         ring, record = self.eqs[eqn]
         found = []
         while True:
@@ -244,7 +245,8 @@ class Bench:
                 break
             found.append(values)
             record.word(0, head + 1)
-        self.device.write_doorbell(rings.doorbell_offset(Doorbell.EQ_ARM, eqn), 0)
+        if found:
+            self.device.write_doorbell(rings.doorbell_offset(Doorbell.EQ_ARM, eqn), 0)
         return found
 
     def submit(self, opcode: int, *params: int, slot: int = 0) -> None:
@@ -280,6 +282,15 @@ class Bench:
                      mr.index)
         return mr
 
+    def sub_region(self, mr: Mr, offset: int, length: int) -> Mr:
+        """A region of ``length`` bytes over part of another one's frames, mapped."""
+        first, last = offset // 4096, (offset + length - 1) // 4096
+        small = self._place(last - first + 1, mr.access, with_frames=False)
+        small.va, small.frames = mr.va + offset, mr.frames[first : last + 1]
+        self.command(Command.CREATE_MKEY, small.index, small.key, self.pd, small.va, length, mr.access, 1, small.index)
+        small.map()
+        return small
+
     def _place(self, pages: int, access: int, with_frames: bool = True) -> Mr:
         self._next["mkey"] += 1
         mr = Mr(self, self._next["mkey"], self._next["va"], pages, access, with_frames)
@@ -300,12 +311,18 @@ class Bench:
 
     def fault(self) -> dict[str, int]:
         """Run to the next page-fault EQE; there must be exactly one."""
+        found: list[dict[str, int]] = []
+        self.step_until(lambda: found.extend(self.faults()) or found)
+        assert len(found) == 1, found
+        return found[0]
+
+    def step_until(self, done: Callable[[], object]) -> None:
+        """Run the events of one time after another until ``done()``."""
         for _ in range(100_000):
-            if found := self.faults():
-                assert len(found) == 1, found
-                return found[0]
-            assert self.engine_step(), "no page fault came"
-        raise AssertionError("no page fault came")
+            if done():
+                return
+            assert self.engine_step(), "nothing left to run"
+        raise AssertionError("100,000 steps")
 
     def asyncs(self) -> list[tuple[int, int]]:
         """Async events: (type, number of the object)."""
