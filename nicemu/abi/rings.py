@@ -57,8 +57,8 @@ class EqeType(IntEnum):
     CMD = 0x0A
     """data 0: command slot; data 1: status."""
     PAGE_FAULT = 0x0C
-    """subtype: ``FaultSubtype``; data: qpn | type << 32, token, mkey or rkey, va, bytes_committed, op length (RDMA)
-    or WQE counter (WQE) | pages the firmware asks for << 32."""
+    """subtype: ``FaultSubtype``; data: qpn | type << 32, token, mkey or rkey, va, bytes_committed, what is left
+    of the operation from va on (RDMA) or WQE counter (WQE) | pages the firmware asks for << 32."""
 
 
 class FaultSubtype(IntEnum):

@@ -96,9 +96,11 @@ def _run(
     _alias.install()
     loaded = program.load_module(module) if module else program.load_script(words.pop(0))
 
+    from nicemu.lab import waits
     from nicemu.uverbs import session
 
     session.configure(checked)
+    waits.install()
     status = program.run_program(loaded, words)
     if stats or stages:
         sys.stdout.flush()

@@ -23,7 +23,8 @@ FAULT_STAGES = (
 )  # fmt: skip
 INVALIDATION_STAGES = (
     ("notifier: does the device map it", "notifier", "command"),
-    ("command, IOTLB flush, drain, interrupt", "command", "interrupt"),
+    ("device: command, IOTLB flush, drain", "command", "drained"),
+    ("completion interrupt", "drained", "interrupt"),
     ("driver's books, return to mm", "interrupt", "returned"),
 )  # fmt: skip
 

@@ -40,10 +40,8 @@ def _timeline() -> Any:
 
 def settle(done: Callable[[], bool] = lambda: False, limit_ns: int = LIMIT_NS) -> None:
     """Run the timeline until ``done()``, nothing is left to run, or ``limit_ns`` passed."""
-    timeline = _timeline()
-    if timeline is not None:
-        with timeline.lock:
-            timeline.advance(done, timeline.host.clock() + limit_ns)
+    if _timeline() is not None:
+        session.current().endpoint.settle(done, limit_ns)
 
 
 def _sleep(seconds: float) -> None:
@@ -52,8 +50,7 @@ def _sleep(seconds: float) -> None:
     if timeline is None or seconds < 0:
         _real_sleep(seconds)
         return
-    with timeline.lock:
-        timeline.pass_time(round(seconds * SECOND_NS))
+    session.current().endpoint.enter(lambda: timeline.pass_time(round(seconds * SECOND_NS)))
     others = [thread for thread in threading.enumerate() if not thread.daemon]
     _real_sleep(seconds if len(others) > 1 else 0)
 
@@ -159,11 +156,7 @@ def _pump() -> None:
         me = threading.get_native_id()
         threads = [t.native_id for t in threading.enumerate() if t.native_id != me and not t.daemon]
         quiet = quiet + 1 if all(_asleep(thread) for thread in threads) else 0
-        if quiet < 5 or not lab.timeline.lock.acquire(blocking=False):
-            continue
-        try:
+        if quiet >= 5:
             quiet = 0
             lab.pumped += 1
-            lab.timeline.advance(lambda: False, lab.world.now + PUMP_NS)
-        finally:
-            lab.timeline.lock.release()
+            lab.endpoint.settle(lambda: False, PUMP_NS)

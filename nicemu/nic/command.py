@@ -254,5 +254,5 @@ def command_done(world, nic_number, slot):
         if mkey(world, row).valid:
             mtt.update(world, nic_number, row, param(at, 1), param(at, 2), load64(at + abi.COMMAND_MAILBOX))
     trace(world, EV_DONE, nic_number, opcode, slot, status, 0)
-    post_eqe(world, n.eq_base + COMMAND_EQN, CMD, 0, (slot, status, 0, 0, 0, 0, 0))
+    post_eqe(world, n.eq_base + COMMAND_EQN, CMD, 0, (slot, status, 0, 0, 0, 0, control(world, 0).now))
     return 0

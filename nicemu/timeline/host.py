@@ -132,6 +132,12 @@ class Scheduler:
         """Some thread is ready or sleeps for time, idle pauses of daemons aside."""
         return len(self._ready) > self._idle
 
+    def abandon(self, thread: HostThread) -> None:
+        """Nobody waits for this thread any more: close it where it stands."""
+        self.blocked.pop(thread.number, None)
+        thread.steps.close()
+        thread.finished = True
+
     def wake(self, thread: HostThread, value: Any = None) -> None:
         """Make a blocked thread ready now; its ``yield`` gives ``value``."""
         self.blocked.pop(thread.number, None)

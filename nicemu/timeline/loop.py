@@ -84,7 +84,11 @@ class Timeline:
         with self.lock:
             thread = self.host.spawn(steps, name)
             thread.joined = True
-            self.wait(lambda: thread.finished, thread)
+            try:
+                self.wait(lambda: thread.finished, thread)
+            except BaseException:
+                self.host.abandon(thread)
+                raise
             self.changed.notify_all()
             if thread.error is not None:
                 raise thread.error
