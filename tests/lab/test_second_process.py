@@ -2,19 +2,18 @@
 
 import mmap
 import os
-import struct
 
 import numpy as np
 
 from nicemu.abi import rings
 from nicemu.abi.rings import CQE, CQE_BYTES, RECV_WQE, SEND_WQE, SGE, Doorbell
-from nicemu.abi.verbs import Access, QpAttrMask, QpState, SendFlag, WrOpcode
+from nicemu.abi.verbs import SendFlag, WrOpcode
 from nicemu.config import load_config
 from nicemu.driver.ring import Memory
 from nicemu.lab import Lab
 from nicemu.nic.doorbell import BYTES, PostedWrites
 from nicemu.timeline import SteppedClock
-from nicemu.uverbs import messages as m
+from tests.lab.pair import connected_pair
 
 MESSAGES = 8
 STEP_NS = 5_000
@@ -28,29 +27,6 @@ def shared(size: int) -> Memory:
     return Memory(int(array.ctypes.data), memoryview(array))
 
 
-def connected_pair(lab):
-    """Two RC QPs in RTS on one CQ, and a region: through the uverbs boundary."""
-    run = lab.endpoint.execute
-    context = run(m.OpenDevice("nicemu0"))
-    pd, cq = run(m.AllocPd(context)), run(m.CreateCq(context, 64))
-    qps = [run(m.CreateQp(pd, 2, cq.handle, cq.handle, m.Capabilities(16, 16, 2, 2, 0), 0)) for _ in range(2)]
-    vector = m.AddressVector(is_global=1, dgid=lab.devices[0].gids[1], sgid_index=1)
-    for qp, peer in (qps, reversed(qps)):
-        attr = m.QpAttributes(path_mtu=3, dest_qp_num=peer.number, max_rd_atomic=1, max_dest_rd_atomic=1, min_rnr_timer=1,
-                              port_num=1, timeout=14, retry_cnt=7, rnr_retry=7, ah_attr=vector)
-        M = QpAttrMask
-        for state, mask in (
-            (QpState.INIT, M.PKEY_INDEX | M.PORT | M.ACCESS_FLAGS),
-            (QpState.RTR, M.AV | M.PATH_MTU | M.DEST_QPN | M.RQ_PSN | M.MAX_DEST_RD_ATOMIC | M.MIN_RNR_TIMER),
-            (QpState.RTS, M.TIMEOUT | M.RETRY_CNT | M.RNR_RETRY | M.SQ_PSN | M.MAX_QP_RD_ATOMIC),
-        ):
-            attr.qp_state = state
-            run(m.ModifyQp(qp.handle, attr, mask | M.STATE))
-    address = lab.endpoint.process.posix_memalign(8192, 4096)
-    mr = run(m.RegMr(pd, address, 8192, int(Access.LOCAL_WRITE), address))
-    return cq, qps, address, mr
-
-
 def other_process(posted: PostedWrites, cq, qps, address: int, lkey: int) -> bool:
     """What the second process does: WQEs, doorbell records, doorbells, then CQEs by their owner words."""
     sender, receiver = qps
@@ -58,17 +34,17 @@ def other_process(posted: PostedWrites, cq, qps, address: int, lkey: int) -> boo
         at = i * receiver.recv_stride
         RECV_WQE.pack_into(receiver.recv_ring, at, 100 + i, 1, 0)
         SGE.pack_into(receiver.recv_ring, at + rings.RECV_HEADER_BYTES, address + 4096 + i * 64, 64, lkey)
-        struct.pack_into("<q", receiver.record, rings.DB_RECV, i + 1)
+        receiver.record.cast("q")[rings.DB_RECV // 8] = i + 1
         at = i * sender.send_stride
         SEND_WQE.pack_into(sender.send_ring, at, i, WrOpcode.SEND, SendFlag.SIGNALED, 1, 0, 0, 0, 0, 0, 0, 0, 0)
         SGE.pack_into(sender.send_ring, at + rings.SEND_HEADER_BYTES, address + i * 64, 64, lkey)
-        struct.pack_into("<q", sender.record, rings.DB_SEND, i + 1)
+        sender.record.cast("q")[rings.DB_SEND // 8] = i + 1
         posted.write_doorbell(rings.doorbell_offset(Doorbell.SEND, sender.number), 0)
-    seen = []
+    seen, owners = [], cq.ring.cast("I")
     for _ in range(10_000_000):
         at = len(seen) % cq.slots * CQE_BYTES
-        values = CQE.unpack_from(cq.ring, at)
-        if values[-1] == rings.owner(len(seen), cq.slots):
+        if owners[at // 4 + rings.CQE_OWNER // 4] == rings.owner(len(seen), cq.slots):
+            values = CQE.unpack_from(cq.ring, at)  # the owner word first, then the body
             seen.append((values[0], values[5]))
             if len(seen) == 2 * MESSAGES:
                 return sorted(seen) == sorted([(i, 0) for i in range(MESSAGES)] + [(100 + i, 0) for i in range(MESSAGES)])
