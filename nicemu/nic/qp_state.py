@@ -29,11 +29,17 @@ def drop_received(world, q):
 
 
 @jit
+def flush_end(first, posted, slots):
+    """End of what is posted, whatever the program's producer counter says. Not below ``first``: numba's ``range`` runs
+    for ever if ``stop - start`` overflows."""
+    return min(max(posted, first), first + slots)
+
+
+@jit
 def flush(world, q_row):
     """WR_FLUSH_ERR for everything outstanding and posted, each queue in post order."""
     q = qp(world, q_row)
-    posted = load64(q.doorbell_record + rings.DB_SEND)
-    for index in range(q.sq_una, min(posted, q.sq_una + q.sq_slots)):
+    for index in range(q.sq_una, flush_end(q.sq_una, load64(q.doorbell_record + rings.DB_SEND), q.sq_slots)):
         at = wqe_address(q, index)
         opcode = wc_opcode(min(load32(at + rings.SEND_OPCODE), 6))
         post_cqe(world, q.send_cq, load64(at), q.number, WR_FLUSH_ERR, opcode, (0, 0, 0, index), 0)
@@ -41,8 +47,7 @@ def flush(world, q_row):
     if q.recv_taken:
         q.recv_taken = 0
         complete_recv(world, q_row, q.recv_wqe, WR_FLUSH_ERR, WC_RECV, 0, -1, 0)
-    posted = load64(q.doorbell_record + rings.DB_RECV)
-    for index in range(q.rq_next, min(posted, q.rq_next + q.rq_slots)):
+    for index in range(q.rq_next, flush_end(q.rq_next, load64(q.doorbell_record + rings.DB_RECV), q.rq_slots)):
         complete_recv(world, q_row, index, WR_FLUSH_ERR, WC_RECV, 0, -1, 0)
         q.rq_next = index + 1
     q.sq_next = q.sq_una
