@@ -39,8 +39,9 @@ def test_test_runs_the_fast_tests_on_two_processes_unless_told_otherwise(
 
 
 def test_demo_shows_the_stages_of_the_example(dev: ModuleType) -> None:
-    (command,) = dev.commands_for("demo", [])
-    assert command[1:] == ["-m", "nicemu", "run", "--stats", "--stages", "examples/odp_pingpong.py"]
+    first, *others = dev.commands_for("demo", [])
+    assert first[1:] == ["-m", "nicemu", "run", "--stats", "--stages", "examples/odp_pingpong.py"]
+    assert ["v3.6" in command for command in others] == [True, False]
 
 
 def test_check_runs_ruff_then_mypy(dev: ModuleType) -> None:

@@ -96,8 +96,7 @@ def _run(
     _alias.install()
     loaded = program.load_module(module) if module else program.load_script(words.pop(0))
 
-    from nicemu.lab import waits
-    from nicemu.uverbs import session
+    from nicemu.uverbs import session, waits
 
     session.configure(checked)
     waits.install()

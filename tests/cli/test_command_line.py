@@ -83,6 +83,7 @@ uverbs = types.ModuleType("nicemu.uverbs")
 uverbs.session = types.SimpleNamespace(
     configure=lambda config: print("configured", config.seed, config.force_odp), current=lambda: None
 )
+uverbs.waits = types.SimpleNamespace(install=lambda: None)
 sys.modules["nicemu.uverbs"] = uverbs
 from nicemu.cli import main
 main()

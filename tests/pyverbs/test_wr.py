@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from nicemu.abi.rings import RECV_WQE, SEND_WQE, SGE_BYTES
+from nicemu.abi.rings import RECV_WQE, SEND_WQE, SGE_BYTES, Doorbell
 from nicemu.abi.rings import SGE as SGE_STRUCT
 from nicemu.pyverbs.addr import AH, GID, AHAttr, GlobalRoute
 from nicemu.pyverbs.libibverbs_enums import ibv_send_flags, ibv_wr_opcode
@@ -98,7 +98,7 @@ def test_receive_bytes(kernel, qp):
     ring = response(kernel, qp).recv_ring
     assert RECV_WQE.unpack_from(ring) == (9, 2, 0)
     assert list(SGE_STRUCT.iter_unpack(ring[16 : 16 + 2 * SGE_BYTES])) == [(1, 2, 3), (4, 5, 6)]
-    assert counters(kernel, qp) == (0, 1) and kernel.doorbells == []
+    assert counters(kernel, qp) == (0, 1) and [bank for _, bank, *_ in kernel.doorbells] == [Doorbell.RECV]
 
 
 def test_inline_data_is_copied_at_post_time(kernel, qp):
