@@ -83,7 +83,14 @@ class Wire:
             self._spoil(number)
             self.seen = int(world.control[0].sequence) - 1
 
+    def step(self) -> bool:
+        """The events of one time; False if none is left."""
+        if not self.bench.engine_step():
+            return False
+        self._look()
+        return True
+
     def run(self, limit: int = 1 << 60) -> None:
         """Run until nothing is left to do or ``limit`` ns."""
-        while self.bench.world.now < limit and self.bench.engine_step():
-            self._look()
+        while self.bench.world.now < limit and self.step():
+            pass

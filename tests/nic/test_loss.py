@@ -36,10 +36,15 @@ def post(rc: Rc, program: list[tuple[int, int, int]]) -> None:
 def outcome(program, actions, cold: bool = False) -> tuple:
     """(memory, completions) after running the program over a wire that does ``actions`` to its first packets."""
     bench = Bench(PROFILE)
-    rc = connected(bench, pages=PAGES, TIMEOUT=4, MIN_RNR_TIMER=5)
+    rc = connected(bench, pages=PAGES, local=not cold, remote=not cold, TIMEOUT=4, MIN_RNR_TIMER=5)
     todo = iter(actions)
     post(rc, program)
-    Wire(bench, lambda row: next(todo, None)).run()
+    wire = Wire(bench, lambda row: next(todo, None))
+    while wire.step():
+        for fault in bench.faults():
+            region = rc.local if fault["key"] == rc.local.key else rc.remote
+            region.map((fault["va"] - region.va) // 4096, 1)
+            bench.resume(fault["token"])
     keys = ("wr_id", "status", "opcode", "byte_len", "imm", "flags")
     found = tuple([tuple(cqe[key] for key in keys) for cqe in qp.cq.poll()] for qp in (rc.a, rc.b))
     assert bench.world.control[0].violations == 0
@@ -65,3 +70,17 @@ def test_long_programs_on_a_bad_wire(seed):
 def test_any_single_packet_may_be_lost(lost):
     program = [(kind, 2500, 2) for kind in KINDS]
     assert outcome(program, [None] * lost + [DROP]) == outcome(program, [])
+
+
+@given(PROGRAM, ACTIONS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+def test_nor_on_pages_that_fault_one_by_one_meanwhile(program, actions):
+    assert outcome(program, actions, cold=True) == outcome(program, [])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_long_programs_on_cold_pages_and_a_bad_wire(seed):
+    rng = random.Random(seed)
+    program = [(rng.choice(KINDS), rng.randint(0, 3000), rng.choice([0, 2, 3])) for _ in range(30)]
+    actions = [rng.choice([None, None, None, None, DROP, DOUBLE, LATE]) for _ in range(300)]
+    assert outcome(program, actions, cold=True) == outcome(program, []), f"seed {seed}"

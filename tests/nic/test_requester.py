@@ -164,6 +164,18 @@ def test_a_fenced_write_sends_what_the_read_brought(bench):
     assert rc.remote.data[8192:8256] == expected
 
 
+def test_a_fence_holds_when_the_requester_is_woken_between_the_response_and_its_bytes(rc):
+    expected = rc.remote.data[:64]
+    rc.read(1, 64)
+    rc.write(2, 64, at=8192, flags=SendFlag.SIGNALED | SendFlag.FENCE)
+    rc.bench.step_until(lambda: rc.a.row().una_psn != rc.a.psn)
+    for _ in range(30):
+        rc.bench.device.write_doorbell(doorbell_offset(Doorbell.SEND, rc.a.number), 0)
+        rc.bench.engine_step()
+    rc.bench.run()
+    assert rc.remote.data[8192:8256] == expected
+
+
 def test_at_most_a_window_of_packets_is_unacknowledged(bench):
     rc = connected(bench, pages=80, PATH_MTU=1)
     rc.write(1, 80 * 4096)
