@@ -158,7 +158,8 @@ def main(iterations=8, device=None):
             if phase == 0:
                 take_pages_away(losing, WAYS[done // 3 % len(WAYS)])
             done += 1
-    print(f"{done} operations on {LENGTH} bytes of on-demand memory, pages taken away {done * 2 // 3} times: all bytes right")
+    losses = done * 2 // 3
+    print(f"{done} operations on {LENGTH} bytes of on-demand memory, pages taken away {losses} times: all bytes right")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from nicemu.lab.lab import Lab
 __all__ = ["Lab", "open"]
 
 
-def open(config: Any = None) -> Lab:  # noqa: A001 - the session's word
+def open(config: Any = None) -> Lab:
     """A lab from a checked configuration (``nicemu.config.Config``), the default one if None."""
     if config is None:
         from nicemu.config import load_config

@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING
 
 from nicemu.abi.verbs import PAGE_SHIFT
+from nicemu.driver.umem_odp import UmemOdp
 from nicemu.timeline import Sleep, Steps
 
 if TYPE_CHECKING:
@@ -21,10 +22,10 @@ def evictor(lab: Lab, per_ms: float) -> Steps[None]:
     draw = random.Random(lab.config.seed)
     while True:
         yield Sleep(max(1, round(draw.expovariate(per_ms) * 1_000_000)), idle=True)
-        candidates = [mr for mr in lab.driver.mrs if getattr(mr.umem, "mapped", 0)]
+        candidates = [mr.umem for mr in lab.driver.mrs if isinstance(mr.umem, UmemOdp) and mr.umem.mapped]
         if not candidates:
             continue
-        memory = draw.choice(candidates).umem
+        memory = draw.choice(candidates)
         mapped = memory.frames.nonzero()[0]
         page = int(mapped[draw.randrange(len(mapped))])
         yield from lab.host.reclaim.evict(lab.process.mm, memory.start + (page << PAGE_SHIFT))

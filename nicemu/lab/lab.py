@@ -24,8 +24,10 @@ from nicemu.uverbs.endpoint import Endpoint
 
 
 class Lab:
-    """Everything of one run. Seams: ``clock`` (stepped time), ``chooser`` (steered schedules), ``allocate`` (where rings
-    and doorbell records lie)."""
+    """Everything of one run.
+
+    Seams: ``clock`` (stepped time), ``chooser`` (steered schedules), ``allocate`` (where rings and records lie).
+    """
 
     def __init__(self, config: Any, clock: Any = None, chooser: Chooser | None = None,
                  allocate: ring.Allocator = ring.anonymous) -> None:  # fmt: skip

@@ -9,8 +9,8 @@ from nicemu.nic import hooks, units
 from nicemu.nic.completer import commit_response
 from nicemu.nic.dma import atomic_word, move, translate_range
 from nicemu.nic.eq import post_async
-from nicemu.nic.mkey import check_mkey
 from nicemu.nic.hooks import ask
+from nicemu.nic.mkey import check_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, failed_before, raise_fault
 from nicemu.nic.port import free_packet, new_packet, transmit
 from nicemu.nic.psn import psn_add, psn_diff

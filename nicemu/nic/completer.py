@@ -1,6 +1,6 @@
 """Completer: ACKs, NAKs, RNR NAKs, READ responses and atomic ACKs at the requester (Linux rxe_comp.c)."""
 
-from nicemu._jit import call, jit
+from nicemu._jit import call, jit, store64
 from nicemu.abi import rings
 from nicemu.abi.verbs import WcStatus
 from nicemu.nic import dma, hooks, units
@@ -22,7 +22,6 @@ from nicemu.nic.send_queue import (
     stop_timer,
     wqe_address,
 )
-from nicemu._jit import store64
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace
@@ -131,7 +130,7 @@ def retry(world, q_row, psn):
 
 @jit
 def implied_nak(world, q_row):
-    """A response is missing before this one: ask again from there, once for all that come after the gap (rxe_comp.c)."""
+    """A response is missing before this one: ask again from there, once for all behind the gap (rxe_comp.c)."""
     q = qp(world, q_row)
     if q.rewound or q.read_suspended:
         return

@@ -14,7 +14,10 @@ ARM_NEXT, ARM_SOLICITED = 1, 2
 
 @jit
 def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
-    """Write a CQE. ``lengths``: (byte_len, imm_data, wc_flags, wqe counter). True if it went in; an overrun CQ takes nothing more."""
+    """Write a CQE. ``lengths``: (byte_len, imm_data, wc_flags, wqe counter).
+
+    True if it went in; an overrun CQ takes nothing more.
+    """
     q = cq(world, row)
     c = control(world, 0)
     if q.valid == 0 or q.overrun:

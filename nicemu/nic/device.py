@@ -25,7 +25,8 @@ GID_PREFIX = bytes.fromhex("fe80000000000000")
 class Device:
     """NIC ``index`` (from 0) of a world: a slice of the tables."""
 
-    def __init__(self, world: World, index: int, profile: Any, image: firmware.Image, mutants: Iterable[str] = ()) -> None:
+    def __init__(self, world: World, index: int, profile: Any, image: firmware.Image,
+                 mutants: Iterable[str] = ()) -> None:  # fmt: skip
         self.world, self.index, self.profile, self.image = world, index, profile, image
         self.name = f"nicemu{index}"
         self._schedule = schedule.load() if _jit.JIT else schedule

@@ -15,8 +15,21 @@ from collections.abc import Callable, Iterator
 
 from nicemu import _jit
 from nicemu._jit import call, entry
-from nicemu.nic import command, commit, completer, cq, eq, msix, page_fault, port, qp_state, requester, responder, units
-from nicemu.nic import send_queue
+from nicemu.nic import (
+    command,
+    commit,
+    completer,
+    cq,
+    eq,
+    msix,
+    page_fault,
+    port,
+    qp_state,
+    requester,
+    responder,
+    send_queue,
+    units,
+)
 from nicemu.tables.heap import pop
 from nicemu.tables.records import Stop
 from nicemu.tables.rows import control, event, nic, qp, vector

@@ -1,7 +1,7 @@
 """Event queues: EQEs into host rings, owner word last; an armed queue raises its MSI-X vector."""
 
 from nicemu._jit import jit, load64, store32, store64
-from nicemu.abi.rings import EQE_TIME, EQE_BYTES, EQE_DATA, EQE_OWNER, EQE_SUBTYPE, EQE_TYPE, EqeType
+from nicemu.abi.rings import EQE_BYTES, EQE_DATA, EQE_OWNER, EQE_SUBTYPE, EQE_TIME, EQE_TYPE, EqeType
 from nicemu.nic.msix import assert_vector
 from nicemu.tables.rows import eq, nic
 from nicemu.tables.trace import Ev, trace

@@ -60,7 +60,8 @@ def load(path: Path, default: Image | None = None) -> Image:
         if function is None:
             continue
         if not inspect.isfunction(function) or len(inspect.signature(function).parameters) != 3:
-            raise FirmwareError(f"{path}: hook {hook.name.lower()}: expected a function (world, row, arg), given {function!r}")
+            what = f"{path}: hook {hook.name.lower()}"
+            raise FirmwareError(f"{what}: expected a function (world, row, arg), given {function!r}")
         functions[hook] = function
     missing = [hook.name.lower() for hook in Hook if hook not in functions]
     if missing:

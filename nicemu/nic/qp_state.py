@@ -1,15 +1,14 @@
 """QP state changes inside the device: RESET purges, ERR flushes every WQE exactly once (Linux qp_state_table)."""
 
-from nicemu._jit import jit, load64
+from nicemu._jit import jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import QpState
 from nicemu.nic import units
 from nicemu.nic.cq import post_cqe
+from nicemu.nic.eq import post_async
 from nicemu.nic.port import free_packet
 from nicemu.nic.receive_queue import WC_RECV, complete_recv
 from nicemu.nic.send_queue import WR_FLUSH_ERR, stop_timer, wc_opcode, wqe_address
-from nicemu._jit import load32
-from nicemu.nic.eq import post_async
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
 from nicemu.tables.rows import control, fault, packet, qp, resource

@@ -114,7 +114,7 @@ def check_psn(world, q, row):
 
 @jit
 def check_op_seq(q, row):
-    """FIRST and ONLY only between messages, MIDDLE and LAST only within one of the same operation (rxe check_op_seq)."""
+    """FIRST and ONLY only between messages, MIDDLE and LAST only within one of its operation (rxe check_op_seq)."""
     opcode = row.opcode
     if starts(opcode):
         return ACCEPT if q.message_opcode == 0 else INVALID
@@ -175,7 +175,7 @@ def required_access(opcode):
 
 @jit
 def check_rkey(world, q, row):
-    """QP rights, rkey, PD, range, rights of the region; atomics aligned to 8 (rxe check_rkey). Sets the message's target."""
+    """QP rights, rkey, PD, range, rights of the region; atomics aligned to 8 (rxe check_rkey). Sets the target."""
     opcode = row.opcode
     if is_send(opcode) or not starts(opcode):
         return ACCEPT

@@ -59,7 +59,8 @@ class EventLog:
         write = self.stream.write
         for time, _, kind, nic, *values in self.world.trace[:count].tolist():
             name, fields = LAYOUT[kind]
-            text = " ".join([f"{field}={names.get(value, value)}" for (field, names), value in zip(fields, values, strict=False)])
+            named = zip(fields, values, strict=False)
+            text = " ".join([f"{field}={names.get(value, value)}" for (field, names), value in named])
             write(f"{time:>12} nic{nic - 1} {name} {text}\n")
         self.lines += count
 

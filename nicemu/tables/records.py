@@ -87,7 +87,8 @@ QP = record(
     "resp_error",            # a request failed: nothing more is accepted
     "rq_next",               # next receive WQE
     "message_opcode",        # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
-    "message_mkey", "message_key", "message_va", "message_length", "message_offset", "recv_wqe", "recv_taken", "faulted_psn",
+    "message_mkey", "message_key", "message_va", "message_length", "message_offset", "recv_wqe", "recv_taken",
+    "faulted_psn",
     "resource_base", "resource_head", "read_active", "rx_head", "rx_tail", "read_scheduled",
     "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
     "rewound",               # went back for a response that is missing: more gaps mean nothing until una_psn moves
@@ -133,7 +134,9 @@ PACKET = record(
 
 SEGMENT = record("frame", "generation", "offset", "length", "entry", "mkey", "page", "time")
 
-RESOURCE = record("kind", "first_psn", "last_psn", "va", "mkey", "key", "length", "result", "next_psn", "opcode", "done")
+RESOURCE = record(
+    "kind", "first_psn", "last_psn", "va", "mkey", "key", "length", "result", "next_psn", "opcode", "done",
+)  # fmt: skip
 
 VECTOR = record("address")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,29 @@ class World:
 
     ``address`` is what compiled code gets (int64). Tables are recarrays: ``world.qp[3].epsn``. Rows never move.
     """
+
+    # recarrays; numpy's types do not know record fields
+    control: Any
+    event: Any
+    nic: Any
+    qp: Any
+    sq_entry: Any
+    cq: Any
+    eq: Any
+    msix: Any
+    message: Any
+    mkey: Any
+    iotlb: Any
+    fault: Any
+    packet: Any
+    segment: Any
+    resource: Any
+    vector: Any
+    hook: Any
+    frame: Any
+    violation: Any
+    trace: Any
+    node: Any
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self.capacity = c = capacity or Capacity()

@@ -158,14 +158,14 @@ class QpAttributes:
 
 @dataclass(frozen=True, slots=True)
 class AsyncEventResponse:
-    """An async event. ``object_kind``: 'qp', 'cq', 'port', 'device'; ``handle``: the object's (port number for ports)."""
+    """An async event. ``object_kind``: 'qp', 'cq', 'port', 'device'; ``handle``: its handle or port number."""
 
     event_type: int
     object_kind: str
     handle: int
 
 
-# Commands. The comment names the response. ------------------------------------------------------------------------------
+# Commands. The comment names the response. ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ class DeallocPd:
 
 @dataclass(frozen=True, slots=True)
 class RegMr:
-    """-> MrResponse. EINVAL: remote write or atomic without local write, zero length; EFAULT: not mapped; EPERM/ENOMEM."""
+    """-> MrResponse. EINVAL: remote write or atomic without local write, zero length; EFAULT: not mapped; ENOMEM."""
 
     pd: int
     address: int

@@ -44,7 +44,7 @@ def settle(done: Callable[[], bool] = lambda: False, limit_ns: int = LIMIT_NS) -
         session.current().endpoint.settle(done, limit_ns)
 
 
-def _sleep(seconds: float) -> None:
+def _sleep(seconds: Any) -> None:
     """Virtual time passes; real time only if another thread of the program may need it."""
     timeline = _timeline()
     if timeline is None or seconds < 0:

@@ -2,7 +2,6 @@
 
 import struct
 
-
 from nicemu.abi import rings
 from nicemu.abi.rings import SEND_WQE, SGE, Doorbell
 from nicemu.abi.verbs import Access, WrOpcode

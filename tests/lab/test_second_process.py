@@ -47,7 +47,7 @@ def other_process(posted: PostedWrites, cq, qps, address: int, lkey: int) -> boo
             values = CQE.unpack_from(cq.ring, at)  # the owner word first, then the body
             seen.append((values[0], values[5]))
             if len(seen) == 2 * MESSAGES:
-                return sorted(seen) == sorted([(i, 0) for i in range(MESSAGES)] + [(100 + i, 0) for i in range(MESSAGES)])
+                return sorted(seen) == [(first + i, 0) for first in (0, 100) for i in range(MESSAGES)]
     return False
 
 
