@@ -1,0 +1,146 @@
+"""Copies between device buffers and frames, per memory kind: right bytes, poison, lost writes, pages taken away."""
+
+import ctypes
+import mmap
+import os
+
+import pytest
+
+from nicemu.memory import Frames
+from nicemu.memory.copy import read_page, write_page
+from nicemu.tables import World
+from nicemu.tables.records import FrameKind
+from nicemu.tables.world import Capacity, address_of, lazy_bytes
+
+SMALL = Capacity(qps=1, cqs=1, mkeys=1, sq_entries=8, packets=8, frames=64, nodes=8, violations=8, trace=8)
+ARENA, PROGRAM, MODEL = FrameKind.ARENA, FrameKind.PROGRAM, FrameKind.MODEL
+NONE, READ_ONLY, READ_WRITE = 0, 1, 3
+libc = ctypes.CDLL(None)
+libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+class Machine:
+    """A world, frames, one page of the process, a device buffer."""
+
+    def __init__(self, memfd: bool) -> None:
+        self.world = World(SMALL)
+        self.frames = Frames(self.world, 32, 16)
+        control = self.world.control[0]
+        control.graveyard, control.pid, control.epoch = self.frames.graveyard, os.getpid(), 1
+        self.page = mmap.mmap(-1, 4096)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.page))
+        self.buffer = lazy_bytes(4096)
+        if memfd:
+            self.fd = os.memfd_create("copy")
+            os.ftruncate(self.fd, 4096)
+            self.shared = mmap.mmap(self.fd, 4096)
+            control.scratch_fd = self.fd
+            control.scratch_map = ctypes.addressof(ctypes.c_char.from_buffer(self.shared))
+
+    def frame(self, kind: FrameKind) -> int:
+        """A frame of this kind; real ones over the page."""
+        return self.frames.allocate(kind, 0 if kind == MODEL else self.address)
+
+    def read(self, frame: int, offset: int, length: int) -> bytes | None:
+        """Bytes, or None if the page was taken away."""
+        good = read_page(self.world.address, frame, offset, address_of(self.buffer), length)
+        return self.buffer[:length].tobytes() if good else None
+
+    def write(self, frame: int, offset: int, data: bytes) -> bool:
+        """False if the page was taken away."""
+        self.buffer[: len(data)] = memoryview(data)
+        return bool(write_page(self.world.address, frame, offset, address_of(self.buffer), len(data)))
+
+    def protect(self, prot: int) -> None:
+        """mprotect, then the program's next entry."""
+        assert libc.mprotect(self.address, 4096, prot) == 0
+        self.world.control[0].epoch += 1
+
+    def bytes_of(self, frame: int) -> bytes:
+        """What is in memory."""
+        if self.frames.table.kind[frame] == MODEL:
+            return self.frames.bytes_of(frame).tobytes()
+        return bytes(self.page[:])
+
+
+@pytest.fixture(params=[False, True], ids=["process_vm", "memfd"])
+def machine(request):
+    """Both ways of safe copies."""
+    made = Machine(request.param)
+    yield made
+    libc.mprotect(made.address, 4096, READ_WRITE)
+    made.world.close()
+
+
+every_kind = pytest.mark.parametrize("kind", [ARENA, PROGRAM, MODEL])
+real = pytest.mark.parametrize("kind", [ARENA, PROGRAM])
+
+
+@every_kind
+@pytest.mark.parametrize("offset, length", [(0, 0), (0, 1), (0, 4096), (4095, 1), (100, 1000), (8, 8)])
+def test_bytes_come_and_go(machine, kind, offset, length):
+    frame = machine.frame(kind)
+    data = bytes((7 * n + 1) % 256 for n in range(length))
+    assert machine.write(frame, offset, data)
+    expected = bytearray(4096)
+    expected[offset : offset + length] = data
+    assert machine.bytes_of(frame) == expected
+    assert machine.read(frame, offset, length) == data
+
+
+@every_kind
+def test_a_retired_frame_reads_poison_and_loses_writes(machine, kind):
+    frame = machine.frame(kind)
+    machine.write(frame, 0, b"before")
+    machine.frames.retire(frame)
+    assert machine.write(frame, 0, b"after!")
+    assert machine.bytes_of(frame)[:6] == b"before"
+    assert machine.read(frame, 0, 6) == b"\xdb" * 6
+
+
+@every_kind
+def test_a_freed_frame_does_so_too(machine, kind):
+    frame = machine.frame(kind)
+    machine.frames.free(frame)
+    assert machine.write(frame, 0, b"after!")
+    assert machine.read(frame, 4090, 6) == b"\xdb" * 6
+
+
+@real
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_page_without_access_is_gone_each_time(machine, kind, times):
+    frame = machine.frame(kind)
+    machine.protect(NONE)
+    for _ in range(times):
+        assert machine.read(frame, 0, 8) is None
+        assert not machine.write(frame, 0, b"x")
+
+
+@real
+def test_a_read_only_page_reads_and_does_not_write(machine, kind):
+    frame = machine.frame(kind)
+    machine.write(frame, 0, b"kept")
+    machine.protect(READ_ONLY)
+    assert machine.read(frame, 0, 4) == b"kept"
+    for _ in range(3):
+        assert not machine.write(frame, 0, b"lost")
+    assert bytes(machine.page[:4]) == b"kept"
+
+
+@real
+def test_a_page_given_back_is_there_again(machine, kind):
+    frame = machine.frame(kind)
+    machine.protect(NONE)
+    assert machine.read(frame, 0, 8) is None
+    machine.protect(READ_WRITE)
+    assert machine.write(frame, 0, b"again") and machine.read(frame, 0, 5) == b"again"
+
+
+def test_an_arena_page_is_checked_once_an_entry(machine):
+    """Between two entries of the program nothing but the model changes the arena."""
+    frame = machine.frame(ARENA)
+    row = machine.frames.table[frame]
+    machine.read(frame, 0, 8)
+    assert (row.read_epoch, row.write_epoch) == (1, 0)
+    machine.write(frame, 0, b"x")
+    assert (row.read_epoch, row.write_epoch) == (1, 1)
