@@ -93,6 +93,7 @@ def _run(
     from nicemu.config import load_config
 
     checked = load_config(config, overrides)
+    _check_firmware(checked)
     _alias.install()
     loaded = program.load_module(module) if module else program.load_script(words.pop(0))
 
@@ -105,6 +106,18 @@ def _run(
         sys.stdout.flush()
         _report(stats, stages)
     return status
+
+
+def _check_firmware(config: Any) -> None:
+    """A firmware image that cannot be used is said so before the program starts."""
+    if config.firmware == "default":
+        return
+    from nicemu import lab
+
+    try:
+        lab.load_firmware(config)
+    except lab.FirmwareError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _report(stats: bool, stages: bool) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nicemu.lab.lab import Lab
+from nicemu.lab.lab import Lab, load_firmware
+from nicemu.nic.firmware import FirmwareError
 
-__all__ = ["Lab", "open"]
+__all__ = ["FirmwareError", "Lab", "load_firmware", "open"]
 
 
 def open(config: Any = None) -> Lab:

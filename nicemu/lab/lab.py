@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from nicemu.config.paths import shipped
 from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
 from nicemu.lab.evict import evictor
@@ -16,11 +17,25 @@ from nicemu.mm.syscalls import Process
 from nicemu.nic import firmware
 from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
+from nicemu.nic.hooks import Hook
 from nicemu.observe.event_log import EventLog
 from nicemu.tables import World
 from nicemu.tables.world import Capacity
 from nicemu.timeline import Chooser, Scheduler, Timeline, VirtualClock
 from nicemu.uverbs.endpoint import Endpoint
+
+
+def load_firmware(config: Any) -> firmware.Image:
+    """The configured firmware image, its hooks compiled.
+
+    :raises FirmwareError: it cannot be read, has no usable hooks, or does not compile.
+    """
+    default = firmware.load(shipped("firmware") / "default.py")
+    path = config.firmware_path
+    image = firmware.load(path, default) if path and path != default.path else default
+    for hook in Hook:
+        image.address(hook)
+    return image
 
 
 class Lab:
@@ -63,19 +78,12 @@ class Lab:
                         iotlb=nic.iotlb.sets * nic.iotlb.ways, eqs=64)
 
     def _devices(self) -> list[Device]:
-        default = firmware.load(self._image_path("default"))
-        path = self.config.firmware_path
-        image = firmware.load(path, default) if path and path != default.path else default
-        devices = [Device(self.world, i, self.config.nic, image, self.config.mutants) for i in range(self.config.nics)]
+        config = self.config
+        image = load_firmware(config)
+        devices = [Device(self.world, i, config.nic, image, config.mutants) for i in range(config.nics)]
         for device in devices:
             device.router = self.route  # type: ignore[method-assign]
         return devices
-
-    @staticmethod
-    def _image_path(name: str) -> Any:
-        from nicemu.config.paths import shipped
-
-        return shipped("firmware") / f"{name}.py"
 
     def route(self, dgid: bytes) -> int:
         """The fabric: NIC number (from 1) that owns a GID, 0 if nobody does."""

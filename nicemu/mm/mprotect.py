@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from nicemu.memory import arena as real_memory
 from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PROGRAM
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, WRITE
 from nicemu.mm.vma import VM_ACCESS, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
@@ -25,20 +25,23 @@ if TYPE_CHECKING:
 def do_mprotect(mm: AddressSpace, start: int, end: int, prot: int, real: bool) -> Steps[None]:
     """``do_mprotect_pkey``; the caller holds mmap_lock for write.
 
-    :raises OSError: ENOMEM if part of the range is not mapped (nothing is changed).
+    :raises OSError: ENOMEM if part of the range is not mapped (nothing is changed), or if the program unmapped part of
+        an area behind our back (areas up to and including that one are changed).
     """
     if mm.vmas.holes(start, end):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     for vma in mm.vmas.isolate(start, end):
         if vma.flags & VM_ACCESS != prot:
-            yield from mprotect_fixup(mm, vma, prot, real)
-        elif real and vma.kind == PROGRAM and mm.owns_memory:
-            real_memory.mprotect(vma.start, vma.end - vma.start, prot)
+            error = yield from mprotect_fixup(mm, vma, prot, real)
+        else:  # the program may have changed it behind our back
+            error = _protect_real_memory(mm, vma, prot, real)
+        if error is not None:
+            raise error
     mm.vmas.merge(start, end)
 
 
-def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[None]:
-    """Change one area."""
+def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[OSError | None]:
+    """Change one area; gives what the real mprotect failed with."""
     host, start, end = mm.host, vma.start, vma.end
     vma.flags = vma.flags & ~VM_ACCESS | prot
     notify = NotifierRange(mm, start, end, Event.PROTECTION_VMA, "mprotect")
@@ -48,7 +51,7 @@ def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[N
         yield from invalidate_range_start(notify)
         if not prot:
             mm.stamp_range(start, end, "mprotect")
-    _protect_real_memory(mm, vma, prot, real)
+    error = _protect_real_memory(mm, vma, prot, real)
     if not prot & VM_WRITE:
         yield from change_protection(mm, start, end)
     if not host.discipline.mprotect_flush_last:
@@ -57,6 +60,7 @@ def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[N
         yield from invalidate_range_end(notify)
     if host.discipline.mprotect_flush_last:
         yield from _flush(mm, start, end, populated)
+    return error
 
 
 def _flush(mm: AddressSpace, start: int, end: int, populated: bool) -> Steps[None]:
@@ -80,15 +84,20 @@ def change_protection(mm: AddressSpace, start: int, end: int) -> Steps[None]:
         yield host.costs.pte_ns * len(frames)
 
 
-def _protect_real_memory(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> None:
-    """The real mprotect; a device's next touch of these frames is checked again."""
+def _protect_real_memory(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> OSError | None:
+    """The real mprotect; a device's next touch of these frames is checked again. Gives its error: memory that the
+    program unmapped behind our back has no protection to change."""
     if vma.kind == MODEL or not mm.owns_memory:
-        return
+        return None
     frames = mm.frames_in(vma.start, vma.end)
     mm.host.pages.read_epochs[frames] = mm.host.pages.write_epochs[frames] = 0
     mm.retire_isolated(vma.start, vma.end)
-    if vma.kind == ARENA:
-        assert mm.arena is not None
-        mm.arena.protect(vma.start, vma.end - vma.start, prot)
-    elif real:
-        real_memory.mprotect(vma.start, vma.end - vma.start, prot)
+    try:
+        if vma.kind == ARENA:
+            assert mm.arena is not None
+            mm.arena.protect(vma.start, vma.end - vma.start, prot)
+        elif real:
+            real_memory.mprotect(vma.start, vma.end - vma.start, prot)
+    except OSError as error:
+        return error
+    return None

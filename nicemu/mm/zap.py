@@ -63,24 +63,38 @@ def do_munmap(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]
 
 
 def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: MmuGather, event: Event,
-               real: bool) -> Steps[None]:  # fmt: skip
-    """``unmap_vmas`` / ``zap_page_range_single``: one notifier pair around the clearing of [start, end)."""
+               real: bool) -> Steps[OSError | None]:  # fmt: skip
+    """``unmap_vmas`` / ``zap_page_range_single``: one notifier pair around the clearing of [start, end).
+
+    Gives the first error of a real system call. The model's part is done all the same."""
+    failed: OSError | None = None
     notify = NotifierRange(mm, start, end, event, gather.operation)
     yield from invalidate_range_start(notify)
     mm.stamp_range(start, end, gather.operation)
     for vma in vmas:
         a, b = max(vma.start, start), min(vma.end, end)
-        _take_real_memory(mm, vma, a, b, event, real)
+        failed = _take_real_memory(mm, vma, a, b, event, real) or failed
         yield from _zap_pte_ranges(mm, a, b, gather)
     yield from invalidate_range_end(notify)
+    return failed
 
 
-def _take_real_memory(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, real: bool) -> None:
-    """Re-point the frames of the range, then do the program's real munmap or madvise."""
+def _take_real_memory(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, real: bool) -> OSError | None:
+    """Re-point the frames of the range, then do the program's real munmap or madvise. Gives its error: a range of
+    which the program unmapped a part behind our back cannot be discarded whole."""
     if vma.kind == MODEL or not mm.owns_memory:
-        return
+        return None
     mm.host.frames.retire(mm.frames_in(start, end))
     mm.retire_isolated(start, end)
+    try:
+        _real_call(mm, vma, start, end, event, real)
+    except OSError as error:
+        return error
+    return None
+
+
+def _real_call(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, real: bool) -> None:
+    """The real munmap or madvise of arena memory, or of program memory if the program asked us."""
     if vma.kind == ARENA:
         assert mm.arena is not None
         (mm.arena.unmap if event == Event.UNMAP else mm.arena.discard)(start, end - start)
@@ -114,11 +128,14 @@ def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Step
 
     :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux).
     """
+    failed: OSError | None = None
     for vma in mm.vmas.overlapping(start, end):
         a, b = max(vma.start, start), min(vma.end, end)
         gather = MmuGather(mm, "dontneed")
-        yield from unmap_vmas(mm, [vma], a, b, gather, Event.CLEAR, real)
+        failed = (yield from unmap_vmas(mm, [vma], a, b, gather, Event.CLEAR, real)) or failed
         yield from gather.finish(a, b)
+    if failed is not None:
+        raise failed
     if mm.vmas.holes(start, end):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 

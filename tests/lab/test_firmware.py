@@ -1,0 +1,48 @@
+"""Firmware images by path: they change behaviour, recompile nothing, and are refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from nicemu import _jit
+from tests.lab.test_main_job import PINGPONG, nicemu
+
+SLOW = '''"""Waits ten times as long after an RNR NAK."""
+
+
+def rnr_wait(world, row, arg):
+    return arg * 10
+'''
+
+
+def virtual_ms(text: str) -> float:
+    """Virtual time that the summary states."""
+    return float(text.partition("After ")[2].partition(" ms")[0])
+
+
+def test_an_image_changes_one_policy_and_recompiles_nothing(tmp_path: Path):
+    image = tmp_path / "slow.py"
+    image.write_text(SLOW)
+    plain = nicemu("--stats", PINGPONG, 2)
+    before = sorted((_jit.cache_root() / _jit.kernel_digest()).rglob("*.nb?"))
+    slow = nicemu("--stats", "--firmware", image, PINGPONG, 2)
+    assert plain.returncode == slow.returncode == 0, slow.stderr
+    assert virtual_ms(slow.stderr) > 2 * virtual_ms(plain.stderr)
+    assert sorted((_jit.cache_root() / _jit.kernel_digest()).rglob("*.nb?")) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def rnr_wait(world, row):\n    return 1\n", "rnr_wait: expected a function (world, row, arg)"),
+        ("def rnr_wait(world, row, arg):\n    return 'x'\n", "rnr_wait: does not compile"),
+        ("def rnr_wait(world, row arg):\n", "SyntaxError"),
+    ],
+)
+def test_a_broken_image_is_refused_in_one_line(tmp_path: Path, source: str, said: str):
+    image = tmp_path / "broken.py"
+    image.write_text(source)
+    done = nicemu("--firmware", image, PINGPONG)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
