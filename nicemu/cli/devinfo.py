@@ -44,17 +44,21 @@ def devinfo(
         with Context(name=device.name.decode()) as context:
             for line in device_lines(device, context, verbose):
                 typer.echo(line)
+            if verbose:
+                typer.echo(_row(1, "program_memory", session.current().copy_method))
             typer.echo("")
 
 
 def device_lines(device: Any, context: Any, verbose: bool) -> Iterator[str]:
     """The lines about one device and its ports."""
+    from nicemu.pyverbs.device import guid_format
+
     attributes = context.query_device()
     yield f"hca_id:\t{device.name.decode()}"
     yield _row(1, "transport", f"{TRANSPORTS.get(device.transport_type, 'unknown')} ({device.transport_type})")
     yield _row(1, "fw_ver", _text(attributes.fw_version))
-    yield _row(1, "node_guid", _text(attributes.node_guid))
-    yield _row(1, "sys_image_guid", _text(attributes.sys_image_guid))
+    yield _row(1, "node_guid", guid_format(attributes.node_guid))
+    yield _row(1, "sys_image_guid", guid_format(attributes.sys_image_guid))
     yield _row(1, "vendor_id", f"0x{attributes.vendor_id:04x}")
     yield _row(1, "vendor_part_id", attributes.vendor_part_id)
     yield _row(1, "hw_ver", f"0x{attributes.hw_ver:X}")

@@ -11,7 +11,7 @@ from nicemu.driver.core import Driver, Options
 from nicemu.lab.evict import evictor
 from nicemu.memory import Frames
 from nicemu.memory.arena import Arena
-from nicemu.memory.safe_copy import scratch
+from nicemu.memory.safe_copy import method, scratch
 from nicemu.mm.host import Host
 from nicemu.mm.syscalls import Process
 from nicemu.nic import firmware
@@ -91,6 +91,11 @@ class Lab:
             if dgid in device.gids:
                 return device.index + 1
         return 0
+
+    @property
+    def copy_method(self) -> str:
+        """How the NIC reaches memory that the program owns: ``process_vm``, or ``memfd`` where that is forbidden."""
+        return method()
 
     @property
     def pending(self) -> bool:

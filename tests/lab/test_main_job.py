@@ -169,3 +169,15 @@ threads = [Thread(target=main, args=(1,)) for _ in range(2)]
     done = nicemu(program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("all bytes right") == 2
+
+
+def test_two_nics_of_one_host_talk_over_the_fabric(tmp_path):
+    program = tmp_path / "two.py"
+    text = PINGPONG.read_text()
+    text = text.replace("gid = self.ctx.query_gid", "gid = peer.ctx.query_gid")
+    text = text.replace("Side(ctx), Side(ctx)", "Side(ctx), Side(Context(name=get_device_list()[1].name.decode()))")
+    program.write_text(text)
+    done = nicemu("--config", "two_nics", "--stats", program, 2)
+    assert done.returncode == 0, done.stderr
+    sent = [line.split("packets_sent ")[1].split()[0] for line in done.stderr.splitlines() if "packets_sent" in line]
+    assert len(sent) == 2 and all(int(count) > 10 for count in sent)
