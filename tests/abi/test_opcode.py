@@ -1,4 +1,4 @@
-"""BTH opcode table against odp reference 6.6 and 6.7."""
+"""BTH opcode table against ib_pack.h and rxe_opcode.c."""
 
 from nicemu.wire import opcode as bth
 from nicemu.wire.opcode import HEADERS, RcOpcode

@@ -1,4 +1,4 @@
-"""Completer: acknowledgements, coalescing, implied NAKs, responses (odp reference 6.7, 6.10)."""
+"""Completer: acknowledgements, coalescing, implied NAKs, responses (Linux rxe_comp.c)."""
 
 import pytest
 

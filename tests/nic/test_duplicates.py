@@ -1,4 +1,4 @@
-"""Requests that come twice: re-ACK, replay of READs and atomics (odp reference 6.10)."""
+"""Requests that come twice: re-ACK, replay of READs and atomics (Linux rxe_resp.c)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Flush: every WQE exactly once, each queue in post order, success before flush (odp reference 6.11, 6.13)."""
+"""Flush: every WQE exactly once, each queue in post order, success before flush (Linux qp_state_table)."""
 
 import pytest
 

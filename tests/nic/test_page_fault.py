@@ -1,4 +1,4 @@
-"""Page faults: the four classes, what each suspends, what goes on the wire, how they end (odp reference 3.9, 6.10)."""
+"""Page faults: the four classes, what each suspends, what goes on the wire, how they end (NPF paper, mlx5 odp.c)."""
 
 import pytest
 

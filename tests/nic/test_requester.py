@@ -1,4 +1,4 @@
-"""Requester: WQEs to packets (IBA 9.7.3; odp reference 6.4, 6.6, 6.10)."""
+"""Requester: WQEs to packets (Linux rxe_req.c)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Responder: checks in order, verdicts, acknowledgements (odp reference 6.10)."""
+"""Responder: checks in order, verdicts, acknowledgements (Linux rxe_resp.c)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Retries: RNR, sequence NAK, timeout; what each consumes and what exhausts them (odp reference 6.1-6.3)."""
+"""Retries: RNR, sequence NAK, timeout; what each consumes and what exhausts them."""
 
 import pytest
 
