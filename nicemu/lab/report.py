@@ -73,8 +73,17 @@ def print_stats(lab: Lab) -> None:
         print(f"  {report}", file=sys.stderr)
     print_violations(lab)
     print(f"  {'checks':<10} {len(lab.host.reports)} lock reports, {lab.violations} DMA violations", file=sys.stderr)
-    print("  history    determined by the seed alone" if not getattr(lab, "pumped", 0) else
-          "  history    not determined by the seed alone: waits in C were pumped by the wall clock", file=sys.stderr)
+    print(f"  {'history':<10} {_determined(lab)}", file=sys.stderr)
+
+
+def _determined(lab: Lab) -> str:
+    """Whether the seed alone decides this run's history, and if not, what else did."""
+    others = []
+    if lab.pumped:
+        others.append(f"{lab.pumped} waits in C were pumped by the wall clock")
+    if len(lab.timeline.program_threads) > 1:
+        others.append(f"{len(lab.timeline.program_threads)} program threads took turns as the system let them")
+    return "not determined by the seed alone: " + "; ".join(others) if others else "determined by the seed alone"
 
 
 def print_violations(lab: Lab, limit: int = 5) -> None:

@@ -14,6 +14,7 @@ A sleep while ``thread.atomic`` is not empty (a spinlock or an RCU read section 
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ class Sleep:
 class Chooser:
     """Who runs next, and how much longer things take. The default is FIFO and no delay; subclasses explore.
 
-    A schedule is the list of answers, kept in ``answers`` when ``recording``.
+    ``steers``: it wants to be asked. A schedule is the list of its answers.
     """
 
     steers = False
@@ -47,6 +48,53 @@ class Chooser:
     def stretch(self, kind: str) -> int:
         """Extra ns for a wait of this kind."""
         return 0
+
+
+class SeededChooser(Chooser):
+    """Random schedules from a seed; ``answers`` records them for :class:`ReplayChooser`."""
+
+    steers = True
+
+    def __init__(self, seed: int, longest_ns: int = 0) -> None:
+        self.draw, self.longest_ns = random.Random(seed), longest_ns
+        self.answers: list[int] = []
+
+    def pick(self, ready: list[HostThread]) -> int:
+        self.answers.append(self.draw.randrange(len(ready)))
+        return self.answers[-1]
+
+    def stretch(self, kind: str) -> int:
+        if not self.longest_ns:
+            return 0
+        self.answers.append(self.draw.randrange(self.longest_ns))
+        return self.answers[-1]
+
+
+class ReplayChooser(Chooser):
+    """The schedule that another chooser recorded.
+
+    :raises ValueError: the run asks something that the recorded one did not: it is another program or version.
+    """
+
+    steers = True
+
+    def __init__(self, answers: list[int], stretches: bool = False) -> None:
+        self.answers, self.stretches, self.at = answers, stretches, 0
+
+    def pick(self, ready: list[HostThread]) -> int:
+        answer = self._next()
+        if answer >= len(ready):
+            raise ValueError(f"schedule: answer {self.at} picks thread {answer} of {len(ready)}")
+        return answer
+
+    def stretch(self, kind: str) -> int:
+        return self._next() if self.stretches else 0
+
+    def _next(self) -> int:
+        if self.at == len(self.answers):
+            raise ValueError(f"schedule: the run goes on after its {self.at} recorded choices")
+        self.at += 1
+        return self.answers[self.at - 1]
 
 
 class Completion:

@@ -43,6 +43,8 @@ class Timeline:
         self.clock = clock or VirtualClock()
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)
+        self.program_threads: set[int] = set()
+        """Threads of the program that made calls: with several, the order of their calls is not ours to choose."""
         self.waiting: set[int] = set()
         """Program threads inside a blocking call with nothing left to run."""
 
@@ -82,6 +84,7 @@ class Timeline:
     def call(self, steps: Steps[Any], name: str) -> Any:
         """Run a host thread to its end and give its result; its exception is raised here."""
         with self.lock:
+            self.program_threads.add(threading.get_ident())
             thread = self.host.spawn(steps, name)
             thread.joined = True
             try:

@@ -181,3 +181,13 @@ def test_two_nics_of_one_host_talk_over_the_fabric(tmp_path):
     assert done.returncode == 0, done.stderr
     sent = [line.split("packets_sent ")[1].split()[0] for line in done.stderr.splitlines() if "packets_sent" in line]
     assert len(sent) == 2 and all(int(count) > 10 for count in sent)
+
+
+@pytest.mark.nojit
+def test_compiled_code_and_plain_python_have_one_history(tmp_path):
+    logs = []
+    for disabled in ("0", "1"):
+        logs.append(tmp_path / disabled)
+        done = nicemu("--force-odp", "--trace", logs[-1], PINGPONG, 1, NUMBA_DISABLE_JIT=disabled)
+        assert done.returncode == 0, done.stderr
+    assert logs[0].read_bytes() == logs[1].read_bytes()
