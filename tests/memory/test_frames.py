@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from nicemu.memory import Frames, OutOfFrames, frames as module
+from nicemu.memory import Frames, OutOfFrames
+from nicemu.memory import frames as module
 from nicemu.memory.frames import POISON
 from nicemu.tables import World
 from nicemu.tables.records import FrameKind

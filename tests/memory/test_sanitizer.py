@@ -43,7 +43,9 @@ def judge(world, made: int, write: bool) -> list[ViolationKind]:
     return [ViolationKind(int(row.kind)) for row in world.violation[: int(world.control[0].violations)]]
 
 
-@pytest.mark.parametrize("made, invalidated, protected, write", list(itertools.product([5, 6, 7], [0, 6], [0, 6], [False, True])))
+@pytest.mark.parametrize(
+    "made, invalidated, protected, write", list(itertools.product([5, 6, 7], [0, 6], [0, 6], [False, True]))
+)
 def test_a_translation_older_than_what_happened_to_its_page_is_a_violation(world, made, invalidated, protected, write):
     world.frame.invalidated[3], world.frame.protected[3] = invalidated, protected
     expected = []

@@ -21,13 +21,25 @@ class Rc:
 
     def write(self, wr_id: int, length: int, offset: int = 0, at: int = 0, **options: int) -> None:
         """RDMA WRITE of ``local[offset:][:length]`` to ``remote[at:]``."""
-        self.a.post_send(wr_id, WrOpcode.RDMA_WRITE, self.local.sge(length, offset), remote=self.remote.va + at,
-                         rkey=self.remote.key, **options)
+        self.a.post_send(
+            wr_id,
+            WrOpcode.RDMA_WRITE,
+            self.local.sge(length, offset),
+            remote=self.remote.va + at,
+            rkey=self.remote.key,
+            **options,
+        )
 
     def read(self, wr_id: int, length: int, offset: int = 0, at: int = 0, **options: int) -> None:
         """RDMA READ of ``remote[at:][:length]`` to ``local[offset:]``."""
-        self.a.post_send(wr_id, WrOpcode.RDMA_READ, self.local.sge(length, offset), remote=self.remote.va + at,
-                         rkey=self.remote.key, **options)
+        self.a.post_send(
+            wr_id,
+            WrOpcode.RDMA_READ,
+            self.local.sge(length, offset),
+            remote=self.remote.va + at,
+            rkey=self.remote.key,
+            **options,
+        )
 
     def send(self, wr_id: int, length: int, offset: int = 0, **options: int) -> None:
         """SEND of ``local[offset:][:length]``."""
@@ -35,13 +47,28 @@ class Rc:
 
     def add(self, wr_id: int, amount: int, at: int = 0, **options: int) -> None:
         """Fetch-and-add on ``remote[at:]``; the old value lands at ``local[0:8]``."""
-        self.a.post_send(wr_id, WrOpcode.ATOMIC_FETCH_AND_ADD, self.local.sge(8), remote=self.remote.va + at,
-                         rkey=self.remote.key, compare=amount, **options)
+        self.a.post_send(
+            wr_id,
+            WrOpcode.ATOMIC_FETCH_AND_ADD,
+            self.local.sge(8),
+            remote=self.remote.va + at,
+            rkey=self.remote.key,
+            compare=amount,
+            **options,
+        )
 
     def swap(self, wr_id: int, compare: int, swap: int, at: int = 0, **options: int) -> None:
         """Compare-and-swap on ``remote[at:]``; the old value lands at ``local[0:8]``."""
-        self.a.post_send(wr_id, WrOpcode.ATOMIC_CMP_AND_SWP, self.local.sge(8), remote=self.remote.va + at,
-                         rkey=self.remote.key, compare=compare, swap=swap, **options)
+        self.a.post_send(
+            wr_id,
+            WrOpcode.ATOMIC_CMP_AND_SWP,
+            self.local.sge(8),
+            remote=self.remote.va + at,
+            rkey=self.remote.key,
+            compare=compare,
+            swap=swap,
+            **options,
+        )
 
 
 def connected(bench: Bench, pages: int = 4, local: bool = True, remote: bool = True, **changes: int) -> Rc:

@@ -40,8 +40,18 @@ def inject(bench: Bench, source: Qp, target: Qp, psn: int = 0, delay: int = 100,
     row = bench.world.packet[number]
     for name in row.dtype.names:
         row[name] = 0
-    values: dict[str, Any] = dict(source_nic=1, dest_nic=1, source_qpn=source.number, dest_qpn=target.number, kind=1,
-                                  ack_request=1, psn=(source.psn + psn) & 0xFFFFFF) | fields
+    values: dict[str, Any] = (
+        dict(
+            source_nic=1,
+            dest_nic=1,
+            source_qpn=source.number,
+            dest_qpn=target.number,
+            kind=1,
+            ack_request=1,
+            psn=(source.psn + psn) & 0xFFFFFF,
+        )
+        | fields
+    )
     for name, value in values.items():
         row[name] = value
     arrive(bench, number, delay)

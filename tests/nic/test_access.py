@@ -39,8 +39,14 @@ def refused_remotely(rc):
     assert rc.bench.asyncs() == [(AsyncEvent.QP_ACCESS_ERR, rc.b.number)]
 
 
-KEYS = {"variant + 1": lambda key: key + 1, "variant 0": lambda key: key & ~255, "next index": lambda key: key + 256,
-        "zero": lambda key: 0, "all ones": lambda key: 0xFFFFFFFF, "index 0": lambda key: key & 255}
+KEYS = {
+    "variant + 1": lambda key: key + 1,
+    "variant 0": lambda key: key & ~255,
+    "next index": lambda key: key + 256,
+    "zero": lambda key: 0,
+    "all ones": lambda key: 0xFFFFFFFF,
+    "index 0": lambda key: key & 255,
+}
 
 
 @pytest.mark.parametrize("change", KEYS.values(), ids=KEYS.keys())
@@ -61,8 +67,18 @@ def test_bad_rkey(unwritten, opcode, change):
     refused_remotely(rc)
 
 
-OUTSIDE = [(-8, 8), (-1, 1), (-8, 16), (END, 8), (END - 4, 8), (END - 8, 16), (0, END + 1), (1 << 40, 8),
-           (-(1 << 40), 8), (2**63, 8)]
+OUTSIDE = [
+    (-8, 8),
+    (-1, 1),
+    (-8, 16),
+    (END, 8),
+    (END - 4, 8),
+    (END - 8, 16),
+    (0, END + 1),
+    (1 << 40, 8),
+    (-(1 << 40), 8),
+    (2**63, 8),
+]
 
 
 @pytest.mark.parametrize("start, length", OUTSIDE)
@@ -172,7 +188,9 @@ def test_a_receive_needs_local_write(rc):
 
 def test_one_bad_sge_of_several_refuses_the_whole_request(unwritten):
     rc = unwritten
-    rc.a.post_send(1, WRITE, rc.local.sge(8), rc.local.sge(8), (rc.local.va, 8, 3), remote=rc.remote.va, rkey=rc.remote.key)
+    rc.a.post_send(
+        1, WRITE, rc.local.sge(8), rc.local.sge(8), (rc.local.va, 8, 3), remote=rc.remote.va, rkey=rc.remote.key
+    )
     refused_locally(rc)
 
 

@@ -22,9 +22,21 @@ def test_unknown_opcodes(bench, opcode):
     assert bench.completion() == Status.BAD_OPCODE
 
 
-@pytest.mark.parametrize("command", [Command.CREATE_MKEY, Command.DESTROY_MKEY, Command.CREATE_CQ, Command.DESTROY_CQ,
-                                     Command.CREATE_QP, Command.MODIFY_QP, Command.QUERY_QP, Command.DESTROY_QP,
-                                     Command.UPDATE_MTT, Command.ZAP_MTT])
+@pytest.mark.parametrize(
+    "command",
+    [
+        Command.CREATE_MKEY,
+        Command.DESTROY_MKEY,
+        Command.CREATE_CQ,
+        Command.DESTROY_CQ,
+        Command.CREATE_QP,
+        Command.MODIFY_QP,
+        Command.QUERY_QP,
+        Command.DESTROY_QP,
+        Command.UPDATE_MTT,
+        Command.ZAP_MTT,
+    ],
+)
 @pytest.mark.parametrize("index", WRONG_INDEX)
 def test_numbers_outside_the_nics_slice(bench, command, index):
     before = bench.world.qp[0].copy()
@@ -32,8 +44,18 @@ def test_numbers_outside_the_nics_slice(bench, command, index):
     assert bench.world.qp[0] == before and bench.world.control[0].trap == 0
 
 
-@pytest.mark.parametrize("command", [Command.DESTROY_MKEY, Command.DESTROY_CQ, Command.MODIFY_QP, Command.QUERY_QP,
-                                     Command.DESTROY_QP, Command.UPDATE_MTT, Command.ZAP_MTT])
+@pytest.mark.parametrize(
+    "command",
+    [
+        Command.DESTROY_MKEY,
+        Command.DESTROY_CQ,
+        Command.MODIFY_QP,
+        Command.QUERY_QP,
+        Command.DESTROY_QP,
+        Command.UPDATE_MTT,
+        Command.ZAP_MTT,
+    ],
+)
 def test_objects_that_do_not_exist(bench, command):
     bench.command(command, 77, expect=BAD)
 
@@ -142,7 +164,9 @@ def test_destroying_a_region_drains_like_a_zap(rc):
         assert bench.engine_step()
     done = bench.world.now
     bench.run()
-    assert all(t <= done for kind, t, a, b, c, d in bench.trace() if kind.name == "DMA" and (a, d) == (rc.remote.index, 1))
+    assert all(
+        t <= done for kind, t, a, b, c, d in bench.trace() if kind.name == "DMA" and (a, d) == (rc.remote.index, 1)
+    )
 
 
 def test_modify_writes_only_the_attributes_of_the_mask_and_query_reads_them_back(rc):

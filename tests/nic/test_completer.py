@@ -23,8 +23,9 @@ def test_rnr_timer_codes(code, ms):
     assert rnr_timer_ns(code) == round(ms * 1_000_000)
 
 
-@pytest.mark.parametrize("syndrome, status", [
-    (0x61, WcStatus.REM_INV_REQ_ERR), (0x62, WcStatus.REM_ACCESS_ERR), (0x63, WcStatus.REM_OP_ERR)])
+@pytest.mark.parametrize(
+    "syndrome, status", [(0x61, WcStatus.REM_INV_REQ_ERR), (0x62, WcStatus.REM_ACCESS_ERR), (0x63, WcStatus.REM_OP_ERR)]
+)
 def test_naks_give_their_completion_status_and_take_the_qp_to_error(rc, syndrome, status):
     rc.b.modify(1, STATE=QpState.RESET)
     rc.write(1, 8)
@@ -133,8 +134,9 @@ def test_a_late_ack_after_a_rewind_does_not_send_retired_work_again(rc):
     assert rc.bench.device.row.timeouts > 0
 
 
-@pytest.mark.parametrize("opcode, payload", [(RcOpcode.READ_RESP_ONLY, 7), (RcOpcode.READ_RESP_ONLY, 9),
-                                             (RcOpcode.ATOMIC_ACK, 8)])
+@pytest.mark.parametrize(
+    "opcode, payload", [(RcOpcode.READ_RESP_ONLY, 7), (RcOpcode.READ_RESP_ONLY, 9), (RcOpcode.ATOMIC_ACK, 8)]
+)
 def test_a_response_that_does_not_fit_the_request_is_a_bad_response(rc, opcode, payload):
     rc.b.modify(1, STATE=QpState.RESET)
     before = rc.local.data
@@ -158,17 +160,32 @@ def test_a_response_to_a_write_is_dropped(rc, opcode):
 
 def test_read_data_is_scattered_across_sges_and_packets(rc):
     before, data = rc.local.data, rc.remote.data
-    rc.a.post_send(1, WrOpcode.RDMA_READ, rc.local.sge(1, 0), rc.local.sge(2500, 4000), rc.local.sge(99, 9000),
-                   remote=rc.remote.va, rkey=rc.remote.key)
+    rc.a.post_send(
+        1,
+        WrOpcode.RDMA_READ,
+        rc.local.sge(1, 0),
+        rc.local.sge(2500, 4000),
+        rc.local.sge(99, 9000),
+        remote=rc.remote.va,
+        rkey=rc.remote.key,
+    )
     rc.bench.run()
     expected = data[:1] + before[1:4000] + data[1:2501] + before[6500:9000] + data[2501:2600] + before[9099:]
     assert rc.local.data == expected
 
 
-@pytest.mark.parametrize("opcode, wc", [
-    (WrOpcode.RDMA_WRITE, WcOpcode.RDMA_WRITE), (WrOpcode.RDMA_WRITE_WITH_IMM, WcOpcode.RDMA_WRITE),
-    (WrOpcode.SEND, WcOpcode.SEND), (WrOpcode.SEND_WITH_IMM, WcOpcode.SEND), (WrOpcode.RDMA_READ, WcOpcode.RDMA_READ),
-    (WrOpcode.ATOMIC_CMP_AND_SWP, WcOpcode.COMP_SWAP), (WrOpcode.ATOMIC_FETCH_AND_ADD, WcOpcode.FETCH_ADD)])
+@pytest.mark.parametrize(
+    "opcode, wc",
+    [
+        (WrOpcode.RDMA_WRITE, WcOpcode.RDMA_WRITE),
+        (WrOpcode.RDMA_WRITE_WITH_IMM, WcOpcode.RDMA_WRITE),
+        (WrOpcode.SEND, WcOpcode.SEND),
+        (WrOpcode.SEND_WITH_IMM, WcOpcode.SEND),
+        (WrOpcode.RDMA_READ, WcOpcode.RDMA_READ),
+        (WrOpcode.ATOMIC_CMP_AND_SWP, WcOpcode.COMP_SWAP),
+        (WrOpcode.ATOMIC_FETCH_AND_ADD, WcOpcode.FETCH_ADD),
+    ],
+)
 def test_completions_carry_the_work_completion_opcode(rc, opcode, wc):
     rc.b.post_recv(1, rc.remote.sge())
     rc.a.post_send(1, opcode, rc.local.sge(8), remote=rc.remote.va, rkey=rc.remote.key)

@@ -18,7 +18,11 @@ def defined() -> set[str]:
 
 def rows() -> list[list[str]]:
     """Cells of each rule."""
-    lines = [line for line in TABLE.splitlines() if line.startswith("| ") and not line.startswith(("| rule", "| |", "| property"))]
+    lines = [
+        line
+        for line in TABLE.splitlines()
+        if line.startswith("| ") and not line.startswith(("| rule", "| |", "| property"))
+    ]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 

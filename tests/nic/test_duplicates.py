@@ -62,8 +62,17 @@ def test_a_duplicate_write_is_acknowledged_and_dropped(quick):
     quick.bench.run()
     before = quick.remote.data
     quick.bench.log()
-    inject(quick.bench, quick.a, quick.b, psn=0, opcode=RcOpcode.WRITE_ONLY, payload=8, length=8, va=quick.remote.va + 100,
-           rkey=quick.remote.key)
+    inject(
+        quick.bench,
+        quick.a,
+        quick.b,
+        psn=0,
+        opcode=RcOpcode.WRITE_ONLY,
+        payload=8,
+        length=8,
+        va=quick.remote.va + 100,
+        rkey=quick.remote.key,
+    )
     quick.bench.run()
     assert quick.bench.sent() == [RcOpcode.ACKNOWLEDGE] and quick.remote.data == before
     assert quick.bench.device.row.duplicates == 1
@@ -89,8 +98,16 @@ def test_a_duplicate_read_that_is_not_the_rest_of_a_remembered_one_is_dropped(qu
     quick.read(1, 4096)
     quick.bench.run()
     quick.bench.log()
-    inject(quick.bench, quick.a, quick.b, psn=psn, opcode=RcOpcode.READ_REQUEST, length=length, va=quick.remote.va,
-           rkey=quick.remote.key)
+    inject(
+        quick.bench,
+        quick.a,
+        quick.b,
+        psn=psn,
+        opcode=RcOpcode.READ_REQUEST,
+        length=length,
+        va=quick.remote.va,
+        rkey=quick.remote.key,
+    )
     quick.bench.run()
     assert quick.bench.sent() == []
 
@@ -99,8 +116,16 @@ def test_the_rest_of_a_remembered_read_is_sent_again(quick):
     quick.read(1, 4096)
     quick.bench.run()
     quick.bench.log()
-    inject(quick.bench, quick.a, quick.b, psn=2, opcode=RcOpcode.READ_REQUEST, length=2048, va=quick.remote.va + 2048,
-           rkey=quick.remote.key)
+    inject(
+        quick.bench,
+        quick.a,
+        quick.b,
+        psn=2,
+        opcode=RcOpcode.READ_REQUEST,
+        length=2048,
+        va=quick.remote.va + 2048,
+        rkey=quick.remote.key,
+    )
     quick.bench.run()
     assert quick.bench.sent() == [RcOpcode.READ_RESP_FIRST, RcOpcode.READ_RESP_LAST]
 

@@ -136,9 +136,17 @@ def test_the_interrupt_comes_interrupt_ns_after_the_event(quiet):
     assert times["INTERRUPT"] - times["EQE"] == quiet.device.row.interrupt_ns
 
 
-@pytest.mark.parametrize("offset", [doorbell_offset(9, 1), doorbell_offset(Doorbell.SEND, 0),
-                                    doorbell_offset(Doorbell.CQ_ARM, (1 << 21) - 1), (1 << 40) + 8,
-                                    doorbell_offset(Doorbell.EQ_ARM, 64), doorbell_offset(Doorbell.SEND, 4096)])
+@pytest.mark.parametrize(
+    "offset",
+    [
+        doorbell_offset(9, 1),
+        doorbell_offset(Doorbell.SEND, 0),
+        doorbell_offset(Doorbell.CQ_ARM, (1 << 21) - 1),
+        (1 << 40) + 8,
+        doorbell_offset(Doorbell.EQ_ARM, 64),
+        doorbell_offset(Doorbell.SEND, 4096),
+    ],
+)
 def test_doorbells_that_belong_to_nothing_do_nothing(quiet, offset):
     quiet.device.write_doorbell(offset, 1)
     quiet.run_for(10_000)

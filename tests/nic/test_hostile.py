@@ -76,8 +76,18 @@ def target() -> Target:
 
 def address(rng: random.Random, region: Mr) -> int:
     """An address in, near or far from a region."""
-    return rng.choice([region.va, region.va + rng.randrange(region.pages * 4096), region.va + region.pages * 4096 - 8,
-                       region.va - 8, 0, rng.getrandbits(64), 2**63 - 4, 2**64 - 8])
+    return rng.choice(
+        [
+            region.va,
+            region.va + rng.randrange(region.pages * 4096),
+            region.va + region.pages * 4096 - 8,
+            region.va - 8,
+            0,
+            rng.getrandbits(64),
+            2**63 - 4,
+            2**64 - 8,
+        ]
+    )
 
 
 def key(rng: random.Random, target: Target) -> int:
@@ -91,11 +101,24 @@ def wqe(rng: random.Random, target: Target, stride: int) -> bytes:
     if rng.random() < 0.2:
         return rng.randbytes(stride)
     count = rng.choice([0, 1, 1, 2, 4, 16, 28, 29, 60, 1 << 20, 2**32 - 1])
-    head = SEND_WQE.pack(rng.getrandbits(64), rng.choice([*range(8), rng.getrandbits(32)]), rng.getrandbits(rng.choice([2, 4, 32])),
-                         count, rng.getrandbits(32), address(rng, rng.choice(target.regions)), key(rng, target),
-                         rng.choice(BIG), rng.getrandbits(64), rng.getrandbits(64), 0, 0)  # fmt: skip
-    sges = b"".join(SGE.pack(address(rng, rng.choice(target.regions)), rng.choice([*BIG, rng.randrange(9000)]), key(rng, target))
-                    for _ in range(min(count, (stride - 64) // 16)))
+    head = SEND_WQE.pack(
+        rng.getrandbits(64),
+        rng.choice([*range(8), rng.getrandbits(32)]),
+        rng.getrandbits(rng.choice([2, 4, 32])),
+        count,
+        rng.getrandbits(32),
+        address(rng, rng.choice(target.regions)),
+        key(rng, target),
+        rng.choice(BIG),
+        rng.getrandbits(64),
+        rng.getrandbits(64),
+        0,
+        0,
+    )
+    sges = b"".join(
+        SGE.pack(address(rng, rng.choice(target.regions)), rng.choice([*BIG, rng.randrange(9000)]), key(rng, target))
+        for _ in range(min(count, (stride - 64) // 16))
+    )
     return (head + sges + rng.randbytes(stride))[:stride]
 
 
@@ -152,10 +175,14 @@ def test_rings_that_change_while_the_nic_works_on_them(target, block):
             slot = rng.randrange(8)
             if rng.random() < 0.5:
                 at = slot * rc.a.send_stride + 64
-                rc.a.send.view[at : at + 16] = SGE.pack(address(rng, rng.choice(target.regions)), rng.choice(BIG), key(rng, target))
+                rc.a.send.view[at : at + 16] = SGE.pack(
+                    address(rng, rng.choice(target.regions)), rng.choice(BIG), key(rng, target)
+                )
             else:
                 at = slot * rc.b.recv_stride + 16
-                rc.b.recv.view[at : at + 16] = SGE.pack(address(rng, rng.choice(target.regions)), rng.choice(BIG), key(rng, target))
+                rc.b.recv.view[at : at + 16] = SGE.pack(
+                    address(rng, rng.choice(target.regions)), rng.choice(BIG), key(rng, target)
+                )
             if rng.random() < 0.1:
                 qp.record.word(rng.choice([0, 8]), counter(rng))
         target.check(f"seed {seed}")
@@ -171,11 +198,22 @@ def test_packets_with_any_fields(target, block):
         rc.read(1, 3000)
         for _ in range(rng.randint(1, 12)):
             source, destination = rng.choice([(rc.a, rc.b), (rc.b, rc.a)])
-            inject(target.bench, source, destination, psn=rng.choice([0, 1, 2, 3, rng.getrandbits(24)]), delay=rng.randint(1, 5000),
-                   opcode=rng.choice(list(RcOpcode)), payload=rng.choice([0, 8, 1024, 952, rng.randrange(4097)]),
-                   length=rng.choice([*BIG, 1024, 2048, 3000]), va=(address(rng, rng.choice(target.regions)) + 2**63) % 2**64 - 2**63,
-                   rkey=key(rng, target), syndrome=rng.getrandbits(8), imm=rng.getrandbits(32),
-                   compare_add=rng.getrandbits(62), swap=rng.getrandbits(62))  # fmt: skip
+            inject(
+                target.bench,
+                source,
+                destination,
+                psn=rng.choice([0, 1, 2, 3, rng.getrandbits(24)]),
+                delay=rng.randint(1, 5000),
+                opcode=rng.choice(list(RcOpcode)),
+                payload=rng.choice([0, 8, 1024, 952, rng.randrange(4097)]),
+                length=rng.choice([*BIG, 1024, 2048, 3000]),
+                va=(address(rng, rng.choice(target.regions)) + 2**63) % 2**64 - 2**63,
+                rkey=key(rng, target),
+                syndrome=rng.getrandbits(8),
+                imm=rng.getrandbits(32),
+                compare_add=rng.getrandbits(62),
+                swap=rng.getrandbits(62),
+            )
         target.check(f"seed {seed}")
 
 

@@ -14,8 +14,15 @@ from tests.nic.testbench import Bench, WrOpcode
 PROFILE = NicProfile(retry_cnt_7_infinite=True)
 PAGES = 48
 HALF = PAGES * 4096 // 2
-KINDS = (WrOpcode.SEND, WrOpcode.SEND_WITH_IMM, WrOpcode.RDMA_WRITE, WrOpcode.RDMA_WRITE_WITH_IMM, WrOpcode.RDMA_READ,
-         WrOpcode.ATOMIC_FETCH_AND_ADD, WrOpcode.ATOMIC_CMP_AND_SWP)
+KINDS = (
+    WrOpcode.SEND,
+    WrOpcode.SEND_WITH_IMM,
+    WrOpcode.RDMA_WRITE,
+    WrOpcode.RDMA_WRITE_WITH_IMM,
+    WrOpcode.RDMA_READ,
+    WrOpcode.ATOMIC_FETCH_AND_ADD,
+    WrOpcode.ATOMIC_CMP_AND_SWP,
+)
 ACTIONS = st.lists(st.sampled_from([None, None, DROP, DOUBLE, LATE]), max_size=80)
 PROGRAM = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3000), st.integers(0, 7)), min_size=1, max_size=10)
 
@@ -29,8 +36,17 @@ def post(rc: Rc, program: list[tuple[int, int, int]]) -> None:
         rc.b.post_recv(1000 + index, rc.remote.sge(3000, there))
         if opcode == WrOpcode.RDMA_READ:
             there += HALF
-        rc.a.post_send(index, opcode, rc.local.sge(length, here + index % 7), remote=rc.remote.va + there, rkey=rc.remote.key,
-                       flags=flags | (2 if index == len(program) - 1 else 0), imm=index, compare=index, swap=99)
+        rc.a.post_send(
+            index,
+            opcode,
+            rc.local.sge(length, here + index % 7),
+            remote=rc.remote.va + there,
+            rkey=rc.remote.key,
+            flags=flags | (2 if index == len(program) - 1 else 0),
+            imm=index,
+            compare=index,
+            swap=99,
+        )
 
 
 def outcome(program, actions, cold: bool = False) -> tuple:

@@ -180,9 +180,12 @@ def test_a_read_fault_that_cannot_be_resolved(rc_cold_local):
 
 # Responder -----------------------------------------------------------------------------------------------------------
 
-OPERATIONS = {"write": (WRITE, FaultType.RESPONDER_RDMA), "read": (READ, FaultType.RESPONDER_RDMA),
-              "atomic": (WrOpcode.ATOMIC_FETCH_AND_ADD, FaultType.RESPONDER_RDMA),
-              "send": (SEND, FaultType.RESPONDER_RECV)}
+OPERATIONS = {
+    "write": (WRITE, FaultType.RESPONDER_RDMA),
+    "read": (READ, FaultType.RESPONDER_RDMA),
+    "atomic": (WrOpcode.ATOMIC_FETCH_AND_ADD, FaultType.RESPONDER_RDMA),
+    "send": (SEND, FaultType.RESPONDER_RECV),
+}
 every_operation = pytest.mark.parametrize("name", OPERATIONS)
 
 
@@ -286,7 +289,7 @@ def test_a_read_whose_second_page_is_missing_sends_the_first_and_naks_the_rest(r
     bench.log()
     rc.read(1, 16384)
     faults = serve(rc, rc.remote)
-    assert [(f["va"] - rc.remote.va, f["committed"]) for f in faults][0] == (4096, 4096)
+    assert (faults[0]["va"] - rc.remote.va, faults[0]["committed"]) == (4096, 4096)
     assert rc.a.statuses() == [(1, 0)] and rc.local.data == rc.remote.data
     assert bench.device.row.timeouts == 0
 
@@ -346,8 +349,11 @@ def test_a_qp_can_have_all_four_faults_open(bench):
     rc.b.post_send(3, WRITE, rc.remote.sge(8, 8192), remote=warm.va, rkey=warm.key)
     bench.run_for(400_000)
     other += bench.faults()
-    assert sorted(f["type"] for f in other) == [FaultType.REQUESTER_SEND, FaultType.RESPONDER_RECV,
-                                                FaultType.REQUESTER_READ]
+    assert sorted(f["type"] for f in other) == [
+        FaultType.REQUESTER_SEND,
+        FaultType.RESPONDER_RECV,
+        FaultType.REQUESTER_READ,
+    ]
     assert len({f["token"] for f in other}) == 3
     rc.remote.map()
     for fault in other:

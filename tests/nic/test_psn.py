@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from nicemu.nic import psn as compiled
 
-psn_diff, psn_add, in_range = (getattr(f, "py_func", f) for f in (compiled.psn_diff, compiled.psn_add, compiled.in_range))
+psn_diff, psn_add, in_range = (
+    getattr(f, "py_func", f) for f in (compiled.psn_diff, compiled.psn_add, compiled.in_range)
+)
 packet_count = getattr(compiled.packet_count, "py_func", compiled.packet_count)
 MOD, HALF = 1 << 24, 1 << 23
 PSN = st.integers(0, MOD - 1)

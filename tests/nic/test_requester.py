@@ -91,8 +91,16 @@ def test_inline_data_is_copied_from_the_ring(rc):
 
 def test_a_gather_list_is_concatenated(rc):
     data = rc.local.data
-    rc.a.post_send(1, WrOpcode.RDMA_WRITE, rc.local.sge(100, 5), rc.local.sge(0), rc.local.sge(3000, 4000),
-                   rc.local.sge(1, 0), remote=rc.remote.va, rkey=rc.remote.key)
+    rc.a.post_send(
+        1,
+        WrOpcode.RDMA_WRITE,
+        rc.local.sge(100, 5),
+        rc.local.sge(0),
+        rc.local.sge(3000, 4000),
+        rc.local.sge(1, 0),
+        remote=rc.remote.va,
+        rkey=rc.remote.key,
+    )
     rc.bench.run()
     assert rc.remote.data[:3101] == data[5:105] + data[4000:7000] + data[:1]
 
@@ -206,8 +214,14 @@ def test_a_message_above_2_gib_is_refused():
     bench = Bench()
     rc = connected(bench)
     big = bench.region((1 << 19) + 2)
-    rc.a.post_send(1, WrOpcode.RDMA_WRITE, (big.va, 1 << 31, big.key), (big.va, 1, big.key), remote=rc.remote.va,
-                   rkey=rc.remote.key)
+    rc.a.post_send(
+        1,
+        WrOpcode.RDMA_WRITE,
+        (big.va, 1 << 31, big.key),
+        (big.va, 1, big.key),
+        remote=rc.remote.va,
+        rkey=rc.remote.key,
+    )
     bench.run()
     assert rc.a.statuses() == [(1, WcStatus.LOC_LEN_ERR)]
 

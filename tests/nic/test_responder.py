@@ -37,8 +37,10 @@ def test_a_send_lands_in_the_receive_wqe_across_its_sges(rc):
     assert rc.remote.data == before[:4090] + data[:10] + before[4100:9000] + data[10:2000] + before[10990:]
 
 
-@pytest.mark.parametrize("opcode, expected", [(WrOpcode.SEND_WITH_IMM, WcOpcode.RECV),
-                                              (WrOpcode.RDMA_WRITE_WITH_IMM, WcOpcode.RECV_RDMA_WITH_IMM)])
+@pytest.mark.parametrize(
+    "opcode, expected",
+    [(WrOpcode.SEND_WITH_IMM, WcOpcode.RECV), (WrOpcode.RDMA_WRITE_WITH_IMM, WcOpcode.RECV_RDMA_WITH_IMM)],
+)
 def test_immediate_data_reaches_the_receive_completion(rc, opcode, expected):
     rc.b.post_recv(5, rc.remote.sge(4096, 8192))
     rc.a.post_send(1, opcode, rc.local.sge(1500), remote=rc.remote.va, rkey=rc.remote.key, imm=0xDEADBEEF)
@@ -183,8 +185,17 @@ def test_malformed_requests_are_naked_and_take_the_qp_to_error(rc, fields):
     assert rc.remote.data == before
 
 
-@pytest.mark.parametrize("second", [RcOpcode.WRITE_FIRST, RcOpcode.WRITE_ONLY, RcOpcode.SEND_MIDDLE,
-                                    RcOpcode.SEND_ONLY, RcOpcode.READ_REQUEST, RcOpcode.FETCH_ADD])
+@pytest.mark.parametrize(
+    "second",
+    [
+        RcOpcode.WRITE_FIRST,
+        RcOpcode.WRITE_ONLY,
+        RcOpcode.SEND_MIDDLE,
+        RcOpcode.SEND_ONLY,
+        RcOpcode.READ_REQUEST,
+        RcOpcode.FETCH_ADD,
+    ],
+)
 def test_nothing_but_its_own_continuation_may_follow_a_first(rc, second):
     rc.b.post_recv(9, rc.remote.sge(4096))
     rc.bench.log()
@@ -211,7 +222,10 @@ def test_after_the_expected_psn_came_a_new_gap_is_naked_again(rc):
     for psn in (2, 0, 3):
         inject(rc.bench, rc.a, rc.b, psn=psn, **where)
     rc.bench.run()
-    assert [(b - rc.a.psn, c) for kind, _, a, b, c, d in rc.bench.trace() if kind.name == "NAK"] == [(0, 0x60), (1, 0x60)]
+    assert [(b - rc.a.psn, c) for kind, _, a, b, c, d in rc.bench.trace() if kind.name == "NAK"] == [
+        (0, 0x60),
+        (1, 0x60),
+    ]
 
 
 @pytest.mark.parametrize("state", [QpState.RESET, QpState.INIT, QpState.ERR])
@@ -227,8 +241,9 @@ def test_requests_to_a_qp_that_does_not_listen_are_dropped(rc, state):
     assert rc.bench.sent() == [] and rc.bench.device.row.packets_dropped == 1
 
 
-@pytest.mark.parametrize("fields", [dict(dest_qpn=99), dict(dest_qpn=0), dict(dest_qpn=2**24 - 1), dict(source_qpn=4),
-                                    dict(source_nic=0)])
+@pytest.mark.parametrize(
+    "fields", [dict(dest_qpn=99), dict(dest_qpn=0), dict(dest_qpn=2**24 - 1), dict(source_qpn=4), dict(source_nic=0)]
+)
 def test_requests_from_somebody_else_are_dropped(rc, fields):
     rc.bench.log()
     inject(rc.bench, rc.a, rc.b, opcode=RcOpcode.WRITE_ONLY, va=rc.remote.va, rkey=rc.remote.key, **fields)

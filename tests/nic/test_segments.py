@@ -33,7 +33,7 @@ def move(rc: Rc, opcode: int, here: list[tuple[int, int]], there: list[tuple[int
         chunk, data = data[:length], data[length:]
         target[offset : offset + len(chunk)] = chunk
     assert rc.a.statuses() == [(seed, 0)]
-    assert not opcode == SEND or rc.b.statuses() == [(seed, 0)]
+    assert opcode != SEND or rc.b.statuses() == [(seed, 0)]
     assert rc.local.data == local and rc.remote.data == remote
 
 

@@ -21,8 +21,22 @@ ADDRESSES = {
     "CONTROL": {"pid", "scratch_map", "graveyard"}, "NIC": {"command_ring"},
     "QP": {"sq_ring", "rq_ring", "doorbell_record"}, "CQ": {"ring", "doorbell_record"}, "FRAME": {"pointer"},
 }  # fmt: skip
-TABLES = ("CONTROL", "NIC", "QP", "SQ_ENTRY", "CQ", "MKEY", "IOTLB", "FAULT", "RESOURCE", "PACKET", "FRAME", "VIOLATION",
-          "TRACE", "NODE")  # fmt: skip
+TABLES = (
+    "CONTROL",
+    "NIC",
+    "QP",
+    "SQ_ENTRY",
+    "CQ",
+    "MKEY",
+    "IOTLB",
+    "FAULT",
+    "RESOURCE",
+    "PACKET",
+    "FRAME",
+    "VIOLATION",
+    "TRACE",
+    "NODE",
+)
 
 
 def operations(rc: Rc) -> None:

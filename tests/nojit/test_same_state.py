@@ -14,8 +14,15 @@ ROOT = Path(__file__).parents[2]
 
 def run(**environment: str) -> dict:
     """The scenario in a fresh process."""
-    done = subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-m", "tests.nojit.scenario"], cwd=ROOT,
-                          capture_output=True, text=True, env=os.environ | environment, check=False, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-m", "tests.nojit.scenario"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

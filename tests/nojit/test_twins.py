@@ -106,8 +106,9 @@ READV = compiled(_jit.process_vm_readv, 4), _jit._python_vm("process_vm_readv")
 WRITEV = compiled(_jit.process_vm_writev, 4), _jit._python_vm("process_vm_writev")
 
 
-@pytest.mark.parametrize("offset, length, expected", [(0, 100, 100), (4000, 96, 96), (4000, 200, 96), (4096, 8, -1),
-                                                      (8192 * 1000000, 8, -1)])
+@pytest.mark.parametrize(
+    "offset, length, expected", [(0, 100, 100), (4000, 96, 96), (4000, 200, 96), (4096, 8, -1), (8192 * 1000000, 8, -1)]
+)
 @pytest.mark.parametrize("direction", ["read", "write"])
 def test_process_vm(offset, length, expected, direction):
     """A short count is a fault at that byte."""
@@ -156,7 +157,8 @@ def accessors(monkeypatch, slot: Slot):
     python = _jit.row_accessor(dtype, int(slot), TRAP)
     monkeypatch.undo()
     scope = {"native": native, "python": python, "njit": njit}
-    exec(f"""
+    exec(
+        f"""
 @njit
 def compiled(world, index, value):
     row = native(world, index)
@@ -168,7 +170,9 @@ def interpreted(world, index, value):
     old = row.{field}
     row.{field} = value
     return old
-""", scope)
+""",
+        scope,
+    )
     return scope["compiled"], scope["interpreted"], field
 
 

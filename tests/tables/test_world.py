@@ -39,14 +39,22 @@ def test_every_table_has_its_null_row_and_stays_where_it_is():
     assert [table.ctypes.data for table in world.tables] == addresses and world.qp.epsn[1] == 7
 
 
-@pytest.mark.parametrize("slot", [slot for slot in Slot if slot not in (Slot.STATE, Slot.PAYLOAD, Slot.HOOK, Slot.NODE)])
+@pytest.mark.parametrize(
+    "slot", [slot for slot in Slot if slot not in (Slot.STATE, Slot.PAYLOAD, Slot.HOOK, Slot.NODE)]
+)
 def test_state_fields_are_64_bits(slot):
     dtype = getattr(records, slot.name)
     assert all(dtype.fields[name][0] == "int64" for name in dtype.names)
 
 
-@pytest.mark.parametrize("code, text", [(int(Slot.QP) + 1, "table QP: row 9 out of range"), (Trap.HEAP_FULL, "HEAP_FULL: row 9"),
-                                        (Trap.PACKETS_EXHAUSTED, "PACKETS_EXHAUSTED: row 9")])
+@pytest.mark.parametrize(
+    "code, text",
+    [
+        (int(Slot.QP) + 1, "table QP: row 9 out of range"),
+        (Trap.HEAP_FULL, "HEAP_FULL: row 9"),
+        (Trap.PACKETS_EXHAUSTED, "PACKETS_EXHAUSTED: row 9"),
+    ],
+)
 def test_a_trap_says_what_and_where_and_when(code, text):
     world = World(SMALL)
     control = world.control[0]

@@ -73,7 +73,9 @@ def test_at_one_moment_the_device_goes_first():
 
 def test_an_interrupt_is_delivered_before_time_goes_on():
     delivered = []
-    timeline, engine, _host = build((5, "interrupt"), (6, "event"), deliver=lambda m: delivered.append((engine.now, list(m))))
+    timeline, engine, _host = build(
+        (5, "interrupt"), (6, "event"), deliver=lambda m: delivered.append((engine.now, list(m)))
+    )
     timeline.call(steps(engine, 10), "call")
     assert delivered == [(5, [(0, 1)])]
 
