@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,15 +20,6 @@ def test_help_names_the_commands_and_imports_nothing_that_computes() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert all(command in done.stdout for command in ("run", "devinfo", "conformance"))
     assert done.stdout.splitlines()[-1] == "0 set()"
-
-
-def test_help_is_quick() -> None:
-    def seconds() -> float:
-        began = time.perf_counter()
-        assert nicemu("--help").returncode == 0
-        return time.perf_counter() - began
-
-    assert min(seconds() for _ in range(5)) < 0.4  # 0.15 s on an idle machine; others run beside us here
 
 
 @pytest.mark.parametrize(

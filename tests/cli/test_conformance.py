@@ -15,7 +15,7 @@ from nicemu.cli.conformance import fetch, ids, runner, shims
 from nicemu.cli.conformance.command import summary
 from nicemu.cli.conformance.runner import Outcome, Runner
 
-SUITE = '''
+SUITE = """
 import unittest
 from tests.base import RDMATestCase
 
@@ -32,7 +32,7 @@ class Left(Common):
 
 class Plain(unittest.TestCase):
     def test_plain(self): pass
-'''
+"""
 
 
 def test_ids_are_read_without_importing(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_unpack_takes_only_python_files_of_the_tests_folder(tmp_path: Path) -> N
         "/etc/evil.py": b"bad",
         "../evil.py": b"bad",
     }
-    fetch.unpack(archive(tmp_path / "a.tar.gz", members, link="/etc/passwd"), tmp_path / "out" )
+    fetch.unpack(archive(tmp_path / "a.tar.gz", members, link="/etc/passwd"), tmp_path / "out")
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.py")) == ["out/base.py"]
 
 
