@@ -163,8 +163,9 @@ def _python_vm(name: str) -> Callable[[int, int, int, int], int]:
         if function is None:
             return -1
         here, there = _Iovec(int(local), int(length)), _Iovec(int(remote), int(length))
-        return function(int(pid), ctypes.byref(here), ctypes.c_ulong(1), ctypes.byref(there), ctypes.c_ulong(1),
-                        ctypes.c_ulong(0))
+        return function(
+            int(pid), ctypes.byref(here), ctypes.c_ulong(1), ctypes.byref(there), ctypes.c_ulong(1), ctypes.c_ulong(0)
+        )
 
     if function is not None:
         function.restype = ctypes.c_ssize_t
@@ -363,8 +364,7 @@ def base_accessor(slot: int) -> Callable:
 
 if JIT:
     load8, load32, load64 = _native_load(8, "acquire"), _native_load(32, "acquire"), _native_load(64, "acquire")
-    store8, store32, store64 = (_native_store(8, "release"), _native_store(32, "release"),
-                                _native_store(64, "release"))
+    store8, store32, store64 = (_native_store(8, "release"), _native_store(32, "release"), _native_store(64, "release"))
     copy_bytes, fill_bytes, call = _native_copy, _native_fill, _native_call
     process_vm_readv, process_vm_writev = _native_vm("process_vm_readv"), _native_vm("process_vm_writev")
     pread, pwrite = _native_pio("pread"), _native_pio("pwrite")

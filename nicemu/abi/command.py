@@ -60,8 +60,26 @@ class MkeyFlag(IntEnum):
 class QpField(IntEnum):
     """Words of a QP context in a MODIFY_QP or QUERY_QP mailbox."""
 
-    (STATE, CUR_STATE, ACCESS, PKEY_INDEX, PORT, QKEY, PATH_MTU, TIMEOUT, RETRY_CNT, RNR_RETRY, RQ_PSN,
-     MAX_RD_ATOMIC, MIN_RNR_TIMER, SQ_PSN, MAX_DEST_RD_ATOMIC, DEST_QPN, DEST_NIC, SQ_DRAINING) = range(18)
+    (
+        STATE,
+        CUR_STATE,
+        ACCESS,
+        PKEY_INDEX,
+        PORT,
+        QKEY,
+        PATH_MTU,
+        TIMEOUT,
+        RETRY_CNT,
+        RNR_RETRY,
+        RQ_PSN,
+        MAX_RD_ATOMIC,
+        MIN_RNR_TIMER,
+        SQ_PSN,
+        MAX_DEST_RD_ATOMIC,
+        DEST_QPN,
+        DEST_NIC,
+        SQ_DRAINING,
+    ) = range(18)
 
 
 QP_CONTEXT = struct.Struct(f"<{len(QpField)}q")

@@ -16,8 +16,20 @@ from enum import IntEnum
 # Send WQE header: wr_id, opcode, flags, num_sge, imm_data (as the program gave it) or rkey to invalidate,
 # remote_addr, rkey (UD: address handle), inline_length, compare_add, swap, remote_qpn, remote_qkey
 SEND_WQE = struct.Struct("<QIIIIQIIQQII")
-(SEND_WR_ID, SEND_OPCODE, SEND_FLAGS, SEND_NUM_SGE, SEND_IMM, SEND_REMOTE_ADDR, SEND_RKEY, SEND_INLINE_LENGTH,
- SEND_COMPARE_ADD, SEND_SWAP, SEND_REMOTE_QPN, SEND_REMOTE_QKEY) = (0, 8, 12, 16, 20, 24, 32, 36, 40, 48, 56, 60)
+(
+    SEND_WR_ID,
+    SEND_OPCODE,
+    SEND_FLAGS,
+    SEND_NUM_SGE,
+    SEND_IMM,
+    SEND_REMOTE_ADDR,
+    SEND_RKEY,
+    SEND_INLINE_LENGTH,
+    SEND_COMPARE_ADD,
+    SEND_SWAP,
+    SEND_REMOTE_QPN,
+    SEND_REMOTE_QKEY,
+) = (0, 8, 12, 16, 20, 24, 32, 36, 40, 48, 56, 60)
 SEND_HEADER_BYTES = 64
 
 # Receive WQE header: wr_id, num_sge, reserved
@@ -33,8 +45,21 @@ SGE_BYTES = 16
 # CQE: wr_id, qp_num, src_qp, byte_len, imm_data, status, opcode, wc_flags, vendor_err, timestamp (ns), wqe_counter,
 # pkey_index, reserved, owner
 CQE = struct.Struct("<QIIIIIIIIQIIII")
-(CQE_WR_ID, CQE_QP_NUM, CQE_SRC_QP, CQE_BYTE_LEN, CQE_IMM, CQE_STATUS, CQE_OPCODE, CQE_WC_FLAGS, CQE_VENDOR_ERR,
- CQE_TIMESTAMP, CQE_WQE_COUNTER, CQE_PKEY_INDEX, CQE_OWNER) = (0, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 52, 60)
+(
+    CQE_WR_ID,
+    CQE_QP_NUM,
+    CQE_SRC_QP,
+    CQE_BYTE_LEN,
+    CQE_IMM,
+    CQE_STATUS,
+    CQE_OPCODE,
+    CQE_WC_FLAGS,
+    CQE_VENDOR_ERR,
+    CQE_TIMESTAMP,
+    CQE_WQE_COUNTER,
+    CQE_PKEY_INDEX,
+    CQE_OWNER,
+) = (0, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 52, 60)
 CQE_BYTES = 64
 
 # EQE: type, subtype, six data words (meaning below), low 32 bits of when it happened (ns), owner

@@ -64,8 +64,8 @@ class NicProfile(Record):
 
     max_qp: Annotated[int, Field(ge=1, le=2**24 - 2)] = 4096
     max_qp_wr: Annotated[int, Field(ge=1, le=2**20)] = 16384
-    max_sge: Annotated[int, Field(ge=1, le=256)] = 32
-    max_sge_rd: Annotated[int, Field(ge=1, le=256)] = 32
+    max_sge: Annotated[int, Field(ge=1, le=32)] = 32  # a packet holds the segments of 32 SGEs
+    max_sge_rd: Annotated[int, Field(ge=1, le=32)] = 32
     max_cq: Annotated[int, Field(ge=1, le=2**24)] = 4096
     max_cqe: Annotated[int, Field(ge=1, le=2**22)] = 65535
     max_mr: Annotated[int, Field(ge=1, le=2**24 - 1)] = 65536
@@ -80,7 +80,7 @@ class NicProfile(Record):
     max_mcast_grp: CountOrNone = 0
     max_mcast_qp_attach: CountOrNone = 0
     max_total_mcast_qp_attach: CountOrNone = 0
-    max_qp_rd_atom: Annotated[int, Field(ge=1, le=255)] = 16
+    max_qp_rd_atom: Annotated[int, Field(ge=1, le=16)] = 16  # responder resources of a QP
     max_qp_init_rd_atom: Annotated[int, Field(ge=1, le=255)] = 16
     max_res_rd_atom: Count = 65536
     max_msg_sz: Annotated[int, Field(ge=4096, le=2**31)] = 2**31  # bytes

@@ -74,8 +74,14 @@ class Lab:
 
     def _capacity(self) -> Capacity:
         nic, nics = self.config.nic, self.config.nics
-        return Capacity(nics=nics, qps=nic.max_qp + 1, cqs=nic.max_cq + 1, mkeys=nic.max_mr + 1,
-                        iotlb=nic.iotlb.sets * nic.iotlb.ways, eqs=64)
+        return Capacity(
+            nics=nics,
+            qps=nic.max_qp + 1,
+            cqs=nic.max_cq + 1,
+            mkeys=nic.max_mr + 1,
+            iotlb=nic.iotlb.sets * nic.iotlb.ways,
+            eqs=64,
+        )
 
     def _devices(self) -> list[Device]:
         config = self.config

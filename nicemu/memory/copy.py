@@ -39,6 +39,8 @@ def read_frame(world, f, offset, destination, length):
     """Bytes of a frame into a device buffer; False if the program took the page away."""
     row = frame(world, f)
     c = control(world, 0)
+    if row.pointer == 0:
+        return False
     source = row.pointer + offset
     if row.kind == PROGRAM or (row.kind == ARENA and row.read_epoch != c.epoch):
         if row.pointer == c.graveyard:

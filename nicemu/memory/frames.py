@@ -85,8 +85,9 @@ class Frames:
         self.peak = max(self.peak, self.allocated)
         return frame
 
-    def allocate_many(self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0,
-                      canonical: np.ndarray | int = 0) -> np.ndarray:
+    def allocate_many(
+        self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0, canonical: np.ndarray | int = 0
+    ) -> np.ndarray:
         """``count`` frames with one reference each (int64 ids); all of them or none.
 
         :raises OutOfFrames: fewer than ``count`` are left.

@@ -19,8 +19,20 @@ from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
 from nicemu.tables.rows import control, cq, mkey, nic, qp
 from nicemu.tables.trace import Ev, trace
 
-(NOP, CREATE_MKEY, DESTROY_MKEY, CREATE_CQ, DESTROY_CQ, CREATE_QP, MODIFY_QP, QUERY_QP, DESTROY_QP, UPDATE_MTT, ZAP_MTT,
- PAGE_FAULT_RESUME) = (int(opcode) for opcode in Command)
+(
+    NOP,
+    CREATE_MKEY,
+    DESTROY_MKEY,
+    CREATE_CQ,
+    DESTROY_CQ,
+    CREATE_QP,
+    MODIFY_QP,
+    QUERY_QP,
+    DESTROY_QP,
+    UPDATE_MTT,
+    ZAP_MTT,
+    PAGE_FAULT_RESUME,
+) = (int(opcode) for opcode in Command)
 OK, BAD_OPCODE = 0, int(Status.BAD_OPCODE)
 BAD_PARAM, BAD_RESOURCE = int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
 CMD, COMMAND_EQN = int(EqeType.CMD), 1

@@ -139,6 +139,4 @@ class Device:
     def counters(self) -> dict[str, int]:
         """The NIC's counters by name."""
         names = self.row.dtype.names
-        return {name: int(self.row[name]) for name in names[names.index("packets_sent"):]}
-
-
+        return {name: int(self.row[name]) for name in names[names.index("packets_sent") :]}

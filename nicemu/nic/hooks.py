@@ -16,7 +16,7 @@ class Hook(IntEnum):
     """Hook slots: object, argument, answer."""
 
     RESPONDER_FAULT = 0
-    """QP row, fault row -> RNR timer code 0..31 to NAK with, or -1 to drop silently."""
+    """QP row, its min_rnr_timer -> RNR timer code 0..31 to NAK with, or -1 to drop silently."""
     FAULT_PAGES = 1
     """QP row, fault row -> pages to ask the driver for, 0: the whole operation."""
     ACK = 2

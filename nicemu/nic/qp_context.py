@@ -18,8 +18,26 @@ M_RETRY, M_RNR_RETRY, M_RQ_PSN = int(QpAttrMask.RETRY_CNT), int(QpAttrMask.RNR_R
 M_RD_ATOMIC, M_MIN_RNR = int(QpAttrMask.MAX_QP_RD_ATOMIC), int(QpAttrMask.MIN_RNR_TIMER)
 M_SQ_PSN, M_DEST_RD, M_DEST_QPN = int(QpAttrMask.SQ_PSN), int(QpAttrMask.MAX_DEST_RD_ATOMIC), int(QpAttrMask.DEST_QPN)
 assert int(QpAttrMask.TIMEOUT) == M_TIMEOUT
-(F_STATE, F_CUR_STATE, F_ACCESS, F_PKEY, F_PORT, F_QKEY, F_MTU, F_TIMEOUT, F_RETRY, F_RNR_RETRY, F_RQ_PSN, F_RD_ATOMIC,
- F_MIN_RNR, F_SQ_PSN, F_DEST_RD, F_DEST_QPN, F_DEST_NIC, F_DRAINING) = (int(field) for field in QpField)
+(
+    F_STATE,
+    F_CUR_STATE,
+    F_ACCESS,
+    F_PKEY,
+    F_PORT,
+    F_QKEY,
+    F_MTU,
+    F_TIMEOUT,
+    F_RETRY,
+    F_RNR_RETRY,
+    F_RQ_PSN,
+    F_RD_ATOMIC,
+    F_MIN_RNR,
+    F_SQ_PSN,
+    F_DEST_RD,
+    F_DEST_QPN,
+    F_DEST_NIC,
+    F_DRAINING,
+) = (int(field) for field in QpField)
 RESET, RTS, SQD, ERR = int(QpState.RESET), int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
 BAD_PARAM, LAST_MTU = int(Status.BAD_PARAM), max(MTU_BYTES)
 

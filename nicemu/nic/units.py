@@ -1,7 +1,22 @@
 """Numbers of the engine's units: event kinds and the functions reached through the handler vector."""
 
 # event kinds
-(REQUESTER, DEPART, ARRIVE, COMMIT, READ_RESPONSE, ACK_TIMER, RNR_TIMER, COMMAND, COMMAND_DONE, FAULT_REPORT, RESUME,
- INTERRUPT, CQ_ARM, EQ_ARM, DOORBELL) = range(1, 16)
+(
+    REQUESTER,
+    DEPART,
+    ARRIVE,
+    COMMIT,
+    READ_RESPONSE,
+    ACK_TIMER,
+    RNR_TIMER,
+    COMMAND,
+    COMMAND_DONE,
+    FAULT_REPORT,
+    RESUME,
+    INTERRUPT,
+    CQ_ARM,
+    EQ_ARM,
+    DOORBELL,
+) = range(1, 16)
 # functions reached only through the vector, so that they are compiled once
 COMPLETER, RESPONDER, QP_ERROR, GATHER_FAILED, RETIRE = range(16, 21)

@@ -168,8 +168,31 @@ NODE = np.dtype([("entries", np.int64, (512,))])
 class Slot(IntEnum):
     """Position of each table in the world."""
 
-    (CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE, VECTOR,
-     HOOK, STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD) = range(23)
+    (
+        CONTROL,
+        EVENT,
+        NIC,
+        QP,
+        SQ_ENTRY,
+        CQ,
+        EQ,
+        MSIX,
+        MESSAGE,
+        MKEY,
+        IOTLB,
+        FAULT,
+        PACKET,
+        SEGMENT,
+        RESOURCE,
+        VECTOR,
+        HOOK,
+        STATE,
+        FRAME,
+        VIOLATION,
+        TRACE,
+        NODE,
+        PAYLOAD,
+    ) = range(23)
 
 
 class FrameKind(IntEnum):

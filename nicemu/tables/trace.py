@@ -10,7 +10,9 @@ from enum import IntEnum
 from nicemu._jit import jit
 from nicemu.tables.rows import control, trace_row
 
-MAX_TRACE = (1 << 16) - 64
+TRACE_ROWS = 1 << 17
+MAX_TRACE = TRACE_ROWS // 2
+"""The engine stops to drain here; what is left holds the longest event, the flush of two full queues."""
 
 
 class Ev(IntEnum):
@@ -46,7 +48,7 @@ def trace(world, kind, nic, a, b, c, d):
     if control_row.trace == 0:
         return
     i = control_row.trace_count
-    if i >= MAX_TRACE + 60:
+    if i >= TRACE_ROWS:
         return
     control_row.trace_count = i + 1
     row = trace_row(world, i)

@@ -36,7 +36,7 @@ class Capacity:
     frames: int = 1 << 22
     nodes: int = 1 << 19
     violations: int = 1024
-    trace: int = 1 << 16
+    trace: int = 1 << 17
     units: int = 64
     hooks: int = 16
     state_bytes: int = 256

@@ -37,8 +37,13 @@ class Engine(Protocol):
 class Timeline:
     """Device and host on one clock. ``deliver`` receives interrupts and makes handlers ready."""
 
-    def __init__(self, engine: Engine, host: Scheduler, deliver: Callable[[Iterable[Any]], None],
-                 clock: VirtualClock | Any = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        host: Scheduler,
+        deliver: Callable[[Iterable[Any]], None],
+        clock: VirtualClock | Any = None,
+    ) -> None:
         self.engine, self.host, self.deliver = engine, host, deliver
         self.clock = clock or VirtualClock()
         self.lock = threading.RLock()
