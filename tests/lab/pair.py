@@ -14,14 +14,31 @@ def connected_pair(lab, access=Access.LOCAL_WRITE):
     qps = [run(m.CreateQp(pd, 2, cq.handle, cq.handle, m.Capabilities(16, 16, 2, 2, 0), 0)) for _ in range(2)]
     vector = m.AddressVector(is_global=1, dgid=lab.devices[0].gids[1], sgid_index=1)
     for qp, peer in (qps, reversed(qps)):
-        attr = m.QpAttributes(path_mtu=3, dest_qp_num=peer.number, max_rd_atomic=1, max_dest_rd_atomic=1,
-                              min_rnr_timer=1, port_num=1, qp_access_flags=REMOTE, timeout=14, retry_cnt=7,
-                              rnr_retry=7, ah_attr=vector)
+        attr = m.QpAttributes(
+            path_mtu=3,
+            dest_qp_num=peer.number,
+            max_rd_atomic=1,
+            max_dest_rd_atomic=1,
+            min_rnr_timer=1,
+            port_num=1,
+            qp_access_flags=REMOTE,
+            timeout=14,
+            retry_cnt=7,
+            rnr_retry=7,
+            ah_attr=vector,
+        )
         masks = QpAttrMask
         for state, mask in (
             (QpState.INIT, masks.PKEY_INDEX | masks.PORT | masks.ACCESS_FLAGS),
-            (QpState.RTR, masks.AV | masks.PATH_MTU | masks.DEST_QPN | masks.RQ_PSN | masks.MAX_DEST_RD_ATOMIC
-             | masks.MIN_RNR_TIMER),
+            (
+                QpState.RTR,
+                masks.AV
+                | masks.PATH_MTU
+                | masks.DEST_QPN
+                | masks.RQ_PSN
+                | masks.MAX_DEST_RD_ATOMIC
+                | masks.MIN_RNR_TIMER,
+            ),
             (QpState.RTS, masks.TIMEOUT | masks.RETRY_CNT | masks.RNR_RETRY | masks.SQ_PSN | masks.MAX_QP_RD_ATOMIC),
         ):
             attr.qp_state = state

@@ -47,7 +47,6 @@ def test_driver_that_ignores_fork_is_caught_by_the_sanitizer():
     assert child_sees(["ignore_fork_protect"])[2] > 0
 
 
-
 def test_driver_that_ignores_fork_leaks_into_the_child():
     _, child_bytes, found = child_sees(["ignore_fork_protect"], sanitizer=False)
     assert child_bytes == AFTER

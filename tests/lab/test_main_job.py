@@ -116,7 +116,9 @@ def test_a_plain_program_is_forced_to_fault(tmp_path):
 def test_unmapping_behind_our_back_is_an_error_completion(tmp_path):
     program = tmp_path / "behind.py"
     text = PINGPONG.read_text()
-    text = text[: text.index("def main(")] + '''
+    text = (
+        text[: text.index("def main(")]
+        + """
 import ctypes
 libc = ctypes.CDLL(None)
 libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
@@ -139,7 +141,8 @@ for _ in range(1000):
     if n:
         break
 print("status", wcs[0].status)
-'''
+"""
+    )
     program.write_text(text)
     for kind in ("own", "arena"):
         done = nicemu(program, kind)
@@ -160,12 +163,15 @@ def test_a_region_sixteen_times_larger_than_memory():
 
 def test_two_program_threads_share_one_timeline(tmp_path):
     program = tmp_path / "threads.py"
-    program.write_text(PINGPONG.read_text().partition("if __name__")[0] + '''
+    program.write_text(
+        PINGPONG.read_text().partition("if __name__")[0]
+        + """
 from threading import Thread
 threads = [Thread(target=main, args=(1,)) for _ in range(2)]
 [t.start() for t in threads]
 [t.join() for t in threads]
-''')
+"""
+    )
     done = nicemu(program)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("all bytes right") == 2
