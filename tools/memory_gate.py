@@ -101,8 +101,10 @@ def stale_munmap(machine: Machine) -> None:
     say(f"in time: the DMA reads {show(machine.read(frame, 0, 8))}")
     real.munmap(at, PAGE)
     machine.control.epoch += 1
-    say(f"stale:   the DMA reads {show(machine.read(frame, 0, 8))}; "
-        f"a write gives {machine.write(frame, 0, b'from NIC')}")
+    say(
+        f"stale:   the DMA reads {show(machine.read(frame, 0, 8))}; "
+        f"a write gives {machine.write(frame, 0, b'from NIC')}"
+    )
     real.mmap(at, PAGE, 3, real.MAP_PRIVATE | real.MAP_ANONYMOUS | real.MAP_FIXED)
     ctypes.memmove(at, b"stranger", 8)
     machine.control.epoch += 1
@@ -273,8 +275,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand; its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
-    one = parts.add_parser("random", help="random memory operations and DMA against a dict of pages",
-                           description="Exit status 1 with seed and step if memory is not what it must be.")
+    one = parts.add_parser(
+        "random",
+        help="random memory operations and DMA against a dict of pages",
+        description="Exit status 1 with seed and step if memory is not what it must be.",
+    )
     one.add_argument("--steps", type=int, default=1_000_000, help="steps to make (default: 1000000)")
     one.add_argument("--seed", type=int, default=1, help="everything is drawn from it (default: 1)")
     one.add_argument("--log", type=Path, help="write a line for each step: equal for equal seeds, on any machine")
