@@ -41,7 +41,6 @@ class NicCosts(Record):
     fault_detect_ns: Nanoseconds = 127_400  # absent translation seen -> page-fault EQE written
     interrupt_ns: Nanoseconds = 2_000  # MSI-X write -> handler entered
     resume_ns: Nanoseconds = 76_250  # resume command -> transmission goes on
-    cqe_ns: Nanoseconds = 60
 
 
 class LinkProfile(Record):

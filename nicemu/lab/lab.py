@@ -49,7 +49,7 @@ class Lab:
         self.config = config
         self.world = world = World(self._capacity())
         control = world.control[0]
-        control.sanitizer, control.random = int(config.sanitizer), config.seed
+        control.sanitizer = int(config.sanitizer)
         self.log = EventLog(world, config.trace.open("w")) if config.trace else None
         self.engine = Engine(world, self.log.drain if self.log else None)
         model_pages = config.host.ram_pages if config.memory == "model" else 0

@@ -29,7 +29,6 @@ class Hook(IntEnum):
     """NIC row, first IOTLB row of the set -> way to evict, or -1 for least recently used."""
 
 
-HOOK_COUNT = 16
 # the same numbers as plain integers, for kernels
 RESPONDER_FAULT, FAULT_PAGES, ACK, ACK_TIMEOUT, RNR_WAIT, IOTLB_VICTIM = range(6)
 

@@ -17,7 +17,7 @@ from nicemu.tables.world import World
 from nicemu.wire.opcode import RcOpcode
 
 FIELDS: dict[Ev, tuple[str, ...]] = {
-    Ev.DOORBELL: ("qpn", "tail"), Ev.SEND: ("opcode:rc", "psn", "qpn", "bytes"),
+    Ev.SEND: ("opcode:rc", "psn", "qpn", "bytes"),
     Ev.RECEIVE: ("opcode:rc", "psn", "qpn", "bytes"), Ev.DROP: ("opcode:rc", "psn", "qpn"),
     Ev.DMA: ("mr", "page", "bytes", "write"), Ev.CQE: ("cqn", "qpn", "status:wc", "opcode"),
     Ev.EQE: ("eqn", "type:eqe", "subtype", "data"), Ev.INTERRUPT: ("vector",), Ev.COMMAND: ("opcode:command", "slot"),

@@ -37,14 +37,21 @@ def new_node(world):
 
 
 @jit
-def find(world, root, levels, index):
-    """The leaf entry of ``index``, 0 if absent."""
+def leaf_or_none(world, root, levels, index):
+    """The leaf node that holds ``index``, or 0."""
     node = root
     for level in range(levels - 1, 0, -1):
         node = load64(entry_address(world, node, index >> (9 * level)))
         if node == 0:
             return 0
-    return load64(entry_address(world, node, index))
+    return node
+
+
+@jit
+def find(world, root, levels, index):
+    """The leaf entry of ``index``, 0 if absent."""
+    node = leaf_or_none(world, root, levels, index)
+    return 0 if node == 0 else load64(entry_address(world, node, index))
 
 
 @jit
@@ -60,17 +67,6 @@ def leaf(world, root, levels, index):
                 return 0
             store64(at, child)
         node = child
-    return node
-
-
-@jit
-def leaf_or_none(world, root, levels, index):
-    """The leaf node that holds ``index``, or 0."""
-    node = root
-    for level in range(levels - 1, 0, -1):
-        node = load64(entry_address(world, node, index >> (9 * level)))
-        if node == 0:
-            return 0
     return node
 
 

@@ -33,7 +33,6 @@ CONTROL = record(
     "epoch",                 # counts entries of the program: arena frames are checked once an epoch
     "pid", "scratch_fd",     # for fault-safe copies; scratch_fd > 0: through this memfd instead of process_vm_*
     "scratch_map",           # address of the memfd's first page
-    "random",                # state of the device's generator
     "fault_address",         # va at which the last translation failed
     "fault_mkey",            # and its mkey row
     "graveyard",             # address of the poisoned page: stale writes to it are lost
@@ -50,7 +49,7 @@ NIC = record(
     "port_free", "dma_last", # when the egress port and the in-order DMA engine are free, ns
     "ps_per_byte", "link_delay_ns", "mtu",
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
-    "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns", "cqe_ns",
+    "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
     "retry_7_infinite", "ack_timeout_floor_ns", "zap_without_flush", "zap_without_drain",
     # counters
     "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
@@ -89,7 +88,7 @@ QP = record(
     "message_opcode",        # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
     "message_mkey", "message_key", "message_va", "message_length", "message_offset", "recv_wqe", "recv_taken",
     "faulted_psn",
-    "resource_base", "resource_head", "read_active", "rx_head", "rx_tail", "read_scheduled",
+    "resource_base", "resource_head", "read_active", "rx_head", "rx_tail",
     "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
     "rewound",               # went back for a response that is missing: more gaps mean nothing until una_psn moves
 )  # fmt: skip

@@ -18,7 +18,6 @@ MAX_TRACE = TRACE_ROWS // 2
 class Ev(IntEnum):
     """Kinds of device events; the comment names a, b, c, d."""
 
-    DOORBELL = 1  # qpn, send producer counter
     SEND = 2  # opcode, psn, qpn, payload bytes
     RECEIVE = 3  # opcode, psn, qpn, payload bytes
     DROP = 4  # opcode, psn, qpn, reason

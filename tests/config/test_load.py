@@ -95,9 +95,9 @@ def test_wrong_input_gets_one_line_that_says_where_and_what(tmp_path: Path, text
 
 
 def test_an_error_in_a_profile_names_the_profile(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("name: mine\ncosts:\n  cqe_ns: -1\n")
+    (tmp_path / "mine.yaml").write_text("name: mine\ncosts:\n  packet_ns: -1\n")
     text = message(tmp_path, "nic: ./mine.yaml")
-    assert text == "mine.yaml:3: field costs.cqe_ns: expected int >= 0, given -1"
+    assert text == "mine.yaml:3: field costs.packet_ns: expected int >= 0, given -1"
 
 
 def test_paths_in_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
