@@ -36,7 +36,8 @@ class Command(IntEnum):
     """cqn."""
     CREATE_QP = 5
     """qpn, type, pd, send cqn, recv cqn, send ring, send slots, send stride, recv ring, recv slots, recv stride,
-    doorbell record, flags (1: all sends signaled), first row of its SQ_ENTRY slice."""
+    doorbell record, flags (1: all sends signaled), first row of its SQ_ENTRY slice. With an SRQ: recv slots 0 and the
+    srqn in place of the ring. XRC target: send slots 0 and the XRC domain in place of the ring."""
     MODIFY_QP = 6
     """qpn, attribute mask, mailbox: ``QP_CONTEXT`` of int64 (order of ``QpField``)."""
     QUERY_QP = 7
@@ -49,12 +50,49 @@ class Command(IntEnum):
     """mkey index, first page, pages. Completes when no DMA uses the old translations any more."""
     PAGE_FAULT_RESUME = 11
     """token, error (0 or 1)."""
+    CREATE_SRQ = 12
+    """srqn, pd, ring address, slots, stride, doorbell record, type (``SrqType``), XRC domain, cqn (XRC)."""
+    MODIFY_SRQ = 13
+    """srqn, limit to arm (0: off)."""
+    QUERY_SRQ = 14
+    """srqn; mailbox receives the limit (int64): 0 once it fired."""
+    DESTROY_SRQ = 15
+    """srqn."""
+    RESIZE_SRQ = 16
+    """srqn, ring address, slots: the device copies the WQEs not taken yet. BAD_PARAM: they do not fit."""
+    CREATE_AH = 17
+    """ahn, pd; mailbox: ``ADDRESS_VECTOR`` of int64 (order of ``AvField``)."""
+    DESTROY_AH = 18
+    """ahn."""
+    ATTACH_MCAST = 19
+    """qpn, high and low half of the multicast GID (big-endian, signed). NO_MEMORY: the table is full."""
+    DETACH_MCAST = 20
+    """qpn, high and low half of the multicast GID."""
+    SET_GID = 21
+    """index, high and low half, type (0: clear the entry)."""
+    RESIZE_CQ = 22
+    """cqn, ring address, slots: the device copies the CQEs not consumed yet. BAD_PARAM: they do not fit."""
+    MODIFY_CQ = 23
+    """cqn, events after this many CQEs, or after this many us (moderation; 0: off)."""
+    MODIFY_MKEY = 24
+    """Re-registration: index, mask (1 translation, 2 PD, 4 access), key, pd, base va, length, access."""
+    ALLOC_DM = 25
+    """index, bytes."""
+    FREE_DM = 26
+    """index."""
 
 
 class MkeyFlag(IntEnum):
     """Flags of CREATE_MKEY."""
 
     ODP = 1
+    IMPLICIT = 2
+    """The whole address space: child mkeys of 1 GiB, given by UPDATE_MTT of the parent (``indirect``)."""
+    NULL = 4
+    """Writes are discarded, reads give zeros."""
+    DEVICE_MEMORY = 8
+    MW_TYPE_1 = 16
+    MW_TYPE_2 = 32
 
 
 class QpField(IntEnum):
@@ -79,10 +117,25 @@ class QpField(IntEnum):
         DEST_QPN,
         DEST_NIC,
         SQ_DRAINING,
-    ) = range(18)
+        EN_SQD_ASYNC_NOTIFY,
+        SGID_INDEX,
+        DGID_HIGH,
+        DGID_LOW,
+        FLOW_LABEL,
+        TRAFFIC_CLASS,
+        HOP_LIMIT,
+        SL,
+    ) = range(26)
+
+
+class AvField(IntEnum):
+    """Words of an address vector in a CREATE_AH mailbox; ``DEST_NIC`` 0: nobody has that GID."""
+
+    DEST_NIC, SGID_INDEX, DGID_HIGH, DGID_LOW, FLOW_LABEL, TRAFFIC_CLASS, HOP_LIMIT, SL, MULTICAST = range(9)
 
 
 QP_CONTEXT = struct.Struct(f"<{len(QpField)}q")
+ADDRESS_VECTOR = struct.Struct(f"<{len(AvField)}q")
 
 MTT_READ, MTT_WRITE = 1, 2
 MTT_FRAME_SHIFT, MTT_FRAME_BITS, MTT_STAMP_SHIFT = 2, 30, 32

@@ -13,6 +13,13 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
+# Send WQE header of operations with fields of their own:
+#   SEND_WITH_INV, LOCAL_INV   imm: the R_Key to invalidate
+#   UD                         rkey: number of the address handle
+#   XRC                        remote_qpn: SRQ number
+#   FLUSH                      compare_add: placement type | selectivity level << 8; swap: bytes
+#   BIND_MW                    remote_addr, swap: address and length; rkey: the new key; imm: access flags;
+#                              remote_qpn: lkey of the region; compare_add: the window's present key
 # Send WQE header: wr_id, opcode, flags, num_sge, imm_data (as the program gave it) or rkey to invalidate,
 # remote_addr, rkey (UD: address handle), inline_length, compare_add, swap, remote_qpn, remote_qkey
 SEND_WQE = struct.Struct("<QIIIIQIIQQII")
@@ -70,6 +77,8 @@ EQE_BYTES = 64
 DOORBELL_RECORD_BYTES = 16
 """A QP's doorbell record: send producer counter, receive producer counter. A CQ's and EQ's: consumer counter, 0."""
 DB_SEND, DB_RECV, DB_CONSUMER = 0, 8, 0
+DB_SRQ_PRODUCER, DB_SRQ_CONSUMER = 0, 8
+"""An SRQ's record: producer counter of the library, and how many WQEs the device has taken (a taken slot is free)."""
 
 
 class EqeType(IntEnum):

@@ -15,6 +15,12 @@ class QpType(IntEnum):
     RC, UC, UD, RAW_PACKET, XRC_SEND, XRC_RECV = 2, 3, 4, 8, 9, 10
 
 
+class SrqType(IntEnum):
+    """``ibv_srq_type``."""
+
+    BASIC, XRC, TM = range(3)
+
+
 class WrOpcode(IntEnum):
     """``ibv_wr_opcode``."""
 

@@ -8,12 +8,12 @@ from nicemu._jit import jit, load32, load64, store32
 from nicemu.abi import command as abi
 from nicemu.abi.command import Command, Status
 from nicemu.abi.rings import EqeType
-from nicemu.nic import iotlb, mtt, units
+from nicemu.nic import iotlb, mtt
 from nicemu.nic.eq import post_eqe
 from nicemu.nic.psn import in_range
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
-from nicemu.tables import radix
+from nicemu.tables import radix, units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
 from nicemu.tables.rows import control, cq, mkey, nic, qp
@@ -32,6 +32,21 @@ from nicemu.tables.trace import Ev, trace
     UPDATE_MTT,
     ZAP_MTT,
     PAGE_FAULT_RESUME,
+    CREATE_SRQ,
+    MODIFY_SRQ,
+    QUERY_SRQ,
+    DESTROY_SRQ,
+    RESIZE_SRQ,
+    CREATE_AH,
+    DESTROY_AH,
+    ATTACH_MCAST,
+    DETACH_MCAST,
+    SET_GID,
+    RESIZE_CQ,
+    MODIFY_CQ,
+    MODIFY_MKEY,
+    ALLOC_DM,
+    FREE_DM,
 ) = (int(opcode) for opcode in Command)
 OK, BAD_OPCODE = 0, int(Status.BAD_OPCODE)
 BAD_PARAM, BAD_RESOURCE = int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
@@ -133,7 +148,7 @@ def create_cq(world, n, at):
 def create_qp(world, n, at):
     """CREATE_QP: the QP starts in RESET."""
     qpn = param(at, 0)
-    if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).sq_stride:
+    if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).valid:
         return BAD_RESOURCE
     row = n.qp_base + qpn
     q = qp(world, row)
@@ -152,6 +167,8 @@ def create_qp(world, n, at):
     q.doorbell_record = param(at, 11)
     q.all_signaled = param(at, 12) & 1
     q.sq_entry = param(at, 13)
+    q.av = n.av_base + n.av_count + qpn
+    q.valid = 1
     q.resource_base = row * RESOURCES_PER_QP
     reset(world, row)
     return OK
@@ -161,12 +178,12 @@ def create_qp(world, n, at):
 def destroy_qp(world, n, at):
     """DESTROY_QP."""
     qpn = param(at, 0)
-    if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).sq_stride == 0:
+    if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).valid == 0:
         return BAD_RESOURCE
     row = n.qp_base + qpn
     q = qp(world, row)
     reset(world, row)
-    q.sq_stride = 0
+    q.valid = 0
     return OK
 
 
@@ -189,7 +206,7 @@ def execute(world, n, opcode, at):
         return create_qp(world, n, at)
     if opcode == MODIFY_QP or opcode == QUERY_QP:
         qpn = param(at, 0)
-        if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).sq_stride == 0:
+        if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).valid == 0:
             return BAD_RESOURCE
         mailbox = load64(at + abi.COMMAND_MAILBOX)
         if opcode == MODIFY_QP:

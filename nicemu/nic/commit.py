@@ -5,14 +5,14 @@ Commits of a NIC run in arrival order, so completions and acknowledgements keep 
 
 from nicemu._jit import call, jit
 from nicemu.abi.verbs import AsyncEvent, WcStatus
-from nicemu.nic import hooks, units
+from nicemu.nic import hooks
 from nicemu.nic.completer import commit_response
 from nicemu.nic.dma import atomic_word, move, translate_range
 from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import ask
 from nicemu.nic.mkey import check_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, failed_before, raise_fault
-from nicemu.nic.port import free_packet, new_packet, transmit
+from nicemu.nic.port import transmit
 from nicemu.nic.psn import psn_add, psn_diff
 from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv
 from nicemu.nic.responder import (
@@ -29,7 +29,9 @@ from nicemu.nic.responder import (
     is_send,
     with_imm,
 )
+from nicemu.tables import units
 from nicemu.tables.heap import push
+from nicemu.tables.packets import free_packet, new_packet
 from nicemu.tables.rows import control, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
@@ -257,7 +259,7 @@ def read_response(world, q_row, incarnation):
     row = packet(world, p)
     row.payload = min(r.length - done, q.mtu)
     n.translation_delay = 0
-    if r.length > 0 and check_mkey(world, q.nic, r.key, q.pd, r.va, r.length, REMOTE_READ) == 0:
+    if r.length > 0 and check_mkey(world, q_row, r.key, q.pd, r.va, r.length, REMOTE_READ) == 0:
         free_packet(world, p)
         read_refused(world, q_row, psn)
         return 0

@@ -7,8 +7,8 @@ import os
 import sys
 
 from nicemu import _jit
-from nicemu.nic import units
 from nicemu.nic.engine import HEAVY_FIRST, UNITS, run
+from nicemu.tables import units
 from nicemu.tables.heap import schedule
 
 NAMES = {number: name for name, number in vars(units).items() if isinstance(number, int)}

@@ -3,11 +3,10 @@
 from nicemu._jit import call, jit, store64
 from nicemu.abi import rings
 from nicemu.abi.verbs import WcStatus
-from nicemu.nic import dma, hooks, units
-from nicemu.nic.dma import hold, move, payload_address, translate_sges
+from nicemu.nic import dma, hooks
+from nicemu.nic.dma import hold, move, translate_sges
 from nicemu.nic.hooks import ask
 from nicemu.nic.page_fault import REQUESTER_READ, fail_entry, raise_fault
-from nicemu.nic.port import free_packet
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.send_queue import (
     LOC_PROT_ERR,
@@ -22,7 +21,9 @@ from nicemu.nic.send_queue import (
     stop_timer,
     wqe_address,
 )
+from nicemu.tables import units
 from nicemu.tables.heap import push
+from nicemu.tables.packets import free_packet, payload_address
 from nicemu.tables.rows import control, nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
@@ -209,7 +210,7 @@ def accept_response(world, q_row, p):
     row.qp = q_row
     row.entry = index
     sges = wqe_address(q, index) + rings.SEND_HEADER_BYTES
-    verdict = translate_sges(world, p, sges, e.num_sge, k * q.mtu, wanted, True)
+    verdict = translate_sges(world, p, q.pd, sges, e.num_sge, k * q.mtu, wanted, True)
     if verdict == dma.FAULT:
         q.read_suspended = 1
         raise_fault(world, q_row, REQUESTER_READ, index, k * q.mtu, e.length)

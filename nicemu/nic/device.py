@@ -10,8 +10,9 @@ from typing import Any
 
 from nicemu import _jit
 from nicemu.abi.rings import Doorbell
-from nicemu.nic import firmware, hooks, units
+from nicemu.nic import firmware, hooks
 from nicemu.nic.qp_state import ERR
+from nicemu.tables import units
 from nicemu.tables.heap import schedule
 from nicemu.tables.world import World
 
@@ -49,6 +50,10 @@ class Device:
         for name, count in (("qp", c.qps), ("cq", c.cqs), ("mkey", c.mkeys), ("eq", c.eqs)):
             row[f"{name}_base"], row[f"{name}_count"] = 1 + i * count, count
         row.iotlb_base = 1 + i * c.iotlb
+        row.srq_base, row.srq_count = 1 + i * c.srqs, c.srqs
+        row.av_base, row.av_count = 1 + i * (c.ahs + c.qps), c.ahs
+        row.mcast_base, row.mcast_count = 1 + i * c.mcast, c.mcast
+        row.gid_base, row.gid_count = 1 + i * c.gids, c.gids
         row.hook_base, row.state_base = (i + 1) * c.hooks, (i + 1) * c.state_bytes
         self.row = row
 

@@ -12,8 +12,9 @@ from nicemu.memory import sanitizer
 from nicemu.memory.copy import read_frame, write_frame
 from nicemu.nic.iotlb import translate
 from nicemu.nic.mkey import check_mkey
-from nicemu.tables.records import PAYLOAD_BYTES, SEGMENTS_PER_PACKET
-from nicemu.tables.rows import control, frame, mkey, packet, payload_base, qp, segment
+from nicemu.tables.packets import payload_address
+from nicemu.tables.records import SEGMENTS_PER_PACKET
+from nicemu.tables.rows import control, frame, mkey, packet, segment
 from nicemu.tables.trace import Ev, trace
 
 OK, FAULT, BAD_KEY, TOO_SHORT, TOO_MANY = 0, 1, 2, 3, 4
@@ -24,12 +25,6 @@ PAGE_BYTES = 1 << PAGE_SHIFT
 PAGE_OFFSET = PAGE_BYTES - 1
 LOCAL_WRITE = int(Access.LOCAL_WRITE)
 DMA = int(Ev.DMA)
-
-
-@jit
-def payload_address(world, p):
-    """Host address of a packet's payload buffer."""
-    return payload_base(world) + p * PAYLOAD_BYTES
 
 
 @jit
@@ -69,27 +64,29 @@ def translate_range(world, p, mkey_row, va, length, write):
 
 
 @jit
-def check_sges(world, n, pd, sges, count, access):
+def check_sges(world, q_row, pd, sges, count, access):
     """Total bytes of an SGE list whose keys, PDs, ranges and rights are good, else -1."""
     total = 0
     for i in range(count):
         at = sges + i * SGE_BYTES
         length = load32(at + SGE_LENGTH)
-        if length != 0 and check_mkey(world, n, load32(at + SGE_LKEY), pd, load64(at + SGE_ADDR), length, access) == 0:
+        if (
+            length != 0
+            and check_mkey(world, q_row, load32(at + SGE_LKEY), pd, load64(at + SGE_ADDR), length, access) == 0
+        ):
             return -1
         total += length
     return total
 
 
 @jit
-def translate_sges(world, p, sges, count, skip, length, write):
+def translate_sges(world, p, pd, sges, count, skip, length, write):
     """Segments of ``length`` bytes of an SGE list from byte ``skip`` on: OK, FAULT, BAD_KEY, TOO_SHORT or TOO_MANY.
 
     Keys, PD, range and rights are checked again, for the ring is the program's memory: a region deregistered or a WQE
     changed since the first check gives BAD_KEY, never a stale or foreign translation.
     """
-    n = packet(world, p).kind
-    pd = qp(world, packet(world, p).qp).pd
+    q_row = packet(world, p).qp
     access = LOCAL_WRITE if write else 0
     for i in range(count):
         if length == 0:
@@ -100,7 +97,7 @@ def translate_sges(world, p, sges, count, skip, length, write):
             skip -= size
             continue
         va = load64(at + SGE_ADDR)
-        mkey_row = check_mkey(world, n, load32(at + SGE_LKEY), pd, va, size, access)
+        mkey_row = check_mkey(world, q_row, load32(at + SGE_LKEY), pd, va, size, access)
         if mkey_row == 0:
             return BAD_KEY
         chunk = min(size - skip, length)
@@ -125,7 +122,7 @@ def hold(world, p, until):
 def move(world, p, write):
     """Second instant: bytes between the payload buffer and the frames. False if the program took a page away."""
     row = packet(world, p)
-    at = payload_address(world, p)
+    at = payload_address(world, p) - row.grh
     good = True
     for i in range(row.segments):
         s = segment(world, p * SEGMENTS_PER_PACKET + i)

@@ -28,8 +28,8 @@ from nicemu.nic import (
     requester,
     responder,
     send_queue,
-    units,
 )
+from nicemu.tables import units
 from nicemu.tables.heap import pop
 from nicemu.tables.records import Stop
 from nicemu.tables.rows import control, event, nic, qp, vector
@@ -42,7 +42,7 @@ DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
 def doorbell(world, row, _):
     """DOORBELL: a send doorbell reached the NIC; in ERR it flushes what was posted."""
     q = qp(world, row)
-    if q.sq_stride == 0:
+    if q.valid == 0:
         return 0
     if q.state == qp_state.ERR:
         return call(vector(world, units.QP_ERROR).address, world, row, 0)

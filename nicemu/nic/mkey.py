@@ -2,7 +2,7 @@
 
 from nicemu._jit import jit
 from nicemu.nic.psn import in_range
-from nicemu.tables.rows import mkey, nic
+from nicemu.tables.rows import mkey, nic, qp
 
 KEY_BITS = 8
 MKEY_OK, MKEY_BAD = 0, -1
@@ -23,9 +23,10 @@ def find_mkey(world, n, key):
 
 
 @jit
-def check_mkey(world, n, key, pd, va, length, access):
-    """Row of a usable mkey, or 0: wrong key, PD, range or rights. ``access``: bits that must all be granted."""
-    row = find_mkey(world, n, key)
+def check_mkey(world, q_row, key, pd, va, length, access):
+    """Row of an mkey that this QP may use, or 0: wrong key, PD, range or rights. ``access``: bits that must all be
+    granted."""
+    row = find_mkey(world, qp(world, q_row).nic, key)
     if row == 0:
         return 0
     m = mkey(world, row)

@@ -1,7 +1,7 @@
 """MSI-X: a vector per event queue, with mask and pending bits (PCI 3.0, 6.8.2)."""
 
 from nicemu._jit import jit
-from nicemu.nic import units
+from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, message, msix, nic
 from nicemu.tables.trace import Ev, trace

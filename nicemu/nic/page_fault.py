@@ -7,9 +7,10 @@ page-fault EQEs; NPF paper). Left out: memory-scheme faults, SRQ faults, a limit
 from nicemu._jit import call, jit
 from nicemu.abi.rings import EqeType, FaultSubtype, FaultType
 from nicemu.abi.verbs import PAGE_SHIFT, WcStatus
-from nicemu.nic import hooks, units
+from nicemu.nic import hooks
 from nicemu.nic.eq import post_eqe
 from nicemu.nic.hooks import ask
+from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
 from nicemu.tables.rows import control, fault, mkey, nic, qp, sq_entry, vector

@@ -6,10 +6,10 @@ The driver has checked the transition against the state table; the device checks
 from nicemu._jit import call, jit, load64, store64
 from nicemu.abi.command import QpField, Status
 from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState
-from nicemu.nic import units
 from nicemu.nic.qp_state import QP_STATE, reset
 from nicemu.nic.send_queue import kick
-from nicemu.tables.rows import nic, qp, vector
+from nicemu.tables import units
+from nicemu.tables.rows import av, nic, qp, vector
 from nicemu.tables.trace import trace
 
 M_STATE, M_ACCESS, M_PKEY, M_PORT = 1, int(QpAttrMask.ACCESS_FLAGS), int(QpAttrMask.PKEY_INDEX), int(QpAttrMask.PORT)
@@ -37,6 +37,14 @@ assert int(QpAttrMask.TIMEOUT) == M_TIMEOUT
     F_DEST_QPN,
     F_DEST_NIC,
     F_DRAINING,
+    F_SQD_NOTIFY,
+    F_SGID,
+    F_DGID_HIGH,
+    F_DGID_LOW,
+    F_FLOW_LABEL,
+    F_TCLASS,
+    F_HOP_LIMIT,
+    F_SL,
 ) = (int(field) for field in QpField)
 RESET, RTS, SQD, ERR = int(QpState.RESET), int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
 BAD_PARAM, LAST_MTU = int(Status.BAD_PARAM), max(MTU_BYTES)
@@ -49,7 +57,23 @@ def word(mailbox, field):
 
 
 @jit
-def set_path(q, mask, mailbox):
+def set_vector(a, q, mailbox):
+    """The address vector of a QP."""
+    a.valid = 1
+    a.pd = q.pd
+    a.dest_nic = q.dest_nic
+    a.sgid_index = word(mailbox, F_SGID)
+    a.dgid_high = word(mailbox, F_DGID_HIGH)
+    a.dgid_low = word(mailbox, F_DGID_LOW)
+    a.flow_label = word(mailbox, F_FLOW_LABEL)
+    a.traffic_class = word(mailbox, F_TCLASS)
+    a.hop_limit = word(mailbox, F_HOP_LIMIT)
+    a.sl = word(mailbox, F_SL)
+    a.multicast = 0
+
+
+@jit
+def set_path(world, q, mask, mailbox):
     """Attributes of path and peer."""
     if mask & M_MTU:
         q.path_mtu = word(mailbox, F_MTU)
@@ -58,6 +82,7 @@ def set_path(q, mask, mailbox):
         q.dest_qpn = word(mailbox, F_DEST_QPN) & 0xFFFFFF
     if mask & M_AV:
         q.dest_nic = word(mailbox, F_DEST_NIC)
+        set_vector(av(world, q.av), q, mailbox)
     if mask & M_RQ_PSN:
         q.rq_psn = word(mailbox, F_RQ_PSN) & 0xFFFFFF
         q.epsn = q.rq_psn
@@ -101,7 +126,7 @@ def modify_qp(world, row, mask, mailbox):
         q.port = word(mailbox, F_PORT)
     if mask & M_QKEY:
         q.qkey = word(mailbox, F_QKEY)
-    set_path(q, mask, mailbox)
+    set_path(world, q, mask, mailbox)
     set_sender(q, mask, mailbox)
     if mask & M_STATE:
         state = word(mailbox, F_STATE)

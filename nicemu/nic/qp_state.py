@@ -3,13 +3,13 @@
 from nicemu._jit import jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import QpState
-from nicemu.nic import units
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.eq import post_async
-from nicemu.nic.port import free_packet
 from nicemu.nic.receive_queue import WC_RECV, complete_recv
 from nicemu.nic.send_queue import WR_FLUSH_ERR, stop_timer, wc_opcode, wqe_address
+from nicemu.tables import units
 from nicemu.tables.heap import push
+from nicemu.tables.packets import free_packet
 from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
 from nicemu.tables.rows import control, fault, packet, qp, resource
 from nicemu.tables.trace import Ev, trace

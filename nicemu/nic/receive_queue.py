@@ -34,7 +34,7 @@ def take_recv(world, q_row):
     count = load32(at + rings.RECV_NUM_SGE)
     if count * rings.SGE_BYTES > q.rq_stride - rings.RECV_HEADER_BYTES:
         return -1
-    return check_sges(world, q.nic, q.pd, at + rings.RECV_HEADER_BYTES, count, LOCAL_WRITE)
+    return check_sges(world, q_row, q.pd, at + rings.RECV_HEADER_BYTES, count, LOCAL_WRITE)
 
 
 @jit

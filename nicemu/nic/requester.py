@@ -7,10 +7,10 @@ out: UC, UD, XRC, memory windows, FLUSH, ATOMIC_WRITE, SEND_WITH_INV.
 from nicemu._jit import call, copy_bytes, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import WrOpcode
-from nicemu.nic import dma, units
-from nicemu.nic.dma import payload_address, translate_sges
+from nicemu.nic import dma
+from nicemu.nic.dma import translate_sges
 from nicemu.nic.page_fault import REQUESTER_SEND, fail_entry, raise_fault
-from nicemu.nic.port import free_packet, new_packet, transmit
+from nicemu.nic.port import transmit
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.send_queue import (
     ATOMIC_CMP_AND_SWP,
@@ -28,6 +28,8 @@ from nicemu.nic.send_queue import (
     start_timer,
     wqe_address,
 )
+from nicemu.tables import units
+from nicemu.tables.packets import free_packet, new_packet, payload_address
 from nicemu.tables.rows import control, nic, packet, qp, vector
 from nicemu.wire import opcode as bth
 
@@ -96,7 +98,7 @@ def build_payload(world, q, p, e, k, at):
         copy_bytes(payload_address(world, p), source, row.payload)
         return dma.OK
     sges = at + rings.SEND_HEADER_BYTES
-    return translate_sges(world, p, sges, e.num_sge, k * q.mtu, row.payload, False)
+    return translate_sges(world, p, q.pd, sges, e.num_sge, k * q.mtu, row.payload, False)
 
 
 @jit
@@ -175,7 +177,7 @@ def ready(world, q_row):
             return False
         if q.sq_fetched - q.sq_una >= q.sq_slots:
             return False
-        fetch(world, q)
+        fetch(world, q_row)
     return True
 
 

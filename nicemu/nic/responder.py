@@ -10,15 +10,16 @@ Left out: UC, UD, XRC, SRQ, memory windows, credits (every ACK says unlimited).
 from nicemu._jit import call, jit, load32
 from nicemu.abi import rings
 from nicemu.abi.verbs import Access, QpState
-from nicemu.nic import dma, hooks, units
+from nicemu.nic import dma, hooks
 from nicemu.nic.dma import hold, translate_range, translate_sges
 from nicemu.nic.hooks import ask
 from nicemu.nic.mkey import check_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before, raise_fault
-from nicemu.nic.port import free_packet
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.receive_queue import recv_address, recv_available, take_recv
+from nicemu.tables import units
 from nicemu.tables.heap import push
+from nicemu.tables.packets import free_packet
 from nicemu.tables.records import RESOURCES_PER_QP
 from nicemu.tables.rows import control, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
@@ -174,8 +175,9 @@ def required_access(opcode):
 
 
 @jit
-def check_rkey(world, q, row):
+def check_rkey(world, q_row, row):
     """QP rights, rkey, PD, range, rights of the region; atomics aligned to 8 (rxe check_rkey). Sets the target."""
+    q = qp(world, q_row)
     opcode = row.opcode
     if is_send(opcode) or not starts(opcode):
         return ACCEPT
@@ -189,7 +191,7 @@ def check_rkey(world, q, row):
     q.message_mkey = 0
     q.message_key = row.rkey
     if row.length > 0:
-        q.message_mkey = check_mkey(world, q.nic, row.rkey, q.pd, row.va, row.length, need)
+        q.message_mkey = check_mkey(world, q_row, row.rkey, q.pd, row.va, row.length, need)
         if q.message_mkey == 0:
             return ACCESS_ERROR
     q.message_va = row.va
@@ -224,7 +226,7 @@ def translate_request(world, q_row, p):
         at = recv_address(q, q.recv_wqe)
         room = (q.rq_stride - rings.RECV_HEADER_BYTES) // rings.SGE_BYTES
         count = min(load32(at + rings.RECV_NUM_SGE), room)
-        verdict = translate_sges(world, p, at + rings.RECV_HEADER_BYTES, count, done, row.payload, True)
+        verdict = translate_sges(world, p, q.pd, at + rings.RECV_HEADER_BYTES, count, done, row.payload, True)
         if verdict == dma.FAULT:
             return fault_verdict(world, q_row, RESPONDER_RECV, row, 0)
         return ACCEPT if verdict == dma.OK else RECV_PROT
@@ -232,7 +234,7 @@ def translate_request(world, q_row, p):
         return ACCEPT
     length = row.payload if is_write(opcode) else 8
     if is_write(opcode) and not starts(opcode):
-        if check_mkey(world, q.nic, q.message_key, q.pd, q.message_va + done, length, REMOTE_WRITE) == 0:
+        if check_mkey(world, q_row, q.message_key, q.pd, q.message_va + done, length, REMOTE_WRITE) == 0:
             return ACCESS_ERROR
     if translate_range(world, p, q.message_mkey, q.message_va + done, length, True) != dma.OK:
         rest = q.message_length - done if is_write(opcode) else 8
@@ -253,7 +255,7 @@ def judge(world, q_row, p):
     if verdict == ACCEPT:
         verdict = check_resource(world, q_row, row)
     if verdict == ACCEPT:
-        verdict = check_rkey(world, q, row)
+        verdict = check_rkey(world, q_row, row)
     if verdict == ACCEPT:
         verdict = translate_request(world, q_row, p)
     return verdict
@@ -309,7 +311,7 @@ def replay(world, q_row, p):
         return DROP
     target = 0
     if row.length > 0:
-        target = check_mkey(world, q.nic, row.rkey, q.pd, row.va, row.length, REMOTE_READ)
+        target = check_mkey(world, q_row, row.rkey, q.pd, row.va, row.length, REMOTE_READ)
         if target == 0:
             return ACCESS_ERROR
     r = resource(world, found)

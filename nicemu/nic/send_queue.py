@@ -6,11 +6,12 @@ WQE counters are absolute; ``SQ_ENTRY`` keeps what the requester and completer k
 from nicemu._jit import call, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent, QpState, SendFlag, WcOpcode, WcStatus, WrOpcode
-from nicemu.nic import hooks, units
+from nicemu.nic import hooks
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.dma import check_sges
 from nicemu.nic.hooks import ask
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
+from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, nic, qp, sq_entry, vector
 from nicemu.tables.trace import Ev, trace
@@ -48,8 +49,9 @@ def is_read_or_atomic(opcode):
 
 
 @jit
-def check_wqe(world, q, at, e):
+def check_wqe(world, q_row, at, e):
     """Status of a WQE before anything is sent: opcode, lengths, keys, PDs, ranges, rights; fills the entry."""
+    q = qp(world, q_row)
     e.opcode = load32(at + rings.SEND_OPCODE)
     e.flags = load32(at + rings.SEND_FLAGS)
     count = load32(at + rings.SEND_NUM_SGE)
@@ -69,7 +71,7 @@ def check_wqe(world, q, at, e):
     if count * rings.SGE_BYTES > room:
         return LOC_QP_OP_ERR
     write = 1 if is_read_or_atomic(e.opcode) else 0
-    total = check_sges(world, q.nic, q.pd, at + rings.SEND_HEADER_BYTES, count, write)
+    total = check_sges(world, q_row, q.pd, at + rings.SEND_HEADER_BYTES, count, write)
     if total < 0:
         return LOC_PROT_ERR
     if total > MAX_MESSAGE:
@@ -82,13 +84,14 @@ def check_wqe(world, q, at, e):
 
 
 @jit
-def fetch(world, q):
+def fetch(world, q_row):
     """Fetch the next WQE, check it, give it its PSNs."""
+    q = qp(world, q_row)
     e = entry_of(world, q, q.sq_fetched)
     e.received = 0
     e.done = 0
     e.counted = 0
-    e.status = check_wqe(world, q, wqe_address(q, q.sq_fetched), e)
+    e.status = check_wqe(world, q_row, wqe_address(q, q.sq_fetched), e)
     count = 1
     if e.status == 0 and e.opcode < ATOMIC_CMP_AND_SWP:
         count = packet_count(e.length, q.mtu)

@@ -44,18 +44,20 @@ NIC = record(
     "number",
     "qp_base", "qp_count", "cq_base", "cq_count", "mkey_base", "mkey_count", "eq_base", "eq_count",
     "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock", "hook_base", "state_base",
+    "srq_base", "srq_count", "av_base", "av_count", "mcast_base", "mcast_count", "gid_base", "gid_count",
     "command_ring",          # host address of the command slots
     "translation_delay",     # IOTLB misses of the translation in progress, ns
     "port_free", "dma_last", # when the egress port and the in-order DMA engine are free, ns
     "ps_per_byte", "link_delay_ns", "mtu",
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
-    "retry_7_infinite", "ack_timeout_floor_ns", "zap_without_flush", "zap_without_drain",
+    "retry_7_infinite", "credits", "ack_coalescing_ns", "ack_timeout_floor_ns",
+    "zap_without_flush", "zap_without_drain",
     # counters
     "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
     "iotlb_evictions", "page_faults", "page_faults_merged", "rnr_naks_sent", "sequence_naks_sent", "retransmits",
     "timeouts", "duplicates", "commands", "zaps", "zap_drains", "cqes", "interrupts", "resumes", "reads_rewound",
-    "out_of_sequence",
+    "out_of_sequence", "bad_pkeys", "bad_qkeys", "malformed",
 )  # fmt: skip
 
 QP = record(
@@ -91,6 +93,16 @@ QP = record(
     "resource_base", "resource_head", "read_active", "rx_head", "rx_tail",
     "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
     "rewound",               # went back for a response that is missing: more gaps mean nothing until una_psn moves
+    "valid",                 # between CREATE_QP and DESTROY_QP
+    "srq",                   # SRQ row, 0: a receive queue of its own
+    "xrcd", "av",            # XRC target: its domain; row of the QP's address vector
+    "recv_wr_id",            # of the receive WQE taken
+    "drop_message",          # UC: the rest of a message in progress is discarded
+    "comm_est",              # COMM_EST was raised in this life
+    "sq_draining", "sqd_notify",  # SQD: not drained yet; raise SQ_DRAINED then
+    "ssn", "lsn",            # credits: number of the last message fetched that needs a receive; the last one allowed
+    "rx_non_posted",         # READs, atomics, FLUSHes waiting in the responder's queue
+    "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
 )  # fmt: skip
 
 SQ_ENTRY = record(
@@ -99,6 +111,7 @@ SQ_ENTRY = record(
     "received",              # READ, atomic: response packets accepted
     "done",                  # READ, atomic: all bytes are in memory
     "counted",               # READ, atomic: counts in rd_atomic
+    "ssn",                   # message sequence number, for credits
 )  # fmt: skip
 
 CQ = record(
@@ -126,12 +139,49 @@ FAULT = record(
 )  # fmt: skip
 
 PACKET = record(
-    "next", "source_nic", "dest_nic", "opcode", "psn", "dest_qpn", "source_qpn", "ack_request", "solicited",
-    "syndrome", "msn", "va", "rkey", "length", "imm", "compare_add", "swap", "payload", "segments", "verdict",
+    "next", "source_nic", "dest_nic",
+    "transport", "opcode",   # high three and low five bits of the BTH opcode
+    "psn", "dest_qpn", "source_qpn", "ack_request", "solicited", "pkey",
+    "syndrome", "msn", "va", "rkey", "length",
+    "imm",                   # ImmDt, or the R_Key of an IETH
+    "compare_add", "swap",   # AtomicETH; FLUSH: placement type and selectivity level
+    "qkey",                  # DETH
+    "srqn",                  # XRCETH
+    "payload", "segments", "verdict",
     "write", "qp", "entry", "result", "last", "delay", "kind",
+    "av",                    # sender's AV row: how it is addressed
+    "multicast",             # 1: for every NIC with a member of the destination GID
+    "ecn",                   # 1: congestion experienced
+    "fault",                 # number of the injected fault that hit it, 0: none
+    "corrupt",               # 0, or 1 + the bit of the payload (of the BTH, without one) that the wire flipped: ICRC wrong
+    "grh",                   # bytes in front of the payload that a receive WQE takes (40: GRH)
+    "wr_id",                 # of the receive WQE that this last packet of a message completes
+    "incarnation",           # life of the sender's QP in which it was sent
+    "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",  # datagrams only
 )  # fmt: skip
 
 SEGMENT = record("frame", "generation", "offset", "length", "entry", "mkey", "page", "time")
+
+SRQ = record(
+    "nic", "number", "valid", "pd", "ring", "slots", "stride",
+    "doorbell_record",       # producer counter of the library; consumer counter of the device
+    "next",                  # next WQE to take
+    "limit",                 # 0, or raise SRQ_LIMIT_REACHED when fewer are left
+    "type", "xrcd", "cq",    # XRC: domain, row of the CQ of all its completions
+    "error",                 # SRQ_ERR was raised: nothing more is taken
+)  # fmt: skip
+
+AV = record(
+    "valid", "pd", "dest_nic", "sgid_index", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",
+    "sl", "multicast",
+)  # fmt: skip
+"""Address vectors: of address handles, and behind them one for each QP."""
+
+MCAST = record("nic", "qpn", "mgid_high", "mgid_low")
+"""Members of multicast groups; ``nic`` 0: a free row."""
+
+GID = record("high", "low", "type")
+"""GID table entries of the NICs: big-endian halves as int64; ``type``: 0 empty, 1 RoCE v1, 2 RoCE v2."""
 
 RESOURCE = record(
     "kind", "first_psn", "last_psn", "va", "mkey", "key", "length", "result", "next_psn", "opcode", "done",
@@ -191,7 +241,12 @@ class Slot(IntEnum):
         TRACE,
         NODE,
         PAYLOAD,
-    ) = range(23)
+        SRQ,
+        AV,
+        MCAST,
+        GID,
+        SRQ_WQE,
+    ) = range(28)
 
 
 class FrameKind(IntEnum):
@@ -221,5 +276,8 @@ class ViolationKind(IntEnum):
 SEGMENTS_PER_PACKET = 72
 RESOURCES_PER_QP = 16
 FAULTS_PER_QP = 4
-PAYLOAD_BYTES = 4096
+HEADROOM = 64
+PAYLOAD_BYTES = 4096 + HEADROOM
+SRQ_WQE_BYTES = 1024
+"""Room for a QP's copy of the SRQ WQE it took: 16 bytes and 32 SGEs."""
 INFINITY = 1 << 62

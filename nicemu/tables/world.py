@@ -11,7 +11,7 @@ import numpy as np
 
 from nicemu import _jit
 from nicemu.tables import records
-from nicemu.tables.records import PAYLOAD_BYTES, RESOURCES_PER_QP, SEGMENTS_PER_PACKET, Slot
+from nicemu.tables.records import PAYLOAD_BYTES, RESOURCES_PER_QP, SEGMENTS_PER_PACKET, SRQ_WQE_BYTES, Slot
 
 MAP_NORESERVE = 0x4000
 
@@ -40,6 +40,10 @@ class Capacity:
     units: int = 64
     hooks: int = 16
     state_bytes: int = 256
+    srqs: int = 1024
+    ahs: int = 4096
+    mcast: int = 256
+    gids: int = 256
 
 
 def lazy_bytes(size: int) -> np.ndarray:
@@ -76,6 +80,10 @@ class World:
     violation: Any
     trace: Any
     node: Any
+    srq: Any
+    av: Any
+    mcast: Any
+    gid: Any
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self.capacity = c = capacity or Capacity()
@@ -88,7 +96,8 @@ class World:
             Slot.SEGMENT: c.packets * SEGMENTS_PER_PACKET, Slot.RESOURCE: (n * c.qps + 1) * RESOURCES_PER_QP,
             Slot.VECTOR: c.units, Slot.HOOK: (n + 1) * c.hooks, Slot.STATE: (n + 1) * c.state_bytes,
             Slot.FRAME: c.frames, Slot.VIOLATION: c.violations, Slot.TRACE: c.trace, Slot.NODE: c.nodes,
-            Slot.PAYLOAD: c.packets * PAYLOAD_BYTES,
+            Slot.PAYLOAD: c.packets * PAYLOAD_BYTES, Slot.SRQ: n * c.srqs + 1, Slot.AV: n * (c.ahs + c.qps) + 1,
+            Slot.MCAST: n * c.mcast + 1, Slot.GID: n * c.gids + 1, Slot.SRQ_WQE: (n * c.qps + 1) * SRQ_WQE_BYTES,
         }  # fmt: skip
         self.tables: list[np.recarray] = []
         vector = np.zeros((len(Slot), 2), np.int64)
@@ -109,7 +118,7 @@ class World:
 
     @staticmethod
     def _dtype(slot: Slot) -> np.dtype:
-        if slot in (Slot.STATE, Slot.PAYLOAD):
+        if slot in (Slot.STATE, Slot.PAYLOAD, Slot.SRQ_WQE):
             return np.dtype(np.uint8)
         if slot == Slot.HOOK:
             return records.VECTOR

@@ -1,17 +1,30 @@
-"""BTH opcodes of RC and what each carries (Linux rxe_opcode.c): one table, plain integers for kernels."""
+"""BTH opcodes, and what each carries (Linux rxe_opcode.c): one table, plain integers for kernels.
+
+The high three bits of a BTH opcode are the transport, the low five the operation.
+"""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
+from nicemu._jit import jit
+
+
+class Transport(IntEnum):
+    """High three bits of a BTH opcode."""
+
+    RC, UC, RD, UD, CNP, XRC = range(6)
+
 
 class RcOpcode(IntEnum):
-    """BTH opcode, RC transport (high three bits 000)."""
+    """Operations: low five bits of a BTH opcode; as RC opcodes they are the whole of it."""
 
     SEND_FIRST, SEND_MIDDLE, SEND_LAST, SEND_LAST_IMM, SEND_ONLY, SEND_ONLY_IMM = range(6)
     WRITE_FIRST, WRITE_MIDDLE, WRITE_LAST, WRITE_LAST_IMM, WRITE_ONLY, WRITE_ONLY_IMM = range(6, 12)
     READ_REQUEST, READ_RESP_FIRST, READ_RESP_MIDDLE, READ_RESP_LAST, READ_RESP_ONLY = range(12, 17)
     ACKNOWLEDGE, ATOMIC_ACK, COMPARE_SWAP, FETCH_ADD = range(17, 21)
+    SEND_LAST_INV, SEND_ONLY_INV = 0x16, 0x17
+    FLUSH, ATOMIC_WRITE = 0x1C, 0x1D
 
 
 HEADERS: dict[RcOpcode, tuple[str, ...]] = {
@@ -22,18 +35,111 @@ HEADERS: dict[RcOpcode, tuple[str, ...]] = {
     RcOpcode.READ_REQUEST: ("reth",), RcOpcode.READ_RESP_FIRST: ("aeth",), RcOpcode.READ_RESP_MIDDLE: (),
     RcOpcode.READ_RESP_LAST: ("aeth",), RcOpcode.READ_RESP_ONLY: ("aeth",), RcOpcode.ACKNOWLEDGE: ("aeth",),
     RcOpcode.ATOMIC_ACK: ("aeth", "atomicack"), RcOpcode.COMPARE_SWAP: ("atomiceth",),
-    RcOpcode.FETCH_ADD: ("atomiceth",),
+    RcOpcode.FETCH_ADD: ("atomiceth",), RcOpcode.SEND_LAST_INV: ("ieth",), RcOpcode.SEND_ONLY_INV: ("ieth",),
+    RcOpcode.FLUSH: ("feth", "reth"), RcOpcode.ATOMIC_WRITE: ("reth",),
 }  # fmt: skip
-"""Extended headers after the BTH, in order."""
+"""Extended headers of an operation after the BTH, in order (RC)."""
 
-# The position of a packet in its message, for kernels: index of an opcode's group plus one of these.
+_SENDS = tuple(RcOpcode(n) for n in range(6))
+_WRITES = tuple(RcOpcode(n) for n in range(6, 12))
+_RESPONSES = tuple(RcOpcode(n) for n in range(13, 19))
+OPERATIONS: dict[Transport, tuple[RcOpcode, ...]] = {
+    Transport.RC: tuple(RcOpcode),
+    Transport.UC: _SENDS + _WRITES,
+    Transport.UD: (RcOpcode.SEND_ONLY, RcOpcode.SEND_ONLY_IMM),
+    Transport.XRC: tuple(RcOpcode),
+}
+"""Operations of each transport."""
+
+
+def headers_of(transport: Transport, operation: RcOpcode) -> tuple[str, ...]:
+    """Extended headers after the BTH: a datagram's DETH and an XRC request's XRCETH come first."""
+    first: tuple[str, ...] = ()
+    if transport == Transport.UD:
+        first = ("deth",)
+    elif transport == Transport.XRC and operation not in _RESPONSES:
+        first = ("xrceth",)
+    return first + HEADERS[operation]
+
+
+# Plain integers, for kernels. Position of a packet in its message: index of an opcode's group plus one of these.
+RC, UC, UD, CNP, XRC = 0, 1, 3, 4, 5
 SEND, WRITE = int(RcOpcode.SEND_FIRST), int(RcOpcode.WRITE_FIRST)
 FIRST, MIDDLE, LAST, LAST_IMM, ONLY, ONLY_IMM = range(6)
+LAST_INV, ONLY_INV = 0x16, 0x17
 READ_REQUEST, READ_RESP_FIRST, READ_RESP_MIDDLE = 12, 13, 14
 READ_RESP_LAST, READ_RESP_ONLY, ACKNOWLEDGE, ATOMIC_ACK, COMPARE_SWAP, FETCH_ADD = 15, 16, 17, 18, 19, 20
-LAST_RC = FETCH_ADD
+FLUSH, ATOMIC_WRITE = 0x1C, 0x1D
 
 # AETH syndromes (Linux rxe_hdr.h)
 ACK_UNLIMITED = 0x1F
 RNR_NAK = 0x20
 NAK_SEQUENCE, NAK_INVALID_REQUEST, NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATIONAL = 0x60, 0x61, 0x62, 0x63
+
+
+@jit
+def is_send(operation):
+    """SEND_FIRST .. SEND_ONLY_IMM, SEND_LAST_INV, SEND_ONLY_INV."""
+    return operation < WRITE or operation == LAST_INV or operation == ONLY_INV
+
+
+@jit
+def is_write(operation):
+    """WRITE_FIRST .. WRITE_ONLY_IMM."""
+    return WRITE <= operation < READ_REQUEST
+
+
+@jit
+def is_response(operation):
+    """READ_RESP_FIRST .. ATOMIC_ACK."""
+    return READ_RESP_FIRST <= operation <= ATOMIC_ACK
+
+
+@jit
+def is_atomic(operation):
+    """COMPARE_SWAP, FETCH_ADD."""
+    return operation == COMPARE_SWAP or operation == FETCH_ADD
+
+
+@jit
+def is_non_posted(operation):
+    """READ request, atomic, FLUSH, ATOMIC_WRITE: each is answered by a response of its own."""
+    return operation == READ_REQUEST or is_atomic(operation) or operation == FLUSH or operation == ATOMIC_WRITE
+
+
+@jit
+def is_request(operation):
+    """A defined operation that a requester sends."""
+    return is_send(operation) or is_write(operation) or is_non_posted(operation)
+
+
+@jit
+def place(operation):
+    """FIRST, MIDDLE, LAST, LAST_IMM, ONLY, ONLY_IMM of a SEND or WRITE; with invalidate it is LAST or ONLY."""
+    if operation == LAST_INV:
+        return LAST
+    if operation == ONLY_INV:
+        return ONLY
+    return operation if operation < WRITE else operation - WRITE
+
+
+@jit
+def with_imm(operation):
+    """The packet carries immediate data."""
+    return operation < READ_REQUEST and (place(operation) == LAST_IMM or place(operation) == ONLY_IMM)
+
+
+@jit
+def starts(operation):
+    """The packet starts a message."""
+    if is_send(operation) or is_write(operation):
+        return place(operation) == FIRST or place(operation) >= ONLY
+    return True
+
+
+@jit
+def ends(operation):
+    """The packet ends a message."""
+    if is_send(operation) or is_write(operation):
+        return place(operation) != FIRST and place(operation) != MIDDLE
+    return True

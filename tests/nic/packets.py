@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nicemu import _jit
-from nicemu.nic import units
+from nicemu.tables import units
 from nicemu.tables.heap import schedule
 from nicemu.tables.records import PAYLOAD_BYTES
 from tests.nic.testbench import Bench, Qp
