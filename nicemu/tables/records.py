@@ -153,7 +153,7 @@ PACKET = record(
     "multicast",             # 1: for every NIC with a member of the destination GID
     "ecn",                   # 1: congestion experienced
     "fault",                 # number of the injected fault that hit it, 0: none
-    "corrupt",               # 0, or 1 + the bit of the payload (of the BTH, without one) that the wire flipped: ICRC wrong
+    "corrupt",               # 0, or 1 + the bit of its bytes from the BTH on that the wire flipped
     "grh",                   # bytes in front of the payload that a receive WQE takes (40: GRH)
     "wr_id",                 # of the receive WQE that this last packet of a message completes
     "incarnation",           # life of the sender's QP in which it was sent
