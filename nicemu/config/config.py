@@ -46,6 +46,13 @@ def _path(value: Any, info: ValidationInfo) -> Any:
     return (_base(info) or Path.cwd()) / Path(value).expanduser() if isinstance(value, str) and value else value
 
 
+def _writable(path: Path | None) -> Path | None:
+    """A file that can be made or replaced, said before the program starts."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(": expected a file in a folder that exists")
+    return path
+
+
 def _firmware(value: str, info: ValidationInfo) -> str:
     """Keep the name of a shipped image; make a path absolute. `default` is built in."""
     if value == "default":
@@ -71,7 +78,8 @@ class Config(Record):
     sanitizer: bool = True
     force_odp: bool = False
     evict_per_ms: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0  # per virtual millisecond
-    trace: Annotated[Path | None, BeforeValidator(_path)] = None
+    trace: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
+    pcap: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
     mutants: Annotated[tuple[Mutant, ...], Field(strict=False)] = ()
 
     @property
