@@ -1,5 +1,6 @@
 """The configuration of one run: one page of fields, `configs/lab/*.yaml` are examples."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -50,6 +51,8 @@ def _writable(path: Path | None) -> Path | None:
     """A file that can be made or replaced, said before the program starts."""
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise ValueError(": expected a file in a folder that exists")
+    if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(": expected a file that may be written")
     return path
 
 
