@@ -33,6 +33,7 @@ from nicemu.nic import (
     send_queue,
 )
 from nicemu.tables import units
+from nicemu.tables.capture import MAX_CAPTURE
 from nicemu.tables.heap import pop
 from nicemu.tables.records import Stop
 from nicemu.tables.rows import control, event, nic, qp, vector
@@ -84,7 +85,7 @@ def run(world, until):
         if c.cqe_hits > 0:
             c.cqe_hits = 0
             return CQE
-        if c.trace_count >= MAX_TRACE:
+        if c.trace_count >= MAX_TRACE or c.capture_count >= MAX_CAPTURE:
             return FULL
         if c.pending == c.stale:
             return IDLE
@@ -158,7 +159,7 @@ class Engine:
         self._control.epoch += 1
 
     def run(self, until: int) -> Stop:
-        """Run device events at times <= ``until``; drains the trace when its table is full."""
+        """Run device events at times <= ``until``; drains trace and capture when a table of theirs is full."""
         while True:
             stop = Stop(int(self._run(self.world.address, until)))
             if stop != Stop.FULL or self.on_trace is None:

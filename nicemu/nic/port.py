@@ -7,6 +7,7 @@ BTH, ICRC, FCS, gap).
 from nicemu._jit import call, jit
 from nicemu.nic.dma import hold, move
 from nicemu.tables import units
+from nicemu.tables.capture import capture
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import control, nic, packet, qp, vector
@@ -37,6 +38,7 @@ def depart(world, p, incarnation):
     n.packets_sent += 1
     n.bytes_sent += row.payload
     trace(world, SEND, row.source_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
+    capture(world, row.source_nic, p)
     row.segments = 0
     unreliable = row.transport == bth.UC or row.transport == bth.UD
     if unreliable and qp(world, row.qp).incarnation == incarnation:

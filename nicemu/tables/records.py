@@ -30,6 +30,7 @@ CONTROL = record(
     "sanitizer",             # 1: check every DMA
     "violations",            # rows used in VIOLATION
     "trace", "trace_count",  # 1: record events; rows used in TRACE since the last drain
+    "capture", "capture_count",  # 1: capture packets; rows used in CAPTURE since the last drain
     "epoch",                 # counts entries of the program: arena frames are checked once an epoch
     "pid", "scratch_fd",     # for fault-safe copies; scratch_fd > 0: through this memfd instead of process_vm_*
     "scratch_map",           # address of the memfd's first page
@@ -214,6 +215,16 @@ VIOLATION = record(
 
 TRACE = record("time", "sequence", "kind", "nic", "a", "b", "c", "d")
 
+CAPTURE = record(
+    "time", "link", "source_nic", "dest_nic", "transport", "opcode", "psn", "pkey", "dest_qpn", "source_qpn",
+    "ack_request", "solicited", "syndrome", "msn", "va", "rkey", "length", "imm", "compare_add", "swap", "result",
+    "qkey", "srqn", "multicast", "ecn", "fault", "corrupt",
+    "payload",               # bytes, in the same row of CAPTURED
+    "addressed",             # 1: the rest comes from the sender's address vector; 0: it had none
+    "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",
+)  # fmt: skip
+"""Packets seen on links that nobody wrote to a file yet."""
+
 NODE = np.dtype([("entries", np.int64, (512,))])
 """One radix node of 512 int64: page tables and MTTs alike."""
 
@@ -250,7 +261,9 @@ class Slot(IntEnum):
         MCAST,
         GID,
         SRQ_WQE,
-    ) = range(28)
+        CAPTURE,
+        CAPTURED,
+    ) = range(30)
 
 
 class FrameKind(IntEnum):
@@ -282,6 +295,8 @@ RESOURCES_PER_QP = 16
 FAULTS_PER_QP = 4
 HEADROOM = 64
 PAYLOAD_BYTES = 4096 + HEADROOM
+CAPTURED_BYTES = 4096
+"""Payload of a captured packet: the largest MTU."""
 SRQ_WQE_BYTES = 1024
 """Room for a QP's copy of the SRQ WQE it took: 16 bytes and 32 SGEs."""
 INFINITY = 1 << 62
