@@ -202,7 +202,7 @@ class Context(Resource):
         attr = DeviceAttrEx()
         attr.orig_attr = _device_attr(response.values)
         attr._values = {
-            "device_cap_flags_ex": response.values.get("device_cap_flags", 0),  # unless told below
+            "device_cap_flags_ex": response.values.get("device_cap_flags", 0),
             "phys_port_cnt_ex": response.values.get("phys_port_cnt", 0),
             **response.values,
         }

@@ -137,6 +137,12 @@ def test_a_refused_mkey_is_undone(bench: Bench) -> None:
     pd.deallocate(domain)
 
 
+@pytest.mark.parametrize("flag", [Access.FLUSH_GLOBAL, Access.FLUSH_PERSISTENT])
+def test_flush_access_reaches_the_device(bench: Bench, flag: Access) -> None:
+    region = bench.region(RW | flag)
+    assert bench.device.mkeys[region.index].access & flag
+
+
 # Lifetimes
 
 

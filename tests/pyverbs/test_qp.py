@@ -247,6 +247,17 @@ def test_operation_that_the_device_lacks_fails_the_batch(qp_ex):
     assert info.value.error_code == errno.EOPNOTSUPP
 
 
+def test_operation_that_was_not_asked_for_fails_the_batch(kernel, ctx, pd, cq):
+    pair = QPEx(ctx, QPInitAttrEx(qp_type=2, scq=cq, rcq=cq, comp_mask=1 | 64, pd=pd, send_ops_flags=4))
+    pair.to_rts(rc_attr())
+    pair.wr_start()
+    pair.wr_send()
+    pair.wr_send_imm(1)
+    with pytest.raises(PyverbsRDMAError) as info:
+        pair.wr_complete()
+    assert info.value.error_code == errno.EINVAL and kernel.doorbells == []
+
+
 def test_aborted_batch_is_gone(kernel, qp_ex):
     qp_ex.wr_start()
     qp_ex.wr_send()
