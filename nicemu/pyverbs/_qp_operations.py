@@ -27,10 +27,9 @@ def _flags(opcodes: set[WrOpcode]) -> int:
 
 
 SENDS = {WrOpcode.SEND, WrOpcode.SEND_WITH_IMM}
-UNRELIABLE = SENDS | {WrOpcode.RDMA_WRITE, WrOpcode.RDMA_WRITE_WITH_IMM, WrOpcode.SEND_WITH_INV}
-UNRELIABLE |= {WrOpcode.LOCAL_INV, WrOpcode.BIND_MW}
+UNRELIABLE = SENDS | {WrOpcode.RDMA_WRITE, WrOpcode.RDMA_WRITE_WITH_IMM, WrOpcode.LOCAL_INV, WrOpcode.BIND_MW}
 RELIABLE = UNRELIABLE | {WrOpcode.RDMA_READ, WrOpcode.ATOMIC_CMP_AND_SWP, WrOpcode.ATOMIC_FETCH_AND_ADD}
-RELIABLE |= {WrOpcode.FLUSH, WrOpcode.ATOMIC_WRITE}
+RELIABLE |= {WrOpcode.SEND_WITH_INV, WrOpcode.FLUSH, WrOpcode.ATOMIC_WRITE}
 OPCODES: dict[int, set[WrOpcode]] = {
     QpType.RC: RELIABLE,
     QpType.XRC_SEND: RELIABLE,

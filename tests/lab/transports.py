@@ -17,6 +17,8 @@ from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
 from nicemu.pyverbs.xrcd import XRCD, XRCDInitAttr
 
 ACCESS = e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ | e.IBV_ACCESS_REMOTE_ATOMIC
+OPEN: list[Context] = []
+"""Contexts of all ends made since the last ``close_all``."""
 QKEY = 0x11111111
 SIZE = 1 << 16
 GRH = 40
@@ -27,6 +29,7 @@ class End:
 
     def __init__(self, access: int = ACCESS, gid_index: int = 1) -> None:
         self.ctx = Context(name="nicemu0")
+        OPEN.append(self.ctx)
         self.pd, self.cq = PD(self.ctx), CQ(self.ctx, 256)
         self.mr = MR(self.pd, SIZE, access)
         self.gid_index = gid_index
@@ -67,6 +70,12 @@ class End:
 
     def poll(self, count: int = 1) -> list[WC]:
         return poll(self.cq, count)
+
+
+def close_all() -> None:
+    """The end of a program."""
+    while OPEN:
+        OPEN.pop().close()
 
 
 def poll(cq: CQ, count: int = 1) -> list[WC]:

@@ -168,8 +168,8 @@ def test_element_lists_up_to_what_was_granted(kernel, ctx, pd, cq):
 TRANSPORTS = {
     QpType.RC: set(FLAG), QpType.XRC_SEND: set(FLAG), QpType.UD: {WrOpcode.SEND, WrOpcode.SEND_WITH_IMM},
     QpType.UC: {
-        WrOpcode.SEND, WrOpcode.SEND_WITH_IMM, WrOpcode.SEND_WITH_INV, WrOpcode.RDMA_WRITE,
-        WrOpcode.RDMA_WRITE_WITH_IMM, WrOpcode.LOCAL_INV, WrOpcode.BIND_MW,
+        WrOpcode.SEND, WrOpcode.SEND_WITH_IMM, WrOpcode.RDMA_WRITE, WrOpcode.RDMA_WRITE_WITH_IMM, WrOpcode.LOCAL_INV,
+        WrOpcode.BIND_MW,
     },
 }  # fmt: skip
 
