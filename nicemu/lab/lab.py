@@ -78,8 +78,8 @@ class Lab:
             nics=nics,
             qps=nic.max_qp + 1,
             cqs=nic.max_cq + 1,
-            mkeys=nic.max_mr + 1,
-            iotlb=nic.iotlb.sets * nic.iotlb.ways,
+            mkeys=nic.max_mr + nic.max_mw + 1,
+            iotlb=nic.cache_lines,
             eqs=64,
         )
 

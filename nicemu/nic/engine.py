@@ -29,6 +29,7 @@ from nicemu.nic import (
     responder,
     send_queue,
 )
+from nicemu.nic.qp_cache import touch
 from nicemu.tables import units
 from nicemu.tables.heap import pop
 from nicemu.tables.records import Stop
@@ -47,7 +48,7 @@ def doorbell(world, row, _):
     if q.state == qp_state.ERR:
         return call(vector(world, units.QP_ERROR).address, world, row, 0)
     if q.sq_scheduled == 0:
-        send_queue.kick(world, row, nic(world, q.nic).wqe_fetch_ns)
+        send_queue.kick(world, row, nic(world, q.nic).wqe_fetch_ns + touch(world, q.nic, row))
     return 0
 
 
