@@ -149,7 +149,7 @@ QP_CONTEXT = struct.Struct(f"<{len(QpField)}q")
 ADDRESS_VECTOR = struct.Struct(f"<{len(AvField)}q")
 
 IMPLICIT_SHIFT, IMPLICIT_BITS = 30, 47
-"""An implicit mkey: log2 of a child's bytes, and of the address space it covers (mlx5: MLX5_IMR_MTT_SHIFT, TASK_SIZE)."""
+"""Implicit mkeys: log2 of a child's bytes (MLX5_IMR_MTT_SHIFT), and of the address space covered (TASK_SIZE)."""
 HUGE_SHIFT = 21
 
 MTT_READ, MTT_WRITE = 1, 2

@@ -15,15 +15,16 @@ FROM_PROFILE = (
     "vendor_id", "vendor_part_id", "hw_ver", "fw_ver", "max_qp", "max_qp_wr", "max_sge", "max_sge_rd", "max_cq",
     "max_cqe", "max_mr", "max_mr_size", "page_size_cap", "max_pd", "max_ah", "max_mw", "max_srq", "max_srq_wr",
     "max_srq_sge", "max_mcast_grp", "max_mcast_qp_attach", "max_total_mcast_qp_attach", "max_qp_rd_atom",
-    "max_qp_init_rd_atom", "max_res_rd_atom", "max_pkeys", "local_ca_ack_delay",
+    "max_qp_init_rd_atom", "max_res_rd_atom", "max_pkeys", "local_ca_ack_delay", "max_dm_size",
 )  # fmt: skip
 ABSENT = (
     "max_ee_rd_atom", "max_ee_init_rd_atom", "max_ee", "max_rdd", "max_raw_ipv6_qp", "max_raw_ethy_qp", "max_fmr",
     "max_map_per_fmr",
 )  # fmt: skip
 RC_RNR_NAK_GEN, SYS_IMAGE_GUID, PORT_ACTIVE_EVENT = 1 << 12, 1 << 11, 1 << 10
+MEM_WINDOW, MEM_WINDOW_TYPE_2B = 1 << 17, 1 << 24
 ATOMIC_HCA = 1
-ODP_SUPPORT = 1
+ODP_SUPPORT, ODP_SUPPORT_IMPLICIT = 1, 2
 ODP_RC_CAPS = 1 | 2 | 4 | 8 | 16
 """SEND, RECV, WRITE, READ, ATOMIC."""
 
@@ -43,15 +44,16 @@ def device_attributes(device: IbDevice) -> dict[str, int | str]:
     values |= {
         "node_guid": device.device.guid, "sys_image_guid": device.device.guid, "phys_port_cnt": PORTS,
         "atomic_cap": ATOMIC_HCA,
-        "device_cap_flags": RC_RNR_NAK_GEN | SYS_IMAGE_GUID | PORT_ACTIVE_EVENT,
+        "device_cap_flags": RC_RNR_NAK_GEN | SYS_IMAGE_GUID | PORT_ACTIVE_EVENT
+        | (MEM_WINDOW | MEM_WINDOW_TYPE_2B if profile.max_mw else 0),
         "num_comp_vectors": profile.num_comp_vectors,
     }  # fmt: skip
     return values
 
 
 def odp_caps(device: IbDevice) -> dict[str, int]:
-    """On-demand paging for RC, explicit regions (``mlx5_ib_internal_fill_odp_caps``)."""
-    return {"odp_general_caps": ODP_SUPPORT, "odp_rc_caps": ODP_RC_CAPS}
+    """On-demand paging for RC, explicit and implicit regions (``mlx5_ib_internal_fill_odp_caps``)."""
+    return {"odp_general_caps": ODP_SUPPORT | ODP_SUPPORT_IMPLICIT, "odp_rc_caps": ODP_RC_CAPS}
 
 
 def check_port(port: int) -> None:

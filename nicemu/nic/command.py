@@ -123,10 +123,6 @@ def destroy_qp(world, n, at):
 @jit
 def execute(world, n, opcode, at):
     """Commands that take effect when they are decoded."""
-    if opcode == CREATE_MKEY:
-        return create_mkey(world, n, at)
-    if opcode == DESTROY_MKEY:
-        return destroy_mkey(world, n, at)
     if opcode == CREATE_CQ:
         return create_cq(world, n, at)
     if opcode == DESTROY_CQ:

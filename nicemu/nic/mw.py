@@ -32,6 +32,20 @@ def close_window(world, m):
 
 
 @jit
+def find_window(world, n, key):
+    """Row of the window that ``key`` names, 0 if none. Of a type 2 window only the index counts: the program chooses
+    the variant, and after an invalidation the library does not know it."""
+    index = key >> KEY_BITS
+    if index <= 0 or index >= n.mkey_count:
+        return 0
+    row = n.mkey_base + index
+    m = mkey(world, row)
+    if m.valid == 0 or m.flags & WINDOW == 0:
+        return 0
+    return row if m.flags & MW_TYPE_2 != 0 or m.key == key else 0
+
+
+@jit
 def check_region(world, q, region, at):
     """The region may be opened so: it is one (a zero-based one is not), of this PD, with the right to bind (C10-73),
     writable if the window changes it (C10-74), and the window lies inside (C10-75)."""
@@ -49,7 +63,7 @@ def check_window(q, m, at):
     """The window may be bound so: of this PD (C10-72), its own index in the new key; type 1 never zero-based
     (o10-36.2.2); type 2 not bound already (o10-37.2.30) and not to nothing (o10-37.2.40)."""
     access = load32(at + rings.SEND_IMM)
-    if m.flags & WINDOW == 0 or m.pd != q.pd or access & ~(RIGHTS | ZERO_BASED) != 0:
+    if m.pd != q.pd or access & ~(RIGHTS | ZERO_BASED) != 0:
         return False
     if load32(at + rings.SEND_RKEY) >> KEY_BITS != m.key >> KEY_BITS:
         return False
@@ -80,7 +94,7 @@ def bind_mw(world, q_row, at):
     """BIND_MW: the send WQE at host address ``at`` opens a window, or (type 1, no bytes) closes it. 0, or MW_BIND_ERR
     and nothing has changed."""
     q = qp(world, q_row)
-    window = find_mkey(world, q.nic, load64(at + rings.SEND_COMPARE_ADD))
+    window = find_window(world, nic(world, q.nic), load64(at + rings.SEND_COMPARE_ADD))
     m = mkey(world, window)
     if window == 0 or not check_window(q, m, at):
         return MW_BIND_ERR

@@ -6,7 +6,7 @@ import errno
 from typing import Any
 
 from nicemu.abi.rings import Doorbell
-from nicemu.abi.verbs import QpAttrMask, QpState, QpType
+from nicemu.abi.verbs import QpAttrMask, QpState, QpType, WrOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompletionQueue
 from nicemu.pyverbs._fields import U32, expect
@@ -16,11 +16,14 @@ from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import (
+    ibv_access_flags,
+    ibv_mw_type,
     ibv_qp_create_send_ops_flags,
     ibv_qp_init_attr_mask,
     ibv_qp_state,
     ibv_qp_type,
 )
+from nicemu.pyverbs.mr import MW, MWBind
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.utils import qp_state_to_str, qp_type_to_str
@@ -256,11 +259,25 @@ class QP(Resource):
         _kernel.last_errno = error
         raise PyverbsRDMAError(failure, error)
 
-    # What the device does not have yet ----------------------------------------------------------------------------
+    def bind_mw(self, mw: MW, mw_bind: MWBind) -> None:
+        """Post a request that binds a type 1 memory window, and give it its next R_Key.
 
-    def bind_mw(self, mw: Any, mw_bind: Any) -> None:
-        """Bind a type 1 memory window. Not there yet: EOPNOTSUPP."""
-        raise unsupported("Failed to Bind MW")
+        PyverbsRDMAError: EINVAL (type 2, zero-based, a closed MR), ENOMEM (queue full).
+        """
+        expect(mw, MW, "mw")
+        expect(mw_bind, MWBind, "mw_bind")
+        info = mw_bind._info
+        if mw.type != ibv_mw_type.IBV_MW_TYPE_1 or info.mw_access_flags & ibv_access_flags.IBV_ACCESS_ZERO_BASED:
+            raise PyverbsRDMAError("Failed to Bind MW", errno.EINVAL)
+        wr = SendWR(mw_bind.wr_id, WrOpcode.BIND_MW, send_flags=mw_bind.send_flags)
+        wr.set_bind_wr(mw, info)
+        try:
+            self.post_send(wr)
+        except PyverbsRDMAError as error:
+            raise PyverbsRDMAError("Failed to Bind MW", error.error_code) from error
+        mw._rkey = wr.rkey
+
+    # What the device does not have yet ----------------------------------------------------------------------------
 
     def set_ece(self, ece: ECE) -> None:
         """Set ECE options. Not there: EOPNOTSUPP, unless `ece` has no vendor."""

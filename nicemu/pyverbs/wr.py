@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 from nicemu.abi import rings
 from nicemu.abi.rings import RECV_HEADER_BYTES, RECV_WQE, SEND_HEADER_BYTES, SEND_WQE, SGE_BYTES
@@ -16,8 +15,9 @@ from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import I32, U32, U64, Packed, expect
 from nicemu.pyverbs._text import flag_names, lines
 from nicemu.pyverbs.addr import AH
-from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.base import PyverbsCM, inc_rkey
 from nicemu.pyverbs.libibverbs_enums import ibv_send_flags
+from nicemu.pyverbs.mr import MW, MWBindInfo
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
 
 _SEND, _SIGNALED = int(WrOpcode.SEND), int(SendFlag.SIGNALED)
@@ -170,9 +170,17 @@ class SendWR(PyverbsCM):
         """The remote 8 bytes of an atomic, and its operands: compare and swap, or the number to add."""
         self._remote_addr, self._rkey, self._compare_add, self._swap = addr, rkey, compare_add, swap
 
-    def set_bind_wr(self, mw: Any, bind_info: Any) -> None:
-        """Bind a memory window; the new key is the next of the window's."""
-        raise TypeError("Argument 'mw' has incorrect type: there are no memory windows yet")
+    def set_bind_wr(self, mw: MW, bind_info: MWBindInfo) -> None:
+        """Bind a memory window to the part of an MR that `bind_info` says; the new key is the next of the window's."""
+        expect(mw, MW, "mw")
+        expect(bind_info, MWBindInfo, "bind_info")
+        self._bind(mw, inc_rkey(mw.rkey), bind_info)
+
+    def _bind(self, mw: MW, rkey: int, info: MWBindInfo) -> None:
+        """The fields of a BIND_MW entry."""
+        self._remote_addr, self._swap, self._rkey, self._compare_add = info.addr, info.length, rkey, mw.rkey
+        self.imm_data = info.mw_access_flags
+        self._remote_qpn = info.mr.lkey if info.length else 0
 
     @property
     def rkey(self) -> int:
