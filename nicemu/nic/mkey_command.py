@@ -47,14 +47,16 @@ def mkey_row(n, at):
 def pages_of(m):
     """MTT entries of a region; children of an implicit one."""
     shift = IMPLICIT_SHIFT if m.flags & IMPLICIT else m.page_shift
-    return (m.first + m.length + (1 << shift) - 1) >> shift
+    mask = (1 << shift) - 1
+    return (m.length >> shift) + ((m.first + (m.length & mask) + mask) >> shift)
 
 
 @jit
 def lay_out(world, m, skew, page_shift):
     """Page size, place of the first byte, and an empty tree of the right height."""
     m.page_shift = PAGE_SHIFT if page_shift == 0 else page_shift
-    m.first = (m.base + skew) & ((1 << m.page_shift) - 1)
+    mask = (1 << m.page_shift) - 1
+    m.first = ((m.base & mask) + (skew & mask)) & mask
     m.levels = mtt.levels_for(pages_of(m))
     m.root = radix.new_node(world)
     m.pages_mapped = 0

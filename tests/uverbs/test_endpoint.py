@@ -63,7 +63,8 @@ def fails(endpoint: Endpoint, command: Any) -> int | None:
 
 def test_every_command_has_a_handler() -> None:
     answers = {"VerbsError", "DeviceInfo", "DeviceAttributes", "PortAttributes", "GidEntry", "MrResponse", "CqResponse",
-               "Capabilities", "QpResponse", "AddressVector", "QpAttributes", "AsyncEventResponse", "MwResponse"}  # fmt: skip
+               "Capabilities", "QpResponse", "AddressVector", "QpAttributes", "AsyncEventResponse",
+               "MwResponse"}  # fmt: skip
     commands = {
         name for name, thing in vars(m).items()
         if isinstance(thing, type) and thing.__module__ == m.__name__ and name not in answers
