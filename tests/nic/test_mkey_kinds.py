@@ -45,7 +45,12 @@ def entries(bench: Bench, index: int, first: int, words: list[int]) -> None:
 def test_key_and_address_may_differ_in_their_page_offset(rc, base, address):
     """A zero-based region, for one: its va 0 is a byte in the middle of a page."""
     key = create(rc.bench, 50, base, 6000, 0, (address - base) & HUGE - 1)
-    entries(rc.bench, 50, 0, [mtt_entry(frame, True, 0) for frame in rc.remote.frames[: (address % PAGE + 6000 + 4095) // PAGE]])
+    entries(
+        rc.bench,
+        50,
+        0,
+        [mtt_entry(frame, True, 0) for frame in rc.remote.frames[: (address % PAGE + 6000 + 4095) // PAGE]],
+    )
     assert use(rc, WRITE, base, key, 6000) == SUCCESS
     start = address % PAGE
     assert rc.remote.data[start : start + 6000] == rc.local.data[:6000]

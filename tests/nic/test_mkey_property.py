@@ -66,7 +66,7 @@ def test_a_region_is_reached_exactly_in_its_range(bench, base, start, length, re
     region = Region(bench, base, start, length)
     at, size = request
     status = region.ask(opcode, region.key, base + at, size)
-    inside = 0 <= at and at + size <= length and region.real
+    inside = at >= 0 and at + size <= length and region.real
     if region.real:
         assert status == (WcStatus.SUCCESS if inside else WcStatus.REM_ACCESS_ERR)
     wrote = inside and opcode == WrOpcode.RDMA_WRITE
@@ -87,12 +87,12 @@ def test_a_window_is_reached_exactly_in_its_range(bench, base, start, window, re
     bound = mw.bind(region.rc.b, region.rc.remote, lkey=region.key, va=(base + offset) & U64, length=width,
                     access=access)  # fmt: skip
     if region.real:
-        assert (bound == 0) == (0 <= offset and offset + width <= length)
+        assert (bound == 0) == (offset >= 0 and offset + width <= length)
     if bound != 0:
         return
     at, size = request
     status = region.ask(opcode, mw.key, at if zero else base + offset + at, size)
-    inside = 0 <= at and at + size <= width
+    inside = at >= 0 and at + size <= width
     assert status == (WcStatus.SUCCESS if inside else WcStatus.REM_ACCESS_ERR)
     wrote = inside and opcode == WrOpcode.RDMA_WRITE
     assert not region.changed_outside(start + offset + at if wrote else 0, size if wrote else 0)
