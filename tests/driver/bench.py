@@ -89,6 +89,8 @@ class FakeDevice:
         self.gids: list[bytes | None] = [GID, GID] + [None] * (profile.gid_tbl_len - 2)
         self.gid_types = [1, 2] + [0] * (profile.gid_tbl_len - 2)
         self.zap_ns = ZAP_NS
+        self.last_key = 0
+        """Key that DESTROY_MKEY tells, if not the one it was made with."""
         self.memory = np.full(profile.max_dm_size, 0xDB, np.uint8)
         self.eqs: dict[int, FakeEq] = {}
         self.mkeys: dict[int, SimpleNamespace] = {}
@@ -152,6 +154,8 @@ class FakeDevice:
         )
 
     def _destroy_mkey(self, p: tuple[int, ...], mailbox: int) -> None:
+        key = self.last_key or self.mkeys[p[0]].key
+        ctypes.memmove(mailbox, key.to_bytes(8, "little"), 8)
         del self.mkeys[p[0]]
 
     def _create_cq(self, p: tuple[int, ...], mailbox: int) -> None:
