@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nicemu.driver.mw import Mw
     from nicemu.driver.pd import Pd
     from nicemu.driver.qp import Qp
+    from nicemu.driver.srq import Srq
+    from nicemu.driver.xrcd import Xrcd
 
 MUTANTS = ("skip_device_wait", "ignore_fork_protect", "drop_mutex_before_mtt_write")
 
@@ -53,6 +55,8 @@ class Driver:
         self.ahs: Handles[Ah] = Handles("AH")
         self.mws: Handles[Mw] = Handles("memory window")
         self.dms: Handles[Dm] = Handles("device memory")
+        self.srqs: Handles[Srq] = Handles("SRQ")
+        self.xrcds: Handles[Xrcd] = Handles("XRC domain")
         self.devices = [IbDevice(self, device) for device in devices]
         """In the order of ``device.index``: probed."""
 

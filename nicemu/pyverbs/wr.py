@@ -159,8 +159,9 @@ class SendWR(PyverbsCM):
     def set_wr_ud(self, ah: AH, rqpn: int, rqkey: int) -> None:
         """Where a datagram goes."""
         expect(ah, AH, "ah")
+        ah._opened()
         self._ah = ah
-        self._rkey, self._remote_qpn, self._remote_qkey = ah._opened(), rqpn, rqkey
+        self._rkey, self._remote_qpn, self._remote_qkey = ah._number, rqpn, rqkey
 
     def set_wr_rdma(self, rkey: int, addr: int) -> None:
         """The remote memory of an RDMA write or read."""
@@ -171,16 +172,14 @@ class SendWR(PyverbsCM):
         self._remote_addr, self._rkey, self._compare_add, self._swap = addr, rkey, compare_add, swap
 
     def set_bind_wr(self, mw: MW, bind_info: MWBindInfo) -> None:
-        """Bind a memory window to the part of an MR that `bind_info` says; the new key is the next of the window's."""
+        """Bind a memory window; the new key is the next of the window's."""
         expect(mw, MW, "mw")
         expect(bind_info, MWBindInfo, "bind_info")
-        self._bind(mw, inc_rkey(mw.rkey), bind_info)
+        self._set_bind(mw.rkey, inc_rkey(mw.rkey), bind_info)
 
-    def _bind(self, mw: MW, rkey: int, info: MWBindInfo) -> None:
-        """The fields of a BIND_MW entry."""
-        self._remote_addr, self._swap, self._rkey, self._compare_add = info.addr, info.length, rkey, mw.rkey
-        self.imm_data = info.mw_access_flags
-        self._remote_qpn = info.mr.lkey if info.length else 0
+    def _set_bind(self, key: int, new_key: int, info: MWBindInfo) -> None:
+        self._remote_addr, self._swap, self._remote_qpn = info.addr, info.length, info.mr.lkey
+        self._compare_add, self._rkey, self.imm_data = key, new_key, info.mw_access_flags
 
     @property
     def rkey(self) -> int:

@@ -20,3 +20,4 @@
 ) = range(1, 16)
 # functions reached only through the vector, so that they are compiled once
 COMPLETER, RESPONDER, QP_ERROR, GATHER_FAILED, RETIRE = range(16, 21)
+ACK, SQ_ERROR, SENT = range(21, 24)
