@@ -6,20 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from nicemu.nic import send_queue
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.base import inc_rkey
 from nicemu.pyverbs.cq import CQ
 from nicemu.pyverbs.device import Context, get_device_list
 from nicemu.pyverbs.mr import MR, MW, MWBind, MWBindInfo
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
-from nicemu.pyverbs.wr import SGE, SendWR
+from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
 from nicemu.uverbs import session
 from tests.pyverbs.test_on_the_nic import Pair
 
-pytestmark = pytest.mark.skipif(
-    getattr(send_queue, "LAST_RC_OPCODE", 99) < e.IBV_WR_BIND_MW, reason="the requester has no local operations"
-)
 RIGHTS = e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
 SUCCESS, REM_ACCESS, SIGNALED = e.IBV_WC_SUCCESS, e.IBV_WC_REM_ACCESS_ERR, e.IBV_SEND_SIGNALED
 
@@ -91,10 +87,27 @@ def test_type_2_closed_by_its_program(pair: Pair) -> None:
 
 
 def test_type_2_invalidated_here(pair: Pair) -> None:
-    _, rkey = bind_type_2(pair, MW(pair.pd, e.IBV_MW_TYPE_2))
+    mw = MW(pair.pd, e.IBV_MW_TYPE_2)
+    _, rkey = bind_type_2(pair, mw)
     pair.right.post_send(SendWR(opcode=e.IBV_WR_LOCAL_INV, imm_data=rkey))
     assert pair.poll(1)[0].status == SUCCESS
-    assert write(pair, rkey) == REM_ACCESS
+    assert write(pair, rkey) == REM_ACCESS and mw.handle
+
+
+def test_type_2_invalidated_by_the_peer(pair: Pair) -> None:
+    mw = MW(pair.pd, e.IBV_MW_TYPE_2)
+    _, rkey = bind_type_2(pair, mw)
+    pair.right.post_recv(RecvWR())
+    pair.left.post_send(SendWR(opcode=e.IBV_WR_SEND_WITH_INV, imm_data=rkey))
+    done = {wc.opcode: wc for wc in pair.poll(2)}
+    assert {wc.status for wc in done.values()} == {SUCCESS}
+    assert done[e.IBV_WC_RECV].wc_flags & e.IBV_WC_WITH_INV and done[e.IBV_WC_RECV].imm_data == rkey
+    assert write(pair, rkey) == REM_ACCESS and mw.handle
+
+
+def test_a_local_invalidate_of_what_is_no_window_fails(pair: Pair) -> None:
+    pair.right.post_send(SendWR(opcode=e.IBV_WR_LOCAL_INV, imm_data=pair.target.rkey))
+    assert pair.poll(1)[0].status == e.IBV_WC_LOC_QP_OP_ERR
 
 
 def test_a_bind_that_is_refused_says_so(pair: Pair) -> None:
