@@ -8,7 +8,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from nicemu.driver import DriverError, advise_mr, ah, context, cq, mcast, mr, pd, qp, srq, xrcd
+import numpy as np
+
+from nicemu.abi.command import Rereg
+from nicemu.driver import DriverError, advise_mr, ah, context, cq, dm, mcast, mr, mw, pd, qp, rereg, srq, xrcd
 from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, port_attributes
 from nicemu.driver.core import Driver
 from nicemu.driver.handles import Handles
@@ -119,6 +122,49 @@ def dealloc_pd(self: Dispatcher, c: m.DeallocPd) -> None:
 def reg_mr(self: Dispatcher, c: m.RegMr) -> Steps[m.MrResponse]:
     region = yield from mr.register(self.driver.pds.get(c.pd), c.address, c.length, c.access, c.iova)
     return m.MrResponse(region.handle, region.key, region.key)
+
+
+def rereg_mr(self: Dispatcher, c: m.ReregMr) -> Steps[m.MrResponse]:
+    region = self.driver.mrs.get(c.mr)
+    domain = self.driver.pds.get(c.pd) if c.flags & Rereg.PD else None
+    yield from rereg.reregister(region, rereg.Wanted(c.flags, domain, c.address, c.length, c.iova, c.access))
+    return m.MrResponse(c.mr, region.key, region.key)
+
+
+def reg_null_mr(self: Dispatcher, c: m.RegNullMr) -> Steps[m.MrResponse]:
+    region = yield from mr.register_null(self.driver.pds.get(c.pd))
+    return m.MrResponse(region.handle, region.key, region.key)
+
+
+def reg_dm_mr(self: Dispatcher, c: m.RegDmMr) -> Steps[m.MrResponse]:
+    block = self.driver.dms.get(c.dm)
+    region = yield from mr.register_dm(self.driver.pds.get(c.pd), block, c.offset, c.length, c.access)
+    return m.MrResponse(region.handle, region.key, region.key)
+
+
+def alloc_mw(self: Dispatcher, c: m.AllocMw) -> Steps[m.MwResponse]:
+    window = yield from mw.allocate(self.driver.pds.get(c.pd), c.type)
+    return m.MwResponse(window.handle, window.key)
+
+
+def dealloc_mw(self: Dispatcher, c: m.DeallocMw) -> Steps[None]:
+    yield from mw.deallocate(self.driver.mws.get(c.mw))
+
+
+def alloc_dm(self: Dispatcher, c: m.AllocDm) -> Steps[int]:
+    block = yield from dm.allocate(self.driver.contexts.get(c.context), c.length, c.log_align)
+    return block.handle
+
+
+def free_dm(self: Dispatcher, c: m.FreeDm) -> Steps[None]:
+    yield from dm.free(self.driver.dms.get(c.dm))
+
+
+def dm_copy(self: Dispatcher, c: m.DmCopy) -> bytes:
+    part = dm.window(self.driver.dms.get(c.dm), c.offset, c.length)
+    if c.data is not None:
+        part[:] = np.frombuffer(c.data[: c.length].ljust(c.length, b"\0"), np.uint8)
+    return part.tobytes()
 
 
 def dereg_mr(self: Dispatcher, c: m.DeregMr) -> Steps[None]:
@@ -263,6 +309,8 @@ HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.ListDevices: list_devices, m.OpenDevice: open_device, m.CloseDevice: close_device,
     m.QueryDevice: query_device, m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
     m.AllocPd: alloc_pd, m.DeallocPd: dealloc_pd, m.RegMr: reg_mr, m.DeregMr: dereg_mr, m.AdviseMr: advise,
+    m.ReregMr: rereg_mr, m.RegNullMr: reg_null_mr, m.RegDmMr: reg_dm_mr, m.AllocMw: alloc_mw, m.DeallocMw: dealloc_mw,
+    m.AllocDm: alloc_dm, m.FreeDm: free_dm, m.DmCopy: dm_copy,
     m.CreateAh: create_ah, m.DestroyAh: destroy_ah,
     m.CreateCompChannel: create_comp_channel, m.DestroyCompChannel: destroy_comp_channel,
     m.CreateCq: create_cq, m.DestroyCq: destroy_cq, m.GetCqEvent: take_event, m.GetAsyncEvent: take_event,

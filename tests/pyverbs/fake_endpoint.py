@@ -25,6 +25,7 @@ VALUES = {
     "atomic_cap": 1,
     "device_cap_flags": 1 << 12,
     "max_mr_size": 1 << 40,
+    "max_dm_size": 1 << 16,
 }
 
 
@@ -140,7 +141,7 @@ class FakeEndpoint:
     def new_handle(self, command: Any) -> int:
         return next(self.handles)
 
-    do_OpenDevice = do_AllocPd = do_OpenXrcd = new_handle
+    do_OpenDevice = do_AllocPd = do_OpenXrcd = do_AllocDm = new_handle
 
     def do_CreateAh(self, command: Any) -> Any:
         handle = next(self.handles)
@@ -168,6 +169,22 @@ class FakeEndpoint:
     def do_RegMr(self, command: Any) -> Any:
         handle = next(self.handles)
         return m.MrResponse(handle, handle << 8, handle << 8)
+
+    do_RegDmMr = do_RegMr
+
+    def do_ReregMr(self, command: Any) -> Any:
+        return m.MrResponse(command.mr, command.mr << 8, command.mr << 8)
+
+    def do_AllocMw(self, command: Any) -> Any:
+        if command.type not in (1, 2):
+            raise m.VerbsError(errno.EINVAL, "no such type")
+        handle = next(self.handles)
+        return m.MwResponse(handle, handle << 8 | 0xFF)
+
+    def do_DmCopy(self, command: Any) -> Any:
+        if command.offset % 4 or command.length % 4:
+            raise m.VerbsError(errno.EINVAL, "not whole words")
+        return command.data or bytes(command.length)
 
     def do_CreateCompChannel(self, command: Any) -> Any:
         return next(self.handles), 99
