@@ -9,6 +9,7 @@ from typing import Any
 
 from nicemu.abi.rings import CQE, CQE_BYTES, DOORBELL_RECORD_BYTES, owner, power_of_two, recv_stride, send_stride
 from nicemu.abi.verbs import QpType
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
 
@@ -179,7 +180,7 @@ class FakeEndpoint:
         if command.type not in (1, 2):
             raise m.VerbsError(errno.EINVAL, "no such type")
         handle = next(self.handles)
-        return m.MwResponse(handle, handle << 8 | 0xFF)
+        return mem.MwResponse(handle, handle << 8 | 0xFF)
 
     def do_DmCopy(self, command: Any) -> Any:
         if command.offset % 4 or command.length % 4:
