@@ -10,6 +10,9 @@ from typer.core import TyperCommand
 
 from nicemu.config.errors import ConfigError
 
+STALLED = 1
+"""Exit status of a program that ended well although the watchdog had something to report."""
+
 
 class RunCommand(TyperCommand):
     """Ends our options at SCRIPT or at `-m MODULE`: what follows is the program's."""
@@ -102,6 +105,9 @@ def _run(
     session.configure(checked)
     waits.install()
     status = program.run_program(loaded, words)
+    lab = session.current()
+    if status == 0 and lab is not None and lab.watchdog.reports:
+        status = STALLED
     if stats or stages:
         sys.stdout.flush()
         _report(stats, stages)

@@ -8,7 +8,9 @@ from nicemu._jit import jit, load32, load64, store32
 from nicemu.abi import command as abi
 from nicemu.abi.command import Command, Status
 from nicemu.abi.rings import EqeType
-from nicemu.nic import iotlb, mtt
+from nicemu.nic import cq_command, iotlb, mtt
+from nicemu.nic.command_slot import param, slot_address
+from nicemu.nic.cq_command import is_cq_command
 from nicemu.nic.eq import post_eqe
 from nicemu.nic.psn import in_range
 from nicemu.nic.qp_context import modify_qp, query_qp
@@ -16,7 +18,7 @@ from nicemu.nic.qp_state import reset
 from nicemu.tables import radix, units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
-from nicemu.tables.rows import control, cq, mkey, nic, qp
+from nicemu.tables.rows import control, mkey, nic, qp
 from nicemu.tables.trace import Ev, trace
 
 (
@@ -50,20 +52,9 @@ from nicemu.tables.trace import Ev, trace
 ) = (int(opcode) for opcode in Command)
 OK, BAD_OPCODE = 0, int(Status.BAD_OPCODE)
 BAD_PARAM, BAD_RESOURCE = int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
+INTERNAL_ERROR = int(Status.INTERNAL_ERROR)
 CMD, COMMAND_EQN = int(EqeType.CMD), 1
 EV_COMMAND, EV_DONE, EV_ZAP = int(Ev.COMMAND), int(Ev.COMMAND_DONE), int(Ev.MTT_ZAP)
-
-
-@jit
-def slot_address(n, slot):
-    """Host address of a command slot."""
-    return n.command_ring + (slot & (abi.COMMAND_SLOTS - 1)) * abi.COMMAND_BYTES
-
-
-@jit
-def param(at, index):
-    """Parameter word of a command."""
-    return load64(at + abi.COMMAND_PARAMS + 8 * index)
 
 
 @jit
@@ -124,27 +115,6 @@ def destroy_mkey(world, n, at):
 
 
 @jit
-def create_cq(world, n, at):
-    """CREATE_CQ."""
-    cqn = param(at, 0)
-    if not 0 < cqn < n.cq_count or cq(world, n.cq_base + cqn).valid:
-        return BAD_RESOURCE
-    c = cq(world, n.cq_base + cqn)
-    c.nic = n.number
-    c.number = cqn
-    c.ring = param(at, 1)
-    c.slots = param(at, 2)
-    c.doorbell_record = param(at, 3)
-    c.eqn = n.eq_base + param(at, 4)
-    c.produced = 0
-    c.armed = 0
-    c.watch = 0
-    c.overrun = 0
-    c.valid = 1
-    return OK
-
-
-@jit
 def create_qp(world, n, at):
     """CREATE_QP: the QP starts in RESET."""
     qpn = param(at, 0)
@@ -194,14 +164,8 @@ def execute(world, n, opcode, at):
         return create_mkey(world, n, at)
     if opcode == DESTROY_MKEY:
         return destroy_mkey(world, n, at)
-    if opcode == CREATE_CQ:
-        return create_cq(world, n, at)
-    if opcode == DESTROY_CQ:
-        cqn = param(at, 0)
-        if not 0 < cqn < n.cq_count or cq(world, n.cq_base + cqn).valid == 0:
-            return BAD_RESOURCE
-        cq(world, n.cq_base + cqn).valid = 0
-        return OK
+    if is_cq_command(opcode):
+        return cq_command.execute(world, n, opcode, at)
     if opcode == CREATE_QP:
         return create_qp(world, n, at)
     if opcode == MODIFY_QP or opcode == QUERY_QP:
@@ -246,6 +210,16 @@ def zap(world, n, at):
     return done if n.zap_without_drain else max(done, m.busy_until)
 
 
+@jit
+def frees(opcode):
+    """It gives something back: a dead device lets the driver clean up (``mlx5_internal_err_ret_value``)."""
+    if opcode == DESTROY_MKEY or opcode == DESTROY_CQ or opcode == DESTROY_QP or opcode == DESTROY_SRQ:
+        return True
+    if opcode == DESTROY_AH or opcode == DETACH_MCAST or opcode == FREE_DM:
+        return True
+    return opcode == ZAP_MTT or opcode == PAGE_FAULT_RESUME
+
+
 def command(world, nic_number, slot):
     """COMMAND: decode a slot; schedule its completion."""
     n = nic(world, nic_number)
@@ -256,6 +230,8 @@ def command(world, nic_number, slot):
     trace(world, EV_COMMAND, nic_number, opcode, slot, 0, 0)
     done = c.now
     status = check_pages_or_token(world, n, opcode, at)
+    if n.fatal and not frees(opcode):
+        status = INTERNAL_ERROR
     if status == OK:
         if opcode == UPDATE_MTT:
             done += n.mtt_update_ns + param(at, 2) * n.mtt_update_page_ns

@@ -20,7 +20,9 @@ from nicemu.nic import (
     commit,
     completer,
     cq,
+    device_event,
     eq,
+    held_event,
     msix,
     page_fault,
     port,
@@ -59,6 +61,8 @@ UNITS: dict[int, Callable] = {
     units.CQ_ARM: cq.arm, units.EQ_ARM: eq.arm, units.DOORBELL: doorbell, units.COMPLETER: completer.completer,
     units.RESPONDER: responder.responder, units.QP_ERROR: qp_state.qp_error,
     units.GATHER_FAILED: requester.gather_failed, units.RETIRE: send_queue.retire,
+    units.CQ_TIMER: cq.moderated, units.VECTOR_TIMER: msix.moderated, units.DEVICE_EVENT: device_event.device_event,
+    units.RELEASE_HELD: held_event.release,
 }  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def depart(world, p, incarnation):
     n.bytes_sent += row.payload
     trace(world, SEND, row.source_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
     row.segments = 0
-    if row.dest_nic == 0:
+    if row.dest_nic == 0 or n.port_down or nic(world, row.dest_nic).port_down:
         n.packets_dropped += 1
         free_packet(world, p)
         return 0

@@ -158,7 +158,7 @@ class QpAttributes:
 
 @dataclass(frozen=True, slots=True)
 class AsyncEventResponse:
-    """An async event. ``object_kind``: 'qp', 'cq', 'port', 'device'; ``handle``: its handle or port number."""
+    """An async event. ``object_kind``: 'qp', 'cq', 'srq', 'port', 'device'; ``handle``: its handle or port number."""
 
     event_type: int
     object_kind: str
@@ -190,6 +190,13 @@ class CloseDevice:
 @dataclass(frozen=True, slots=True)
 class QueryDevice:
     """-> DeviceAttributes"""
+
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRtValues:
+    """-> int: the device's clock, ns."""
 
     context: int
 
@@ -284,6 +291,24 @@ class CreateCq:
     cqe: int
     channel: int = 0
     comp_vector: int = 0
+    ignore_overrun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeCq:
+    """-> CqResponse: another ring, the same record. EINVAL: cqe out of 1..max_cqe, or more entries wait."""
+
+    cq: int
+    cqe: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModifyCq:
+    """``ibv_modify_cq``. -> None. EINVAL: over the device's moderation limits. ``period``: microseconds."""
+
+    cq: int
+    count: int
+    period: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,13 +370,13 @@ class DestroyAh:
 
 @dataclass(frozen=True, slots=True)
 class GetCqEvent:
-    """-> cq handle. Blocks until the channel has an event."""
+    """-> cq handle. Blocks until the channel has an event. EIO: the device died, no event will come."""
 
     channel: int
 
 
 @dataclass(frozen=True, slots=True)
 class GetAsyncEvent:
-    """-> AsyncEventResponse. Blocks until there is one."""
+    """-> AsyncEventResponse. Blocks until there is one. EIO: the device is dead and has nothing more to tell."""
 
     context: int

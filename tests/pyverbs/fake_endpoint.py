@@ -111,6 +111,7 @@ class FakeEndpoint:
         self.qps: dict[int, m.QpResponse] = {}
         self.attributes: dict[int, m.QpAttributes] = {}
         self.polls = 0
+        self.acknowledged: list[tuple[str, int, int]] = []
         self.on_poll: Any = lambda: None
 
     def device_index(self, context: int) -> int:
@@ -123,6 +124,9 @@ class FakeEndpoint:
         self.polls += 1
         self.on_poll()
         return bool(nonempty())
+
+    def acknowledge(self, kind: str, handle: int, count: int = 1) -> None:
+        self.acknowledged.append((kind, handle, count))
 
     def execute(self, command: Any) -> Any:
         self.log.append(command)
