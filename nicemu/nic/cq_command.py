@@ -90,8 +90,9 @@ def resize(world, row, at):
     q = cq(world, row)
     ring, slots, entries = param(at, 1), param(at, 2), param(at, 3)
     consumed = load64(q.doorbell_record)
-    waiting = q.produced - consumed
-    if slots <= 0 or slots & (slots - 1) or not 0 <= waiting <= min(entries, slots, q.slots):
+    if slots <= 0 or slots & (slots - 1) or not 0 <= consumed <= q.produced:
+        return BAD_PARAM
+    if q.produced - consumed > min(entries, slots, q.slots):
         return BAD_PARAM
     for counter in range(consumed, consumed + slots):
         to = ring + (counter & (slots - 1)) * CQE_BYTES
