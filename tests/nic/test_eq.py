@@ -227,7 +227,7 @@ def test_a_held_fault_of_a_qp_that_is_reset_is_forgotten(bench):
 def test_a_new_fault_of_a_qp_whose_old_one_is_held_is_reported_once(bench):
     pairs, region = qps(bench, 2), bench.region(4)
     take = shrink(bench, Eqn.PAGE_FAULT, 1)
-    for i, (a, b) in enumerate(pairs):
+    for i, (a, _) in enumerate(pairs):
         a.post_send(i, WrOpcode.RDMA_WRITE, region.sge(8, i * 4096), remote=region.va, rkey=region.key)
     bench.run_for(1_000_000)
     a, b = pairs[1]
