@@ -163,10 +163,15 @@ def test_a_program_that_waits_for_nothing_is_told(build):
 
 
 @pytest.mark.parametrize("entry, said", [
-    ({"event": "meteor"}, "event"), ({"event": "lose_interrupt"}, "vector"),
+    ({"event": "meteor"}, "inject.0.event: expected one of port_down"),
+    ({"event": "lose_interrupt"}, "inject.0.vector: expected an MSI-X vector"),
+    ({"event": "port_down", "nth": "x"}, "inject.0.nth: expected int >= 1"),
+    ({"event": "port_down", "at": 3}, "inject.0.at: expected one of at_ns"),
     ({"event": "port_down", "nic": 1}, "NIC 0..0"),
-    ({"event": "mask_vector", "vector": 9}, "vector 1..5"), ({"event": "gid_change", "gid": "moon"}, "gid"),
+    ({"event": "mask_vector", "vector": 9}, "vector 1..5"),
+    ({"event": "gid_change", "gid": "moon"}, "inject.0.gid: expected an IPv6 or IPv4 address"),
     ({"event": "gid_change", "index": 9}, "GID index 0..7"),
+    (3, "inject.0: expected a mapping of fields"),
 ])  # fmt: skip
 def test_bad_injections_are_one_line(entry, said):
     with pytest.raises(ConfigError) as caught:

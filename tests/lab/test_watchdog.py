@@ -1,6 +1,8 @@
 """A lost or masked interrupt becomes a report that names who waits, never a silent hang."""
 
 import struct
+import subprocess
+import sys
 
 import pytest
 
@@ -172,3 +174,61 @@ def test_the_report_does_not_repeat_every_qp_of_a_thousand(build):
     assert lab.watchdog.lines()[-1] == "..."
     for number in range(3, 30):
         del lab.driver.devices[0].qps[number]
+
+
+STUCK = """
+import sys
+from pyverbs.cq import CQ, CompChannel
+from pyverbs.device import Context
+from pyverbs.pd import PD
+from pyverbs.qp import QP, QPCap, QPInitAttr, QPAttr
+import pyverbs.enums as e
+from pyverbs.wr import SendWR, SGE
+from pyverbs.mr import MR
+
+ctx = Context(name="nicemu0")
+channel = CompChannel(ctx)
+cq = CQ(ctx, 8, None, channel)
+pd = PD(ctx)
+qp = QP(pd, QPInitAttr(qp_type=e.IBV_QPT_RC, scq=cq, rcq=cq, cap=QPCap()))
+qp.modify(QPAttr(), e.IBV_QP_STATE | e.IBV_QP_PKEY_INDEX | e.IBV_QP_PORT | e.IBV_QP_ACCESS_FLAGS)
+cq.req_notify()
+mr = MR(pd, 64, e.IBV_ACCESS_LOCAL_WRITE)
+qp.modify(QPAttr(qp_state=e.IBV_QPS_ERR), e.IBV_QP_STATE)
+qp.post_send(SendWR(num_sge=1, sg=[SGE(mr.buf, 8, mr.lkey)]))
+try:
+    channel.get_cq_event(cq)
+    print("woken")
+except Exception as error:
+    if "--brave" not in sys.argv:
+        raise
+    print("went on")
+"""
+
+
+def run_stuck(tmp_path, config, *arguments):
+    """``nicemu run`` of a program that waits for a completion event."""
+    (tmp_path / "lab.yaml").write_text(config)
+    (tmp_path / "stuck.py").write_text(STUCK)
+    command = [sys.executable, "-m", "nicemu", "run", "--stats", "--config", "lab.yaml", "stuck.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=900)
+
+
+def test_the_command_line_says_who_waits_and_fails(tmp_path):
+    done = run_stuck(tmp_path, "inject: [{event: lose_interrupt, vector: 4}]\n")
+    assert done.returncode == 1
+    assert done.stderr.count("nicemu: watchdog: nothing left to run") == 1
+    assert "Quiescent: nothing left to run" in done.stderr and "GetCqEvent: no event" in done.stderr
+    assert "MSI-X vector 4 (completions 0): message 1 lost" in done.stderr
+    assert "lose_interrupt nicemu0 vector 4 message 1: fired" in done.stderr
+
+
+def test_the_command_line_fails_though_the_program_went_on(tmp_path):
+    done = run_stuck(tmp_path, "inject: [{event: lose_interrupt, vector: 4}]\n", "--brave")
+    assert done.returncode == 1 and done.stdout == "went on\n"
+
+
+def test_the_same_program_ends_well_without_the_fault(tmp_path):
+    done = run_stuck(tmp_path, "seed: 1\n")
+    assert (done.returncode, done.stdout) == (0, "woken\n"), done.stderr
+    assert "watchdog" not in done.stderr
