@@ -4,14 +4,14 @@ An armed CQ raises one event. Moderation (``ibv_modify_cq(3)``) puts it off unti
 or so long after the first of them. A solicited arming counts solicited and failed CQEs only.
 """
 
-from nicemu._jit import jit, load64, store32, store64
+from nicemu._jit import call, jit, load64, store32, store64
 from nicemu.abi import rings
 from nicemu.abi.rings import CQE_BYTES, VENDOR_SYNDROME, EqeType
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.nic.eq import link_held, post_async, post_eqe
 from nicemu.tables import units
 from nicemu.tables.heap import push
-from nicemu.tables.rows import control, cq, eq, nic
+from nicemu.tables.rows import control, cq, eq, nic, vector
 from nicemu.tables.trace import Ev, trace
 
 CQE, COMP, CQ_ERR = int(Ev.CQE), int(EqeType.COMP), int(AsyncEvent.CQ_ERR)
@@ -59,13 +59,12 @@ def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
     if q.watch:
         c.cqe_hits += 1
     if q.armed == ARM_NEXT or (q.armed == ARM_SOLICITED and (solicited or status != 0)):
-        ripen(world, row)
+        call(vector(world, units.CQ_RIPEN).address, world, row, 0)
     return True
 
 
-@jit
-def ripen(world, row):
-    """A CQE came that the CQ is armed for: its event, now or when moderation lets it."""
+def ripen(world, row, _):
+    """CQ_RIPEN: a CQE came that the CQ is armed for: its event, now or when moderation lets it."""
     q = cq(world, row)
     q.ripe += 1
     unmoderated = q.moderation_count == 0 and q.moderation_ns == 0
@@ -73,6 +72,7 @@ def ripen(world, row):
         raise_event(world, row)
     elif q.moderation_ns > 0 and q.deadline == 0:
         start_timer(world, row)
+    return 0
 
 
 @jit

@@ -62,7 +62,7 @@ UNITS: dict[int, Callable] = {
     units.RESPONDER: responder.responder, units.QP_ERROR: qp_state.qp_error,
     units.GATHER_FAILED: requester.gather_failed, units.RETIRE: send_queue.retire,
     units.CQ_TIMER: cq.moderated, units.VECTOR_TIMER: msix.moderated, units.DEVICE_EVENT: device_event.device_event,
-    units.RELEASE_HELD: held_event.release,
+    units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
 }  # fmt: skip
 
 

@@ -21,4 +21,4 @@
 # functions reached only through the vector, so that they are compiled once
 COMPLETER, RESPONDER, QP_ERROR, GATHER_FAILED, RETIRE = range(16, 21)
 # queues and interrupts
-CQ_TIMER, VECTOR_TIMER, DEVICE_EVENT, RELEASE_HELD = range(40, 44)
+CQ_TIMER, VECTOR_TIMER, DEVICE_EVENT, RELEASE_HELD, CQ_RIPEN = range(40, 45)

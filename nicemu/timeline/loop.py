@@ -153,7 +153,8 @@ class Timeline:
             return True
         if self.host.clock() < min(deadline, self.clock.limit()) and self.stuck():
             self._idle_polls += 1
-            self.alarm(self.who_waits())
+            if self._idle_polls == 1:
+                self.alarm(self.who_waits())
             if self._idle_polls >= IDLE_POLLS:
                 raise self._stall()
         else:

@@ -32,7 +32,7 @@ def test_probe_arms_every_event_queue_and_needs_no_command(bench: Bench) -> None
     assert bench.device.log == []
 
 
-def test_event_queues_have_the_room_that_the_profile_asks_for(bench: Bench) -> None:
+def test_no_event_queue_can_overflow(bench: Bench) -> None:
     profile, eqs = bench.device.profile, bench.device.eqs
     assert eqs[Eqn.COMMAND].slots >= COMMAND_SLOTS
     assert eqs[Eqn.PAGE_FAULT].slots >= profile.page_fault_eq_depth
