@@ -36,7 +36,7 @@ PACKAGE = Path(__file__).parent
 KERNEL_FOLDERS = ("abi", "tables", "memory", "nic", "fabric", "wire")
 NOT_KERNELS = frozenset((
     "memory/arena.py", "memory/frames.py", "memory/safe_copy.py", "nic/compile.py", "nic/device.py", "nic/doorbell.py",
-    "nic/firmware.py", "tables/world.py",
+    "nic/firmware.py", "tables/world.py", "wire/frame.py", "wire/packet.py", "wire/pcapng.py", "wire/xth.py",
 ))  # fmt: skip
 """Files of those folders that compile nothing: editing them keeps the cache."""
 OPTIONS = {"error_model": "numpy"}

@@ -52,6 +52,7 @@ def run(
     ] = None,
     mutant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Plant a deliberate bug.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log.")] = None,
+    pcap: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the packets: pcapng, for Wireshark.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print the counters afterwards, on stderr.")] = False,
     stages: Annotated[bool, typer.Option("--stages", help="Print the stages of a fault and an invalidation.")] = False,
 ) -> None:
@@ -68,6 +69,7 @@ def run(
         "evict_per_ms": _number(evict),
         "mutants": mutant or None,
         "trace": str(trace) if trace else None,
+        "pcap": str(pcap) if pcap else None,
     }
     words = list(arguments or [])
     if module is None and not words:
@@ -106,8 +108,10 @@ def _run(
     waits.install()
     status = program.run_program(loaded, words)
     lab = session.current()
-    if status == 0 and lab is not None and lab.watchdog.reports:
-        status = STALLED
+    if lab is not None:
+        lab.flush()
+        if status == 0 and lab.watchdog.reports:
+            status = STALLED
     if stats or stages:
         sys.stdout.flush()
         _report(stats, stages)

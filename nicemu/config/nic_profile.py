@@ -102,10 +102,12 @@ class NicProfile(Record):
     gid_tbl_len: Annotated[int, Field(ge=1, le=256)] = 8
     max_mtu: IbMtu = 4096  # bytes of payload in one packet
     active_mtu: IbMtu = 4096
-    max_fault_per_qp: Annotated[int, Field(ge=1, le=64)] = 4  # page faults outstanding
+    max_fault_per_qp: Annotated[int, Field(ge=1, le=4)] = 4  # page faults outstanding, one of each class
     page_fault_eq_depth: Annotated[int, Field(ge=1, le=2**20)] = 4096  # EQEs; the device holds reports beyond
     local_ca_ack_delay: Annotated[int, Field(ge=0, le=31)] = 15  # 4.096 us * 2**n
     retry_cnt_7_infinite: bool = False
+    end_to_end_credits: bool = False  # ACKs tell how many receives are posted, and requesters keep to it
+    ack_coalescing_ns: Nanoseconds = 0  # one ACK for all that are due within this time
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits
 
     iotlb: IotlbProfile = IotlbProfile()

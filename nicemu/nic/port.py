@@ -7,10 +7,12 @@ BTH, ICRC, FCS, gap).
 from nicemu._jit import call, jit
 from nicemu.nic.dma import hold, move
 from nicemu.tables import units
+from nicemu.tables.capture import capture
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import control, nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace
+from nicemu.wire import opcode as bth
 
 OVERHEAD_BYTES = 82
 SEND = int(Ev.SEND)
@@ -36,7 +38,11 @@ def depart(world, p, incarnation):
     n.packets_sent += 1
     n.bytes_sent += row.payload
     trace(world, SEND, row.source_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
+    capture(world, row.source_nic, p)
     row.segments = 0
+    unreliable = row.transport == bth.UC or row.transport == bth.UD
+    if unreliable and qp(world, row.qp).incarnation == incarnation:
+        call(vector(world, units.SENT).address, world, row.qp, row.psn)
     if row.dest_nic == 0 or n.port_down or nic(world, row.dest_nic).port_down:
         n.packets_dropped += 1
         free_packet(world, p)
