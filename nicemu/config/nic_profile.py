@@ -86,12 +86,13 @@ class NicProfile(Record):
     max_pd: Annotated[int, Field(ge=1, le=2**24)] = 4096
     max_ah: Count = 4096
     max_mw: CountOrNone = 0
-    max_srq: CountOrNone = 0
-    max_srq_wr: CountOrNone = 0
-    max_srq_sge: CountOrNone = 0
-    max_mcast_grp: CountOrNone = 0
-    max_mcast_qp_attach: CountOrNone = 0
-    max_total_mcast_qp_attach: CountOrNone = 0
+    max_srq: Annotated[int, Field(ge=0, le=2**20)] = 1024
+    max_srq_wr: Annotated[int, Field(ge=0, le=2**20)] = 16384
+    max_srq_sge: Annotated[int, Field(ge=0, le=32)] = 32
+    max_xrcd: CountOrNone = 1024
+    max_mcast_grp: Annotated[int, Field(ge=0, le=2**16)] = 64
+    max_mcast_qp_attach: Annotated[int, Field(ge=0, le=2**16)] = 64
+    max_total_mcast_qp_attach: Annotated[int, Field(ge=0, le=2**16)] = 256  # each datagram to a group looks at them all
     max_qp_rd_atom: Annotated[int, Field(ge=1, le=16)] = 16  # responder resources of a QP
     max_qp_init_rd_atom: Annotated[int, Field(ge=1, le=255)] = 16
     max_res_rd_atom: Count = 65536

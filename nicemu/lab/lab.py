@@ -90,6 +90,10 @@ class Lab:
             mkeys=nic.max_mr + 1,
             iotlb=nic.iotlb.sets * nic.iotlb.ways,
             eqs=64,
+            srqs=nic.max_srq + 1,
+            ahs=nic.max_ah + 1,
+            mcast=nic.max_total_mcast_qp_attach + 1,
+            gids=nic.gid_tbl_len,
         )
 
     def _devices(self) -> list[Device]:

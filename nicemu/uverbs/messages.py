@@ -108,6 +108,14 @@ class QpResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class AhResponse:
+    """An address handle. ``number``: what a UD send WQE calls it."""
+
+    handle: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class AddressVector:
     """``ibv_ah_attr`` with its ``ibv_global_route``; ``dgid``: 16 bytes or None without GRH."""
 
@@ -313,14 +321,18 @@ class ModifyCq:
 
 @dataclass(frozen=True, slots=True)
 class DestroyCq:
-    """-> None. EBUSY: a QP uses it."""
+    """-> None. EBUSY: a QP or XRC SRQ uses it."""
 
     cq: int
 
 
 @dataclass(frozen=True, slots=True)
 class CreateQp:
-    """-> QpResponse. EINVAL: a capability over the device's; EOPNOTSUPP: transport not modelled yet."""
+    """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport.
+
+    An XRC target has ``xrcd`` and 0 for ``pd`` and the CQs; an XRC initiator no ``recv_cq``. A ring that the QP does
+    not have is empty, with 0 slots.
+    """
 
     pd: int
     type: int
@@ -328,6 +340,8 @@ class CreateQp:
     recv_cq: int
     caps: Capabilities
     sq_sig_all: int = 0
+    srq: int = 0
+    xrcd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,14 +362,14 @@ class QueryQp:
 
 @dataclass(frozen=True, slots=True)
 class DestroyQp:
-    """-> None"""
+    """-> None. EBUSY: a member of multicast groups."""
 
     qp: int
 
 
 @dataclass(frozen=True, slots=True)
 class CreateAh:
-    """-> ah handle. EINVAL: RoCE without GRH, bad sgid_index or port."""
+    """-> AhResponse. EINVAL: RoCE without GRH, bad sgid_index or port."""
 
     pd: int
     vector: AddressVector

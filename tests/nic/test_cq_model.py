@@ -20,7 +20,7 @@ SLOTS = (1, 2, 4, 8)
 @entry("int64(int64, int64, int64, int64)")
 def post(world, row, wr_id, solicited):
     """One good CQE."""
-    return 1 if post_cqe(world, row, wr_id, 5, 0, 0, (0, 0, 0, wr_id), solicited) else 0
+    return 1 if post_cqe(world, row, wr_id, 5, 0, 0, (0, 0, 0, wr_id, 0), solicited) else 0
 
 
 @pytest.fixture(scope="module")
