@@ -116,6 +116,7 @@ class FakeEndpoint:
         self.srqs: dict[int, s.SrqResponse] = {}
         self.attributes: dict[int, m.QpAttributes] = {}
         self.polls = 0
+        self.acknowledged: list[tuple[str, int, int]] = []
         self.on_poll: Any = lambda: None
 
     def device_index(self, context: int) -> int:
@@ -128,6 +129,9 @@ class FakeEndpoint:
         self.polls += 1
         self.on_poll()
         return bool(nonempty())
+
+    def acknowledge(self, kind: str, handle: int, count: int = 1) -> None:
+        self.acknowledged.append((kind, handle, count))
 
     def execute(self, command: Any) -> Any:
         self.log.append(command)
