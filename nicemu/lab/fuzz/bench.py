@@ -112,7 +112,7 @@ class Bench:
         return ring, record
 
     def region(self, region: Region, mapped: str = "all", flags: int = 1) -> Region:
-        """CREATE_MKEY and its translations: ``all``, ``even`` pages, ``read`` only, ``none``; destroyed if not valid."""
+        """CREATE_MKEY and its translations: ``all``, ``even`` pages, ``read`` only, ``none``; then, if stale, gone."""
         self.command(
             region.nic, Command.CREATE_MKEY, region.index, region.key, region.pd, region.va, region.length,
             region.access, flags, region.index,

@@ -37,7 +37,9 @@ class Failure:
 
     number: int
     what: str
-    where: str = ""
+    where: str
+    first: int
+    """First number of its episode."""
 
 
 @dataclass
@@ -77,7 +79,7 @@ class Episode:
         self.bench = bench = Bench(profile_of(number))
         honest = Honest(bench)
         assert honest.qpn
-        made = {nic: regions(bench, nic) for nic in (1, 2)}
+        made = {nic: regions(bench, nic) for nic in ((1,) if mode == "wire" else (1, 2))}
         fuzz = bench.tables.fuzz[0]
         fuzz.random, fuzz.pace, fuzz.most_events = seed_of(seed, number), PACE_NS[mode], MOST_EVENTS
         fuzz.classify = int(mode == "wire")
@@ -87,7 +89,8 @@ class Episode:
             self._place_wqe(made)
         bench.ram.seal(seed + number)
         self._kernel, self._settle, self._bring_up = (
-            kernel.load() if _jit.JIT else kernel for kernel in (KERNELS[mode], settle.settle, settle.bring_up)
+            kernel.load() if _jit.JIT else kernel  # type: ignore[attr-defined]
+            for kernel in (KERNELS[mode], settle.settle, settle.bring_up)
         )
         self.address = bench.world.address, bench.tables.address
         self._bring_up(*self.address, 0)
@@ -186,7 +189,7 @@ class Episode:
 
 
 def narrow(mode: str, seed: int, episode: int, good: int, bad: int) -> Failure:
-    """The first input in ``good .. bad`` of an episode after which an oracle complains; ``bad`` if only rest shows it."""
+    """The first input in ``good .. bad`` of an episode after which an oracle complains: ``bad`` if only rest does."""
     run = Episode(mode, seed, episode)
     for done in range(0, good, CHECK):
         run.run(min(CHECK, good - done))
@@ -198,7 +201,8 @@ def narrow(mode: str, seed: int, episode: int, good: int, bad: int) -> Failure:
     if not what:
         run.settle()
         what = run.examine()
-    failure = Failure(episode * EPISODE + at, what or "only seen once: not reproduced", run.last_input())
+    first = episode * EPISODE
+    failure = Failure(first + at, what or "seen once, not reproduced", run.last_input(), first)
     run.close()
     return failure
 

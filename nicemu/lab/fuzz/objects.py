@@ -269,7 +269,8 @@ class Honest:
 
     def _region(self, nic: int, pages: int) -> Region:
         region = Region(
-            nic, 40, nic << 32, pages * PAGE, int(EVERY_RIGHT), HEALTHY_PD, self.bench.ram.allocate(pages), name="honest"
+            nic, 40, nic << 32, pages * PAGE, int(EVERY_RIGHT), HEALTHY_PD, self.bench.ram.allocate(pages),
+            name="honest",
         )  # fmt: skip
         return self.bench.region(region)
 

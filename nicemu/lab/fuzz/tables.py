@@ -27,6 +27,7 @@ FUZZ = record(
     "last_target", "last_state", "multicast",  # whom it is for, and in which state that was; it goes to a group
     "classify",              # 1: count what became of each packet
     "dropped", "malformed", "bad_keys", "sender", "pushed",  # counters before it arrived
+    "burst",                 # packets of a flood still to come: to the same target, at one moment
     "pace",                  # ns between two inputs
 )  # fmt: skip
 
@@ -108,7 +109,7 @@ STATUSES_AT = KINDS * STATES * OPERATIONS * OUTCOMES
 ASYNCS_AT = STATUSES_AT + 32
 COUNTERS = ASYNCS_AT + 32
 
-_TRAP = FUZZ.fields["trap"][1]
+_TRAP = FUZZ.fields["trap"][1]  # type: ignore[index]
 
 
 def _rows(slot: Slot, dtype: np.dtype) -> Any:

@@ -39,6 +39,7 @@ QPNS = (0, 1, -1, MULTICAST_QPN, 1 << 24, 1 << 62, 255, 256, 257)
 SMALL_STEPS = (-1, 1, 2, -2, 3, 127, 128, -128)
 QKEY, PKEY, GROUP_HIGH, GROUP_LOW = 0x11, 0xFFFF, -0x00FFFFFFFFFFFFFF, 7
 ATTEND, HEALTHY = 64, 4096
+MOST_BURST = 600
 
 
 @jit
@@ -57,6 +58,18 @@ def near(f, base, length):
 
 
 @jit
+def some_region(f, nic_number):
+    """Index of a region of a NIC, usable ones more often."""
+    count = fuzz(f, 0).regions
+    i = 0
+    for _ in range(6):
+        i = draw(f, count)
+        if region(f, i).nic == nic_number and (region(f, i).usable or one_in(f, 6)):
+            return i
+    return i
+
+
+@jit
 def some_key(f, r):
     """The key of a region, a stale variant of it, or any number."""
     if not one_in(f, 12):
@@ -67,11 +80,7 @@ def some_key(f, r):
 @jit
 def aim(f, row, length):
     """Key, address and length of an RDMA request: usually inside a region."""
-    count = fuzz(f, 0).regions
-    i = draw(f, count)
-    if region(f, i).usable == 0 or region(f, i).nic != 1:
-        i = draw(f, count)
-    r = region(f, i)
+    r = region(f, some_region(f, 1))
     row.rkey = some_key(f, r)
     row.length = length
     if one_in(f, 4):
@@ -222,8 +231,13 @@ def keys(f, row):
 
 @jit
 def choose(f):
-    """A target; those that can take a packet more often."""
+    """A target; those that can take a packet more often. Now and then a flood goes to one of them."""
     row = fuzz(f, 0)
+    if row.burst > 0:
+        row.burst -= 1
+        return row.last_target
+    if one_in(f, 2048):
+        row.burst = draw(f, MOST_BURST)
     return draw(f, row.targets if one_in(f, 8) else row.live)
 
 
@@ -284,8 +298,9 @@ def one_packet(world, f):
     row.number += 1
     row.events = 0
     c = control(world, 0)
-    push(world, c.now + draw(f, row.pace), units.ARRIVE, p, 0)
-    go_on(world, f, c.now + row.pace)
+    push(world, c.now + (draw(f, row.pace) if row.burst == 0 else 0), units.ARRIVE, p, 0)
+    if row.burst == 0:
+        go_on(world, f, c.now + row.pace)
 
 
 @entry("int64(int64, int64, int64)", Path(__file__).parent)

@@ -10,7 +10,7 @@ from nicemu.lab.fuzz.dice import draw, one_in, pick, word32, word64
 from nicemu.lab.fuzz.healthy import ask_healthy, see_healthy
 from nicemu.lab.fuzz.host import attend, go_on, ring_send, set_state
 from nicemu.lab.fuzz.tables import fuzz, region, shared, target
-from nicemu.lab.fuzz.wire import ATTEND, HEALTHY, near, some_key
+from nicemu.lab.fuzz.wire import ATTEND, HEALTHY, near, some_key, some_region
 from nicemu.nic.qp_type import UD, is_reliable
 from nicemu.tables.rows import control, qp
 
@@ -24,18 +24,6 @@ COUNTERS = (0, -1, 17, 1000, 5_000_000, 1 << 31, 1 << 62, (1 << 63) - 1, -(1 << 
 WINDOWS = (20, 21, 22)
 WORD = 0xFFFFFFFF
 RTS, SQD, ERR = int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
-
-
-@jit
-def some_region(f, nic_number):
-    """Index of a region of a NIC, usable ones more often."""
-    count = fuzz(f, 0).regions
-    i = 0
-    for _ in range(6):
-        i = draw(f, count)
-        if region(f, i).nic == nic_number and (region(f, i).usable or one_in(f, 6)):
-            return i
-    return i
 
 
 @jit
@@ -212,5 +200,3 @@ def wqe(world, f, count):
         if row.stuck:
             return made + 1
     return count
-
-
