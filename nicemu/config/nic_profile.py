@@ -92,6 +92,7 @@ class NicProfile(Record):
     max_fault_per_qp: Annotated[int, Field(ge=1, le=64)] = 4  # page faults outstanding
     local_ca_ack_delay: Annotated[int, Field(ge=0, le=31)] = 15  # 4.096 us * 2**n
     retry_cnt_7_infinite: bool = False
+    cnp_interval_ns: Nanoseconds = 4_000  # a QP answers ECN marks with at most one CNP in this time
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits
 
     iotlb: IotlbProfile = IotlbProfile()

@@ -8,6 +8,7 @@ from typing import Any
 from nicemu.config.paths import shipped
 from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
+from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
 from nicemu.memory import Frames
 from nicemu.memory.arena import Arena
@@ -62,6 +63,7 @@ class Lab:
         self.arena = Arena()
         self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)
         self.devices = self._devices()
+        self.fabric = Fabric(world, config.fabric, config.impairments, config.seed)
         options = Options(config.notifier_subscriber, config.force_odp, config.mutants)
         self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: int(control.stamp), options,
                              allocate)  # fmt: skip

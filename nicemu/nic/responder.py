@@ -15,6 +15,7 @@ from nicemu.nic.dma import hold, translate_range, translate_sges
 from nicemu.nic.hooks import ask
 from nicemu.nic.mkey import check_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before, raise_fault
+from nicemu.nic.port_receive import checked_arrival
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.receive_queue import recv_address, recv_available, take_recv
 from nicemu.tables import units
@@ -386,6 +387,8 @@ def responder(world, q_row, _):
 
 def arrive(world, p, _):
     """ARRIVE: a packet reaches a NIC: find its QP; responses to the completer, requests to the responder's queue."""
+    if checked_arrival(world, p) != ACCEPT:
+        return 0
     row = packet(world, p)
     n = nic(world, row.dest_nic)
     n.packets_received += 1
