@@ -83,6 +83,7 @@ class Lab:
             mkeys=nic.max_mr + 1,
             iotlb=nic.iotlb.sets * nic.iotlb.ways,
             eqs=64,
+            sq_entries=max(nics, 8) << 19,
         )
 
     def _devices(self) -> list[Device]:
