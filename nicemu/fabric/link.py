@@ -55,7 +55,10 @@ def drop(world, way, p, reason):
 
 @jit
 def onto_wire(world, way, p, size):
-    """The one place where a packet is on link ``way``, whether it reaches the far end or not; now is its first bit."""
+    """The one place where a packet gets onto link ``way``, whether it comes out or not; impairments have marked it.
+
+    On a NIC's own link, and on one behind a switch, now is its first bit; on the way in of a mesh, when it was sent.
+    """
     wire = link(world, way)
     wire.packets += 1
     wire.bytes += size
@@ -71,6 +74,7 @@ def send(world, way, p):
         size = wire_bytes(world, p)
         if size - FRAMING <= wire.mtu:
             onto_wire(world, way, p, size)
+            onto_wire(world, downlink(row.dest_nic), p, size)
             arrival = control(world, 0).now + size * wire.ps_per_byte // 1000 + wire.delay_ns
             push(world, arrival, units.ARRIVE, p, 0)
             return 0
@@ -231,12 +235,14 @@ def come_out(world, way, p, arrival):
 def come_in(world, way, p, arrival):
     """The way in to a NIC, without a switch: no rate, no delay; the link may be down and have impairments."""
     wire = link(world, way)
+    lost = wire.first_tap != 0 and wire.up == 1 and suffer(world, way, p)
+    onto_wire(world, way, p, wire_bytes(world, p))
     if wire.up == 0:
         drop(world, way, p, DOWN)
+    elif lost:
+        free_packet(world, p)
     elif wire.first_tap == 0:
         push(world, arrival, units.ARRIVE, p, 0)
-    elif suffer(world, way, p):
-        free_packet(world, p)
     else:
         arrival = when(wire, arrival)
         for _ in range(wire.copies):

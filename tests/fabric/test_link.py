@@ -188,3 +188,13 @@ def test_a_captured_link_takes_the_path_where_a_capture_sees_packets() -> None:
     wires.send(payload=100)
     assert wires.link(1).plain == 0
     assert wires.arrivals() == [(wire_ns(SEND_BYTES + 100) + DELAY_NS, 2, 0)]
+
+
+@pytest.mark.parametrize("switch", [None, {}])
+@pytest.mark.parametrize("captured", [False, True])
+def test_both_links_of_the_way_count_the_packet(switch: dict | None, captured: bool) -> None:
+    wires = Wires(fabric={"switch": switch})
+    wires.fabric.set_captured(1, captured)
+    wires.send()
+    wires.run()
+    assert [int(wires.link(nic, out).packets) for nic in (1, 2) for out in (True, False)] == [1, 0, 0, 1]
