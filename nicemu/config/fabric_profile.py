@@ -8,7 +8,7 @@ from nicemu.config.types import Count, Nanoseconds, Record
 
 NicIndex = Annotated[int, Field(ge=0, le=255)]
 Bytes = Annotated[int, Field(ge=1, le=2**40)]
-Chance = Annotated[float, Field(ge=0, le=1, strict=False)]
+Chance = Annotated[float, Field(ge=0, le=1)]
 
 Operation = Literal[
     "SEND_FIRST", "SEND_MIDDLE", "SEND_LAST", "SEND_LAST_IMM", "SEND_ONLY", "SEND_ONLY_IMM",

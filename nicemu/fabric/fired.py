@@ -1,10 +1,10 @@
 """Proof that an injected fault fired: one row each, in a ring, with the number that the packet carries from then on."""
 
 from nicemu._jit import jit
+from nicemu.tables.records import FIRED_ROWS
 from nicemu.tables.rows import control, fabric, fired, impair, link, packet
 from nicemu.tables.trace import Ev, trace
 
-FIRED_ROWS = 1 << 16
 INJECT = int(Ev.INJECT)
 
 

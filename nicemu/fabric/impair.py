@@ -27,11 +27,15 @@ SECOND_DRAW = 1 << 20
 
 @jit
 def listed(world, first, count, value):
-    """``value`` is in a list of NUMBER rows."""
-    for i in range(first, first + count):
-        if number(world, i).value == value:
-            return True
-    return False
+    """``value`` is in an ascending list of NUMBER rows."""
+    low, high = first, first + count
+    while low < high:
+        middle = (low + high) >> 1
+        if number(world, middle).value < value:
+            low = middle + 1
+        else:
+            high = middle
+    return low < first + count and number(world, low).value == value
 
 
 @jit

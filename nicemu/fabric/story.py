@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nicemu.fabric.cable import name_of
-from nicemu.fabric.fired import FIRED_ROWS, row_of
-from nicemu.tables.records import ImpairKind, PacketField
+from nicemu.fabric.fired import row_of
+from nicemu.tables.records import FIRED_ROWS, ImpairKind, PacketField
 from nicemu.tables.world import World
 from nicemu.wire.opcode import RcOpcode, Transport
 

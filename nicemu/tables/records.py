@@ -365,6 +365,8 @@ class LinkDrop(IntEnum):
     DOWN, MTU, QUEUE, NO_DESTINATION = range(1, 5)
 
 
+FIRED_ROWS = 1 << 16
+"""Row 0 and the ring of injected faults."""
 SEGMENTS_PER_PACKET = 72
 RESOURCES_PER_QP = 16
 FAULTS_PER_QP = 4

@@ -47,7 +47,6 @@ class Capacity:
     impairments: int = 1024
     taps: int = 1 << 16
     numbers: int = 1 << 20
-    fired: int = 1 << 16
 
 
 def lazy_bytes(size: int) -> np.ndarray:
@@ -109,7 +108,7 @@ class World:
             Slot.PAYLOAD: c.packets * PAYLOAD_BYTES, Slot.SRQ: n * c.srqs + 1, Slot.AV: n * (c.ahs + c.qps) + 1,
             Slot.MCAST: n * c.mcast + 1, Slot.GID: n * c.gids + 1, Slot.SRQ_WQE: (n * c.qps + 1) * SRQ_WQE_BYTES,
             Slot.FABRIC: 1, Slot.LINK: 2 * n + 1, Slot.IMPAIR: c.impairments, Slot.TAP: c.taps,
-            Slot.NUMBER: c.numbers, Slot.FIRED: c.fired,
+            Slot.NUMBER: c.numbers, Slot.FIRED: records.FIRED_ROWS,
         }  # fmt: skip
         self.tables: list[np.recarray] = []
         vector = np.zeros((len(Slot), 2), np.int64)

@@ -1,4 +1,4 @@
-"""``python -m tests.fabric.mixture``: a bit of everything on a switch and on a mesh; prints digests of what happened."""
+"""``python -m tests.fabric.mixture``: a bit of everything on a mesh and on a switch; prints digests of it."""
 
 import hashlib
 import json
@@ -7,10 +7,12 @@ from nicemu import _jit
 from tests.fabric.wires import Wires, joins
 
 RULES = (
-    {"kind": "loss", "probability": 0.05}, {"kind": "reorder", "probability": 0.1, "delay_ns": 300, "jitter_ns": 10**12},
+    {"kind": "loss", "probability": 0.05},
+    {"kind": "reorder", "probability": 0.1, "delay_ns": 300, "jitter_ns": 10**12},
     {"kind": "duplicate", "probability": 0.1, "jitter_ns": 900}, {"kind": "corrupt", "probability": 0.1},
     {"kind": "delay", "jitter_ns": 50, "direction": "in"},
-    {"kind": "rewrite", "field": "va", "value": -5, "every": 7}, {"kind": "rewrite", "field": "psn", "add": -9, "every": 9},
+    {"kind": "rewrite", "field": "va", "value": -5, "every": 7},
+    {"kind": "rewrite", "field": "psn", "add": -9, "every": 9},
     {"kind": "partition", "nics": [2], "from_ns": 2000, "until_ns": 3000},
 )  # fmt: skip
 SWITCH = {"ecn": {"kmin_bytes": 500, "kmax_bytes": 20000, "pmax": 0.7}, "pause": {"xoff_bytes": 9000, "xon_bytes": 900}}

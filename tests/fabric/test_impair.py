@@ -3,7 +3,7 @@
 import pytest
 
 from nicemu.fabric.draw import below, draw
-from nicemu.fabric.fired import FIRED_ROWS
+from nicemu.tables.records import FIRED_ROWS
 from nicemu.tables.trace import Ev
 from nicemu.wire import opcode as bth
 from tests.fabric.wires import DELAY_NS, SEND_BYTES, Wires, joins

@@ -101,14 +101,29 @@ def test_with_one_threshold_every_packet_that_finds_so_much_is_marked() -> None:
 
 
 def test_between_the_thresholds_some_are_marked_from_the_upper_one_on_all() -> None:
-    ecn = {"kmin_bytes": 0, "kmax_bytes": 100 * 4096, "pmax": 0.5}
+    full = 100 * 4096
+    ecn = {"kmin_bytes": 0, "kmax_bytes": full, "pmax": 0.5}
     wires = Wires(3, fabric={"links": [SLOW], "switch": {"ecn": ecn}})
     incast(wires, count=60)
-    marked = [queued for _, _, _, _, _, queued in wires.log(Ev.ECN_MARK)] or marks(wires)
+    wires.run()
+    out = wires.link(1, out=False)
     queued = [row[-1] for row in wires.log(Ev.ECN_MARK)]
-    below = sum(1 for each in queued if each < 100 * 4096)
-    assert 5 < below < 60
-    assert marked
+    below, above = sum(each < full for each in queued), sum(each >= full for each in queued)
+    assert out.ecn_marks == below + above
+    assert 10 < below < 60  # about a quarter of the first hundred
+    assert above > 0
+    assert above == sum(row[-1] for row in wires.log(Ev.RECEIVE)[-above:])
+
+
+def test_marks_depend_on_the_seed() -> None:
+    def marked(seed: int) -> list[int]:
+        ecn = {"kmin_bytes": 0, "kmax_bytes": 100 * 4096, "pmax": 0.5}
+        wires = Wires(3, fabric={"links": [SLOW], "switch": {"ecn": ecn}}, seed=seed)
+        incast(wires)
+        return marks(wires)
+
+    assert marked(1) == marked(1)
+    assert marked(1) != marked(2)
 
 
 def test_a_cnp_is_not_marked() -> None:
