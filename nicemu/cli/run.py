@@ -49,6 +49,7 @@ def run(
     ] = None,
     mutant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Plant a deliberate bug.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log.")] = None,
+    pcap: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the packets: pcapng, for Wireshark.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print the counters afterwards, on stderr.")] = False,
     stages: Annotated[bool, typer.Option("--stages", help="Print the stages of a fault and an invalidation.")] = False,
 ) -> None:
@@ -65,6 +66,7 @@ def run(
         "evict_per_ms": _number(evict),
         "mutants": mutant or None,
         "trace": str(trace) if trace else None,
+        "pcap": str(pcap) if pcap else None,
     }
     words = list(arguments or [])
     if module is None and not words:
@@ -102,6 +104,9 @@ def _run(
     session.configure(checked)
     waits.install()
     status = program.run_program(loaded, words)
+    lab = session.current()
+    if lab is not None:
+        lab.flush()
     if stats or stages:
         sys.stdout.flush()
         _report(stats, stages)

@@ -1,5 +1,6 @@
 """The configuration of one run: one page of fields, `configs/lab/*.yaml` are examples."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -47,6 +48,15 @@ def _path(value: Any, info: ValidationInfo) -> Any:
     return (_base(info) or Path.cwd()) / Path(value).expanduser() if isinstance(value, str) and value else value
 
 
+def _writable(path: Path | None) -> Path | None:
+    """A file that can be made or replaced, said before the program starts."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ValueError(": expected a file in a folder that exists")
+    if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ValueError(": expected a file that may be written")
+    return path
+
+
 def _firmware(value: str, info: ValidationInfo) -> str:
     """Keep the name of a shipped image; make a path absolute. `default` is built in."""
     if value == "default":
@@ -74,7 +84,8 @@ class Config(Record):
     sanitizer: bool = True
     force_odp: bool = False
     evict_per_ms: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0  # per virtual millisecond
-    trace: Annotated[Path | None, BeforeValidator(_path)] = None
+    trace: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
+    pcap: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
     mutants: Annotated[tuple[Mutant, ...], Field(strict=False)] = ()
 
     @property

@@ -73,12 +73,13 @@ class NicProfile(Record):
     max_pd: Annotated[int, Field(ge=1, le=2**24)] = 4096
     max_ah: Count = 4096
     max_mw: CountOrNone = 0
-    max_srq: CountOrNone = 0
-    max_srq_wr: CountOrNone = 0
-    max_srq_sge: CountOrNone = 0
-    max_mcast_grp: CountOrNone = 0
-    max_mcast_qp_attach: CountOrNone = 0
-    max_total_mcast_qp_attach: CountOrNone = 0
+    max_srq: Annotated[int, Field(ge=0, le=2**20)] = 1024
+    max_srq_wr: Annotated[int, Field(ge=0, le=2**20)] = 16384
+    max_srq_sge: Annotated[int, Field(ge=0, le=32)] = 32
+    max_xrcd: CountOrNone = 1024
+    max_mcast_grp: Annotated[int, Field(ge=0, le=2**16)] = 64
+    max_mcast_qp_attach: Annotated[int, Field(ge=0, le=2**16)] = 64
+    max_total_mcast_qp_attach: Annotated[int, Field(ge=0, le=2**16)] = 256  # each datagram to a group looks at them all
     max_qp_rd_atom: Annotated[int, Field(ge=1, le=16)] = 16  # responder resources of a QP
     max_qp_init_rd_atom: Annotated[int, Field(ge=1, le=255)] = 16
     max_res_rd_atom: Count = 65536
@@ -89,10 +90,12 @@ class NicProfile(Record):
     gid_tbl_len: Annotated[int, Field(ge=1, le=256)] = 8
     max_mtu: IbMtu = 4096  # bytes of payload in one packet
     active_mtu: IbMtu = 4096
-    max_fault_per_qp: Annotated[int, Field(ge=1, le=64)] = 4  # page faults outstanding
+    max_fault_per_qp: Annotated[int, Field(ge=1, le=4)] = 4  # page faults outstanding, one of each class
     local_ca_ack_delay: Annotated[int, Field(ge=0, le=31)] = 15  # 4.096 us * 2**n
     retry_cnt_7_infinite: bool = False
     cnp_interval_ns: Nanoseconds = 4_000  # a QP answers ECN marks with at most one CNP in this time
+    end_to_end_credits: bool = False  # ACKs tell how many receives are posted, and requesters keep to it
+    ack_coalescing_ns: Nanoseconds = 0  # one ACK for all that are due within this time
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits
 
     iotlb: IotlbProfile = IotlbProfile()

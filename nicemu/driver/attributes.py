@@ -21,11 +21,22 @@ ABSENT = (
     "max_ee_rd_atom", "max_ee_init_rd_atom", "max_ee", "max_rdd", "max_raw_ipv6_qp", "max_raw_ethy_qp", "max_fmr",
     "max_map_per_fmr",
 )  # fmt: skip
-RC_RNR_NAK_GEN, SYS_IMAGE_GUID, PORT_ACTIVE_EVENT = 1 << 12, 1 << 11, 1 << 10
+BAD_PKEY_CNTR, BAD_QKEY_CNTR, UD_AV_PORT_ENFORCE, CURR_QP_STATE_MOD = 1 << 1, 1 << 2, 1 << 6, 1 << 7
+PORT_ACTIVE_EVENT, SYS_IMAGE_GUID, RC_RNR_NAK_GEN, SRQ_RESIZE = (1 << bit for bit in range(10, 14))
+XRC, MEM_MGT_EXTENSIONS = 1 << 20, 1 << 21
+ALWAYS = (
+    BAD_PKEY_CNTR | BAD_QKEY_CNTR | UD_AV_PORT_ENFORCE | CURR_QP_STATE_MOD | PORT_ACTIVE_EVENT | SYS_IMAGE_GUID
+    | RC_RNR_NAK_GEN | MEM_MGT_EXTENSIONS
+)  # fmt: skip
+FLUSH_GLOBAL, FLUSH_PERSISTENT, ATOMIC_WRITE = 1 << 38, 1 << 39, 1 << 40
+"""``ib_device_cap_flags``: of ``device_cap_flags_ex`` only, above 32 bits."""
 ATOMIC_HCA = 1
 ODP_SUPPORT = 1
-ODP_RC_CAPS = 1 | 2 | 4 | 8 | 16
-"""SEND, RECV, WRITE, READ, ATOMIC."""
+ODP_SEND, ODP_RECV, ODP_WRITE, ODP_READ, ODP_ATOMIC, ODP_SRQ_RECV, ODP_FLUSH, ODP_ATOMIC_WRITE = (
+    1 << bit for bit in range(8))  # fmt: skip
+ODP_UD_CAPS = ODP_SEND | ODP_SRQ_RECV
+ODP_XRC_CAPS = ODP_SEND | ODP_WRITE | ODP_READ | ODP_ATOMIC | ODP_SRQ_RECV | ODP_FLUSH | ODP_ATOMIC_WRITE
+ODP_RC_CAPS = ODP_XRC_CAPS | ODP_RECV
 
 PORT_ACTIVE, LINK_UP, ETHERNET = 4, 5, 2
 IP_BASED_GIDS = 1 << 26
@@ -40,18 +51,24 @@ def device_attributes(device: IbDevice) -> dict[str, int | str]:
     profile = device.profile
     values: dict[str, int | str] = {name: getattr(profile, name) for name in FROM_PROFILE}
     values |= dict.fromkeys(ABSENT, 0)
+    flags = ALWAYS | (SRQ_RESIZE if profile.max_srq else 0) | (XRC if profile.max_xrcd else 0)
     values |= {
         "node_guid": device.device.guid, "sys_image_guid": device.device.guid, "phys_port_cnt": PORTS,
         "atomic_cap": ATOMIC_HCA,
-        "device_cap_flags": RC_RNR_NAK_GEN | SYS_IMAGE_GUID | PORT_ACTIVE_EVENT,
+        "device_cap_flags": flags,
+        "device_cap_flags_ex": flags | FLUSH_GLOBAL | FLUSH_PERSISTENT | ATOMIC_WRITE,
         "num_comp_vectors": profile.num_comp_vectors,
     }  # fmt: skip
     return values
 
 
 def odp_caps(device: IbDevice) -> dict[str, int]:
-    """On-demand paging for RC, explicit regions (``mlx5_ib_internal_fill_odp_caps``)."""
-    return {"odp_general_caps": ODP_SUPPORT, "odp_rc_caps": ODP_RC_CAPS}
+    """On-demand paging by transport (``mlx5_ib_internal_fill_odp_caps``): none for UC, as in mlx5 and rxe."""
+    shared = 0 if device.profile.max_srq else ODP_SRQ_RECV
+    return {
+        "odp_general_caps": ODP_SUPPORT, "odp_rc_caps": ODP_RC_CAPS & ~shared, "odp_ud_caps": ODP_UD_CAPS & ~shared,
+        "odp_xrc_caps": ODP_XRC_CAPS if device.profile.max_xrcd else 0,
+    }  # fmt: skip
 
 
 def check_port(port: int) -> None:

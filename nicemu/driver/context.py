@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nicemu.driver import ah, cq, mr, pd, qp
+from nicemu.driver import ah, cq, mr, pd, qp, srq, xrcd
 from nicemu.driver.errors import DriverError
 from nicemu.driver.notifier import notifiers_of
 from nicemu.timeline.host import Steps
@@ -46,11 +46,17 @@ def close(context: Context) -> Steps[None]:
     """``uverbs_destroy_ufile_hw``: destroys what is left, users before what they use."""
     driver = context.driver
     for queue_pair in driver.qps:
-        if queue_pair.pd.context is context:
-            yield from qp.destroy(queue_pair)
+        if queue_pair.context is context:
+            yield from qp.leave_and_destroy(queue_pair)
     for handle in driver.ahs:
         if handle.pd.context is context:
-            ah.destroy(handle)
+            yield from ah.destroy(handle)
+    for shared in driver.srqs:
+        if shared.context is context:
+            yield from srq.destroy(shared)
+    for opened in driver.xrcds:
+        if opened.context is context:
+            xrcd.close(opened)
     for queue in driver.cqs:
         if queue.context is context:
             yield from cq.destroy(queue)

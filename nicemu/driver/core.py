@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
     from nicemu.driver.pd import Pd
     from nicemu.driver.qp import Qp
+    from nicemu.driver.srq import Srq
+    from nicemu.driver.xrcd import Xrcd
 
 MUTANTS = ("skip_device_wait", "ignore_fork_protect", "drop_mutex_before_mtt_write")
 
@@ -49,6 +51,8 @@ class Driver:
         self.cqs: Handles[Cq] = Handles("CQ")
         self.qps: Handles[Qp] = Handles("QP")
         self.ahs: Handles[Ah] = Handles("AH")
+        self.srqs: Handles[Srq] = Handles("SRQ")
+        self.xrcds: Handles[Xrcd] = Handles("XRC domain")
         self.devices = [IbDevice(self, device) for device in devices]
         """In the order of ``device.index``: probed."""
 

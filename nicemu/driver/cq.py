@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Cq:
-    """``users``: QPs that complete into it. ``comp_handler`` gets its handle at each completion event."""
+    """``users``: queues of QPs, and XRC SRQs, that complete into it. ``comp_handler`` gets its handle at each event."""
 
     context: Context
     number: int

@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from nicemu.driver.cq import Cq
     from nicemu.driver.mr import Mr
     from nicemu.driver.qp import Qp
+    from nicemu.driver.srq import Srq
+    from nicemu.driver.xrcd import Domain, Inode
 
 ASYNC_SLOTS = 4096
 QP_EVENTS = frozenset((
     AsyncEvent.QP_FATAL, AsyncEvent.QP_REQ_ERR, AsyncEvent.QP_ACCESS_ERR, AsyncEvent.COMM_EST, AsyncEvent.SQ_DRAINED,
     AsyncEvent.PATH_MIG, AsyncEvent.PATH_MIG_ERR, AsyncEvent.QP_LAST_WQE_REACHED,
 ))  # fmt: skip
+SRQ_EVENTS = frozenset((AsyncEvent.SRQ_ERR, AsyncEvent.SRQ_LIMIT_REACHED))
 
 
 class IbDevice:
@@ -47,9 +50,13 @@ class IbDevice:
         self.qp_numbers = Numbers("QPs", self.profile.max_qp)
         self.mkey_numbers = Numbers("memory keys", self.profile.max_mr)
         self.key_variants: dict[int, int] = {}
-        self.ah_count = 0
+        self.srq_numbers = Numbers("SRQs", self.profile.max_srq)
+        self.ah_numbers = Numbers("address handles", self.profile.max_ah)
+        self.xrcd_numbers = Numbers("XRC domains", self.profile.max_xrcd)
+        self.xrc_domains: dict[Inode, Domain] = {}
         self.cqs: dict[int, Cq] = {}
         self.qps: dict[int, Qp] = {}
+        self.srqs: dict[int, Srq] = {}
         self.odp_mkeys: dict[int, Mr] = {}
         """On-demand regions by mkey index (``dev->odp_mkeys``): absent means not on demand, or being deregistered."""
         self.contexts: list[Context] = []
@@ -101,7 +108,11 @@ class IbDevice:
         if kind in QP_EVENTS:
             qp = self.qps.get(number)
             if qp is not None:
-                qp.pd.context.report(kind, "qp", qp.handle)
+                qp.context.report(kind, "qp", qp.handle)
+        elif kind in SRQ_EVENTS:
+            srq = self.srqs.get(number)
+            if srq is not None:
+                srq.context.report(kind, "srq", srq.handle)
         elif kind == AsyncEvent.CQ_ERR:
             cq = self.cqs.get(number)
             if cq is not None:

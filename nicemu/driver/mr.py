@@ -1,6 +1,6 @@
 """Memory regions (``mlx5_ib_reg_user_mr``): checks, memory keys, pinned or on demand.
 
-Left out: implicit regions, memory windows, device memory, huge pages, flush access, re-registration.
+Left out: implicit regions, memory windows, device memory, huge pages, re-registration.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY_BITS, VARIANTS = 8, 256
 ADDRESS_END = 1 << 64
 WRITABLE = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_ATOMIC | Access.MW_BIND
 """``ib_access_writable``."""
-UNSUPPORTED = Access.MW_BIND | Access.HUGETLB | Access.FLUSH_GLOBAL | Access.FLUSH_PERSISTENT
+UNSUPPORTED = Access.MW_BIND | Access.HUGETLB
 OPTIONAL = ((1 << 10) - 1) << 20
 """``IB_ACCESS_OPTIONAL``: bits a driver may ignore, RELAXED_ORDERING among them."""
 KNOWN = sum(Access) | OPTIONAL

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.command import Command
-from nicemu.abi.rings import FaultSubtype
+from nicemu.abi.rings import FaultSubtype, FaultType
 from nicemu.abi.verbs import PAGE_SHIFT
 from nicemu.driver import umem_odp, wqe
 from nicemu.driver.errors import DriverError
@@ -109,14 +109,17 @@ def resolve(device: IbDevice, fault: PageFault) -> Steps[None]:
 def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
     """What has to be mapped for the QP to go on. A QP that is gone needs nothing.
 
-    A WQE fault: all that is left of the WQE. An RDMA fault: as many bytes from the missing address as the operation
-    still had to do, at most the pages that the firmware asks for. The device has checked the operation's range, so
-    where the missing address lies some bytes further on than the operation stood, the region's end is the end.
+    A WQE fault: all that is left of the WQE; of an SRQ's, the missing page. An RDMA fault: as many bytes from the
+    missing address as the operation still had to do, at most the pages that the firmware asks for. The device has
+    checked the operation's range, so where the missing address lies some bytes further on than the operation stood,
+    the region's end is the end.
     """
     if fault.subtype == FaultSubtype.WQE:
         pair = device.qps.get(fault.qpn)
         if pair is None:
             return []
+        if fault.type == FaultType.RESPONDER_RECV and not pair.recv_slots:
+            return [Segment(fault.key, fault.va, 1)]
         return wqe.remaining(wqe.data_segments(pair, fault.type, fault.last), fault.bytes_committed)
     length = max(fault.last, 1)
     start, pages = page_span(fault.va, length)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Pd:
-    """``users``: MRs, QPs and AHs in it (``ib_pd.usecnt``)."""
+    """``users``: MRs, QPs, SRQs and AHs in it (``ib_pd.usecnt``)."""
 
     context: Context
     number: int

@@ -1,27 +1,30 @@
-"""Queue pairs (``mlx5_ib_create_qp``, ``ib_modify_qp_with_udata``): RC. Other transports: EOPNOTSUPP.
+"""Queue pairs (``mlx5_ib_create_qp, ib_modify_qp_with_udata``): RC, UC, UD and both ends of XRC.
 
 Attributes travel by the names of ``ibv_qp_attr``. The driver keeps the values the program set; the state and what
-the hardware changes are asked of the device.
+the hardware changes are asked of the device. Left out: raw packet QPs (EOPNOTSUPP).
 """
 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nicemu.abi.command import QP_CONTEXT, Command, QpField
+from nicemu.abi.command import QP_CONTEXT, AvField, Command, QpField
 from nicemu.abi.rings import power_of_two, recv_stride, send_stride
-from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState, QpType
-from nicemu.driver import ah, qp_state_table
+from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState, QpType, SrqType
+from nicemu.driver import ah, mcast, qp_state_table
 from nicemu.driver.errors import DriverError
+from nicemu.driver.pd import Pd
 from nicemu.driver.ring import Memory
+from nicemu.driver.xrcd import Xrcd
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
+    from nicemu.driver.context import Context
     from nicemu.driver.cq import Cq
     from nicemu.driver.device import IbDevice
-    from nicemu.driver.pd import Pd
+    from nicemu.driver.srq import Srq
 
 A = QpAttrMask
 FIELDS: dict[QpAttrMask, tuple[str, ...]] = {
@@ -41,6 +44,7 @@ CONTEXT_FIELDS = {
     QpField.RNR_RETRY: "rnr_retry", QpField.RQ_PSN: "rq_psn", QpField.MAX_RD_ATOMIC: "max_rd_atomic",
     QpField.MIN_RNR_TIMER: "min_rnr_timer", QpField.SQ_PSN: "sq_psn",
     QpField.MAX_DEST_RD_ATOMIC: "max_dest_rd_atomic", QpField.DEST_QPN: "dest_qp_num",
+    QpField.EN_SQD_ASYNC_NOTIFY: "en_sqd_async_notify",
 }  # fmt: skip
 """Words of the device's QP context that hold an attribute as it is."""
 
@@ -50,32 +54,51 @@ PSN_MASK = (1 << 24) - 1
 SIGNAL_ALL = 1
 
 
+NO_RING = Memory(0, memoryview(b""))
+MODELLED = (QpType.RC, QpType.UC, QpType.UD, QpType.XRC_SEND, QpType.XRC_RECV)
+
+
 @dataclass(eq=False, slots=True)
 class Qp:
-    """``attributes``: what the program set, by name. ``state``: as last heard of."""
+    """``attributes``: what the program set, by name. ``state``: as last heard of.
 
-    pd: Pd
+    An XRC target (XRC_RECV) has a domain and nothing else; an XRC initiator no receive queue; a QP with an SRQ none of
+    its own. A ring that is not there has 0 slots.
+    """
+
+    context: Context
     type: QpType
     number: int
-    send_cq: Cq
-    recv_cq: Cq
     caps: Any
-    send_ring: Memory
-    send_slots: int
-    send_stride: int
-    recv_ring: Memory
-    recv_slots: int
-    recv_stride: int
     record: Memory
-    sq_entry: int
+    pd: Pd | None = None
+    send_cq: Cq | None = None
+    recv_cq: Cq | None = None
+    srq: Srq | None = None
+    xrcd: Xrcd | None = None
+    send_ring: Memory = NO_RING
+    send_slots: int = 0
+    send_stride: int = 0
+    recv_ring: Memory = NO_RING
+    recv_slots: int = 0
+    recv_stride: int = 0
+    sq_entry: int = 0
     state: QpState = QpState.RESET
     attributes: dict[str, Any] = field(default_factory=dict)
+    groups: list[bytes] = field(default_factory=list)
+    """Multicast GIDs it is a member of."""
     handle: int = 0
 
     @property
     def device(self) -> IbDevice:
         """The device it is on."""
-        return self.pd.context.device
+        return self.context.device
+
+    @property
+    def used(self) -> list[Pd | Cq | Srq | Xrcd]:
+        """What has to stay while the QP exists, each as often as it is used."""
+        parents = (self.pd, self.send_cq, self.recv_cq, self.srq, self.xrcd)
+        return [parent for parent in parents if parent is not None]
 
 
 def check_capabilities(profile: Any, caps: Any) -> None:
@@ -87,46 +110,107 @@ def check_capabilities(profile: Any, caps: Any) -> None:
             raise DriverError(errno.EINVAL, f"QP: {name} {getattr(caps, name)}, the device has {limit}")
 
 
-def check_type(kind: int) -> QpType:
-    """EINVAL: no such type. EOPNOTSUPP: not modelled."""
+def check_type(kind: int, profile: Any) -> QpType:
+    """EINVAL: no such type. EOPNOTSUPP: the device does not have it."""
     if kind not in QpType.__members__.values():
         raise DriverError(errno.EINVAL, f"QP: no type {kind}")
-    if kind != QpType.RC:
+    if kind not in MODELLED or (kind in (QpType.XRC_SEND, QpType.XRC_RECV) and not profile.max_xrcd):
         raise DriverError(errno.EOPNOTSUPP, f"QP: transport {QpType(kind).name} is not supported")
     return QpType(kind)
 
 
-def create(pd: Pd, kind: int, cqs: tuple[Cq, Cq], caps: Any, sq_sig_all: int) -> Steps[Qp]:
-    """A QP in RESET. ``cqs``: send, receive. The capabilities granted are those asked for."""
-    device = pd.context.device
+def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_sig_all: int) -> Steps[Qp]:
+    """A QP in RESET. ``queues``: send CQ, receive CQ and, if it has one, SRQ; the parent of an XRC target is its
+    domain, and it needs no queues. Granted is what was asked for, and 0 of what the type does not have.
+
+    EINVAL: capabilities, the wrong parent for the type, an XRC SRQ, no CQ, objects of another context. ENOMEM: out of
+    QPs. EOPNOTSUPP: raw packets.
+    """
+    context, device = parent.context, parent.context.device
     check_capabilities(device.profile, caps)
-    qp_type = check_type(kind)
-    if any(cq.context is not pd.context for cq in cqs):
-        raise DriverError(errno.EINVAL, "QP: a CQ of another context")
-    send_slots, recv_slots = power_of_two(caps.max_send_wr), power_of_two(caps.max_recv_wr)
-    stride, rq_stride = send_stride(caps.max_send_sge, caps.max_inline_data), recv_stride(caps.max_recv_sge)
+    qp_type = check_type(kind, device.profile)
+    pair = Qp(context, qp_type, 0, caps, NO_RING)
+    _attach(pair, parent, queues)
+    _allocate_rings(pair)
     try:
-        sq_entry = device.device.allocate_sq_entries(send_slots)
-    except MemoryError as error:
-        raise DriverError(errno.ENOMEM, str(error)) from error
-    number = device.qp_numbers.take()
-    allocate = pd.context.driver.allocate
-    pair = Qp(pd, qp_type, number, *cqs, caps, allocate(send_slots * stride), send_slots, stride,
-              allocate(recv_slots * rq_stride), recv_slots, rq_stride, device.records.take(), sq_entry)  # fmt: skip
-    for user in (pd, *cqs):
+        pair.number = device.qp_numbers.take()
+    except DriverError:
+        if pair.send_slots:
+            device.device.free_sq_entries(pair.sq_entry, pair.send_slots)
+        raise
+    pair.record = device.records.take()
+    for user in pair.used:
         user.users += 1
     try:
         yield from device.commands.execute(
-            Command.CREATE_QP, number, qp_type, pd.number, cqs[0].number, cqs[1].number, pair.send_ring.address,
-            send_slots, stride, pair.recv_ring.address, recv_slots, rq_stride, pair.record.address,
-            SIGNAL_ALL if sq_sig_all else 0, pair.sq_entry,
+            Command.CREATE_QP, pair.number, qp_type, *(o.number if o else 0 for o in _by_number(pair)),
+            _send_word(pair), pair.send_slots, pair.send_stride, _recv_word(pair), pair.recv_slots, pair.recv_stride,
+            pair.record.address, SIGNAL_ALL if sq_sig_all else 0, pair.sq_entry,
         )  # fmt: skip
     except DriverError:
         _release(pair)
         raise
-    pair.handle = pd.context.driver.qps.add(pair)
-    device.qps[number] = pair
+    pair.handle = context.driver.qps.add(pair)
+    device.qps[pair.number] = pair
     return pair
+
+
+def _attach(pair: Qp, parent: Pd | Xrcd, queues: tuple[Any, ...]) -> None:
+    """What the QP hangs on, checked (``ib_uverbs_create_qp``)."""
+    target = pair.type == QpType.XRC_RECV
+    if target != isinstance(parent, Xrcd):
+        raise DriverError(errno.EINVAL, f"QP: {pair.type.name} is made from {'an XRC domain' if target else 'a PD'}")
+    if isinstance(parent, Xrcd):
+        pair.xrcd = parent
+        return
+    pair.pd = parent
+    pair.send_cq, pair.recv_cq = queues[:2]
+    if pair.type == QpType.XRC_SEND:
+        pair.recv_cq = pair.send_cq
+    elif len(queues) > 2:
+        pair.srq = queues[2]
+    if pair.send_cq is None or pair.recv_cq is None:
+        raise DriverError(errno.EINVAL, "QP: no CQ")
+    if any(other.context is not pair.context for other in pair.used):
+        raise DriverError(errno.EINVAL, "QP: a CQ or SRQ of another context")
+    if pair.srq is not None and pair.srq.type == SrqType.XRC:
+        raise DriverError(errno.EINVAL, "QP: an XRC SRQ serves XRC targets only")
+
+
+def _allocate_rings(pair: Qp) -> None:
+    """The rings that the type has. ENOMEM: no context memory for the send queue."""
+    allocate = pair.context.driver.allocate
+    sends, receives = pair.type != QpType.XRC_RECV, pair.type in (QpType.RC, QpType.UC, QpType.UD) and pair.srq is None
+    if not sends:
+        pair.caps = replace(pair.caps, max_send_wr=0, max_send_sge=0, max_inline_data=0)
+    if not receives:
+        pair.caps = replace(pair.caps, max_recv_wr=0, max_recv_sge=0)
+    caps = pair.caps
+    if sends:
+        pair.send_slots = power_of_two(caps.max_send_wr)
+        pair.send_stride = send_stride(caps.max_send_sge, caps.max_inline_data)
+        try:
+            pair.sq_entry = pair.device.device.allocate_sq_entries(pair.send_slots)
+        except MemoryError as error:
+            raise DriverError(errno.ENOMEM, str(error)) from error
+        pair.send_ring = allocate(pair.send_slots * pair.send_stride)
+    if receives:
+        pair.recv_slots, pair.recv_stride = power_of_two(caps.max_recv_wr), recv_stride(caps.max_recv_sge)
+        pair.recv_ring = allocate(pair.recv_slots * pair.recv_stride)
+
+
+def _by_number(pair: Qp) -> tuple[Pd | Cq | None, ...]:
+    return pair.pd, pair.send_cq, pair.recv_cq
+
+
+def _send_word(pair: Qp) -> int:
+    """The send ring, or the domain of an XRC target in its place."""
+    return pair.xrcd.number if pair.xrcd else pair.send_ring.address
+
+
+def _recv_word(pair: Qp) -> int:
+    """The receive ring, or the SRQ in its place."""
+    return pair.srq.number if pair.srq else pair.recv_ring.address
 
 
 def modify(pair: Qp, attributes: Any, mask: int) -> Steps[None]:
@@ -182,13 +266,15 @@ def check_attributes(device: IbDevice, attributes: Any, mask: int) -> None:
 
 
 def _context(device: IbDevice, values: dict[str, Any], old: int, new: int) -> bytes:
-    """The QP_CONTEXT mailbox. A destination that no device has is NIC 0: packets to it are lost."""
+    """The QP_CONTEXT mailbox."""
     words = [0] * len(QpField)
     words[QpField.STATE], words[QpField.CUR_STATE] = new, old
     for word, name in CONTEXT_FIELDS.items():
         words[word] = int(values.get(name, 0))
     if "ah_attr" in values:
-        words[QpField.DEST_NIC] = device.device.route(values["ah_attr"].dgid)
+        for part, value in ah.words(device, values["ah_attr"]).items():
+            if part != AvField.MULTICAST:
+                words[QpField[part.name]] = value
     return QP_CONTEXT.pack(*words)
 
 
@@ -202,18 +288,31 @@ def query(pair: Qp) -> Steps[dict[str, Any]]:
 
 
 def destroy(pair: Qp) -> Steps[None]:
-    """``mlx5_ib_destroy_qp``. Page faults still open on it are dropped by the device."""
+    """``ib_uverbs_free_qp, mlx5_ib_destroy_qp``. Page faults still open on it are dropped by the device.
+
+    EBUSY: it is a member of multicast groups.
+    """
+    if pair.groups:
+        raise DriverError(errno.EBUSY, f"QP: a member of {len(pair.groups)} multicast groups")
     device = pair.device
-    pair.pd.context.driver.qps.remove(pair.handle)
+    pair.context.driver.qps.remove(pair.handle)
     del device.qps[pair.number]
     yield from device.commands.execute(Command.DESTROY_QP, pair.number)
     _release(pair)
 
 
+def leave_and_destroy(pair: Qp) -> Steps[None]:
+    """Destroy a QP whose context goes: it leaves its groups first (``ib_uverbs_detach_umcast``)."""
+    for gid in list(pair.groups):
+        yield from mcast.detach(pair, gid)
+    yield from destroy(pair)
+
+
 def _release(pair: Qp) -> None:
     device = pair.device
-    for user in (pair.pd, pair.send_cq, pair.recv_cq):
+    for user in pair.used:
         user.users -= 1
-    device.device.free_sq_entries(pair.sq_entry, pair.send_slots)
+    if pair.send_slots:
+        device.device.free_sq_entries(pair.sq_entry, pair.send_slots)
     device.records.give(pair.record)
     device.qp_numbers.give(pair.number)

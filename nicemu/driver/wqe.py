@@ -19,7 +19,10 @@ class Segment:
 
 
 def data_segments(pair: Qp, fault_type: int, counter: int) -> list[Segment]:
-    """All data segments of the WQE that faulted. Inline data needs none."""
+    """All data segments of the WQE that faulted. Inline data needs none.
+
+    Not for WQEs of an SRQ: the device has its own copy, and the slot may hold another WQE already.
+    """
     if fault_type == FaultType.RESPONDER_RECV:
         ring, slots, stride, header = pair.recv_ring.view, pair.recv_slots, pair.recv_stride, RECV_HEADER_BYTES
         at = (counter & (slots - 1)) * stride

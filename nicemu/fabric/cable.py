@@ -33,8 +33,9 @@ def plug_in(world: World, nic_number: int, rate_ps: int, delay_ns: int, mtu: int
 
 
 def refresh(world: World, number: int) -> None:
-    """Say anew whether packets may take the fast path of a link."""
+    """Say anew whether packets may take the fast path of a link, and whether a capture sees it."""
     row = world.link[number]
     paced = number & 1 == 0 or row.ps_per_byte <= world.nic[int(row.nic)].ps_per_byte
     switched = bool(world.fabric[0].switched)
-    row.plain = int(bool(row.up) and not row.first_tap and not row.captured and not switched and bool(paced))
+    row.plain = int(bool(row.up) and not row.first_tap and not switched and bool(paced))
+    row.captured = int(bool(number & 1) or switched or bool(row.first_tap))

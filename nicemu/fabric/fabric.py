@@ -155,11 +155,9 @@ class Fabric:
             refresh(self.world, number)
         self.world.nic[nic_number].port_down = int(not up)
 
-    def set_captured(self, nic_number: int, captured: bool) -> None:
-        """Packets on a NIC's links (from 1) take the path where a capture sees them."""
-        for number in rows_of(nic_number):
-            self.world.link[number].captured = int(captured)
-            refresh(self.world, number)
+    def captured(self) -> dict[int, str]:
+        """Names of the links that a capture sees, by row."""
+        return {number: name_of(number) for number in self._links() if self.world.link[number].captured}
 
     @property
     def fired(self) -> int:

@@ -15,6 +15,7 @@ from nicemu.fabric.impair import suffer
 from nicemu.fabric.multicast import has_member
 from nicemu.fabric.size import wire_bytes
 from nicemu.tables import units
+from nicemu.tables.capture import capture
 from nicemu.tables.heap import push
 from nicemu.tables.packets import clone_packet, free_packet
 from nicemu.tables.records import LinkDrop
@@ -62,6 +63,8 @@ def onto_wire(world, way, p, size):
     wire = link(world, way)
     wire.packets += 1
     wire.bytes += size
+    if wire.captured == 1:
+        capture(world, way, p)
 
 
 @jit
@@ -85,6 +88,7 @@ def link_send(world, way, p):
     """LINK_SEND: a packet for a link that has a queue, a switch or impairments, or for several NICs."""
     row = packet(world, p)
     if row.multicast == 0 and not 0 < row.dest_nic <= fabric(world, 0).nics:
+        onto_wire(world, way, p, wire_bytes(world, p))
         drop(world, way, p, NO_DESTINATION)
     elif link(world, way).up == 0:
         drop(world, way, p, DOWN)

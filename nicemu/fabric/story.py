@@ -9,18 +9,7 @@ from nicemu.fabric.cable import name_of
 from nicemu.fabric.fired import row_of
 from nicemu.tables.records import FIRED_ROWS, ImpairKind, PacketField
 from nicemu.tables.world import World
-from nicemu.wire.opcode import RcOpcode, Transport
-
-TRANSPORTS = {int(transport): transport.name for transport in Transport}
-OPERATIONS = {int(operation): operation.name for operation in RcOpcode}
-
-
-def opcode_name(transport: int, operation: int) -> str:
-    """``RC WRITE_FIRST``, ``CNP``, or numbers for what has no name."""
-    if transport == Transport.CNP:
-        return "CNP"
-    first = TRANSPORTS.get(transport, f"transport {transport}")
-    return f"{first} {OPERATIONS.get(operation, f'operation {operation}')}"
+from nicemu.wire.opcode import name_of as opcode_name
 
 
 def deed(kind: int, did: int, rule: Any) -> str:
@@ -49,7 +38,7 @@ def describe(world: World, names: Sequence[str], number: int) -> str:
     i = int(row.impairment)
     rule = world.impair[i]
     text = deed(int(rule.kind), int(row.did), rule)
-    name = opcode_name(int(row.transport), int(row.operation))
+    name = opcode_name(int(row.transport) << 5 | int(row.operation))
     line = (
         f"fault {number} at {int(row.time)} ns on {name_of(int(row.link))}: impairment '{names[i - 1]}': {text}: "
         f"{name} psn {int(row.psn)} for qp {int(row.qpn)}"

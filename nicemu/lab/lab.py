@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, BinaryIO
 
 from nicemu.config.paths import shipped
 from nicemu.driver import ring
@@ -20,6 +20,7 @@ from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
 from nicemu.nic.hooks import Hook
 from nicemu.observe.event_log import EventLog
+from nicemu.observe.packet_capture import PacketCapture
 from nicemu.tables import World
 from nicemu.tables.world import Capacity
 from nicemu.timeline import Chooser, Scheduler, Timeline, VirtualClock
@@ -52,7 +53,8 @@ class Lab:
         control = world.control[0]
         control.sanitizer = int(config.sanitizer)
         self.log = EventLog(world, config.trace.open("w")) if config.trace else None
-        self.engine = Engine(world, self.log.drain if self.log else None)
+        self.capture: PacketCapture | None = None
+        self.engine = Engine(world, self._drain)
         model_pages = config.host.ram_pages if config.memory == "model" else 0
         self.frames = Frames(world, config.host.ram_pages, model_pages)
         control.graveyard = self.frames.graveyard
@@ -64,6 +66,8 @@ class Lab:
         self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)
         self.devices = self._devices()
         self.fabric = Fabric(world, config.fabric, config.impairments, config.seed)
+        if config.pcap:
+            self.capture = self._capture(config.pcap.open("wb"))
         options = Options(config.notifier_subscriber, config.force_odp, config.mutants)
         self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: int(control.stamp), options,
                              allocate)  # fmt: skip
@@ -84,6 +88,10 @@ class Lab:
             iotlb=nic.iotlb.sets * nic.iotlb.ways,
             eqs=64,
             sq_entries=max(nics, 8) << 19,
+            srqs=nic.max_srq + 1,
+            ahs=nic.max_ah + 1,
+            mcast=nic.max_total_mcast_qp_attach + 1,
+            gids=nic.gid_tbl_len,
         )
 
     def _devices(self) -> list[Device]:
@@ -93,6 +101,27 @@ class Lab:
         for device in devices:
             device.router = self.route  # type: ignore[method-assign]
         return devices
+
+    def _capture(self, stream: BinaryIO) -> PacketCapture:
+        """Every NIC's port is a link; what leads to it is another one where something can change a packet."""
+        links = {}
+        for number in self.fabric.captured():
+            name, rate = self.devices[(number - 1) // 2].name, round(8000 / int(self.world.link[number].ps_per_byte))
+            side = "" if number & 1 else " in"
+            links[number] = name + side, f"port 1 of {name}{side and ', towards it'}, {rate} Gb/s"
+        guids = [device.guid for device in self.devices]
+        return PacketCapture(self.world, stream, guids, links, self.fabric.describe)
+
+    def _drain(self, world: World) -> None:
+        """Make room in the tables of trace and capture."""
+        if self.log is not None:
+            self.log.drain()
+        if self.capture is not None:
+            self.capture.drain()
+
+    def flush(self) -> None:
+        """Bring log and capture up to now."""
+        self._drain(self.world)
 
     def route(self, dgid: bytes) -> int:
         """The fabric: NIC number (from 1) that owns a GID, 0 if nobody does."""
@@ -118,10 +147,13 @@ class Lab:
         return int(self.world.control[0].violations)
 
     def close(self) -> None:
-        """End the run: write what is left of the log, give the arena's addresses back."""
+        """End the run: write what is left of log and capture, give the arena's addresses back."""
         if self.log is not None:
             self.log.close()
             self.log = None
+        if self.capture is not None:
+            self.capture.close()
+            self.capture = None
         if os.getpid() == int(self.world.control[0].pid):
             self.arena.close()
         self.world.close()

@@ -11,44 +11,17 @@ from nicemu.abi.rings import EqeType
 from nicemu.nic import iotlb, mtt
 from nicemu.nic.eq import post_eqe
 from nicemu.nic.psn import in_range
-from nicemu.nic.qp_context import modify_qp, query_qp
-from nicemu.nic.qp_state import reset
+from nicemu.nic.qp_command import object_command, param
 from nicemu.tables import radix, units
 from nicemu.tables.heap import push
-from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
-from nicemu.tables.rows import control, cq, mkey, nic, qp
+from nicemu.tables.records import FAULTS_PER_QP
+from nicemu.tables.rows import control, cq, mkey, nic
 from nicemu.tables.trace import Ev, trace
 
-(
-    NOP,
-    CREATE_MKEY,
-    DESTROY_MKEY,
-    CREATE_CQ,
-    DESTROY_CQ,
-    CREATE_QP,
-    MODIFY_QP,
-    QUERY_QP,
-    DESTROY_QP,
-    UPDATE_MTT,
-    ZAP_MTT,
-    PAGE_FAULT_RESUME,
-    CREATE_SRQ,
-    MODIFY_SRQ,
-    QUERY_SRQ,
-    DESTROY_SRQ,
-    RESIZE_SRQ,
-    CREATE_AH,
-    DESTROY_AH,
-    ATTACH_MCAST,
-    DETACH_MCAST,
-    SET_GID,
-    RESIZE_CQ,
-    MODIFY_CQ,
-    MODIFY_MKEY,
-    ALLOC_DM,
-    FREE_DM,
-) = (int(opcode) for opcode in Command)
-OK, BAD_OPCODE = 0, int(Status.BAD_OPCODE)
+NOP, CREATE_MKEY, DESTROY_MKEY = int(Command.NOP), int(Command.CREATE_MKEY), int(Command.DESTROY_MKEY)
+CREATE_CQ, DESTROY_CQ = int(Command.CREATE_CQ), int(Command.DESTROY_CQ)
+UPDATE_MTT, ZAP_MTT, PAGE_FAULT_RESUME = int(Command.UPDATE_MTT), int(Command.ZAP_MTT), int(Command.PAGE_FAULT_RESUME)
+OK = 0
 BAD_PARAM, BAD_RESOURCE = int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
 CMD, COMMAND_EQN = int(EqeType.CMD), 1
 EV_COMMAND, EV_DONE, EV_ZAP = int(Ev.COMMAND), int(Ev.COMMAND_DONE), int(Ev.MTT_ZAP)
@@ -58,12 +31,6 @@ EV_COMMAND, EV_DONE, EV_ZAP = int(Ev.COMMAND), int(Ev.COMMAND_DONE), int(Ev.MTT_
 def slot_address(n, slot):
     """Host address of a command slot."""
     return n.command_ring + (slot & (abi.COMMAND_SLOTS - 1)) * abi.COMMAND_BYTES
-
-
-@jit
-def param(at, index):
-    """Parameter word of a command."""
-    return load64(at + abi.COMMAND_PARAMS + 8 * index)
 
 
 @jit
@@ -145,49 +112,6 @@ def create_cq(world, n, at):
 
 
 @jit
-def create_qp(world, n, at):
-    """CREATE_QP: the QP starts in RESET."""
-    qpn = param(at, 0)
-    if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).valid:
-        return BAD_RESOURCE
-    row = n.qp_base + qpn
-    q = qp(world, row)
-    q.nic = n.number
-    q.number = qpn
-    q.type = param(at, 1)
-    q.pd = param(at, 2)
-    q.send_cq = n.cq_base + param(at, 3)
-    q.recv_cq = n.cq_base + param(at, 4)
-    q.sq_ring = param(at, 5)
-    q.sq_slots = param(at, 6)
-    q.sq_stride = param(at, 7)
-    q.rq_ring = param(at, 8)
-    q.rq_slots = param(at, 9)
-    q.rq_stride = param(at, 10)
-    q.doorbell_record = param(at, 11)
-    q.all_signaled = param(at, 12) & 1
-    q.sq_entry = param(at, 13)
-    q.av = n.av_base + n.av_count + qpn
-    q.valid = 1
-    q.resource_base = row * RESOURCES_PER_QP
-    reset(world, row)
-    return OK
-
-
-@jit
-def destroy_qp(world, n, at):
-    """DESTROY_QP."""
-    qpn = param(at, 0)
-    if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).valid == 0:
-        return BAD_RESOURCE
-    row = n.qp_base + qpn
-    q = qp(world, row)
-    reset(world, row)
-    q.valid = 0
-    return OK
-
-
-@jit
 def execute(world, n, opcode, at):
     """Commands that take effect when they are decoded."""
     if opcode == CREATE_MKEY:
@@ -202,19 +126,7 @@ def execute(world, n, opcode, at):
             return BAD_RESOURCE
         cq(world, n.cq_base + cqn).valid = 0
         return OK
-    if opcode == CREATE_QP:
-        return create_qp(world, n, at)
-    if opcode == MODIFY_QP or opcode == QUERY_QP:
-        qpn = param(at, 0)
-        if not 0 < qpn < n.qp_count or qp(world, n.qp_base + qpn).valid == 0:
-            return BAD_RESOURCE
-        mailbox = load64(at + abi.COMMAND_MAILBOX)
-        if opcode == MODIFY_QP:
-            return modify_qp(world, n.qp_base + qpn, param(at, 1), mailbox)
-        return query_qp(world, n.qp_base + qpn, mailbox)
-    if opcode == DESTROY_QP:
-        return destroy_qp(world, n, at)
-    return OK if opcode == NOP else BAD_OPCODE
+    return OK if opcode == NOP else object_command(world, n, opcode, at)
 
 
 @jit

@@ -7,64 +7,39 @@ from nicemu._jit import call, jit
 from nicemu.abi.verbs import AsyncEvent, WcStatus
 from nicemu.nic import hooks
 from nicemu.nic.completer import commit_response
-from nicemu.nic.dma import atomic_word, move, translate_range
+from nicemu.nic.cq import post_cqe
+from nicemu.nic.dma import atomic_word, move
 from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import ask
-from nicemu.nic.mkey import check_mkey
-from nicemu.nic.page_fault import RESPONDER_RDMA, failed_before, raise_fault
+from nicemu.nic.mw import remote_inv
 from nicemu.nic.port import transmit
-from nicemu.nic.psn import psn_add, psn_diff
-from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv
-from nicemu.nic.responder import (
-    ACCEPT,
-    ACCESS_ERROR,
-    INVALID,
-    NAK_SEQUENCE,
-    REACK,
-    RECV_LEN,
-    RECV_PROT,
-    REMOTE_READ,
-    RNR,
-    SAVED,
-    is_send,
-    with_imm,
-)
+from nicemu.nic.psn import psn_add
+from nicemu.nic.qp_type import is_reliable
+from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv, fail_recv
+from nicemu.nic.reply import acknowledge, credit_syndrome, reply, send_reply
+from nicemu.nic.responder import ACCEPT, ACCESS_ERROR, INVALID, NAK_SEQUENCE, REACK, RECV_LEN, RECV_PROT, RNR, SAVED
 from nicemu.tables import units
 from nicemu.tables.heap import push
-from nicemu.tables.packets import free_packet, new_packet
+from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import control, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
 
 LOC_LEN_ERR, LOC_PROT_ERR = int(WcStatus.LOC_LEN_ERR), int(WcStatus.LOC_PROT_ERR)
+LOC_ACCESS_ERR, REM_INV_REQ_ERR = int(WcStatus.LOC_ACCESS_ERR), int(WcStatus.REM_INV_REQ_ERR)
+WR_FLUSH_ERR = int(WcStatus.WR_FLUSH_ERR)
 QP_REQ_ERR, QP_ACCESS_ERR = int(AsyncEvent.QP_REQ_ERR), int(AsyncEvent.QP_ACCESS_ERR)
 QP_FATAL = int(AsyncEvent.QP_FATAL)
 NAK, RNR_EVENT = int(Ev.NAK), int(Ev.RNR_NAK)
 
 
 @jit
-def reply(world, q_row, opcode, psn, syndrome):
-    """A response packet to the peer of this QP, not sent yet; 0 with a trap if the pool is empty."""
+def nak(world, q_row, psn, syndrome):
+    """Send a NAK; UC and UD have none."""
     q = qp(world, q_row)
-    p = new_packet(world, q.nic)
-    row = packet(world, p)
-    row.opcode = opcode
-    row.psn = psn
-    row.syndrome = syndrome
-    row.msn = q.msn
-    row.dest_nic = q.dest_nic
-    row.dest_qpn = q.dest_qpn
-    row.source_qpn = q.number
-    row.qp = q_row
-    return p
-
-
-@jit
-def acknowledge_now(world, q_row, psn, syndrome):
-    """Send an ACK, NAK or RNR NAK."""
-    p = reply(world, q_row, bth.ACKNOWLEDGE, psn, syndrome)
-    if p != 0:
-        transmit(world, p, control(world, 0).now)
+    if is_reliable(q):
+        trace(world, NAK, q.nic, q.number, psn, syndrome, 0)
+        send_reply(world, q_row, bth.ACKNOWLEDGE, psn, syndrome)
 
 
 @jit
@@ -77,12 +52,11 @@ def refuse(world, q_row, p):
     if verdict == RNR:
         n.rnr_naks_sent += 1
         trace(world, RNR_EVENT, q.nic, q.number, row.psn, row.imm, 0)
-        acknowledge_now(world, q_row, row.psn, bth.RNR_NAK | row.imm)
+        send_reply(world, q_row, bth.ACKNOWLEDGE, row.psn, bth.RNR_NAK | row.imm)
         return
     if verdict == NAK_SEQUENCE:
         n.sequence_naks_sent += 1
-        trace(world, NAK, q.nic, q.number, row.psn, bth.NAK_SEQUENCE, 0)
-        acknowledge_now(world, q_row, row.psn, bth.NAK_SEQUENCE)
+        nak(world, q_row, row.psn, bth.NAK_SEQUENCE)
         return
     syndrome = bth.NAK_INVALID_REQUEST
     event = QP_REQ_ERR
@@ -92,12 +66,8 @@ def refuse(world, q_row, p):
     elif verdict == RECV_PROT or verdict == RECV_LEN:
         if verdict == RECV_PROT:
             syndrome = bth.NAK_REMOTE_OPERATIONAL
-        status = LOC_PROT_ERR if verdict == RECV_PROT else LOC_LEN_ERR
-        if q.recv_taken:
-            q.recv_taken = 0
-            complete_recv(world, q_row, q.recv_wqe, status, WC_RECV, 0, -1, 0)
-    trace(world, NAK, q.nic, q.number, row.psn, syndrome, 0)
-    acknowledge_now(world, q_row, row.psn, syndrome)
+        fail_recv(world, q_row, LOC_PROT_ERR if verdict == RECV_PROT else LOC_LEN_ERR)
+    nak(world, q_row, row.psn, syndrome)
     if verdict == INVALID or verdict == ACCESS_ERROR:
         post_async(world, q.nic, event, q.number)
     call(vector(world, units.QP_ERROR).address, world, q_row, 0)
@@ -107,78 +77,140 @@ def refuse(world, q_row, p):
 def perform_atomic(world, q_row, p):
     """Read-modify-write, remember the result for replay, answer. False: the page was taken away."""
     row = packet(world, p)
-    is_add = row.opcode == bth.FETCH_ADD
-    if not atomic_word(world, p, row.compare_add, row.swap, is_add):
+    if not atomic_word(world, p, row.compare_add, row.swap, row.opcode == bth.FETCH_ADD):
         return False
-    resource(world, row.entry).result = row.result
     q = qp(world, q_row)
-    q.msn += 1
-    atomic_ack(world, q_row, row.psn, row.result)
+    q.msn = psn_add(q.msn, 1)
+    resource(world, row.entry).result = row.result
+    answer(world, q_row, row.psn, row.entry)
     return True
 
 
 @jit
-def atomic_ack(world, q_row, psn, result):
-    """An ATOMIC ACK with the original value."""
-    p = reply(world, q_row, bth.ATOMIC_ACK, psn, bth.ACK_UNLIMITED)
+def answer(world, q_row, psn, resource_row):
+    """The remembered answer: an ATOMIC ACK with the original value; of FLUSH and ATOMIC WRITE an empty READ response
+    (rxe send_read_response_ack)."""
+    r = resource(world, resource_row)
+    is_atomic = bth.is_atomic(r.opcode)
+    p = reply(world, q_row, bth.ATOMIC_ACK if is_atomic else bth.READ_RESP_ONLY, psn, credit_syndrome(world, q_row))
     if p != 0:
-        packet(world, p).result = result
+        packet(world, p).result = r.result
         transmit(world, p, control(world, 0).now)
 
 
 @jit
+def fail_message(world, q_row, p, status):
+    """The receive WQE of packet ``p``'s message completes with ``status``; what was accepted behind it is flushed."""
+    row = packet(world, p)
+    q = qp(world, q_row)
+    q.commit_failed = 1
+    q.failed_wqe = row.entry
+    if q.recv_taken and q.recv_wqe == row.entry:
+        q.recv_taken = 0
+    opcode = WC_RECV if bth.is_send(row.opcode) else WC_RECV_IMM
+    post_cqe(world, row.cq, row.wr_id, q.number, status, opcode, (0, 0, 0, row.entry, 0), 0)
+
+
+@jit
+def finish_message(world, q_row, p):
+    """The last packet of a SEND or WRITE: count the message, invalidate the key it names, complete its receive WQE. A
+    key that is not valid fails here, the SEND itself was good (rxe error class J). False: the QP is in ERR now."""
+    row = packet(world, p)
+    q = qp(world, q_row)
+    q.msn = psn_add(q.msn, 1)
+    if row.opcode == bth.LAST_INV or row.opcode == bth.ONLY_INV:
+        if not remote_inv(world, q_row, row.imm):
+            acknowledge(world, q_row, row.psn)
+            fail_message(world, q_row, p, REM_INV_REQ_ERR)
+            call(vector(world, units.QP_ERROR).address, world, q_row, QP_ACCESS_ERR)
+            return False
+    if bth.is_send(row.opcode) or bth.with_imm(row.opcode):
+        if not complete_recv(world, q_row, p):
+            call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
+            return False
+    return True
+
+
+@jit
 def deliver(world, q_row, p):
-    """Bytes of a SEND or WRITE into memory; at the end of a message count it, complete the receive WQE, acknowledge."""
+    """Bytes of a SEND or WRITE into memory; at the end of a message complete it, then acknowledge. False: a page was
+    taken away."""
     row = packet(world, p)
     q = qp(world, q_row)
     if row.segments > 0 and not move(world, p, True):
         return False
-    if row.last:
-        q.msn += 1
-        imm = row.imm if with_imm(row.opcode) else -1
-        if is_send(row.opcode) or imm >= 0:
-            kind = WC_RECV if is_send(row.opcode) else WC_RECV_IMM
-            if not complete_recv(world, q_row, row.entry, 0, kind, row.result, imm, row.solicited):
-                call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
-                return True
-    if row.ack_request or ask(world, q.nic, hooks.ACK, q_row, row.psn):
-        acknowledge_now(world, q_row, row.psn, bth.ACK_UNLIMITED)
+    if row.last and not finish_message(world, q_row, p):
+        return True
+    if is_reliable(q) and (row.ack_request or ask(world, q.nic, hooks.ACK, q_row, row.psn)):
+        acknowledge(world, q_row, row.psn)
+    return True
+
+
+@jit
+def write_or_flush(world, q_row, p):
+    """ATOMIC WRITE: eight bytes at once. FLUSH: all earlier requests of the QP have moved their bytes, since commits
+    run in order; nothing is left to do. Both answer. False: the page was taken away."""
+    row = packet(world, p)
+    if row.opcode == bth.ATOMIC_WRITE and not move(world, p, True):
+        return False
+    q = qp(world, q_row)
+    q.msn = psn_add(q.msn, 1)
+    answer(world, q_row, row.psn, row.entry)
     return True
 
 
 @jit
 def taken_away(world, q_row, p):
-    """The program took a page away behind our back: the error that a failed fault gives."""
+    """The program took a page away behind our back: the error that a failed fault gives. The receive WQE of a WRITE
+    with immediate completes with a local access error."""
     row = packet(world, p)
     q = qp(world, q_row)
-    if is_send(row.opcode):
-        q.recv_wqe = row.entry
-        q.recv_taken = 1
-        row.verdict = RECV_PROT
-    else:
-        row.verdict = ACCESS_ERROR
+    q.commit_failed = 1
     q.resp_error = 1
+    row.verdict = RECV_PROT if bth.is_send(row.opcode) else ACCESS_ERROR
+    if bth.is_send(row.opcode):
+        fail_message(world, q_row, p, LOC_PROT_ERR)
+    elif bth.with_imm(row.opcode):
+        fail_message(world, q_row, p, LOC_ACCESS_ERR)
     refuse(world, q_row, p)
+
+
+@jit
+def flush_accepted(world, q_row, p):
+    """A request accepted behind one whose commit failed: its receive WQE is flushed."""
+    row = packet(world, p)
+    takes = bth.is_send(row.opcode) or bth.with_imm(row.opcode)
+    if row.verdict == ACCEPT and takes and row.last and row.entry != qp(world, q_row).failed_wqe:
+        fail_message(world, q_row, p, WR_FLUSH_ERR)
+
+
+@jit
+def execute(world, q_row, p):
+    """An accepted request happens. False: a page was taken away."""
+    row = packet(world, p)
+    if row.opcode == bth.READ_REQUEST:
+        push(world, control(world, 0).now, units.READ_RESPONSE, q_row, qp(world, q_row).incarnation)
+        return True
+    if bth.is_atomic(row.opcode):
+        return perform_atomic(world, q_row, p)
+    if bth.is_non_posted(row.opcode):
+        return write_or_flush(world, q_row, p)
+    return deliver(world, q_row, p)
 
 
 @jit
 def commit_request(world, q_row, p):
     """What the responder decided about packet ``p`` happens."""
     row = packet(world, p)
-    q = qp(world, q_row)
-    verdict = row.verdict
-    if verdict == ACCEPT:
-        if row.opcode == bth.READ_REQUEST:
-            push(world, control(world, 0).now, units.READ_RESPONSE, q_row, q.incarnation)
-        elif row.opcode >= bth.COMPARE_SWAP:
-            if not perform_atomic(world, q_row, p):
-                taken_away(world, q_row, p)
-        elif not deliver(world, q_row, p):
+    if qp(world, q_row).commit_failed:
+        flush_accepted(world, q_row, p)
+    elif row.verdict == ACCEPT:
+        if not execute(world, q_row, p):
             taken_away(world, q_row, p)
-    elif verdict == REACK:
-        acknowledge_now(world, q_row, row.psn, bth.ACK_UNLIMITED)
-    elif verdict == SAVED:
-        atomic_ack(world, q_row, row.psn, resource(world, row.entry).result)
+    elif row.verdict == REACK:
+        acknowledge(world, q_row, row.psn)
+    elif row.verdict == SAVED:
+        answer(world, q_row, row.psn, row.entry)
     else:
         refuse(world, q_row, p)
     free_packet(world, p)
@@ -191,90 +223,7 @@ def commit(world, p, incarnation):
     if qp(world, q_row).incarnation != incarnation:
         free_packet(world, p)
         return 0
-    if bth.READ_RESP_FIRST <= row.opcode <= bth.ATOMIC_ACK:
+    if bth.is_response(row.opcode):
         return commit_response(world, q_row, p)
     commit_request(world, q_row, p)
-    return 0
-
-
-@jit
-def read_opcode(psn, r):
-    """FIRST, MIDDLE, LAST or ONLY of a READ's responses."""
-    if r.first_psn == r.last_psn:
-        return bth.READ_RESP_ONLY
-    if psn == r.first_psn:
-        return bth.READ_RESP_FIRST
-    return bth.READ_RESP_LAST if psn == r.last_psn else bth.READ_RESP_MIDDLE
-
-
-@jit
-def read_refused(world, q_row, psn):
-    """A READ cannot go on: its memory is not there or no longer registered."""
-    q = qp(world, q_row)
-    q.read_active = 0
-    q.resp_error = 1
-    trace(world, NAK, q.nic, q.number, psn, bth.NAK_REMOTE_ACCESS, 0)
-    acknowledge_now(world, q_row, psn, bth.NAK_REMOTE_ACCESS)
-    call(vector(world, units.QP_ERROR).address, world, q_row, QP_ACCESS_ERR)
-
-
-@jit
-def read_faulted(world, q_row, psn):
-    """A page of a READ is missing: RNR NAK at this response (or an error), take back what follows, end the READ."""
-    q = qp(world, q_row)
-    r = resource(world, q.read_active)
-    if failed_before(world, q_row, RESPONDER_RDMA):
-        read_refused(world, q_row, psn)
-        return
-    q.read_active = 0
-    done = psn_diff(psn, r.first_psn) * q.mtu
-    raise_fault(world, q_row, RESPONDER_RDMA, 0, done, r.length - done)
-    code = ask(world, q.nic, hooks.RESPONDER_FAULT, q_row, q.min_rnr_timer)
-    if code >= 0:
-        nic(world, q.nic).rnr_naks_sent += 1
-        trace(world, RNR_EVENT, q.nic, q.number, psn, code, 0)
-        acknowledge_now(world, q_row, psn, bth.RNR_NAK | code)
-    if psn_add(r.last_psn, 1) == q.epsn:
-        q.epsn = psn
-        q.nak_pending = 1
-        if psn == r.first_psn:
-            r.kind = 0
-        else:
-            r.last_psn = psn_add(psn, -1)
-    call(vector(world, units.RESPONDER).address, world, q_row, 0)
-
-
-def read_response(world, q_row, incarnation):
-    """READ_RESPONSE: send one response packet of the active READ, then come back for the next."""
-    q = qp(world, q_row)
-    if q.incarnation != incarnation or q.read_active == 0:
-        return 0
-    r = resource(world, q.read_active)
-    n = nic(world, q.nic)
-    psn = r.next_psn
-    done = psn_diff(psn, r.first_psn) * q.mtu
-    p = reply(world, q_row, read_opcode(psn, r), psn, bth.ACK_UNLIMITED)
-    if p == 0:
-        return 0
-    row = packet(world, p)
-    row.payload = min(r.length - done, q.mtu)
-    n.translation_delay = 0
-    if r.length > 0 and check_mkey(world, q_row, r.key, q.pd, r.va, r.length, REMOTE_READ) == 0:
-        free_packet(world, p)
-        read_refused(world, q_row, psn)
-        return 0
-    if row.payload > 0 and translate_range(world, p, r.mkey, r.va + done, row.payload, False) != 0:
-        free_packet(world, p)
-        read_faulted(world, q_row, psn)
-        return 0
-    now = control(world, 0).now
-    transmit(world, p, max(now + n.pcie_latency_ns + n.translation_delay, n.dma_last))
-    r.next_psn = psn_add(psn, 1)
-    if psn == r.last_psn:
-        q.msn += 1
-        q.read_active = 0
-        call(vector(world, units.RESPONDER).address, world, q_row, 0)
-        return 0
-    pause = max(n.packet_ns, n.port_free - n.pcie_latency_ns - now)
-    push(world, now + pause, units.READ_RESPONSE, q_row, incarnation)
     return 0

@@ -7,14 +7,14 @@ from nicemu.nic import dma, hooks
 from nicemu.nic.dma import hold, move, translate_sges
 from nicemu.nic.hooks import ask
 from nicemu.nic.page_fault import REQUESTER_READ, fail_entry, raise_fault
-from nicemu.nic.psn import packet_count, psn_add, psn_diff
+from nicemu.nic.psn import psn_add, psn_diff
+from nicemu.nic.qp_type import RDMA_READ, is_non_posted, returns_data
+from nicemu.nic.reply import credit_count
 from nicemu.nic.send_queue import (
     LOC_PROT_ERR,
-    RDMA_READ,
     RTS,
     SQD,
     entry_of,
-    is_read_or_atomic,
     rewind,
     skip_acknowledged,
     start_timer,
@@ -61,7 +61,7 @@ def index_of(world, q, psn):
 
 @jit
 def acknowledge(world, q_row, psn):
-    """Everything up to ``psn`` is acknowledged. A READ or atomic in it whose response did not come is a gap: False."""
+    """Everything up to ``psn`` is acknowledged. A READ, atomic or FLUSH in it without its response is a gap: False."""
     q = qp(world, q_row)
     if psn_diff(psn, q.una_psn) < 0 or psn_diff(psn, q.sent_psn) >= 0:
         return True
@@ -70,7 +70,7 @@ def acknowledge(world, q_row, psn):
         if psn_diff(e.first_psn, psn) > 0:
             break
         expected = psn_add(e.first_psn, e.received)
-        if is_read_or_atomic(e.opcode) and psn_diff(expected, min_psn(psn, e.last_psn)) <= 0:
+        if is_non_posted(e.opcode) and psn_diff(expected, min_psn(psn, e.last_psn)) <= 0:
             progress(world, q_row, expected)
             return False
     progress(world, q_row, psn_add(psn, 1))
@@ -157,12 +157,20 @@ def rnr_nak(world, q_row, psn, code):
 
 
 @jit
+def take_credits(q, row):
+    """Credits of an AETH: the last message number that may be sent (IBA end-to-end flow control)."""
+    code = row.syndrome & 31
+    q.lsn = -1 if code == 31 else psn_add(row.msn, credit_count(code))
+
+
+@jit
 def ack_or_nak(world, q_row, p):
     """An ACKNOWLEDGE packet, by its AETH syndrome."""
     row = packet(world, p)
     q = qp(world, q_row)
     syndrome = row.syndrome
     if syndrome < bth.RNR_NAK:
+        take_credits(q, row)
         if not acknowledge(world, q_row, row.psn):
             implied_nak(world, q_row)
         return
@@ -184,6 +192,39 @@ def ack_or_nak(world, q_row, p):
 
 
 @jit
+def fits(q, e, row):
+    """A response is of the kind and size that its request asked for; sets how many bytes it brings."""
+    is_atomic = row.opcode == bth.ATOMIC_ACK
+    if is_atomic != (returns_data(e.opcode) and e.opcode != RDMA_READ):
+        return False
+    if is_atomic:
+        row.payload = 8
+        return True
+    if e.opcode != RDMA_READ:
+        return row.opcode == bth.READ_RESP_ONLY and row.payload == 0
+    return row.payload == min(e.length - psn_diff(row.psn, e.first_psn) * q.mtu, q.mtu)
+
+
+@jit
+def scatter(world, q_row, p, e):
+    """Translate where a response's bytes go. A missing page suspends the READ; anything else fails the WQE."""
+    row = packet(world, p)
+    q = qp(world, q_row)
+    row.kind = q.nic
+    done = psn_diff(row.psn, e.first_psn) * q.mtu
+    sges = wqe_address(q, row.entry) + rings.SEND_HEADER_BYTES
+    verdict = translate_sges(world, p, q.pd, sges, e.num_sge, done, row.payload, True)
+    if verdict == dma.FAULT:
+        q.read_suspended = 1
+        raise_fault(world, q_row, REQUESTER_READ, row.entry, done, e.length)
+        stop_timer(world, q_row)
+        return False
+    if verdict != dma.OK:
+        fail_entry(world, q_row, row.entry, LOC_PROT_ERR)
+    return verdict == dma.OK
+
+
+@jit
 def accept_response(world, q_row, p):
     """Check a READ response or atomic ACK and translate its scatter list. True: its data moves at COMMIT."""
     row = packet(world, p)
@@ -197,30 +238,17 @@ def accept_response(world, q_row, p):
     if index < 0:
         return False
     e = entry_of(world, q, index)
-    if not is_read_or_atomic(e.opcode):
+    if not is_non_posted(e.opcode):
         return False
-    is_atomic = row.opcode == bth.ATOMIC_ACK
-    k = psn_diff(row.psn, e.first_psn)
-    wanted = 8 if e.opcode != RDMA_READ else min(e.length - k * q.mtu, q.mtu)
-    if is_atomic == (e.opcode == RDMA_READ) or (not is_atomic and row.payload != wanted):
-        fail_entry(world, q_row, index, BAD_RESP_ERR)
-        return False
-    row.payload = wanted
-    row.kind = q.nic
     row.qp = q_row
     row.entry = index
-    sges = wqe_address(q, index) + rings.SEND_HEADER_BYTES
-    verdict = translate_sges(world, p, q.pd, sges, e.num_sge, k * q.mtu, wanted, True)
-    if verdict == dma.FAULT:
-        q.read_suspended = 1
-        raise_fault(world, q_row, REQUESTER_READ, index, k * q.mtu, e.length)
-        stop_timer(world, q_row)
+    if not fits(q, e, row):
+        fail_entry(world, q_row, index, BAD_RESP_ERR)
         return False
-    if verdict != dma.OK:
-        fail_entry(world, q_row, index, LOC_PROT_ERR)
+    if not scatter(world, q_row, p, e):
         return False
     e.received += 1
-    row.last = 1 if e.received == packet_count(e.length, q.mtu) or is_atomic else 0
+    row.last = 1 if row.psn == e.last_psn else 0
     if row.last:
         q.rd_atomic -= 1
     progress(world, q_row, psn_add(row.psn, 1))

@@ -14,7 +14,7 @@ ARM_NEXT, ARM_SOLICITED = 1, 2
 
 @jit
 def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
-    """Write a CQE. ``lengths``: (byte_len, imm_data, wc_flags, wqe counter).
+    """Write a CQE. ``lengths``: (byte_len, imm_data, wc_flags, wqe counter, source QP).
 
     True if it went in; an overrun CQ takes nothing more.
     """
@@ -29,7 +29,7 @@ def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
     at = q.ring + (q.produced & (q.slots - 1)) * CQE_BYTES
     store64(at + rings.CQE_WR_ID, wr_id)
     store32(at + rings.CQE_QP_NUM, qpn)
-    store32(at + rings.CQE_SRC_QP, 0)
+    store32(at + rings.CQE_SRC_QP, lengths[4])
     store32(at + rings.CQE_BYTE_LEN, lengths[0])
     store32(at + rings.CQE_IMM, lengths[1])
     store32(at + rings.CQE_STATUS, status)

@@ -43,6 +43,7 @@ class Device:
         self.gids: list[bytes | None] = [GID_PREFIX + interface, GID_PREFIX + interface, mapped, mapped]
         self.gids += [None] * (profile.gid_tbl_len - len(self.gids))
         self.gid_types = [1, 2, 1, 2] + [0] * (len(self.gids) - 4)
+        self._fill_gid_table()
 
     def _place(self) -> None:
         c, i = self.world.capacity, self.index
@@ -68,10 +69,20 @@ class Device:
         row.cnp_interval_ns = profile.cnp_interval_ns
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
         row.ack_timeout_floor_ns = profile.ack_timeout_floor_ns
+        row.mtu, row.max_fault_per_qp = profile.active_mtu, profile.max_fault_per_qp
+        row.credits, row.ack_coalescing_ns = int(profile.end_to_end_credits), profile.ack_coalescing_ns
         row.zap_without_flush = int("zap_without_flush" in mutants)
         row.zap_without_drain = int("zap_without_drain" in mutants)
         for hook in hooks.Hook:
             self.world.hook[int(row.hook_base) + hook].address = self.image.address(hook)
+
+    def _fill_gid_table(self) -> None:
+        """What the network interface's addresses make of it at power-up; SET_GID changes it later."""
+        for index, raw in enumerate(self.gids):
+            if raw is not None:
+                row = self.world.gid[int(self.row.gid_base) + index]
+                row.high, row.low = (int.from_bytes(half, "big", signed=True) for half in (raw[:8], raw[8:]))
+                row.type = self.gid_types[index]
 
     def write_doorbell(self, offset: int, value: int) -> None:
         """A write to the doorbell BAR: ``abi.rings.doorbell_offset(bank, number)``."""

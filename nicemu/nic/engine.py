@@ -17,6 +17,7 @@ from nicemu import _jit
 from nicemu._jit import call, entry
 from nicemu.fabric import link, pause, switch
 from nicemu.nic import (
+    arrive,
     command,
     commit,
     completer,
@@ -26,11 +27,14 @@ from nicemu.nic import (
     page_fault,
     port,
     qp_state,
+    read_response,
+    reply,
     requester,
     responder,
     send_queue,
 )
 from nicemu.tables import units
+from nicemu.tables.capture import MAX_CAPTURE
 from nicemu.tables.heap import pop
 from nicemu.tables.records import Stop
 from nicemu.tables.rows import control, event, nic, qp, vector
@@ -41,20 +45,22 @@ DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
 
 
 def doorbell(world, row, _):
-    """DOORBELL: a send doorbell reached the NIC; in ERR it flushes what was posted."""
+    """DOORBELL: a send doorbell reached the NIC; in ERR and SQE it flushes what was posted."""
     q = qp(world, row)
     if q.valid == 0:
         return 0
     if q.state == qp_state.ERR:
         return call(vector(world, units.QP_ERROR).address, world, row, 0)
+    if q.state == qp_state.SQE:
+        return call(vector(world, units.SQ_ERROR).address, world, row, 0)
     if q.sq_scheduled == 0:
         send_queue.kick(world, row, nic(world, q.nic).wqe_fetch_ns)
     return 0
 
 
 UNITS: dict[int, Callable] = {
-    units.REQUESTER: requester.requester, units.DEPART: port.depart, units.ARRIVE: responder.arrive,
-    units.COMMIT: commit.commit, units.READ_RESPONSE: commit.read_response, units.ACK_TIMER: completer.ack_timer,
+    units.REQUESTER: requester.requester, units.DEPART: port.depart, units.ARRIVE: arrive.arrive,
+    units.COMMIT: commit.commit, units.READ_RESPONSE: read_response.read_response, units.ACK_TIMER: completer.ack_timer,
     units.RNR_TIMER: completer.rnr_timer, units.COMMAND: command.command, units.COMMAND_DONE: command.command_done,
     units.FAULT_REPORT: page_fault.report, units.RESUME: page_fault.resume, units.INTERRUPT: msix.interrupt,
     units.CQ_ARM: cq.arm, units.EQ_ARM: eq.arm, units.DOORBELL: doorbell, units.COMPLETER: completer.completer,
@@ -62,6 +68,7 @@ UNITS: dict[int, Callable] = {
     units.GATHER_FAILED: requester.gather_failed, units.RETIRE: send_queue.retire,
     units.LINK_SEND: link.link_send, units.LINK_START: link.start, units.LINK_FREE: link.link_free,
     units.SWITCH_IN: switch.switch_in, units.PAUSE: pause.pause,
+    units.ACK: reply.send_ack, units.SQ_ERROR: qp_state.send_queue_error, units.SENT: requester.sent,
 }  # fmt: skip
 
 
@@ -81,7 +88,7 @@ def run(world, until):
         if c.cqe_hits > 0:
             c.cqe_hits = 0
             return CQE
-        if c.trace_count >= MAX_TRACE:
+        if c.trace_count >= MAX_TRACE or c.capture_count >= MAX_CAPTURE:
             return FULL
         if c.pending == c.stale:
             return IDLE
@@ -155,7 +162,7 @@ class Engine:
         self._control.epoch += 1
 
     def run(self, until: int) -> Stop:
-        """Run device events at times <= ``until``; drains the trace when its table is full."""
+        """Run device events at times <= ``until``; drains trace and capture when a table of theirs is full."""
         while True:
             stop = Stop(int(self._run(self.world.address, until)))
             if stop != Stop.FULL or self.on_trace is None:

@@ -1,7 +1,10 @@
 """Page faults: suspend what hardware suspends, report once per class, resume on the driver's command.
 
 A QP can have four faults open, one per :class:`FaultType`; further faults of an open class are merged (mlx5
-page-fault EQEs; NPF paper). Left out: memory-scheme faults, SRQ faults, a limit below four.
+page-fault EQEs; NPF paper). At most ``max_fault_per_qp`` of them are reported at a time; the next one is when one is
+resumed. A receive fault of an SRQ's WQE is reported as an RDMA fault (key, address, bytes), since the WQE is the NIC's
+copy; mlx5 has a type RMP for it. Left out: memory-scheme faults.
+
 """
 
 from nicemu._jit import call, jit
@@ -22,6 +25,31 @@ PAGE_FAULT, WQE, RDMA = int(EqeType.PAGE_FAULT), int(FaultSubtype.WQE), int(Faul
 LOC_PROT_ERR = int(WcStatus.LOC_PROT_ERR)
 FAULT, RESUME = int(Ev.FAULT), int(Ev.RESUME)
 PAGE_FAULT_EQN = 3
+
+
+@jit
+def reported(world, q_row):
+    """Faults of a QP that are open and not waiting to be reported."""
+    count = 0
+    for kind in range(FAULTS_PER_QP):
+        f = fault(world, q_row * FAULTS_PER_QP + kind)
+        if f.open and f.waiting == 0:
+            count += 1
+    return count
+
+
+@jit
+def report_waiting(world, q_row):
+    """One fault of the QP is done: the first that waits is reported now."""
+    q = qp(world, q_row)
+    for kind in range(FAULTS_PER_QP):
+        row = q_row * FAULTS_PER_QP + kind
+        f = fault(world, row)
+        if f.open and f.waiting:
+            f.waiting = 0
+            n = nic(world, q.nic)
+            push(world, control(world, 0).now + n.fault_detect_ns, units.FAULT_REPORT, row, q.incarnation)
+            return
 
 
 @jit
@@ -48,9 +76,13 @@ def raise_fault(world, q_row, kind, wqe, committed, op_length):
     f.time = c.now
     f.merged = 0
     f.psn = q.incarnation
+    f.waiting = 0
     n.page_faults += 1
     m = mkey(world, f.mkey)
     trace(world, FAULT, q.nic, kind, q.number, m.number, (f.va >> PAGE_SHIFT) - (m.base >> PAGE_SHIFT))
+    if reported(world, q_row) > n.max_fault_per_qp:
+        f.waiting = 1
+        return
     push(world, c.now + n.fault_detect_ns, units.FAULT_REPORT, row, q.incarnation)
 
 
@@ -60,7 +92,8 @@ def report(world, row, incarnation):
     q = qp(world, f.qp)
     if incarnation != q.incarnation:
         return 0
-    subtype = RDMA if f.type == RESPONDER_RDMA else WQE
+    in_srq = f.type == RESPONDER_RECV and q.srq != 0
+    subtype = RDMA if f.type == RESPONDER_RDMA or in_srq else WQE
     last = f.op_length if subtype == RDMA else f.wqe & 0xFFFFFFFF
     f.pages = ask(world, q.nic, hooks.FAULT_PAGES, f.qp, row)
     asked = last | f.pages << 32
@@ -92,6 +125,7 @@ def resume(world, row, error):
     trace(world, RESUME, q.nic, f.type, q.number, error, f.merged)
     if f.psn != q.incarnation:
         return 0
+    report_waiting(world, f.qp)
     if f.type == REQUESTER_SEND:
         q.sq_suspended = 0
     elif f.type == REQUESTER_READ:

@@ -9,9 +9,9 @@ from nicemu.fabric.size import wire_bytes
 from nicemu.nic.dma import hold, move
 from nicemu.tables import units
 from nicemu.tables.heap import push
-from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace
+from nicemu.wire import opcode as bth
 
 SEND = int(Ev.SEND)
 
@@ -37,8 +37,9 @@ def depart(world, p, incarnation):
     n.bytes_sent += row.payload
     trace(world, SEND, row.source_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
     row.segments = 0
+    unreliable = row.transport == bth.UC or row.transport == bth.UD
+    if unreliable and qp(world, row.qp).incarnation == incarnation:
+        call(vector(world, units.SENT).address, world, row.qp, row.psn)
     if row.dest_nic == 0 and row.multicast == 0:
         n.packets_dropped += 1
-        free_packet(world, p)
-        return 0
     return link.send(world, link.uplink(row.source_nic), p)

@@ -9,6 +9,7 @@ Left out: rate control. ``notified`` is where a firmware's reaction point belong
 from nicemu._jit import jit
 from nicemu.abi.verbs import QpState
 from nicemu.nic.port import transmit
+from nicemu.nic.qp_type import UD
 from nicemu.tables.packets import free_packet, new_packet
 from nicemu.tables.rows import control, nic, packet, qp
 from nicemu.tables.trace import Ev, trace
@@ -54,7 +55,7 @@ def send_cnp(world, q_row, p):
     answer.source_qpn = q.number
     answer.dest_qpn = row.source_qpn
     answer.dest_nic = row.source_nic
-    answer.av = q.av
+    answer.av = 0 if q.type == UD else q.av
     answer.dgid_high = row.sgid_high
     answer.dgid_low = row.sgid_low
     answer.sgid_high = row.dgid_high

@@ -12,6 +12,12 @@ def psn_diff(a, b):
 
 
 @jit
+def psn_ahead(a, b):
+    """How far ``a`` lies ahead of ``b``, which is never later: 0..2^24-1. A READ of 2^23 responses fits."""
+    return (a - b) & PSN_MASK
+
+
+@jit
 def psn_add(psn, count):
     """``psn + count`` modulo 2^24."""
     return (psn + count) & PSN_MASK

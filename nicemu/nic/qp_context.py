@@ -6,6 +6,7 @@ The driver has checked the transition against the state table; the device checks
 from nicemu._jit import call, jit, load64, store64
 from nicemu.abi.command import QpField, Status
 from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState
+from nicemu.nic.psn import psn_add
 from nicemu.nic.qp_state import QP_STATE, reset
 from nicemu.nic.send_queue import kick
 from nicemu.tables import units
@@ -17,6 +18,7 @@ M_QKEY, M_AV, M_MTU, M_TIMEOUT = int(QpAttrMask.QKEY), int(QpAttrMask.AV), int(Q
 M_RETRY, M_RNR_RETRY, M_RQ_PSN = int(QpAttrMask.RETRY_CNT), int(QpAttrMask.RNR_RETRY), int(QpAttrMask.RQ_PSN)
 M_RD_ATOMIC, M_MIN_RNR = int(QpAttrMask.MAX_QP_RD_ATOMIC), int(QpAttrMask.MIN_RNR_TIMER)
 M_SQ_PSN, M_DEST_RD, M_DEST_QPN = int(QpAttrMask.SQ_PSN), int(QpAttrMask.MAX_DEST_RD_ATOMIC), int(QpAttrMask.DEST_QPN)
+M_SQD_NOTIFY = int(QpAttrMask.EN_SQD_ASYNC_NOTIFY)
 assert int(QpAttrMask.TIMEOUT) == M_TIMEOUT
 (
     F_STATE,
@@ -86,6 +88,7 @@ def set_path(world, q, mask, mailbox):
     if mask & M_RQ_PSN:
         q.rq_psn = word(mailbox, F_RQ_PSN) & 0xFFFFFF
         q.epsn = q.rq_psn
+        q.rx_high = psn_add(q.rq_psn, -1)
     if mask & M_DEST_RD:
         q.max_dest_rd_atomic = word(mailbox, F_DEST_RD)
     if mask & M_MIN_RNR:
@@ -113,6 +116,15 @@ def set_sender(q, mask, mailbox):
 
 
 @jit
+def drain(world, row, notify):
+    """RTS to SQD: what was started is finished; then SQ_DRAINED, if asked for (EN_SQD_ASYNC_NOTIFY)."""
+    q = qp(world, row)
+    q.sq_draining = 1
+    q.sqd_notify = notify
+    call(vector(world, units.RETIRE).address, world, row, 0)
+
+
+@jit
 def modify_qp(world, row, mask, mailbox):
     """Apply the attributes in ``mask`` and change state."""
     q = qp(world, row)
@@ -135,9 +147,13 @@ def modify_qp(world, row, mask, mailbox):
         elif state == ERR:
             call(vector(world, units.QP_ERROR).address, world, row, 0)
         else:
+            started = q.state
             q.state = state
             if state == RTS:
+                q.sq_draining = 0
                 kick(world, row, nic(world, q.nic).doorbell_ns)
+            elif state == SQD and started == RTS:
+                drain(world, row, word(mailbox, F_SQD_NOTIFY) if mask & M_SQD_NOTIFY else 0)
         trace(world, QP_STATE, q.nic, q.number, state, 0, 0)
     return 0
 
@@ -163,5 +179,5 @@ def query_qp(world, row, mailbox):
     store64(mailbox + 8 * F_DEST_RD, q.max_dest_rd_atomic)
     store64(mailbox + 8 * F_DEST_QPN, q.dest_qpn)
     store64(mailbox + 8 * F_DEST_NIC, q.dest_nic)
-    store64(mailbox + 8 * F_DRAINING, 0)
+    store64(mailbox + 8 * F_DRAINING, q.sq_draining)
     return 0

@@ -1,11 +1,14 @@
-"""QP state changes inside the device: RESET purges, ERR flushes every WQE exactly once (Linux qp_state_table)."""
+"""QP state changes inside the device: RESET purges, ERR flushes every WQE exactly once, SQE the send queue only
+(Linux qp_state_table; IBA QP states).
+"""
 
 from nicemu._jit import jit, load32, load64
 from nicemu.abi import rings
-from nicemu.abi.verbs import QpState
+from nicemu.abi.verbs import AsyncEvent, QpState
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.eq import post_async
-from nicemu.nic.receive_queue import WC_RECV, complete_recv
+from nicemu.nic.qp_type import ATOMIC_WRITE, SEND, XRC_TGT
+from nicemu.nic.receive_queue import fail_recv, flush_slot
 from nicemu.nic.send_queue import WR_FLUSH_ERR, stop_timer, wc_opcode, wqe_address
 from nicemu.tables import units
 from nicemu.tables.heap import push
@@ -14,8 +17,8 @@ from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
 from nicemu.tables.rows import control, fault, packet, qp, resource
 from nicemu.tables.trace import Ev, trace
 
-RESET, ERR = int(QpState.RESET), int(QpState.ERR)
-QP_STATE = int(Ev.QP_STATE)
+RESET, RTS, SQD, SQE, ERR = (int(s) for s in (QpState.RESET, QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
+QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHED)
 
 
 @jit
@@ -35,22 +38,51 @@ def flush_end(first, posted, slots):
 
 
 @jit
-def flush(world, q_row):
-    """WR_FLUSH_ERR for everything outstanding and posted, each queue in post order."""
+def flush_sends(world, q_row):
+    """WR_FLUSH_ERR for every send WQE outstanding and posted, in post order."""
     q = qp(world, q_row)
     for index in range(q.sq_una, flush_end(q.sq_una, load64(q.doorbell_record + rings.DB_SEND), q.sq_slots)):
         at = wqe_address(q, index)
-        opcode = wc_opcode(min(load32(at + rings.SEND_OPCODE), 6))
-        post_cqe(world, q.send_cq, load64(at), q.number, WR_FLUSH_ERR, opcode, (0, 0, 0, index), 0)
+        opcode = load32(at + rings.SEND_OPCODE)
+        kind = wc_opcode(opcode if opcode <= ATOMIC_WRITE else SEND)
+        post_cqe(world, q.send_cq, load64(at), q.number, WR_FLUSH_ERR, kind, (0, 0, 0, index, 0), 0)
         q.sq_una = index + 1
-    if q.recv_taken:
-        q.recv_taken = 0
-        complete_recv(world, q_row, q.recv_wqe, WR_FLUSH_ERR, WC_RECV, 0, -1, 0)
-    for index in range(q.rq_next, flush_end(q.rq_next, load64(q.doorbell_record + rings.DB_RECV), q.rq_slots)):
-        complete_recv(world, q_row, index, WR_FLUSH_ERR, WC_RECV, 0, -1, 0)
-        q.rq_next = index + 1
     q.sq_next = q.sq_una
     q.sq_fetched = q.sq_una
+    q.sq_offset = 0
+
+
+@jit
+def flush(world, q_row):
+    """WR_FLUSH_ERR for everything outstanding and posted, each queue in post order. WQEs of an SRQ stay there; the QP
+    says once that it has taken its last one (verbs QP_LAST_WQE_REACHED)."""
+    q = qp(world, q_row)
+    flush_sends(world, q_row)
+    fail_recv(world, q_row, WR_FLUSH_ERR)
+    if q.srq:
+        if q.last_wqe == 0 and q.type != XRC_TGT:
+            q.last_wqe = 1
+            post_async(world, q.nic, LAST_WQE_REACHED, q.number)
+        return
+    for index in range(q.rq_next, flush_end(q.rq_next, load64(q.doorbell_record + rings.DB_RECV), q.rq_slots)):
+        flush_slot(world, q_row, index, WR_FLUSH_ERR)
+        q.rq_next = index + 1
+
+
+def send_queue_error(world, q_row, _):
+    """SQ_ERROR: a send of an unreliable QP failed: to SQE, its send queue is flushed; receives go on (IBA SQE)."""
+    q = qp(world, q_row)
+    if q.state == RTS or q.state == SQD:
+        q.state = SQE
+        trace(world, QP_STATE, q.nic, q.number, SQE, 0, 0)
+    if q.state == SQE:
+        flush_sends(world, q_row)
+        q.sent_psn = q.next_psn
+        q.una_psn = q.next_psn
+        q.sq_error = 0
+        q.sq_suspended = 0
+        q.sq_draining = 0
+    return 0
 
 
 def qp_error(world, q_row, event):
@@ -90,7 +122,9 @@ def reset(world, q_row):
     q.rnr_until = q.read_suspended = q.nak_pending = q.resp_error = 0
     q.rq_next = q.message_opcode = q.message_offset = q.recv_taken = 0
     q.resource_head = q.read_active = q.commit_until = q.rewound = 0
-    q.faulted_psn = -1
+    q.commit_failed = q.drop_message = q.comm_est = q.last_wqe = q.sq_draining = q.sqd_notify = 0
+    q.ssn = q.rx_non_posted = q.ack_event = 0
+    q.lsn = q.faulted_psn = q.failed_wqe = -1
     for i in range(RESOURCES_PER_QP):
         resource(world, q.resource_base + i).kind = 0
     for kind in range(FAULTS_PER_QP):

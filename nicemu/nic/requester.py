@@ -1,29 +1,47 @@
 """Requester: turns send WQEs into request packets, one packet an event (Linux rxe_req.c).
 
-A packet's gather list is translated here and moved at its departure. A missing page suspends the send queue. Left
-out: UC, UD, XRC, memory windows, FLUSH, ATOMIC_WRITE, SEND_WITH_INV.
+A packet's gather list is translated here and moved at its departure. A missing page suspends the send queue. UC and
+UD requests are done when their last packet departs.
 """
 
 from nicemu._jit import call, copy_bytes, jit, load32, load64
 from nicemu.abi import rings
-from nicemu.abi.verbs import WrOpcode
+from nicemu.abi.verbs import AsyncEvent
 from nicemu.nic import dma
+from nicemu.nic.datagram import address, find_av
 from nicemu.nic.dma import translate_sges
+from nicemu.nic.mw import bind_mw, local_inv
 from nicemu.nic.page_fault import REQUESTER_SEND, fail_entry, raise_fault
 from nicemu.nic.port import transmit
-from nicemu.nic.psn import packet_count, psn_add, psn_diff
-from nicemu.nic.send_queue import (
+from nicemu.nic.psn import packet_count, psn_add, psn_ahead, psn_diff
+from nicemu.nic.qp_type import (
     ATOMIC_CMP_AND_SWP,
+    ATOMIC_WRITE,
+    BIND_MW,
+    FLUSH,
+    RDMA_READ,
+    SEND_WITH_IMM,
+    SEND_WITH_INV,
+    UD,
+    WRITE_WITH_IMM,
+    XRC_INI,
+    is_local,
+    is_non_posted,
+    is_reliable,
+    takes_receive,
+    transport_of,
+)
+from nicemu.nic.send_queue import (
     FENCE,
     INLINE,
     LOC_PROT_ERR,
+    LOC_QP_OP_ERR,
     QP_FATAL,
-    RDMA_READ,
     RTS,
     SOLICITED,
+    SQD,
     entry_of,
     fetch,
-    is_read_or_atomic,
     kick,
     start_timer,
     wqe_address,
@@ -37,33 +55,48 @@ WINDOW = 128
 """Request packets on their way that are not acknowledged yet (rxe's cap)."""
 ACK_EVERY = 32
 """Every so many packets of a long message one asks for an ACK."""
-WRITE_WITH_IMM, SEND_WITH_IMM = int(WrOpcode.RDMA_WRITE_WITH_IMM), int(WrOpcode.SEND_WITH_IMM)
-SEND, FETCH_AND_ADD = int(WrOpcode.SEND), int(WrOpcode.ATOMIC_FETCH_AND_ADD)
-SEND_OR_WRITE, READ, ATOMIC = 0, 1, 2
+UNLIMITED = -1
+NO_ADDRESS = 16
+"""Verdict beside those of dma: the address handle is gone."""
+QP_ACCESS_ERR = int(AsyncEvent.QP_ACCESS_ERR)
 
 
 @jit
 def reads_before(world, q, index):
-    """A READ or atomic before WQE ``index`` whose bytes have not landed yet."""
+    """A READ, atomic or other request with a response before WQE ``index`` that is not done yet."""
     for i in range(q.sq_una, index):
         e = entry_of(world, q, i)
-        if is_read_or_atomic(e.opcode) and e.done == 0:
+        if is_non_posted(e.opcode) and e.done == 0:
             return True
     return False
 
 
 @jit
+def fenced(world, q, e):
+    """A fence holds the WQE at ``sq_next`` back until the READs and atomics before it are done."""
+    return e.flags & FENCE != 0 and reads_before(world, q, q.sq_next)
+
+
+@jit
+def has_credit(q, e):
+    """End-to-end credits allow the message, or nothing is outstanding: then one packet may go and ask (IBA)."""
+    if q.lsn == UNLIMITED or not takes_receive(e.opcode) or psn_diff(e.ssn, q.lsn) <= 0:
+        return True
+    return q.una_psn == psn_add(e.first_psn, q.sq_offset)
+
+
+@jit
 def may_send(world, q):
-    """The WQE at ``sq_next`` may start or go on: window, READ/atomic credits, fence."""
+    """The WQE at ``sq_next`` may start or go on: window, READ/atomic limit, credits, fence."""
     e = entry_of(world, q, q.sq_next)
-    if is_read_or_atomic(e.opcode):
+    if is_non_posted(e.opcode):
         if e.counted == 0 and q.rd_atomic >= q.max_rd_atomic:
             return False
-        if psn_diff(e.last_psn, q.una_psn) < 0:
+        if psn_ahead(e.last_psn, q.una_psn) >= 1 << 23:
             return False
-    elif psn_diff(psn_add(e.first_psn, q.sq_offset), q.una_psn) >= WINDOW:
+    elif psn_ahead(psn_add(e.first_psn, q.sq_offset), q.una_psn) >= WINDOW or not has_credit(q, e):
         return False
-    return e.flags & FENCE == 0 or q.sq_offset > 0 or e.counted != 0 or not reads_before(world, q, q.sq_next)
+    return q.sq_offset > 0 or e.counted != 0 or not fenced(world, q, e)
 
 
 @jit
@@ -77,48 +110,78 @@ def position(k, count):
 
 
 @jit
-def build_payload(world, q, p, e, k, at):
-    """Packet ``k`` of a SEND or WRITE: opcode, immediate, gather list. A dma verdict."""
-    row = packet(world, p)
-    count = packet_count(e.length, q.mtu)
-    place = position(k, count)
-    last = place == bth.LAST or place == bth.ONLY
-    row.opcode = (bth.SEND if e.opcode >= SEND else bth.WRITE) + place
-    if last:
-        if e.opcode == SEND_WITH_IMM or e.opcode == WRITE_WITH_IMM:
-            row.opcode += 1
-            row.imm = load32(at + rings.SEND_IMM)
-        row.solicited = 1 if e.flags & SOLICITED else 0
-    row.last = 1 if last else 0
-    row.ack_request = 1 if last or k % ACK_EVERY == ACK_EVERY - 1 else 0
-    row.length = e.length
-    row.payload = min(e.length - k * q.mtu, q.mtu)
-    if e.flags & INLINE:
-        source = at + rings.SEND_HEADER_BYTES + k * q.mtu
-        copy_bytes(payload_address(world, p), source, row.payload)
-        return dma.OK
-    sges = at + rings.SEND_HEADER_BYTES
-    return translate_sges(world, p, q.pd, sges, e.num_sge, k * q.mtu, row.payload, False)
+def finish_send(row, e, at):
+    """Last packet of a SEND or WRITE: immediate data or the key to invalidate, the solicited bit."""
+    if e.opcode == SEND_WITH_IMM or e.opcode == WRITE_WITH_IMM:
+        row.opcode += 1
+        row.imm = load32(at + rings.SEND_IMM)
+    elif e.opcode == SEND_WITH_INV:
+        row.opcode = bth.LAST_INV if row.opcode == bth.SEND + bth.LAST else bth.ONLY_INV
+        row.imm = load32(at + rings.SEND_IMM)
+    row.solicited = 1 if e.flags & SOLICITED else 0
+    row.last = 1
 
 
 @jit
-def build_read_or_atomic(world, q, p, e, k, at):
-    """A READ request for the responses from ``k`` on, or an atomic request."""
+def build_payload(world, q, p, e, at):
+    """The packet at ``sq_offset`` of a SEND or WRITE: opcode, immediate, gather list. A dma verdict."""
+    row = packet(world, p)
+    k = q.sq_offset
+    count = packet_count(e.length, q.mtu)
+    place = position(k, count)
+    row.opcode = (bth.WRITE if e.opcode <= WRITE_WITH_IMM else bth.SEND) + place
+    row.last = 0
+    if place == bth.LAST or place == bth.ONLY:
+        finish_send(row, e, at)
+    limited = q.lsn != UNLIMITED and psn_diff(e.ssn, q.lsn) > 0
+    if is_reliable(q):
+        row.ack_request = 1 if row.last or k % ACK_EVERY == ACK_EVERY - 1 or limited else 0
+    row.length = e.length
+    row.payload = min(e.length - k * q.mtu, q.mtu)
+    return gather(world, q, p, e, at, k * q.mtu)
+
+
+@jit
+def gather(world, q, p, e, at, skip):
+    """Inline data is copied from the ring; anything else is translated. A dma verdict."""
+    length = packet(world, p).payload
+    data = at + rings.SEND_HEADER_BYTES
+    if e.flags & INLINE:
+        copy_bytes(payload_address(world, p), data + skip, length)
+        return dma.OK
+    return translate_sges(world, p, q.pd, data, e.num_sge, skip, length, False)
+
+
+@jit
+def build_non_posted(world, q, p, e, at):
+    """A READ request for the responses from ``sq_offset`` on, an atomic, FLUSH or ATOMIC WRITE. A dma verdict."""
     row = packet(world, p)
     row.ack_request = 1
     row.last = 1
+    verdict = dma.OK
     if e.opcode == RDMA_READ:
         row.opcode = bth.READ_REQUEST
-        row.length = e.length - k * q.mtu
-        row.va += k * q.mtu
+        row.length = e.length - q.sq_offset * q.mtu
+        row.va += q.sq_offset * q.mtu
+    elif e.opcode == FLUSH:
+        row.opcode = bth.FLUSH
+        row.length = load64(at + rings.SEND_SWAP) & 0xFFFFFFFF
+        row.compare_add = load64(at + rings.SEND_COMPARE_ADD) & 0xF
+        row.swap = (load64(at + rings.SEND_COMPARE_ADD) >> 8) & 3
+    elif e.opcode == ATOMIC_WRITE:
+        row.opcode = bth.ATOMIC_WRITE
+        row.length = 8
+        row.payload = 8
+        verdict = gather(world, q, p, e, at, 0)
     else:
         row.opcode = bth.COMPARE_SWAP if e.opcode == ATOMIC_CMP_AND_SWP else bth.FETCH_ADD
         row.length = 8
         row.compare_add = load64(at + rings.SEND_COMPARE_ADD)
         row.swap = load64(at + rings.SEND_SWAP)
-    if e.counted == 0:
+    if verdict == dma.OK and e.counted == 0:
         e.counted = 1
         q.rd_atomic += 1
+    return verdict
 
 
 @jit
@@ -128,18 +191,26 @@ def build(world, q_row, p):
     e = entry_of(world, q, q.sq_next)
     at = wqe_address(q, q.sq_next)
     row = packet(world, p)
+    row.transport = transport_of(q)
     row.psn = psn_add(e.first_psn, q.sq_offset)
     row.dest_nic = q.dest_nic
     row.dest_qpn = q.dest_qpn
     row.source_qpn = q.number
+    row.av = q.av
     row.qp = q_row
     row.entry = q.sq_next
     row.va = load64(at + rings.SEND_REMOTE_ADDR)
     row.rkey = load32(at + rings.SEND_RKEY)
-    if is_read_or_atomic(e.opcode):
-        build_read_or_atomic(world, q, p, e, q.sq_offset, at)
-        return dma.OK
-    return build_payload(world, q, p, e, q.sq_offset, at)
+    if q.type == UD:
+        handle = find_av(world, q_row, row.rkey)
+        if handle == 0:
+            return NO_ADDRESS
+        address(world, p, handle, at)
+    elif q.type == XRC_INI:
+        row.srqn = load32(at + rings.SEND_REMOTE_QPN) & 0xFFFFFF
+    if is_non_posted(e.opcode):
+        return build_non_posted(world, q, p, e, at)
+    return build_payload(world, q, p, e, at)
 
 
 @jit
@@ -148,9 +219,9 @@ def went_out(world, q_row, p):
     q = qp(world, q_row)
     e = entry_of(world, q, q.sq_next)
     row = packet(world, p)
-    whole = is_read_or_atomic(e.opcode) or row.last == 1
+    whole = row.last == 1
     after = psn_add(e.last_psn if whole else row.psn, 1)
-    if psn_diff(after, q.sent_psn) > 0:
+    if 0 < psn_ahead(after, q.sent_psn) <= 1 << 23:
         q.sent_psn = after
     if whole:
         q.sq_next += 1
@@ -162,15 +233,26 @@ def went_out(world, q_row, p):
 
 
 @jit
+def goes_on(world, q):
+    """SQD: only what was started before goes on: the rest of a message, and retransmissions."""
+    if q.sq_next == q.sq_fetched:
+        return False
+    e = entry_of(world, q, q.sq_next)
+    return q.sq_offset > 0 or psn_diff(e.first_psn, q.sent_psn) < 0 or (is_local(e.opcode) and e.done != 0)
+
+
+@jit
 def ready(world, q_row):
     """The requester has something to send now; fetches the WQE if needed."""
     q = qp(world, q_row)
     c = control(world, 0)
-    if q.state != RTS or q.sq_suspended or q.read_suspended or c.now < q.rnr_until:
+    if q.sq_suspended or q.read_suspended or c.now < q.rnr_until:
         return False
+    if q.state != RTS:
+        return q.state == SQD and goes_on(world, q)
     if q.sq_next == q.sq_fetched:
         posted = load64(q.doorbell_record + rings.DB_SEND)
-        if q.sq_error or posted <= q.sq_fetched:
+        if q.sq_error or posted <= q.sq_fetched or q.sq_slots == 0:
             return False
         if posted - q.sq_una > q.sq_slots:
             call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
@@ -179,6 +261,39 @@ def ready(world, q_row):
             return False
         fetch(world, q_row)
     return True
+
+
+@jit
+def perform_local(world, q_row):
+    """BIND_MW or LOCAL_INV at its place in the send queue, once (rxe_do_local_ops)."""
+    q = qp(world, q_row)
+    e = entry_of(world, q, q.sq_next)
+    at = wqe_address(q, q.sq_next)
+    if e.done == 0:
+        if e.opcode == BIND_MW:
+            e.status = bind_mw(world, q_row, at)
+        else:
+            e.status = local_inv(world, q_row, load32(at + rings.SEND_IMM))
+        if e.status != 0:
+            q.sq_error = 1
+    e.done = 1
+    q.sq_next += 1
+    return call(vector(world, units.RETIRE).address, world, q_row, 0)
+
+
+@jit
+def held_back(world, q_row, verdict):
+    """A packet that could not be built: a missing page suspends the send queue, anything else fails the WQE."""
+    q = qp(world, q_row)
+    if verdict == dma.FAULT:
+        q.sq_suspended = 1
+        length = entry_of(world, q, q.sq_next).length
+        raise_fault(world, q_row, REQUESTER_SEND, q.sq_next, q.sq_offset * q.mtu, length)
+        start_timer(world, q_row)
+        return
+    status = LOC_QP_OP_ERR if verdict == NO_ADDRESS else LOC_PROT_ERR
+    fail_entry(world, q_row, q.sq_next, status)
+    kick(world, q_row, 0)
 
 
 def requester(world, q_row, incarnation):
@@ -191,9 +306,9 @@ def requester(world, q_row, incarnation):
         return 0
     e = entry_of(world, q, q.sq_next)
     if e.status != 0:
-        if q.sq_una == q.sq_next:
-            return call(vector(world, units.RETIRE).address, world, q_row, 0)
-        return 0
+        return call(vector(world, units.RETIRE).address, world, q_row, 0) if q.sq_next == q.sq_una else 0
+    if is_local(e.opcode):
+        return 0 if fenced(world, q, e) else perform_local(world, q_row)
     if not may_send(world, q):
         return 0
     n = nic(world, q.nic)
@@ -204,20 +319,21 @@ def requester(world, q_row, incarnation):
     verdict = build(world, q_row, p)
     if verdict != dma.OK:
         free_packet(world, p)
-        if verdict == dma.FAULT:
-            q.sq_suspended = 1
-            raise_fault(world, q_row, REQUESTER_SEND, q.sq_next, q.sq_offset * q.mtu, e.length)
-            start_timer(world, q_row)
-        else:
-            fail_entry(world, q_row, q.sq_next, LOC_PROT_ERR)
-            kick(world, q_row, 0)
+        held_back(world, q_row, verdict)
         return 0
     went_out(world, q_row, p)
     now = control(world, 0).now
-    moment = now + n.pcie_latency_ns + n.translation_delay
-    transmit(world, p, moment)
+    transmit(world, p, now + n.pcie_latency_ns + n.translation_delay)
     kick(world, q_row, max(n.packet_ns, n.port_free - n.pcie_latency_ns - now))
     return 0
+
+
+def sent(world, q_row, psn):
+    """SENT: a UC or UD packet has departed: nobody will acknowledge it, so it is done."""
+    q = qp(world, q_row)
+    if psn_diff(psn_add(psn, 1), q.una_psn) > 0:
+        q.una_psn = psn_add(psn, 1)
+    return call(vector(world, units.RETIRE).address, world, q_row, 0)
 
 
 def gather_failed(world, p, incarnation):
@@ -238,7 +354,7 @@ def gather_failed(world, p, incarnation):
         row.payload = 0
         q.resp_error = 1
         transmit(world, p, control(world, 0).now)
-        return call(vector(world, units.QP_ERROR).address, world, q_row, 3)
+        return call(vector(world, units.QP_ERROR).address, world, q_row, QP_ACCESS_ERR)
     index = row.entry
     free_packet(world, p)
     fail_entry(world, q_row, index, LOC_PROT_ERR)

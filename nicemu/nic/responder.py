@@ -2,101 +2,50 @@
 
 A request passes a list of checks in the order check_psn, check_op_seq, check_length, check_resource, check_rkey;
 each returns a verdict. What was decided happens at COMMIT, at least the PCIe latency later and in order: bytes move,
-then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out.
-
-Left out: UC, UD, XRC, SRQ, memory windows, credits (every ACK says unlimited).
+then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD know no NAK: whatever is
+refused is dropped, and of a UC message the rest as well.
 """
 
-from nicemu._jit import call, jit, load32
+from nicemu._jit import jit
 from nicemu.abi import rings
-from nicemu.abi.verbs import Access, QpState
+from nicemu.abi.verbs import Access, AsyncEvent, QpState, SrqType
 from nicemu.nic import dma, hooks
+from nicemu.nic.arrive import EXCESS
+from nicemu.nic.datagram import GRH_BYTES, write_grh
 from nicemu.nic.dma import hold, translate_range, translate_sges
+from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import ask
-from nicemu.nic.mkey import check_mkey
+from nicemu.nic.mkey import check_mkey, find_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before, raise_fault
-from nicemu.nic.port_receive import checked_arrival
-from nicemu.nic.psn import packet_count, psn_add, psn_diff
-from nicemu.nic.receive_queue import recv_address, recv_available, take_recv
+from nicemu.nic.psn import psn_add, psn_diff
+from nicemu.nic.qp_type import UC, UD, XRC_TGT, is_reliable
+from nicemu.nic.receive_queue import recv_address, recv_available, recv_count, take_recv
+from nicemu.nic.responder_resource import open_resource, replay, resumes_cut_read, saved
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
-from nicemu.tables.records import RESOURCES_PER_QP
-from nicemu.tables.rows import control, nic, packet, qp, resource, vector
+from nicemu.tables.rows import control, mkey, nic, packet, qp, resource, srq
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
+from nicemu.wire.opcode import ends, is_atomic, is_send, is_write, place, starts, with_imm
 
-(ACCEPT, DROP, NAK_SEQUENCE, REACK, REPLAY, RNR, INVALID, ACCESS_ERROR, RECV_PROT, RECV_LEN, WAIT, SAVED) = range(12)
+(ACCEPT, DROP, NAK_SEQUENCE, REACK, REPLAY, RNR, INVALID, ACCESS_ERROR, RECV_PROT, RECV_LEN, SAVED) = range(11)
 """Verdicts; ACCEPT goes on to the next check."""
-RTR, SQE = int(QpState.RTR), int(QpState.SQE)
+RTR, SQE, XRC_SRQ = int(QpState.RTR), int(QpState.SQE), int(SrqType.XRC)
 REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC = int(Access.REMOTE_WRITE), int(Access.REMOTE_READ), int(Access.REMOTE_ATOMIC)
-RECEIVE, DROP_EVENT = int(Ev.RECEIVE), int(Ev.DROP)
-READ, ATOMIC = 1, 2
-
-
-@jit
-def is_send(opcode):
-    """SEND_FIRST .. SEND_ONLY_IMM."""
-    return opcode < bth.WRITE
-
-
-@jit
-def is_write(opcode):
-    """WRITE_FIRST .. WRITE_ONLY_IMM."""
-    return bth.WRITE <= opcode < bth.READ_REQUEST
-
-
-@jit
-def place(opcode):
-    """FIRST, MIDDLE, LAST ... of a SEND or WRITE opcode."""
-    return opcode if opcode < bth.WRITE else opcode - bth.WRITE
-
-
-@jit
-def with_imm(opcode):
-    """The packet carries immediate data."""
-    return opcode < bth.READ_REQUEST and (place(opcode) == bth.LAST_IMM or place(opcode) == bth.ONLY_IMM)
-
-
-@jit
-def starts(opcode):
-    """The packet starts a message."""
-    return opcode >= bth.READ_REQUEST or place(opcode) == bth.FIRST or place(opcode) >= bth.ONLY
-
-
-@jit
-def find_resource(world, q, psn, kind):
-    """The remembered READ or atomic that covers ``psn``, 0 if none."""
-    for i in range(RESOURCES_PER_QP):
-        r = resource(world, q.resource_base + i)
-        if r.kind == kind and psn_diff(psn, r.first_psn) >= 0 and psn_diff(psn, r.last_psn) <= 0:
-            return q.resource_base + i
-    return 0
-
-
-@jit
-def resumes_cut_read(world, q, row):
-    """A page fault cut a READ short and took the expected PSN back; its requester, which faulted too, asks again from
-    an earlier response on. Then that one is expected."""
-    found = find_resource(world, q, row.psn, READ)
-    if q.nak_pending == 0 or found == 0:
-        return False
-    r = resource(world, found)
-    last = psn_add(row.psn, packet_count(row.length, q.mtu) - 1)
-    if psn_add(r.last_psn, 1) != q.epsn or psn_diff(last, q.epsn) < 0:
-        return False
-    if row.psn == r.first_psn:
-        r.kind = 0
-    else:
-        r.last_psn = psn_add(row.psn, -1)
-    q.epsn = row.psn
-    q.nak_pending = 0
-    return True
+FLUSH_GLOBAL, FLUSH_PERSISTENT = int(Access.FLUSH_GLOBAL), int(Access.FLUSH_PERSISTENT)
+FLUSH_RANGE, FLUSH_MR = 0, 1
+DROP_EVENT, COMM_EST = int(Ev.DROP), int(AsyncEvent.COMM_EST)
+MAX_MESSAGE = 1 << 31
 
 
 @jit
 def check_psn(world, q, row):
     """Expected: accept. Behind: a duplicate. Ahead: one NAK for the gap, then silence (rxe check_psn)."""
+    if q.type == UD:
+        return ACCEPT
+    if q.type == UC:
+        return check_unreliable_psn(world, q, row)
     gap = psn_diff(row.psn, q.epsn)
     if gap == 0:
         q.nak_pending = 0
@@ -111,7 +60,22 @@ def check_psn(world, q, row):
     n.duplicates += 1
     if row.opcode == bth.READ_REQUEST:
         return ACCEPT if resumes_cut_read(world, q, row) else REPLAY
-    return SAVED if row.opcode >= bth.COMPARE_SWAP else REACK
+    return SAVED if bth.is_non_posted(row.opcode) else REACK
+
+
+@jit
+def check_unreliable_psn(world, q, row):
+    """UC: a gap discards the message in progress; the next FIRST or ONLY starts anew (rxe check_psn)."""
+    if starts(row.opcode):
+        q.epsn = row.psn
+        q.drop_message = 0
+        q.message_opcode = 0
+        q.message_offset = 0
+        return ACCEPT
+    if row.psn != q.epsn:
+        nic(world, q.nic).out_of_sequence += 1
+        return DROP
+    return DROP if q.drop_message else ACCEPT
 
 
 @jit
@@ -126,11 +90,14 @@ def check_op_seq(q, row):
 
 
 @jit
-def check_length(q, row):
-    """FIRST and MIDDLE carry exactly the PMTU, LAST 1..PMTU, ONLY 0..PMTU; a WRITE exactly its DMA length."""
+def check_length(world, q, row):
+    """FIRST and MIDDLE carry exactly the PMTU, LAST 1..PMTU, ONLY 0..PMTU; a WRITE exactly its DMA length
+    (rxe_resp_check_length)."""
     opcode = row.opcode
-    if opcode >= bth.READ_REQUEST:
-        return ACCEPT if row.length <= 1 << 31 else INVALID
+    if not is_send(opcode) and not is_write(opcode):
+        if opcode == bth.ATOMIC_WRITE and (row.length != 8 or row.payload != 8):
+            return INVALID
+        return ACCEPT if 0 <= row.length <= MAX_MESSAGE else INVALID
     where = place(opcode)
     if where == bth.FIRST or where == bth.MIDDLE:
         if row.payload != q.mtu:
@@ -140,10 +107,26 @@ def check_length(q, row):
     if is_write(opcode):
         total = row.length if starts(opcode) else q.message_length
         done = 0 if starts(opcode) else q.message_offset
-        last = where != bth.FIRST and where != bth.MIDDLE
-        if done + row.payload > total or (last and done + row.payload != total):
+        if total > MAX_MESSAGE or done + row.payload > total or (ends(opcode) and done + row.payload != total):
             return INVALID
     return ACCEPT
+
+
+@jit
+def check_srq(world, q_row, row):
+    """An XRC request names the SRQ it is for, of the target's domain; PD and CQ are that SRQ's."""
+    q = qp(world, q_row)
+    n = nic(world, q.nic)
+    if row.srqn <= 0 or row.srqn >= n.srq_count:
+        return INVALID
+    s = srq(world, n.srq_base + row.srqn)
+    if s.valid == 0 or s.type != XRC_SRQ or s.xrcd != q.xrcd:
+        return INVALID
+    if starts(row.opcode) and q.recv_taken == 0:
+        q.srq = n.srq_base + row.srqn
+        q.pd = s.pd
+        q.recv_cq = s.cq
+    return ACCEPT if q.srq == n.srq_base + row.srqn else INVALID
 
 
 @jit
@@ -151,28 +134,46 @@ def check_resource(world, q_row, row):
     """A SEND, and the last packet of a WRITE with immediate, needs a receive WQE, else RNR NAK (rxe check_resource)."""
     q = qp(world, q_row)
     opcode = row.opcode
+    if q.type == XRC_TGT:
+        verdict = check_srq(world, q_row, row)
+        if verdict != ACCEPT:
+            return verdict
     if is_write(opcode) and with_imm(opcode):
-        if not recv_available(q):
+        if not recv_available(world, q_row):
             return RNR
     elif is_send(opcode) and q.recv_taken == 0:
-        if not recv_available(q):
+        if not recv_available(world, q_row):
             return RNR
-        q.message_length = take_recv(world, q_row)
-        if q.message_length < 0:
-            return RECV_PROT
+        q.recv_length = take_recv(world, q_row)
     if is_send(opcode):
+        if q.recv_length < 0:
+            return RECV_PROT
         done = 0 if starts(opcode) else q.message_offset
-        if done + row.payload > q.message_length:
+        if done + row.payload + (GRH_BYTES if q.type == UD else 0) > q.recv_length:
             return RECV_LEN
     return ACCEPT
 
 
 @jit
-def required_access(opcode):
-    """Remote right a request needs."""
-    if is_write(opcode):
+def required_access(row):
+    """Remote rights a request needs (rxe check_qp_attr_access); 0: a FLUSH of no known placement."""
+    opcode = row.opcode
+    if opcode == bth.FLUSH:
+        globally = FLUSH_GLOBAL if row.compare_add & 1 else 0
+        return globally | (FLUSH_PERSISTENT if row.compare_add & 2 else 0)
+    if is_write(opcode) or opcode == bth.ATOMIC_WRITE:
         return REMOTE_WRITE
     return REMOTE_READ if opcode == bth.READ_REQUEST else REMOTE_ATOMIC
+
+
+@jit
+def target_mkey(world, q_row, row, need):
+    """Row of the memory key that an RDMA request names, 0 if it may not. A FLUSH of a whole region has no range."""
+    q = qp(world, q_row)
+    if row.opcode == bth.FLUSH and row.swap == FLUSH_MR:
+        base = mkey(world, find_mkey(world, q.nic, row.rkey)).base
+        return check_mkey(world, q_row, row.rkey, q.pd, base, 0, need)
+    return check_mkey(world, q_row, row.rkey, q.pd, row.va, row.length, need)
 
 
 @jit
@@ -182,17 +183,19 @@ def check_rkey(world, q_row, row):
     opcode = row.opcode
     if is_send(opcode) or not starts(opcode):
         return ACCEPT
-    if opcode >= bth.COMPARE_SWAP and row.va & 7:
+    if (is_atomic(opcode) or opcode == bth.ATOMIC_WRITE) and row.va & 7:
         return INVALID
-    need = required_access(opcode)
-    if q.access & need == 0:
+    need = required_access(row)
+    if need == 0 or (opcode == bth.FLUSH and row.swap > FLUSH_MR):
+        return INVALID
+    if q.access & need != need:
         return ACCESS_ERROR
-    if opcode == bth.READ_REQUEST and q.max_dest_rd_atomic == 0:
+    if bth.is_non_posted(opcode) and (q.max_dest_rd_atomic == 0 or row.counted == EXCESS):
         return INVALID
     q.message_mkey = 0
     q.message_key = row.rkey
-    if row.length > 0:
-        q.message_mkey = check_mkey(world, q_row, row.rkey, q.pd, row.va, row.length, need)
+    if row.length > 0 or opcode == bth.FLUSH:
+        q.message_mkey = target_mkey(world, q_row, row, need)
         if q.message_mkey == 0:
             return ACCESS_ERROR
     q.message_va = row.va
@@ -214,26 +217,35 @@ def fault_verdict(world, q_row, kind, row, op_length):
 
 
 @jit
+def translate_recv(world, q_row, p, done):
+    """Translate where a SEND's bytes go; in front of a datagram its GRH."""
+    row = packet(world, p)
+    q = qp(world, q_row)
+    length = row.payload
+    if q.type == UD:
+        write_grh(world, p)
+        length += GRH_BYTES
+    sges = recv_address(world, q_row) + rings.RECV_HEADER_BYTES
+    verdict = translate_sges(world, p, q.pd, sges, recv_count(world, q_row), done, length, True)
+    if verdict == dma.FAULT:
+        return fault_verdict(world, q_row, RESPONDER_RECV, row, length)
+    return ACCEPT if verdict == dma.OK else RECV_PROT
+
+
+@jit
 def translate_request(world, q_row, p):
     """Translate where the packet's bytes go (first DMA instant): ACCEPT, RNR on a fault, or an error."""
     row = packet(world, p)
     q = qp(world, q_row)
-    row.kind = q.nic
-    row.qp = q_row
-    row.segments = 0
     opcode = row.opcode
     done = 0 if starts(opcode) else q.message_offset
     if is_send(opcode):
-        at = recv_address(q, q.recv_wqe)
-        room = (q.rq_stride - rings.RECV_HEADER_BYTES) // rings.SGE_BYTES
-        count = min(load32(at + rings.RECV_NUM_SGE), room)
-        verdict = translate_sges(world, p, q.pd, at + rings.RECV_HEADER_BYTES, count, done, row.payload, True)
-        if verdict == dma.FAULT:
-            return fault_verdict(world, q_row, RESPONDER_RECV, row, 0)
-        return ACCEPT if verdict == dma.OK else RECV_PROT
-    if opcode == bth.READ_REQUEST or row.length == 0:
+        return translate_recv(world, q_row, p, done)
+    if opcode == bth.READ_REQUEST or opcode == bth.FLUSH:
         return ACCEPT
     length = row.payload if is_write(opcode) else 8
+    if length == 0:
+        return ACCEPT
     if is_write(opcode) and not starts(opcode):
         if check_mkey(world, q_row, q.message_key, q.pd, q.message_va + done, length, REMOTE_WRITE) == 0:
             return ACCESS_ERROR
@@ -248,81 +260,92 @@ def judge(world, q_row, p):
     """All checks in order; the first verdict that is not ACCEPT decides."""
     q = qp(world, q_row)
     row = packet(world, p)
+    row.kind = q.nic
+    row.qp = q_row
     verdict = check_psn(world, q, row)
     if verdict == ACCEPT:
         verdict = check_op_seq(q, row)
     if verdict == ACCEPT:
-        verdict = check_length(q, row)
+        verdict = check_length(world, q, row)
     if verdict == ACCEPT:
         verdict = check_resource(world, q_row, row)
     if verdict == ACCEPT:
         verdict = check_rkey(world, q_row, row)
     if verdict == ACCEPT:
         verdict = translate_request(world, q_row, p)
-    return verdict
+    return verdict if is_reliable(q) else unreliable(q, verdict)
+
+
+@jit
+def unreliable(q, verdict):
+    """UC and UD drop what they refuse, and UC the rest of the message; only a bad receive WQE is an error of this side
+    (rxe error classes D, E and A)."""
+    if verdict == ACCEPT or verdict == RECV_PROT:
+        return verdict
+    q.drop_message = 1
+    q.message_opcode = 0
+    q.message_offset = 0
+    return DROP
 
 
 @jit
 def accepted(world, q_row, p):
-    """Advance the expected PSN and the message in progress; open a responder resource for READs and atomics."""
+    """Advance the expected PSN and the message in progress; open a responder resource for what a response answers."""
     q = qp(world, q_row)
     row = packet(world, p)
     opcode = row.opcode
-    if opcode < bth.READ_REQUEST:
-        done = 0 if starts(opcode) else q.message_offset
-        row.result = done + row.payload
-        where = place(opcode)
-        last = where != bth.FIRST and where != bth.MIDDLE
-        row.last = 1 if last else 0
-        q.message_offset = 0 if last else done + row.payload
-        q.message_opcode = 0 if last else opcode + 1
-        if is_write(opcode) and with_imm(opcode):
-            take_recv(world, q_row)
-        row.entry = q.recv_wqe
-        if last:
-            q.recv_taken = 0
-        q.epsn = psn_add(q.epsn, 1)
+    if bth.is_non_posted(opcode):
+        q.epsn = psn_add(q.epsn, open_resource(world, q, row))
         return
-    count = packet_count(row.length, q.mtu) if opcode == bth.READ_REQUEST else 1
-    r = resource(world, q.resource_base + q.resource_head % RESOURCES_PER_QP)
-    row.entry = q.resource_base + q.resource_head % RESOURCES_PER_QP
-    q.resource_head += 1
-    r.kind = READ if opcode == bth.READ_REQUEST else ATOMIC
-    r.first_psn = row.psn
-    r.last_psn = psn_add(row.psn, count - 1)
-    r.va = row.va
-    r.mkey = q.message_mkey
-    r.key = row.rkey
-    r.length = row.length
-    r.done = 0
-    q.epsn = psn_add(q.epsn, count)
+    done = 0 if starts(opcode) else q.message_offset
+    last = ends(opcode)
+    row.result = done + row.payload
+    row.last = 1 if last else 0
+    q.message_offset = 0 if last else done + row.payload
+    q.message_opcode = 0 if last else opcode + 1
+    if is_write(opcode) and with_imm(opcode):
+        take_recv(world, q_row)
+    row.entry = q.recv_wqe
+    row.wr_id = q.recv_wr_id
+    row.cq = q.recv_cq
+    if last:
+        q.recv_taken = 0
+    q.epsn = psn_add(q.epsn, 1)
 
 
 @jit
-def replay(world, q_row, p):
-    """A duplicate READ that is the rest of a remembered one is executed again, reading memory now (rxe
-    duplicate_request)."""
+def rnr_code(world, q_row, row):
+    """RNR timer code of the NAK, -1: drop in silence. Firmware decides about page faults."""
+    q = qp(world, q_row)
+    q.nak_pending = 1
+    if q.faulted_psn != row.psn:
+        return q.min_rnr_timer
+    q.faulted_psn = -1
+    return ask(world, q.nic, hooks.RESPONDER_FAULT, q_row, q.min_rnr_timer)
+
+
+@jit
+def decide(world, q_row, p):
+    """The packet's verdict, with what it needs at COMMIT written into the packet."""
     q = qp(world, q_row)
     row = packet(world, p)
-    found = find_resource(world, q, row.psn, READ)
-    if found == 0:
-        return DROP
-    last = psn_add(row.psn, packet_count(row.length, q.mtu) - 1)
-    if last != resource(world, found).last_psn or q.access & REMOTE_READ == 0:
-        return DROP
-    target = 0
-    if row.length > 0:
-        target = check_mkey(world, q_row, row.rkey, q.pd, row.va, row.length, REMOTE_READ)
-        if target == 0:
-            return ACCESS_ERROR
-    r = resource(world, found)
-    r.first_psn = row.psn
-    r.va = row.va
-    r.length = row.length
-    r.mkey = target
-    r.key = row.rkey
-    row.entry = found
-    return ACCEPT
+    verdict = judge(world, q_row, p)
+    if verdict == ACCEPT:
+        accepted(world, q_row, p)
+    elif verdict == REPLAY:
+        row.entry = replay(world, q_row, row)
+        verdict = ACCEPT if row.entry > 0 else (DROP if row.entry == 0 else ACCESS_ERROR)
+    elif verdict == SAVED:
+        row.entry = saved(world, q, row)
+        verdict = SAVED if row.entry != 0 else DROP
+    elif verdict == RNR:
+        row.imm = rnr_code(world, q_row, row)
+        verdict = RNR if row.imm >= 0 else DROP
+    elif verdict == REACK:
+        row.psn = psn_add(q.epsn, -1)
+    elif verdict == NAK_SEQUENCE:
+        row.psn = q.epsn
+    return verdict
 
 
 @jit
@@ -332,32 +355,13 @@ def handle(world, q_row, p):
     row = packet(world, p)
     n = nic(world, q.nic)
     n.translation_delay = 0
-    verdict = judge(world, q_row, p)
-    row.qp = q_row
-    if verdict == ACCEPT:
-        accepted(world, q_row, p)
-    elif verdict == REPLAY:
-        verdict = replay(world, q_row, p)
-    elif verdict == SAVED:
-        row.entry = find_resource(world, q, row.psn, ATOMIC)
-        verdict = SAVED if row.entry != 0 else DROP
-    elif verdict == RNR:
-        q.nak_pending = 1
-        row.imm = q.min_rnr_timer
-        if q.faulted_psn == row.psn:
-            row.imm = ask(world, q.nic, hooks.RESPONDER_FAULT, q_row, q.min_rnr_timer)
-            q.faulted_psn = -1
-        verdict = RNR if row.imm >= 0 else DROP
+    verdict = decide(world, q_row, p)
     if verdict == DROP:
         trace(world, DROP_EVENT, q.nic, row.opcode, row.psn, q.number, 0)
         free_packet(world, p)
         return
     if INVALID <= verdict <= RECV_LEN:
         q.resp_error = 1
-    elif verdict == REACK:
-        row.psn = psn_add(q.epsn, -1)
-    elif verdict == NAK_SEQUENCE:
-        row.psn = q.epsn
     if verdict != ACCEPT:
         row.segments = 0
     row.verdict = verdict
@@ -371,6 +375,14 @@ def handle(world, q_row, p):
     push(world, n.dma_last, units.COMMIT, p, q.incarnation)
 
 
+@jit
+def established(world, q):
+    """COMM_EST: the first packet for a connected QP that is still in RTR (IBA communication established)."""
+    if q.state == RTR and q.comm_est == 0 and q.type != UD:
+        q.comm_est = 1
+        post_async(world, q.nic, COMM_EST, q.number)
+
+
 def responder(world, q_row, _):
     """RESPONDER: handle the QP's queued requests, up to a READ whose responses are still going out."""
     q = qp(world, q_row)
@@ -378,36 +390,11 @@ def responder(world, q_row, _):
         p = q.rx_head
         row = packet(world, p)
         q.rx_head = row.next
+        if row.counted:
+            q.rx_non_posted -= 1
         if q.state < RTR or q.state > SQE or q.resp_error:
             free_packet(world, p)
         else:
+            established(world, q)
             handle(world, q_row, p)
     return 0
-
-
-def arrive(world, p, _):
-    """ARRIVE: a packet reaches a NIC: find its QP; responses to the completer, requests to the responder's queue."""
-    if checked_arrival(world, p) != ACCEPT:
-        return 0
-    row = packet(world, p)
-    n = nic(world, row.dest_nic)
-    n.packets_received += 1
-    trace(world, RECEIVE, row.dest_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
-    q_row = n.qp_base + row.dest_qpn
-    known = 0 < row.dest_qpn < n.qp_count
-    q = qp(world, q_row if known else 0)
-    if not known or q.state < RTR or q.state > SQE or q.dest_qpn != row.source_qpn or q.dest_nic != row.source_nic:
-        n.packets_dropped += 1
-        free_packet(world, p)
-        return 0
-    row.kind = row.dest_nic
-    if bth.READ_RESP_FIRST <= row.opcode <= bth.ATOMIC_ACK:
-        n.translation_delay = 0
-        return call(vector(world, units.COMPLETER).address, world, q_row, p)
-    row.next = 0
-    if q.rx_head == 0:
-        q.rx_head = p
-    else:
-        packet(world, q.rx_tail).next = p
-    q.rx_tail = p
-    return call(vector(world, units.RESPONDER).address, world, q_row, 0)

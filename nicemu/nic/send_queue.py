@@ -5,12 +5,30 @@ WQE counters are absolute; ``SQ_ENTRY`` keeps what the requester and completer k
 
 from nicemu._jit import call, jit, load32, load64
 from nicemu.abi import rings
-from nicemu.abi.verbs import AsyncEvent, QpState, SendFlag, WcOpcode, WcStatus, WrOpcode
+from nicemu.abi.verbs import AsyncEvent, QpState, SendFlag, WcOpcode, WcStatus
 from nicemu.nic import hooks
 from nicemu.nic.cq import post_cqe
+from nicemu.nic.datagram import find_av
 from nicemu.nic.dma import check_sges
+from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import ask
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
+from nicemu.nic.qp_type import (
+    ATOMIC_CMP_AND_SWP,
+    ATOMIC_FETCH_AND_ADD,
+    ATOMIC_WRITE,
+    BIND_MW,
+    FLUSH,
+    LOCAL_INV,
+    RDMA_READ,
+    SEND,
+    UD,
+    is_local,
+    is_non_posted,
+    is_reliable,
+    may_post,
+    returns_data,
+)
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, nic, qp, sq_entry, vector
@@ -18,15 +36,14 @@ from nicemu.tables.trace import Ev, trace
 
 RETRANSMIT = int(Ev.RETRANSMIT)
 SIGNALED, INLINE, FENCE, SOLICITED = 2, 8, int(SendFlag.FENCE), 4
-RDMA_READ, ATOMIC_CMP_AND_SWP = int(WrOpcode.RDMA_READ), int(WrOpcode.ATOMIC_CMP_AND_SWP)
-ATOMIC_FETCH_AND_ADD, LAST_RC_OPCODE = int(WrOpcode.ATOMIC_FETCH_AND_ADD), int(WrOpcode.ATOMIC_FETCH_AND_ADD)
 LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR = 1, 2, 4
 WC_SEND, WC_RDMA_WRITE, WC_RDMA_READ = int(WcOpcode.SEND), int(WcOpcode.RDMA_WRITE), int(WcOpcode.RDMA_READ)
-WC_COMP_SWAP, WC_FETCH_ADD, SEND_OPCODE = int(WcOpcode.COMP_SWAP), int(WcOpcode.FETCH_ADD), int(WrOpcode.SEND)
+WC_COMP_SWAP, WC_FETCH_ADD, WC_BIND_MW = int(WcOpcode.COMP_SWAP), int(WcOpcode.FETCH_ADD), int(WcOpcode.BIND_MW)
+WC_LOCAL_INV, WC_FLUSH, WC_ATOMIC_WRITE = int(WcOpcode.LOCAL_INV), int(WcOpcode.FLUSH), int(WcOpcode.ATOMIC_WRITE)
 WR_FLUSH_ERR = int(WcStatus.WR_FLUSH_ERR)
 RTS, SQD, ERR = int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
 MAX_MESSAGE = 1 << 31
-QP_FATAL = int(AsyncEvent.QP_FATAL)
+QP_FATAL, SQ_DRAINED = int(AsyncEvent.QP_FATAL), int(AsyncEvent.SQ_DRAINED)
 ACK_TIMEOUT_UNIT_NS = 4096
 
 
@@ -43,44 +60,65 @@ def entry_of(world, q, index):
 
 
 @jit
-def is_read_or_atomic(opcode):
-    """READ, compare-and-swap, fetch-and-add: they return data."""
-    return opcode == RDMA_READ or opcode == ATOMIC_CMP_AND_SWP or opcode == ATOMIC_FETCH_AND_ADD
-
-
-@jit
 def check_wqe(world, q_row, at, e):
-    """Status of a WQE before anything is sent: opcode, lengths, keys, PDs, ranges, rights; fills the entry."""
+    """Status of a WQE before anything is sent: operation, address handle, lengths, keys; fills the entry."""
     q = qp(world, q_row)
     e.opcode = load32(at + rings.SEND_OPCODE)
     e.flags = load32(at + rings.SEND_FLAGS)
-    count = load32(at + rings.SEND_NUM_SGE)
-    room = q.sq_stride - rings.SEND_HEADER_BYTES
     e.num_sge = 0
     e.length = 0
-    if e.opcode > LAST_RC_OPCODE:
+    if not may_post(q, e.opcode) or (is_non_posted(e.opcode) and q.max_rd_atomic == 0):
         return LOC_QP_OP_ERR
-    if is_read_or_atomic(e.opcode) and q.max_rd_atomic == 0:
+    if is_local(e.opcode) or e.opcode == FLUSH:
+        return 0
+    if q.type == UD and find_av(world, q_row, load32(at + rings.SEND_RKEY)) == 0:
         return LOC_QP_OP_ERR
+    status = check_data(world, q_row, at, e)
+    return status if status != 0 else check_message_length(q, e)
+
+
+@jit
+def check_data(world, q_row, at, e):
+    """Inline data fits its slot; SGEs have good keys, PDs, ranges and rights."""
+    q = qp(world, q_row)
+    count = load32(at + rings.SEND_NUM_SGE)
+    room = q.sq_stride - rings.SEND_HEADER_BYTES
     if e.flags & INLINE:
         e.length = load32(at + rings.SEND_INLINE_LENGTH)
-        if e.length > room or is_read_or_atomic(e.opcode):
+        if e.length > room or returns_data(e.opcode):
             e.length = 0
             return LOC_QP_OP_ERR
         return 0
     if count * rings.SGE_BYTES > room:
         return LOC_QP_OP_ERR
-    write = 1 if is_read_or_atomic(e.opcode) else 0
+    write = 1 if returns_data(e.opcode) else 0
     total = check_sges(world, q_row, q.pd, at + rings.SEND_HEADER_BYTES, count, write)
     if total < 0:
         return LOC_PROT_ERR
-    if total > MAX_MESSAGE:
-        return LOC_LEN_ERR
-    if e.opcode >= ATOMIC_CMP_AND_SWP and total != 8:
-        return LOC_LEN_ERR
     e.num_sge = count
     e.length = total
     return 0
+
+
+@jit
+def check_message_length(q, e):
+    """At most 2^31 bytes, a datagram one MTU; atomics and ATOMIC WRITE exactly eight."""
+    eight = e.opcode == ATOMIC_CMP_AND_SWP or e.opcode == ATOMIC_FETCH_AND_ADD or e.opcode == ATOMIC_WRITE
+    limit = q.mtu if q.type == UD else MAX_MESSAGE
+    if e.length > limit or (eight and e.length != 8):
+        e.length = 0
+        return LOC_LEN_ERR
+    return 0
+
+
+@jit
+def psn_count(q, e):
+    """PSNs of a WQE: none for what the NIC does by itself, one for each packet or READ response."""
+    if e.status != 0:
+        return 1
+    if is_local(e.opcode):
+        return 0
+    return packet_count(e.length, q.mtu)
 
 
 @jit
@@ -92,9 +130,10 @@ def fetch(world, q_row):
     e.done = 0
     e.counted = 0
     e.status = check_wqe(world, q_row, wqe_address(q, q.sq_fetched), e)
-    count = 1
-    if e.status == 0 and e.opcode < ATOMIC_CMP_AND_SWP:
-        count = packet_count(e.length, q.mtu)
+    count = psn_count(q, e)
+    if count > 0:
+        q.ssn = psn_add(q.ssn, 1)
+    e.ssn = q.ssn
     e.first_psn = q.next_psn
     e.last_psn = psn_add(q.next_psn, count - 1)
     q.next_psn = psn_add(q.next_psn, count)
@@ -115,7 +154,7 @@ def kick(world, q_row, delay):
 @jit
 def outstanding(q):
     """Some packet sent is not acknowledged."""
-    return psn_diff(q.sent_psn, q.una_psn) > 0
+    return q.sent_psn != q.una_psn
 
 
 @jit
@@ -184,6 +223,12 @@ def skip_acknowledged(world, q):
     """The send position never lies behind what is acknowledged: those WQEs may retire and leave the ring."""
     for index in range(q.sq_next, q.sq_fetched):
         e = entry_of(world, q, index)
+        if is_local(e.opcode):
+            if e.done:
+                continue
+            q.sq_next = index
+            q.sq_offset = 0
+            return
         if psn_diff(q.una_psn, e.last_psn) <= 0:
             q.sq_next = index
             q.sq_offset = max(psn_diff(q.una_psn, e.first_psn), 0)
@@ -199,10 +244,10 @@ def complete(world, q_row, index, status):
     e = entry_of(world, q, index)
     if status == 0 and q.all_signaled == 0 and e.flags & SIGNALED == 0:
         return True
-    at = wqe_address(q, index)
     opcode = wc_opcode(e.opcode)
-    length = e.length if is_read_or_atomic(e.opcode) else 0
-    return post_cqe(world, q.send_cq, load64(at), q.number, status, opcode, (length, 0, 0, index), 0)
+    length = e.length if returns_data(e.opcode) else 0
+    wr_id = load64(wqe_address(q, index))
+    return post_cqe(world, q.send_cq, wr_id, q.number, status, opcode, (length, 0, 0, index, 0), 0)
 
 
 @jit
@@ -214,14 +259,42 @@ def wc_opcode(opcode):
         return WC_COMP_SWAP
     if opcode == ATOMIC_FETCH_AND_ADD:
         return WC_FETCH_ADD
-    return WC_RDMA_WRITE if opcode < SEND_OPCODE else WC_SEND
+    if opcode == BIND_MW:
+        return WC_BIND_MW
+    if opcode == LOCAL_INV:
+        return WC_LOCAL_INV
+    if opcode == FLUSH:
+        return WC_FLUSH
+    if opcode == ATOMIC_WRITE:
+        return WC_ATOMIC_WRITE
+    return WC_RDMA_WRITE if opcode < SEND else WC_SEND
+
+
+@jit
+def is_done(world, q, e):
+    """A WQE may complete: acknowledged, its data landed, a local operation performed."""
+    if is_local(e.opcode):
+        return e.done != 0
+    if psn_diff(e.last_psn, q.una_psn) >= 0:
+        return False
+    return e.done != 0 or not is_non_posted(e.opcode)
+
+
+@jit
+def drained(world, q):
+    """SQD: what was started is finished and acknowledged; say so once if the program asked (verbs SQ_DRAINED)."""
+    if q.state == SQD and q.sq_draining and q.sq_offset == 0 and q.sq_una == q.sq_next and not outstanding(q):
+        q.sq_draining = 0
+        if q.sqd_notify:
+            q.sqd_notify = 0
+            post_async(world, q.nic, SQ_DRAINED, q.number)
 
 
 def retire(world, q_row, go_on):
     """RETIRE: complete WQEs in post order as far as they are acknowledged and their data has landed.
 
-    A local error reached in order completes with its status and takes the QP to ERR. ``go_on``: go back to the oldest
-    unacknowledged packet first (a resume).
+    A local error reached in order completes with its status and takes the QP to ERR; an unreliable one to SQE.
+    ``go_on``: go back to the oldest unacknowledged packet first (a resume).
     """
     q = qp(world, q_row)
     if q.state != RTS and q.state != SQD:
@@ -230,17 +303,17 @@ def retire(world, q_row, go_on):
         rewind(world, q_row, q.una_psn)
     while q.sq_una < q.sq_fetched:
         e = entry_of(world, q, q.sq_una)
-        if e.status != 0:
-            status = e.status
-            complete(world, q_row, q.sq_una, status)
-            q.sq_una += 1
-            return call(vector(world, units.QP_ERROR).address, world, q_row, 0)
-        if psn_diff(e.last_psn, q.una_psn) >= 0 or (is_read_or_atomic(e.opcode) and e.done == 0):
+        status = e.status
+        if status == 0 and not is_done(world, q, e):
             break
-        good = complete(world, q_row, q.sq_una, 0)
+        good = complete(world, q_row, q.sq_una, status)
         q.sq_una += 1
+        if status != 0:
+            failed = units.QP_ERROR if is_reliable(q) else units.SQ_ERROR
+            return call(vector(world, failed).address, world, q_row, 0)
         if not good:
             return call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
     keep_timer(world, q_row)
+    drained(world, q)
     kick(world, q_row, 0)
     return 0

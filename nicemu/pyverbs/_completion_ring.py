@@ -13,6 +13,8 @@ _RETIRED = struct.Struct("<8xI16xI16xI")  # qp_num, opcode, wqe_counter
 _RECEIVED = 128  # this bit of a completion's opcode says: receive queue
 _QP_NUM = struct.Struct("<I")
 
+Queues = tuple[SendQueue | None, RecvQueue | None]
+
 
 class CompletionRing:
     """A CQ's ring. The entry at counter `n` is there when its owner word is the one of that pass over the ring.
@@ -28,10 +30,10 @@ class CompletionRing:
         self._slots, self._mask = response.slots, response.slots - 1
         self._shift = response.slots.bit_length() - 1
         self._consumer = 0
-        self._queues: dict[int, tuple[SendQueue, RecvQueue]] = {}
+        self._queues: dict[int, Queues] = {}
 
-    def serve(self, number: int, queues: tuple[SendQueue, RecvQueue]) -> None:
-        """Completions of QP `number` free slots of these queues."""
+    def serve(self, number: int, queues: Queues) -> None:
+        """Completions of QP `number` free slots of these queues. Of an SRQ the device frees the slots."""
         self._queues[number] = queues
 
     def nonempty(self) -> bool:
@@ -60,8 +62,9 @@ class CompletionRing:
     def _free_slots(self, entry: bytearray) -> None:
         number, opcode, counter = _RETIRED.unpack_from(entry)
         queues = self._queues.get(number)
-        if queues is not None:
-            queues[1 if opcode & _RECEIVED else 0].retire(counter)
+        queue = queues[1 if opcode & _RECEIVED else 0] if queues is not None else None
+        if queue is not None:
+            queue.retire(counter)
 
     def publish(self) -> None:
         """Tell the device how far the ring has been read."""

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import errno
-from typing import Any
+from typing import Any, cast
 
 from nicemu.abi.rings import Doorbell
-from nicemu.abi.verbs import QpAttrMask, QpState, QpType
-from nicemu.pyverbs import _kernel
+from nicemu.abi.verbs import QpAttrMask, QpState, QpType, WrOpcode
 from nicemu.pyverbs._cq import CompletionQueue
 from nicemu.pyverbs._fields import U32, expect
+from nicemu.pyverbs._posting import post_chain, refuse
 from nicemu.pyverbs._qp_attr import ECE, QPAttr, QPInitAttr, QPInitAttrEx
+from nicemu.pyverbs._qp_operations import OPERATIONS
 from nicemu.pyverbs._queues import RecvQueue, SendQueue
 from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.device import Context
-from nicemu.pyverbs.libibverbs_enums import (
-    ibv_qp_create_send_ops_flags,
-    ibv_qp_init_attr_mask,
-    ibv_qp_state,
-    ibv_qp_type,
-)
+from nicemu.pyverbs.libibverbs_enums import ibv_mw_type, ibv_qp_init_attr_mask, ibv_qp_state, ibv_qp_type
+from nicemu.pyverbs.mr import MW, MWBind
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
+from nicemu.pyverbs.srq import SRQ
 from nicemu.pyverbs.utils import qp_state_to_str, qp_type_to_str
 from nicemu.pyverbs.wr import RecvWR, SendWR
+from nicemu.pyverbs.xrcd import XRCD
 from nicemu.uverbs import messages
 
 _A = QpAttrMask
@@ -48,24 +47,12 @@ _STEPS: dict[int, dict[str, QpAttrMask]] = {
 
 _MAY_SEND = frozenset((QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
 _RESET, _INIT, _RTR = int(QpState.RESET), int(QpState.INIT), int(QpState.RTR)
+_XRC = (QpType.XRC_SEND, QpType.XRC_RECV)
 _SEND, _RECV = Doorbell.SEND, Doorbell.RECV
 _MASK = ibv_qp_init_attr_mask
 _EXTENSIONS = (
-    _MASK.IBV_QP_INIT_ATTR_XRCD | _MASK.IBV_QP_INIT_ATTR_IND_TABLE | _MASK.IBV_QP_INIT_ATTR_RX_HASH
-    | _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER
+    _MASK.IBV_QP_INIT_ATTR_IND_TABLE | _MASK.IBV_QP_INIT_ATTR_RX_HASH | _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER
 )  # fmt: skip
-
-_OPS = ibv_qp_create_send_ops_flags
-_OPERATIONS = (
-    _OPS.IBV_QP_EX_WITH_SEND
-    | _OPS.IBV_QP_EX_WITH_SEND_WITH_IMM
-    | _OPS.IBV_QP_EX_WITH_RDMA_WRITE
-    | _OPS.IBV_QP_EX_WITH_RDMA_WRITE_WITH_IMM
-    | _OPS.IBV_QP_EX_WITH_RDMA_READ
-    | _OPS.IBV_QP_EX_WITH_ATOMIC_CMP_AND_SWP
-    | _OPS.IBV_QP_EX_WITH_ATOMIC_FETCH_AND_ADD
-)
-"""What the emulated device can do when asked through a QPEx."""
 
 
 class QP(Resource):
@@ -76,27 +63,35 @@ class QP(Resource):
     """
 
     __slots__ = (
-        "_context", "_device_index", "_number", "_pd", "_rcq", "_recv_queue", "_scq", "_send_queue", "_state", "_type",
+        "_context", "_device_index", "_number", "_pd", "_rcq", "_recv_queue", "_scq", "_send_queue", "_srq", "_state",
+        "_type", "_xrcd",
     )  # fmt: skip
     KIND = "qps"
     CHILDREN = ("mws", "flows", "dr_actions")
+    _context: Context | None
+    _pd: PD | None
+    _xrcd: XRCD | None
+    _srq: SRQ | None
+    _scq: CompletionQueue | None
+    _rcq: CompletionQueue | None
 
     def __init__(
         self, creator: PD | Context, init_attr: QPInitAttr | QPInitAttrEx, qp_attr: QPAttr | None = None
     ) -> None:
         expect(qp_attr, QPAttr, "qp_attr", optional=True)
         super().__init__()
-        self._context: Context | None = None
+        self._context = self._pd = self._xrcd = self._srq = None
         if isinstance(creator, Context):
             expect(init_attr, QPInitAttrEx, "attr")
-            pd = self._checked_pd(init_attr)  # type: ignore[arg-type]
-            self._context = creator
+            self._context, self._device_index = creator, creator._device_index
+            self._pd, self._xrcd = self._checked_parents(init_attr)  # type: ignore[arg-type]
         else:
             expect(creator, PD, "pd")
             expect(init_attr, QPInitAttr, "attr")
-            pd = creator
-        self._create(pd, init_attr)
-        for parent in (pd, self._context, self._scq, self._rcq):
+            self._pd = creator
+        self._kernel = creator._kernel
+        self._create(init_attr)
+        for parent in (self._pd, self._context, self._scq, self._rcq, self._srq, self._xrcd):
             if parent is not None:
                 self._attach(parent)
         if qp_attr is not None:
@@ -104,37 +99,44 @@ class QP(Resource):
             (self.to_rts if is_datagram else self.to_init)(qp_attr)
 
     @staticmethod
-    def _checked_pd(attr: QPInitAttrEx) -> PD:
-        """The PD of an extended creation, if it asks for nothing that the device lacks."""
+    def _checked_parents(attr: QPInitAttrEx) -> tuple[PD | None, XRCD | None]:
+        """PD and XRC domain of an extended creation, if it asks for nothing that the device lacks."""
         failure, mask = "Failed to create QP", attr.comp_mask
         flags = attr.create_flags if mask & _MASK.IBV_QP_INIT_ATTR_CREATE_FLAGS else 0
         operations = attr._send_ops_flags if mask & _MASK.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS else 0
-        if mask & _EXTENSIONS or flags or operations & ~_OPERATIONS:
+        if mask & _EXTENSIONS or flags or operations & ~OPERATIONS.get(attr.qp_type, 0):
             raise unsupported(failure)
-        if attr.pd is None or not mask & _MASK.IBV_QP_INIT_ATTR_PD:
+        parents: tuple[PD | None, XRCD | None]
+        if attr.qp_type == QpType.XRC_RECV:
+            parents = None, attr.xrcd if mask & _MASK.IBV_QP_INIT_ATTR_XRCD else None
+        else:
+            parents = attr.pd if mask & _MASK.IBV_QP_INIT_ATTR_PD else None, None
+        if parents == (None, None):
             raise PyverbsRDMAError(failure, errno.EINVAL)
-        return attr.pd
+        return parents
 
-    def _create(self, pd: PD, attr: QPInitAttr | QPInitAttrEx) -> None:
-        failure, scq, rcq = "Failed to create QP", attr.send_cq, attr.recv_cq
-        if scq is None or rcq is None:
+    def _create(self, attr: QPInitAttr | QPInitAttrEx) -> None:
+        failure, kind = "Failed to create QP", attr.qp_type
+        has_queues, has_receives = kind != QpType.XRC_RECV, kind not in _XRC
+        self._scq = attr.send_cq if has_queues else None
+        self._rcq = attr.recv_cq if has_receives else None
+        self._srq = attr.srq if has_receives else None
+        if (has_queues and self._scq is None) or (has_receives and self._rcq is None):
             raise PyverbsRDMAError(failure, errno.EINVAL)
-        self._kernel = pd._kernel
-        caps = attr._capabilities()
-        command = messages.CreateQp(
-            pd._opened(), attr.qp_type, scq._opened(), rcq._opened(), caps, int(bool(attr.sq_sig_all))
+        pd, scq, rcq, srq, xrcd = (
+            parent._opened() if parent is not None else 0
+            for parent in (self._pd, self._scq, self._rcq, self._srq, self._xrcd)
         )
+        command = messages.CreateQp(pd, kind, scq, rcq, attr._capabilities(), int(bool(attr.sq_sig_all)), srq, xrcd)
         response = self._execute(command, failure)
         self._handle, self._number = response.handle, int(response.number)
-        self._type, self._state = attr.qp_type, _RESET
-        self._send_queue = SendQueue(response, attr.qp_type, self._kernel.process)
-        self._recv_queue = RecvQueue(response)
-        self._pd: PD | None = pd
-        self._scq: CompletionQueue | None = scq
-        self._rcq: CompletionQueue | None = rcq
-        self._device_index: int = scq._device_index
-        for queue in (scq, rcq):
-            queue._ring.serve(self._number, (self._send_queue, self._recv_queue))
+        self._type, self._state = kind, _RESET
+        self._send_queue = SendQueue.of(response, kind, self._kernel.process)
+        self._recv_queue = RecvQueue.of(response)
+        for queue in (self._scq, self._rcq):
+            if queue is not None:
+                self._device_index = queue._device_index
+                queue._ring.serve(self._number, (self._send_queue, self._recv_queue))
 
     def _destroy(self, handle: int) -> None:
         self._execute(messages.DestroyQp(handle), "Failed to destroy QP")
@@ -143,7 +145,7 @@ class QP(Resource):
                 queue._ring.forget(self._number)
 
     def _release(self) -> None:
-        self._pd = self._context = self._scq = self._rcq = None
+        self._pd = self._context = self._scq = self._rcq = self._srq = self._xrcd = None
 
     # State --------------------------------------------------------------------------------------------------------
 
@@ -192,8 +194,9 @@ class QP(Resource):
         for queue in (self._scq, self._rcq):
             if queue is not None:
                 queue._ring.clean(self._number)
-        self._send_queue.reset()
-        self._recv_queue.reset()
+        for ring in (self._send_queue, self._recv_queue):
+            if ring is not None:
+                ring.reset()
 
     def query(self, attr_mask: int) -> tuple[QPAttr, QPInitAttr]:
         """(attributes, init attributes) as the kernel has them: all of them, whatever `attr_mask` says."""
@@ -210,57 +213,54 @@ class QP(Resource):
     def post_send(self, wr: SendWR, bad_wr: SendWR | None = None) -> None:
         """Post a chain of send requests.
 
-        PyverbsRDMAError: EINVAL (QP state, opcode, too many SGEs, too much inline data), ENOMEM (queue full). Requests
-        before the refused one are posted; `bad_wr` becomes a copy of the refused one.
+        PyverbsRDMAError: EINVAL (QP state or type, opcode, too many SGEs, too much inline data), ENOMEM (queue full).
+        Requests before the refused one are posted; `bad_wr` becomes a copy of the refused one.
         """
         if not isinstance(wr, SendWR) or bad_wr is not None:
             expect(wr, SendWR, "wr")
             expect(bad_wr, SendWR, "bad_wr")
         self._opened()
         queue = self._send_queue
-        error, refused = self._post(queue, wr) if self._state in _MAY_SEND else (errno.EINVAL, wr)
+        may = queue is not None and self._state in _MAY_SEND
+        error, refused = post_chain(queue, wr) if may else (errno.EINVAL, wr)  # type: ignore[arg-type]
         if refused is not wr:
             self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)
         if error:
-            self._refuse("Failed to post send", error, refused, bad_wr)
+            refuse("Failed to post send", error, refused, bad_wr)
 
     def post_recv(self, wr: RecvWR, bad_wr: RecvWR | None = None) -> None:
-        """Post a chain of receive requests; errors as for `post_send`."""
+        """Post a chain of receive requests; errors as for `post_send`. EINVAL also for a QP with an SRQ."""
         if not isinstance(wr, RecvWR) or bad_wr is not None:
             expect(wr, RecvWR, "wr")
             expect(bad_wr, RecvWR, "bad_wr")
         self._opened()
-        error, refused = self._post(self._recv_queue, wr) if self._state != _RESET else (errno.EINVAL, wr)
+        queue = self._recv_queue
+        may = queue is not None and self._state != _RESET
+        error, refused = post_chain(queue, wr) if may else (errno.EINVAL, wr)  # type: ignore[arg-type]
         if refused is not wr:
             self._kernel.ring_doorbell(self._device_index, _RECV, self._number, 0)
         if error:
-            self._refuse("Failed to post recv", error, refused, bad_wr)
+            refuse("Failed to post recv", error, refused, bad_wr)
 
-    @staticmethod
-    def _post(queue: SendQueue | RecvQueue, first: Any) -> tuple[int, Any]:
-        """Write a chain and show it to the device: (0, None), or (errno, the request that was refused)."""
-        wr, error = first, 0
-        while wr is not None:
-            error = queue.write(wr)
-            if error:
-                break
-            wr = wr._next
-        if wr is not first:
-            queue.publish()
-        return error, wr
+    def bind_mw(self, mw: MW, mw_bind: MWBind) -> None:
+        """Bind a type 1 memory window: it has the next key at once.
 
-    @staticmethod
-    def _refuse(failure: str, error: int, refused: Any, bad_wr: Any) -> None:
-        if bad_wr is not None:
-            bad_wr._become(refused)
-        _kernel.last_errno = error
-        raise PyverbsRDMAError(failure, error)
+        PyverbsRDMAError: EINVAL for type 2; else as `post_send`.
+        """
+        expect(mw, MW, "mw")
+        expect(mw_bind, MWBind, "mw_bind")
+        failure, window = "Failed to Bind MW", cast(Any, mw)
+        if window.type != ibv_mw_type.IBV_MW_TYPE_1:
+            raise PyverbsRDMAError(failure, errno.EINVAL)
+        wr = SendWR(mw_bind.wr_id, WrOpcode.BIND_MW, send_flags=mw_bind.send_flags)
+        wr.set_bind_wr(mw, mw_bind._info)
+        try:
+            self.post_send(wr)
+        except PyverbsRDMAError as error:
+            raise PyverbsRDMAError(failure, error.error_code) from error
+        window._rkey = wr.rkey
 
     # What the device does not have yet ----------------------------------------------------------------------------
-
-    def bind_mw(self, mw: Any, mw_bind: Any) -> None:
-        """Bind a type 1 memory window. Not there yet: EOPNOTSUPP."""
-        raise unsupported("Failed to Bind MW")
 
     def set_ece(self, ece: ECE) -> None:
         """Set ECE options. Not there: EOPNOTSUPP, unless `ece` has no vendor."""

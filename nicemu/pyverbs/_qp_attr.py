@@ -12,7 +12,9 @@ from nicemu.pyverbs.base import PyverbsCM
 from nicemu.pyverbs.libibverbs_enums import ibv_mtu, ibv_qp_state, ibv_qp_type
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.pyverbs.srq import SRQ
 from nicemu.pyverbs.utils import access_flags_to_str, mig_state_to_str, mtu_to_str, qp_state_to_str, qp_type_to_str
+from nicemu.pyverbs.xrcd import XRCD
 from nicemu.uverbs.messages import Capabilities, QpAttributes
 
 _CAPS = ("max_send_wr", "max_recv_wr", "max_send_sge", "max_recv_sge", "max_inline_data")
@@ -91,7 +93,7 @@ class _InitAttr(_WithCap):
     max_recv_sge = Field(U32)
     max_inline_data = Field(U32)
 
-    def __init__(self, qp_type: int, qp_context: Any, cqs: tuple[Any, Any], srq: Any, cap: QPCap | None) -> None:
+    def __init__(self, qp_type: int, qp_context: Any, cqs: tuple[Any, Any], srq: SRQ | None, cap: QPCap | None) -> None:
         super().__init__(qp_type=qp_type)
         self.cap = cap
         self.qp_context = qp_context
@@ -123,15 +125,14 @@ class _InitAttr(_WithCap):
         self._rcq = self._completion_queue(val)
 
     @property
-    def srq(self) -> Any:
-        """The shared receive queue; there are none yet, so None."""
+    def srq(self) -> SRQ | None:
+        """The shared receive queue, if receives come from one."""
         return self._srq
 
     @srq.setter
-    def srq(self, val: Any) -> None:
-        if val is not None:
-            raise TypeError("Argument 'srq' has incorrect type: there are no shared receive queues yet")
-        self._srq = None
+    def srq(self, val: SRQ | None) -> None:
+        expect(val, SRQ, "srq", optional=True)
+        self._srq = val
 
     def _head_rows(self) -> list[tuple[str, object]]:
         return [("QP type", qp_type_to_str(self.qp_type)), ("SQ sig. all", self.sq_sig_all)]
@@ -148,7 +149,7 @@ class QPInitAttr(_InitAttr):
         qp_context: Any = None,
         scq: CompletionQueue | None = None,
         rcq: CompletionQueue | None = None,
-        srq: Any = None,
+        srq: SRQ | None = None,
         cap: QPCap | None = None,
         sq_sig_all: int = 1,
     ) -> None:
@@ -162,7 +163,7 @@ class QPInitAttr(_InitAttr):
 class QPInitAttrEx(_InitAttr):
     """`ibv_qp_init_attr_ex`, for a QP made from a Context. `comp_mask` says which of the members after it count."""
 
-    __slots__ = ("_pd", "hash_conf", "ind_table", "xrcd")
+    __slots__ = ("_pd", "_xrcd", "hash_conf", "ind_table")
     comp_mask = Field(U32)
     create_flags = Field(U32)
     max_tso_header = Field(U16)
@@ -175,12 +176,12 @@ class QPInitAttrEx(_InitAttr):
         qp_context: Any = None,
         scq: CompletionQueue | None = None,
         rcq: CompletionQueue | None = None,
-        srq: Any = None,
+        srq: SRQ | None = None,
         cap: QPCap | None = None,
         sq_sig_all: int = 0,
         comp_mask: int = 0,
         pd: PD | None = None,
-        xrcd: Any = None,
+        xrcd: XRCD | None = None,
         create_flags: int = 0,
         max_tso_header: int = 0,
         source_qpn: int = 0,
@@ -192,8 +193,9 @@ class QPInitAttrEx(_InitAttr):
         self.sq_sig_all, self.comp_mask, self.create_flags = sq_sig_all, comp_mask, create_flags
         self.max_tso_header, self.source_qpn, self._send_ops_flags = max_tso_header, source_qpn, send_ops_flags
         expect(pd, PD, "pd", optional=True)
-        self._pd = pd
-        self.xrcd, self.hash_conf, self.ind_table = xrcd, hash_conf, ind_table
+        expect(xrcd, XRCD, "xrcd", optional=True)
+        self._pd, self._xrcd = pd, xrcd
+        self.hash_conf, self.ind_table = hash_conf, ind_table
 
     @property
     def pd(self) -> PD | None:
@@ -204,6 +206,16 @@ class QPInitAttrEx(_InitAttr):
     def pd(self, val: PD) -> None:
         expect(val, PD, "val")
         self._pd = val
+
+    @property
+    def xrcd(self) -> XRCD | None:
+        """The XRC domain, of an XRC target."""
+        return self._xrcd
+
+    @xrcd.setter
+    def xrcd(self, val: XRCD) -> None:
+        expect(val, XRCD, "val")
+        self._xrcd = val
 
     def mask_to_str(self, mask: int) -> str:
         """The members that `mask` selects, a space after each."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from nicemu.abi.rings import SEND_WQE, SGE_BYTES
 from nicemu.abi.verbs import SendFlag, WrOpcode
-from nicemu.pyverbs._fields import U32, U64, expect
+from nicemu.pyverbs._fields import U8, U32, U64, expect
 from nicemu.pyverbs._qp import _MAY_SEND, _SEND, QP
 from nicemu.pyverbs._qp_attr import QPAttr, QPInitAttr, QPInitAttrEx
+from nicemu.pyverbs._qp_operations import FLAG
+from nicemu.pyverbs._queues import SendQueue
 from nicemu.pyverbs._resource import unsupported
 from nicemu.pyverbs.addr import AH
 from nicemu.pyverbs.base import PyverbsCM
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_qp_init_attr_mask
+from nicemu.pyverbs.mr import MW, MWBindInfo
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
 from nicemu.pyverbs.wr import SGE, SendWR
@@ -53,10 +56,10 @@ class QPEx(QP):
     """A QP made with IBV_QP_INIT_ATTR_SEND_OPS_FLAGS. Set `wr_id` and `wr_flags`, call one `wr_` operation, then the
     setters of its addresses and data; any number of times between `wr_start` and `wr_complete`.
 
-    Memory windows, flush, TSO and XRC are not there yet: the operation makes the batch fail with EOPNOTSUPP.
+    An operation that the creation did not ask for makes the batch fail with EINVAL, TSO with EOPNOTSUPP.
     """
 
-    __slots__ = ("_batch", "_error", "_extended", "_wr_flags", "_wr_id", "comp_mask", "ind_table")
+    __slots__ = ("_batch", "_error", "_extended", "_operations", "_wr_flags", "_wr_id", "comp_mask", "ind_table")
 
     def __init__(
         self, creator: PD | Context, init_attr: QPInitAttr | QPInitAttrEx, qp_attr: QPAttr | None = None
@@ -66,6 +69,7 @@ class QPEx(QP):
         self._error = self._wr_id = self._wr_flags = self.comp_mask = 0
         self.ind_table = getattr(init_attr, "ind_table", None)
         mask = getattr(init_attr, "comp_mask", 0)
+        self._operations = getattr(init_attr, "_send_ops_flags", 0)
         self._extended = bool(mask & ibv_qp_init_attr_mask.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
 
     @property
@@ -98,13 +102,13 @@ class QPEx(QP):
     def wr_complete(self) -> None:
         """Post the batch, all of it or nothing. PyverbsRDMAError: errno as for `post_send`."""
         batch, queue = self._batch, self._send_queue
-        if batch is None:
+        if batch is None or queue is None:
             raise PyverbsUserError("wr_complete without wr_start")
         self._batch = None
         head = queue.head
         error = self._error or (0 if self._state in _MAY_SEND else errno.EINVAL)
         for request in batch:
-            error = error or self._write(request)
+            error = error or self._write(queue, request)
         if error:
             queue.head = head
             raise PyverbsRDMAError("ibv_wr_complete failed.", error)
@@ -116,20 +120,19 @@ class QPEx(QP):
         """Drop the batch."""
         self._batch = None
 
-    def _write(self, request: _Request) -> int:
-        queue = self._send_queue
+    def _write(self, queue: SendQueue, request: _Request) -> int:
         if request.data is None:
             return queue.write(request)
         if queue.head - queue.tail >= queue.max_wr:
             return errno.ENOMEM
-        if request.opcode not in queue.opcodes or len(request.data) > self._room(request):
+        if request.opcode not in queue.opcodes or len(request.data) > self._room(queue, request):
             return errno.EINVAL
         queue.write_inline(request._image, request.data)
         return 0
 
-    def _room(self, request: _Request) -> int:
+    @staticmethod
+    def _room(queue: SendQueue, request: _Request) -> int:
         """Bytes of data that the request may carry: an atomic write brings its 8 whatever the QP's inline size is."""
-        queue = self._send_queue
         if request.opcode == WrOpcode.ATOMIC_WRITE:
             return max(queue.max_inline, min(_ATOMIC_WRITE_BYTES, queue.max_sge * SGE_BYTES))
         return queue.max_inline
@@ -139,6 +142,8 @@ class QPEx(QP):
     def _add(self, opcode: WrOpcode, imm_data: int = 0) -> _Request:
         if self._batch is None:
             raise PyverbsUserError("A work request outside wr_start and wr_complete")
+        if not FLAG[opcode] & self._operations:
+            self._error = self._error or errno.EINVAL
         request = _Request(self._wr_id, opcode, self._wr_flags & ~_INLINE, imm_data)
         self._batch.append(request)
         return request
@@ -189,20 +194,21 @@ class QPEx(QP):
         """Invalidate a local key."""
         self._add(WrOpcode.LOCAL_INV, U32(invalidate_rkey))
 
-    def wr_bind_mw(self, mw: Any, rkey: int, bind_info: Any) -> None:
-        """Bind a memory window. Not there yet."""
-        self._lacking()
+    def wr_bind_mw(self, mw: MW, rkey: int, bind_info: MWBindInfo) -> None:
+        """Bind a type 2 memory window; `rkey` is its new key: that of the window with other low 8 bits."""
+        expect(mw, MW, "mw")
+        expect(bind_info, MWBindInfo, "bind_info")
+        self._add(WrOpcode.BIND_MW)._set_bind(cast(Any, mw).rkey, U32(rkey), bind_info)
 
     def wr_flush(self, rkey: int, remote_addr: int, length: int, ptype: int, level: int) -> None:
-        """Make remote data visible or persistent. Not there yet."""
-        self._lacking()
+        """Make remote data globally visible or persistent (`ibv_placement_type`), of a range or of the whole MR
+        (`ibv_selectivity_level`; it does not look at the range).
+        """
+        request = self._remote(WrOpcode.FLUSH, rkey, remote_addr)
+        request._compare_add, request._swap = U8(ptype) | U8(level) << 8, U64(length)
 
     def wr_send_tso(self, hdr: int, hdr_sz: int, mss: int) -> None:
         """Send a segmented TCP packet. Not there yet."""
-        self._lacking()
-
-    def wr_set_xrc_srqn(self, remote_srqn: int) -> None:
-        """The SRQ that the request is for. Not there yet."""
         self._lacking()
 
     def _lacking(self) -> None:
@@ -224,6 +230,12 @@ class QPEx(QP):
         request = self._last()
         if request is not None:
             request.set_wr_ud(ah, remote_qpn, remote_rkey)
+
+    def wr_set_xrc_srqn(self, remote_srqn: int) -> None:
+        """The SRQ that the request is for."""
+        request = self._last()
+        if request is not None:
+            request.set_qp_type_xrc(remote_srqn)
 
     def wr_set_sge(self, sge: SGE) -> None:
         """The request's only element."""

@@ -1,4 +1,4 @@
-"""The producer's side of a QP: writing work requests into its rings.
+"""The producer's side of QPs and SRQs: writing work requests into their rings.
 
 Order of the stores: the entries, then the counter in the doorbell record; the caller rings the doorbell last.
 """
@@ -12,6 +12,8 @@ from typing import Any
 from nicemu.abi.rings import (
     DB_RECV,
     DB_SEND,
+    DB_SRQ_CONSUMER,
+    DB_SRQ_PRODUCER,
     RECV_HEADER_BYTES,
     RECV_WQE,
     SEND_HEADER_BYTES,
@@ -21,27 +23,15 @@ from nicemu.abi.rings import (
     SGE,
     SGE_BYTES,
 )
-from nicemu.abi.verbs import QpType, SendFlag, WrOpcode
+from nicemu.abi.verbs import SendFlag
+from nicemu.pyverbs._qp_operations import OPCODES
 from nicemu.uverbs.messages import QpResponse
+from nicemu.uverbs.srq_messages import SrqResponse
 
 _REQUEST = struct.Struct("<III")  # opcode, flags, num_sge
 _WORD = struct.Struct("<I")
 _INLINE = int(SendFlag.INLINE)
 _COUNTER_BYTES = 8
-
-_SENDS = {WrOpcode.SEND, WrOpcode.SEND_WITH_IMM}
-_UNRELIABLE = _SENDS | {WrOpcode.RDMA_WRITE, WrOpcode.RDMA_WRITE_WITH_IMM, WrOpcode.SEND_WITH_INV}
-_UNRELIABLE |= {WrOpcode.LOCAL_INV, WrOpcode.BIND_MW}
-_RELIABLE = _UNRELIABLE | {WrOpcode.RDMA_READ, WrOpcode.ATOMIC_CMP_AND_SWP, WrOpcode.ATOMIC_FETCH_AND_ADD}
-_RELIABLE |= {WrOpcode.FLUSH, WrOpcode.ATOMIC_WRITE}
-_OPCODES: dict[int, set[WrOpcode]] = {
-    QpType.RC: _RELIABLE,
-    QpType.XRC_SEND: _RELIABLE,
-    QpType.UC: _UNRELIABLE,
-    QpType.UD: _SENDS,
-    QpType.RAW_PACKET: {WrOpcode.SEND},
-}
-"""The work requests of each transport (IBA table 'work request types')."""
 
 
 class _Queue:
@@ -77,11 +67,14 @@ class RecvQueue(_Queue):
 
     __slots__ = ()
 
-    def __init__(self, response: QpResponse) -> None:
-        super().__init__(
-            response.recv_ring, response.recv_slots, response.recv_stride, response.record, DB_RECV
-        )  # fmt: skip
-        self.max_wr, self.max_sge = response.caps.max_recv_wr, response.caps.max_recv_sge
+    @classmethod
+    def of(cls, response: QpResponse) -> RecvQueue | None:
+        """A QP's own, if it has one."""
+        if not response.recv_slots:
+            return None
+        queue = cls(response.recv_ring, response.recv_slots, response.recv_stride, response.record, DB_RECV)
+        queue.max_wr, queue.max_sge = response.caps.max_recv_wr, response.caps.max_recv_sge
+        return queue
 
     def write(self, wr: Any) -> int:
         """Write one request; 0, or ENOMEM (full), or EINVAL (too many SGEs)."""
@@ -97,10 +90,36 @@ class RecvQueue(_Queue):
         return 0
 
 
+class SharedQueue(RecvQueue):
+    """An SRQ. The device says in the record how many entries it has taken, and a taken entry's slot is free."""
+
+    __slots__ = ("_taken",)
+
+    def __init__(self, response: SrqResponse) -> None:
+        super().__init__(response.ring, response.slots, response.stride, response.record, DB_SRQ_PRODUCER)
+        self._taken = DB_SRQ_CONSUMER // _COUNTER_BYTES
+        self.resize(response)
+
+    def resize(self, response: SrqResponse) -> None:
+        """Go on in this ring, at the same counters."""
+        self.ring, self.mask = response.ring, response.slots - 1
+        self.max_wr, self.max_sge = response.max_wr, response.max_sge
+
+    def write(self, wr: Any) -> int:
+        """As for a receive queue."""
+        self.tail = self._record[self._taken]
+        return super().write(wr)
+
+
 class SendQueue(_Queue):
     """A send queue. `process` reads the data of inline sends."""
 
     __slots__ = ("max_inline", "opcodes", "process")
+
+    @classmethod
+    def of(cls, response: QpResponse, qp_type: int, process: Any) -> SendQueue | None:
+        """A QP's, if it has one."""
+        return cls(response, qp_type, process) if response.send_slots else None
 
     def __init__(self, response: QpResponse, qp_type: int, process: Any) -> None:
         super().__init__(
@@ -108,7 +127,7 @@ class SendQueue(_Queue):
         )  # fmt: skip
         self.max_wr, self.max_sge = response.caps.max_send_wr, response.caps.max_send_sge
         self.max_inline = response.caps.max_inline_data
-        self.opcodes = frozenset(map(int, _OPCODES.get(qp_type, ())))
+        self.opcodes = frozenset(map(int, OPCODES.get(qp_type, ())))
         self.process = process
 
     def write(self, wr: Any) -> int:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
-from nicemu.pyverbs._fields import U8, U16, U32, Field, Struct, expect
+from nicemu.pyverbs import _kernel
+from nicemu.pyverbs._fields import U8, U16, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._gid import GID, GidMember
-from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._grh import GRH_BYTES, Route, route_back
+from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs._text import lines
+from nicemu.pyverbs._wc import WC
+from nicemu.pyverbs.device import Context
+from nicemu.pyverbs.libibverbs_enums import ibv_gid_type, ibv_wc_flags
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
 from nicemu.uverbs import messages
@@ -198,26 +204,60 @@ class AHAttr(Struct):
 
 
 class AH(Resource):
-    """An address handle, from `attr` (AHAttr). Creation from a completion (`wc`, `grh`, `port_num`) is not there yet.
+    """An address handle: to `attr` (AHAttr), or back to the sender of a received datagram.
 
-    PyverbsRDMAError: EINVAL for a RoCE port without GRH, a bad sgid_index or port.
+    The latter from its completion `wc`, the address `grh` of the 40 bytes in front of its data, and `port_num`.
+    PyverbsRDMAError: EINVAL for a RoCE port without GRH, a bad sgid_index or port, a GRH that is none or was for a GID
+    that is not ours.
     """
 
-    __slots__ = ("_pd",)
+    __slots__ = ("_number", "_pd")
     KIND = "ahs"
 
     def __init__(self, pd: PD, **kwargs: Any) -> None:
         expect(pd, PD, "pd")
         super().__init__()
         self._kernel = pd._kernel
-        if len(kwargs) != 1:
-            kwargs["wc"], kwargs["grh"], kwargs["port_num"]  # KeyError as in pyverbs
-            raise unsupported("Failed to create AH")
-        attr = kwargs["attr"]
-        expect(attr, AHAttr, "attr")
-        self._handle = self._execute(messages.CreateAh(pd._opened(), attr._message()), "Failed to create AH")
+        failure = "Failed to create AH"
+        if len(kwargs) == 1:
+            attr = kwargs["attr"]
+            expect(attr, AHAttr, "attr")
+        else:
+            attr = self._reply(pd, kwargs["wc"], kwargs["grh"], U8(kwargs["port_num"]))
+        response = self._execute(messages.CreateAh(pd._opened(), attr._message()), failure)
+        self._handle, self._number = response.handle, int(response.number)
         self._pd: PD | None = pd
         self._attach(pd)
+
+    def _reply(self, pd: PD, wc: WC, grh: int, port: int) -> AHAttr:
+        """`ibv_init_ah_from_wc`."""
+        expect(wc, WC, "wc")
+        attr = AHAttr(wc.slid, wc.sl, wc.dlid_path_bits, port_num=port)
+        if not wc.wc_flags & ibv_wc_flags.IBV_WC_GRH:
+            return attr
+        assert pd._ctx is not None
+        try:
+            route = route_back(self._kernel.process.read(U64(grh), GRH_BYTES))
+            index = self._index_of(pd._ctx, port, route)
+        except OSError as error:
+            raise _kernel.failed("Failed to create AH", error) from error
+        gid = GID._from_bytes(route.source)
+        return AHAttr(
+            wc.slid, wc.sl, wc.dlid_path_bits, 0, 1, port,
+            GlobalRoute(gid, route.flow_label, index, route.hop_limit, route.traffic_class),
+        )  # fmt: skip
+
+    @staticmethod
+    def _index_of(context: Context, port: int, route: Route) -> int:
+        """Where our GID table has the address that the datagram was for, preferably as RoCE v2."""
+        found = [
+            (entry.type != ibv_gid_type.IBV_GID_TYPE_ROCE_V2, index)
+            for index in range(context.query_port(port).gid_tbl_len)
+            if (entry := context._gid_entry(port, index)) is not None and entry.raw == route.destination
+        ]
+        if not found:
+            raise OSError(errno.EINVAL, "the datagram was for no GID of ours")
+        return min(found)[1]
 
     def _destroy(self, handle: int) -> None:
         self._execute(messages.DestroyAh(handle), "Failed to destroy AH")

@@ -243,6 +243,11 @@ class Context(Resource):
         entry = self._without_errno(command, f"Failed to query gid {index} of port {port_num}")
         return GID() if entry is None else GID._from_bytes(entry.raw)
 
+    def _gid_entry(self, port_num: int, index: int) -> messages.GidEntry | None:
+        """An entry of the GID table as the kernel tells it; None if empty. May raise any OSError of the kernel side."""
+        entry: messages.GidEntry | None = self._kernel.execute(messages.QueryGid(self._opened(), port_num, index))
+        return entry
+
     def query_gid_type(self, port_num: int, index: int) -> ibv_gid_type_sysfs:
         """The type of a GID table entry, as sysfs tells it."""
         command = messages.QueryGid(self._opened(), U32(port_num), U32(index))

@@ -1,11 +1,23 @@
-"""Shared receive queues. Not there yet: EOPNOTSUPP."""
+"""Shared receive queues. Tag matching is not there: EOPNOTSUPP."""
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
+from nicemu.abi.verbs import SrqType
+from nicemu.pyverbs._cq import CompletionQueue
 from nicemu.pyverbs._fields import U32, Field, Struct, expect
-from nicemu.pyverbs._resource import Unsupported
+from nicemu.pyverbs._posting import post_chain, refuse
+from nicemu.pyverbs._queues import SharedQueue
+from nicemu.pyverbs._resource import Resource, Unsupported, unsupported
+from nicemu.pyverbs.device import Context
+from nicemu.pyverbs.libibverbs_enums import ibv_srq_init_attr_mask
+from nicemu.pyverbs.pd import PD
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
+from nicemu.pyverbs.wr import RecvWR
+from nicemu.pyverbs.xrcd import XRCD
+from nicemu.uverbs import srq_messages as messages
 
 
 class SrqAttr(Struct):
@@ -36,9 +48,9 @@ class SrqInitAttr(Struct):
 
 
 class SrqInitAttrEx(SrqAttr):
-    """`ibv_srq_init_attr_ex`."""
+    """`ibv_srq_init_attr_ex`. `comp_mask` says which of the members after it count."""
 
-    __slots__ = ("cq", "pd", "xrcd")
+    __slots__ = ("_cq", "_pd", "_xrcd")
     comp_mask = Field(U32)
     srq_type = Field(U32)
     max_num_tags = Field(U32)
@@ -46,9 +58,39 @@ class SrqInitAttrEx(SrqAttr):
 
     def __init__(self, max_wr: int = 100, max_sge: int = 1, srq_limit: int = 0) -> None:
         super().__init__(max_wr, max_sge, srq_limit)
-        self.cq: Any = None
-        self.pd: Any = None
-        self.xrcd: Any = None
+        self._pd: PD | None = None
+        self._xrcd: XRCD | None = None
+        self._cq: CompletionQueue | None = None
+
+    @property
+    def pd(self) -> PD | None:
+        """The protection domain."""
+        return self._pd
+
+    @pd.setter
+    def pd(self, val: PD) -> None:
+        expect(val, PD, "val")
+        self._pd = val
+
+    @property
+    def xrcd(self) -> XRCD | None:
+        """The XRC domain, of an XRC SRQ."""
+        return self._xrcd
+
+    @xrcd.setter
+    def xrcd(self, val: XRCD) -> None:
+        expect(val, XRCD, "val")
+        self._xrcd = val
+
+    @property
+    def cq(self) -> CompletionQueue | None:
+        """Where all receives of an XRC SRQ complete: a `CQ` or `CQEX`."""
+        return self._cq
+
+    @cq.setter
+    def cq(self, val: CompletionQueue) -> None:
+        expect(val, CompletionQueue, "val")
+        self._cq = val
 
 
 class OpsWr(Unsupported):
@@ -57,7 +99,91 @@ class OpsWr(Unsupported):
     __slots__ = ()
 
 
-class SRQ(Unsupported):
-    """A shared receive queue."""
+class SRQ(Resource):
+    """A shared receive queue, made from a PD with a SrqInitAttr or from a Context with a SrqInitAttrEx.
 
-    __slots__ = ()
+    PyverbsRDMAError: EINVAL (depth, an XRC SRQ without domain or CQ), ENOMEM, EOPNOTSUPP (tag matching).
+    """
+
+    __slots__ = ("_number", "_parents", "_queue")
+    KIND = "srqs"
+    CHILDREN = ("qps",)
+
+    def __init__(self, creator: PD | Context, attr: SrqInitAttr | SrqInitAttrEx) -> None:
+        super().__init__()
+        if isinstance(creator, PD):
+            expect(attr, SrqInitAttr, "init_attr")
+            parents: tuple[Any, ...] = creator, None, None
+            kind: int = SrqType.BASIC
+        elif isinstance(creator, Context):
+            expect(attr, SrqInitAttrEx, "init_attr_ex")
+            kind, parents = self._checked_parents(attr)  # type: ignore[arg-type]
+        else:
+            raise PyverbsRDMAError("Srq needs either Context or PD for creation")
+        self._kernel = creator._kernel
+        pd, xrcd, cq = (parent._opened() if parent is not None else 0 for parent in parents)
+        command = messages.CreateSrq(pd, attr.max_wr, attr.max_sge, kind, xrcd, cq)
+        response = self._execute(command, "Failed to create SRQ")
+        self._handle, self._number = response.handle, int(response.number)
+        self._queue = SharedQueue(response)
+        self._parents = parents
+        for parent in parents:
+            if parent is not None:
+                self._attach(parent)
+
+    @staticmethod
+    def _checked_parents(attr: SrqInitAttrEx) -> tuple[int, tuple[Any, ...]]:
+        """Type, and PD, XRC domain and CQ, as far as `comp_mask` names them."""
+        mask, bits = attr.comp_mask, ibv_srq_init_attr_mask
+        kind = attr.srq_type if mask & bits.IBV_SRQ_INIT_ATTR_TYPE else SrqType.BASIC
+        pd = attr.pd if mask & bits.IBV_SRQ_INIT_ATTR_PD else None
+        if pd is None:
+            raise PyverbsRDMAError("Failed to create SRQ", errno.EINVAL)
+        if kind != SrqType.XRC:
+            return kind, (pd, None, None)
+        xrcd = attr.xrcd if mask & bits.IBV_SRQ_INIT_ATTR_XRCD else None
+        return kind, (pd, xrcd, attr.cq if mask & bits.IBV_SRQ_INIT_ATTR_CQ else None)
+
+    def get_srq_num(self) -> int:
+        """The number that XRC requests name it by."""
+        self._opened()
+        return self._number
+
+    def modify(self, attr: SrqAttr, comp_mask: int) -> None:
+        """Resize (IBV_SRQ_MAX_WR: `max_wr` and `max_sge`), or arm the limit event (IBV_SRQ_LIMIT).
+
+        PyverbsRDMAError, EINVAL: a depth the device does not have or with no room for what is posted, more SGEs than
+        a slot of this SRQ holds, a limit above the depth.
+        """
+        expect(attr, SrqAttr, "attr")
+        members = attr.max_wr, attr.max_sge, attr.srq_limit
+        command = messages.ModifySrq(self._opened(), *members, U32(comp_mask))
+        self._queue.resize(self._execute(command, "Failed to modify SRQ"))
+
+    def query(self) -> SrqAttr:
+        """Depth, SGEs per request, and the armed limit: 0 if its event was raised."""
+        response = self._execute(messages.QuerySrq(self._opened()), "Failed to query SRQ")
+        return SrqAttr(response.max_wr, response.max_sge, response.srq_limit)
+
+    def post_recv(self, wr: RecvWR, bad_wr: RecvWR | None = None) -> None:
+        """Post a chain of receive requests.
+
+        PyverbsRDMAError: ENOMEM (full), EINVAL (too many SGEs). Requests before the refused one are posted; `bad_wr`
+        becomes a copy of the refused one.
+        """
+        expect(wr, RecvWR, "wr")
+        expect(bad_wr, RecvWR, "bad_wr", optional=True)
+        self._opened()
+        error, refused = post_chain(self._queue, wr)
+        if error:
+            refuse("Failed to post receive to SRQ.", error, refused, bad_wr)
+
+    def post_srq_ops(self, wr: OpsWr, bad_wr: OpsWr | None = None) -> None:
+        """Tag matching. Not there: EOPNOTSUPP."""
+        raise unsupported("post SRQ ops failed.")
+
+    def _destroy(self, handle: int) -> None:
+        self._execute(messages.DestroySrq(handle), "Failed to destroy SRQ")
+
+    def _release(self) -> None:
+        self._parents = ()

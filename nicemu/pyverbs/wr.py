@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from nicemu.abi import rings
 from nicemu.abi.rings import RECV_HEADER_BYTES, RECV_WQE, SEND_HEADER_BYTES, SEND_WQE, SGE_BYTES
@@ -16,8 +16,9 @@ from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import I32, U32, U64, Packed, expect
 from nicemu.pyverbs._text import flag_names, lines
 from nicemu.pyverbs.addr import AH
-from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.base import PyverbsCM, inc_rkey
 from nicemu.pyverbs.libibverbs_enums import ibv_send_flags
+from nicemu.pyverbs.mr import MW, MWBindInfo
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
 
 _SEND, _SIGNALED = int(WrOpcode.SEND), int(SendFlag.SIGNALED)
@@ -159,8 +160,9 @@ class SendWR(PyverbsCM):
     def set_wr_ud(self, ah: AH, rqpn: int, rqkey: int) -> None:
         """Where a datagram goes."""
         expect(ah, AH, "ah")
+        ah._opened()
         self._ah = ah
-        self._rkey, self._remote_qpn, self._remote_qkey = ah._opened(), rqpn, rqkey
+        self._rkey, self._remote_qpn, self._remote_qkey = ah._number, rqpn, rqkey
 
     def set_wr_rdma(self, rkey: int, addr: int) -> None:
         """The remote memory of an RDMA write or read."""
@@ -170,9 +172,16 @@ class SendWR(PyverbsCM):
         """The remote 8 bytes of an atomic, and its operands: compare and swap, or the number to add."""
         self._remote_addr, self._rkey, self._compare_add, self._swap = addr, rkey, compare_add, swap
 
-    def set_bind_wr(self, mw: Any, bind_info: Any) -> None:
+    def set_bind_wr(self, mw: MW, bind_info: MWBindInfo) -> None:
         """Bind a memory window; the new key is the next of the window's."""
-        raise TypeError("Argument 'mw' has incorrect type: there are no memory windows yet")
+        expect(mw, MW, "mw")
+        expect(bind_info, MWBindInfo, "bind_info")
+        key: int = cast(Any, mw).rkey
+        self._set_bind(key, inc_rkey(key), bind_info)
+
+    def _set_bind(self, key: int, new_key: int, info: MWBindInfo) -> None:
+        self._remote_addr, self._swap, self._remote_qpn = info.addr, info.length, info.mr.lkey
+        self._compare_add, self._rkey, self.imm_data = key, new_key, info.mw_access_flags
 
     @property
     def rkey(self) -> int:

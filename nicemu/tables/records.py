@@ -30,6 +30,7 @@ CONTROL = record(
     "sanitizer",             # 1: check every DMA
     "violations",            # rows used in VIOLATION
     "trace", "trace_count",  # 1: record events; rows used in TRACE since the last drain
+    "capture", "capture_count",  # 1: capture packets; rows used in CAPTURE since the last drain
     "epoch",                 # counts entries of the program: arena frames are checked once an epoch
     "pid", "scratch_fd",     # for fault-safe copies; scratch_fd > 0: through this memfd instead of process_vm_*
     "scratch_map",           # address of the memfd's first page
@@ -52,7 +53,7 @@ NIC = record(
     "port_down",             # 1: nothing leaves and nothing is taken in
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
-    "retry_7_infinite", "credits", "ack_coalescing_ns", "ack_timeout_floor_ns",
+    "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
     "cnp_interval_ns",       # at most one CNP per QP in this time
     "zap_without_flush", "zap_without_drain",
     # counters
@@ -99,12 +100,14 @@ QP = record(
     "valid",                 # between CREATE_QP and DESTROY_QP
     "srq",                   # SRQ row, 0: a receive queue of its own
     "xrcd", "av",            # XRC target: its domain; row of the QP's address vector
-    "recv_wr_id",            # of the receive WQE taken
+    "recv_wr_id", "recv_length",  # of the receive WQE taken: its bytes, -1 if it is bad
+    "commit_failed", "failed_wqe",  # a commit failed: what was accepted behind it is flushed; its receive WQE
     "drop_message",          # UC: the rest of a message in progress is discarded
-    "comm_est",              # COMM_EST was raised in this life
+    "comm_est", "last_wqe",  # COMM_EST, LAST_WQE_REACHED were raised in this life
     "sq_draining", "sqd_notify",  # SQD: not drained yet; raise SQ_DRAINED then
     "ssn", "lsn",            # credits: number of the last message fetched that needs a receive; the last one allowed
-    "rx_non_posted",         # READs, atomics, FLUSHes waiting in the responder's queue
+    "rx_non_posted",         # READs, atomics, FLUSHes counted and waiting in the responder's queue
+    "rx_high",               # highest PSN counted
     "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
     "next_cnp",              # earliest time of the next CNP, ns
 )  # fmt: skip
@@ -140,6 +143,7 @@ IOTLB = record("mkey", "page", "entry", "clock")
 FAULT = record(
     "open", "type", "qp", "mkey", "va", "psn", "wqe", "bytes_committed", "op_length", "error", "time", "merged",
     "pages",
+    "waiting",               # not reported yet: the QP has as many reported as it may
 )  # fmt: skip
 
 PACKET = record(
@@ -159,7 +163,8 @@ PACKET = record(
     "fault",                 # number of the injected fault that hit it, 0: none
     "corrupt",               # 0, or 1 + the bit of its bytes from the BTH on that the wire flipped
     "grh",                   # bytes in front of the payload that a receive WQE takes (40: GRH)
-    "wr_id",                 # of the receive WQE that this last packet of a message completes
+    "wr_id", "cq",           # of the receive WQE that this last packet of a message completes; its CQ
+    "counted",               # READ, atomic, FLUSH: counts as outstanding (1), or is one too many (2)
     "incarnation",           # life of the sender's QP in which it was sent
     "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",  # datagrams only
 )  # fmt: skip
@@ -226,8 +231,9 @@ FABRIC = record(
 
 LINK = record(
     "number", "nic",
-    "plain",                 # fast path: up, no impairment, no switch, no capture, at least as fast as the port
-    "up", "captured",
+    "plain",                 # fast path: up, no impairment, no switch, at least as fast as the port
+    "up",
+    "captured",              # a capture sees this link: each that a NIC sends into, and others that can change a packet
     "ps_per_byte", "delay_ns",
     "mtu",                   # largest IP packet, bytes
     "queue_packets", "queue_bytes",  # limits; 0: none
@@ -275,6 +281,16 @@ FIRED = record(
 
 TRACE = record("time", "sequence", "kind", "nic", "a", "b", "c", "d")
 
+CAPTURE = record(
+    "time", "link", "source_nic", "dest_nic", "transport", "opcode", "psn", "pkey", "dest_qpn", "source_qpn",
+    "ack_request", "solicited", "syndrome", "msn", "va", "rkey", "length", "imm", "compare_add", "swap", "result",
+    "qkey", "srqn", "multicast", "ecn", "fault", "corrupt",
+    "payload",               # bytes, in the same row of CAPTURED
+    "addressed",             # 1: the rest comes from the sender's address vector; 0: it had none
+    "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",
+)  # fmt: skip
+"""Packets seen on links that nobody wrote to a file yet."""
+
 NODE = np.dtype([("entries", np.int64, (512,))])
 """One radix node of 512 int64: page tables and MTTs alike."""
 
@@ -317,7 +333,9 @@ class Slot(IntEnum):
         TAP,
         NUMBER,
         FIRED,
-    ) = range(34)
+        CAPTURE,
+        CAPTURED,
+    ) = range(36)
 
 
 class FrameKind(IntEnum):
@@ -372,6 +390,8 @@ RESOURCES_PER_QP = 16
 FAULTS_PER_QP = 4
 HEADROOM = 64
 PAYLOAD_BYTES = 4096 + HEADROOM
+CAPTURED_BYTES = 4096
+"""Payload of a captured packet: the largest MTU."""
 SRQ_WQE_BYTES = 1024
 """Room for a QP's copy of the SRQ WQE it took: 16 bytes and 32 SGEs."""
 INFINITY = 1 << 62

@@ -20,5 +20,6 @@
 ) = range(1, 16)
 # functions reached only through the vector, so that they are compiled once
 COMPLETER, RESPONDER, QP_ERROR, GATHER_FAILED, RETIRE = range(16, 21)
+ACK, SQ_ERROR, SENT = range(21, 24)
 # the fabric's: events, and what is reached only through the vector
 LINK_FREE, SWITCH_IN, PAUSE, LINK_SEND, LINK_START = range(40, 45)

@@ -11,7 +11,14 @@ import numpy as np
 
 from nicemu import _jit
 from nicemu.tables import records
-from nicemu.tables.records import PAYLOAD_BYTES, RESOURCES_PER_QP, SEGMENTS_PER_PACKET, SRQ_WQE_BYTES, Slot
+from nicemu.tables.records import (
+    CAPTURED_BYTES,
+    PAYLOAD_BYTES,
+    RESOURCES_PER_QP,
+    SEGMENTS_PER_PACKET,
+    SRQ_WQE_BYTES,
+    Slot,
+)
 
 MAP_NORESERVE = 0x4000
 
@@ -37,6 +44,7 @@ class Capacity:
     nodes: int = 1 << 19
     violations: int = 1024
     trace: int = 1 << 17
+    capture: int = 1 << 13
     units: int = 64
     hooks: int = 16
     state_bytes: int = 256
@@ -82,6 +90,8 @@ class World:
     frame: Any
     violation: Any
     trace: Any
+    capture: Any
+    captured: Any
     node: Any
     srq: Any
     av: Any
@@ -109,6 +119,7 @@ class World:
             Slot.MCAST: n * c.mcast + 1, Slot.GID: n * c.gids + 1, Slot.SRQ_WQE: (n * c.qps + 1) * SRQ_WQE_BYTES,
             Slot.FABRIC: 1, Slot.LINK: 2 * n + 1, Slot.IMPAIR: c.impairments, Slot.TAP: c.taps,
             Slot.NUMBER: c.numbers, Slot.FIRED: records.FIRED_ROWS,
+            Slot.CAPTURE: c.capture, Slot.CAPTURED: c.capture * CAPTURED_BYTES,
         }  # fmt: skip
         self.tables: list[np.recarray] = []
         vector = np.zeros((len(Slot), 2), np.int64)
@@ -130,7 +141,7 @@ class World:
 
     @staticmethod
     def _dtype(slot: Slot) -> np.dtype:
-        if slot in (Slot.STATE, Slot.PAYLOAD, Slot.SRQ_WQE):
+        if slot in (Slot.STATE, Slot.PAYLOAD, Slot.SRQ_WQE, Slot.CAPTURED):
             return np.dtype(np.uint8)
         if slot == Slot.HOOK:
             return records.VECTOR

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
-from nicemu.driver import DriverError, advise_mr, ah, context, cq, mr, pd, qp
+from nicemu.driver import DriverError, advise_mr, ah, context, cq, mcast, mr, pd, qp, srq, xrcd
 from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, port_attributes
 from nicemu.driver.core import Driver
 from nicemu.driver.handles import Handles
 from nicemu.timeline.host import Steps
 from nicemu.uverbs import messages as m
+from nicemu.uverbs import srq_messages as s
 from nicemu.uverbs.channel import CompChannel, EventFile
 
 
@@ -127,12 +129,13 @@ def advise(self: Dispatcher, c: m.AdviseMr) -> Steps[None]:
     yield from advise_mr.advise(self.driver.pds.get(c.pd), c.advice, c.flags, c.sges)
 
 
-def create_ah(self: Dispatcher, c: m.CreateAh) -> int:
-    return ah.create(self.driver.pds.get(c.pd), c.vector).handle
+def create_ah(self: Dispatcher, c: m.CreateAh) -> Steps[m.AhResponse]:
+    handle = yield from ah.create(self.driver.pds.get(c.pd), c.vector)
+    return m.AhResponse(handle.handle, handle.number)
 
 
-def destroy_ah(self: Dispatcher, c: m.DestroyAh) -> None:
-    ah.destroy(self.driver.ahs.get(c.ah))
+def destroy_ah(self: Dispatcher, c: m.DestroyAh) -> Steps[None]:
+    yield from ah.destroy(self.driver.ahs.get(c.ah))
 
 
 # Completion channels and queues ---------------------------------------------------------------------------------------
@@ -183,8 +186,12 @@ def take_event(self: Dispatcher, c: m.GetCqEvent | m.GetAsyncEvent) -> Any:
 
 
 def create_qp(self: Dispatcher, c: m.CreateQp) -> Steps[m.QpResponse]:
-    cqs = self.driver.cqs.get(c.send_cq), self.driver.cqs.get(c.recv_cq)
-    p = yield from qp.create(self.driver.pds.get(c.pd), c.type, cqs, c.caps, c.sq_sig_all)
+    driver = self.driver
+    parent = driver.xrcds.get(c.xrcd) if c.xrcd else driver.pds.get(c.pd)
+    queues: tuple[Any, ...] = tuple(driver.cqs.get(handle) if handle else None for handle in (c.send_cq, c.recv_cq))
+    if c.srq:
+        queues += (driver.srqs.get(c.srq),)
+    p = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all)
     return m.QpResponse(p.handle, p.number, p.caps, p.send_ring.view, p.send_slots, p.send_stride, p.recv_ring.view,
                         p.recv_slots, p.recv_stride, p.record.view)  # fmt: skip
 
@@ -203,6 +210,55 @@ def destroy_qp(self: Dispatcher, c: m.DestroyQp) -> Steps[None]:
     yield from qp.destroy(self.driver.qps.get(c.qp))
 
 
+def attach_mcast(self: Dispatcher, c: s.AttachMcast) -> Steps[None]:
+    yield from mcast.attach(self.driver.qps.get(c.qp), c.gid)
+
+
+def detach_mcast(self: Dispatcher, c: s.DetachMcast) -> Steps[None]:
+    yield from mcast.detach(self.driver.qps.get(c.qp), c.gid)
+
+
+# Shared receive queues, XRC domains -----------------------------------------------------------------------------------
+
+
+def create_srq(self: Dispatcher, c: s.CreateSrq) -> Steps[s.SrqResponse]:
+    domain = self.driver.xrcds.get(c.xrcd) if c.xrcd else None
+    queue = self.driver.cqs.get(c.cq) if c.cq else None
+    made = yield from srq.create(self.driver.pds.get(c.pd), c.type, (c.max_wr, c.max_sge), domain, queue)
+    return _srq_response(made)
+
+
+def modify_srq(self: Dispatcher, c: s.ModifySrq) -> Steps[s.SrqResponse]:
+    changed = self.driver.srqs.get(c.srq)
+    yield from srq.modify(changed, (c.max_wr, c.max_sge), c.srq_limit, c.mask)
+    return _srq_response(changed)
+
+
+def _srq_response(q: srq.Srq) -> s.SrqResponse:
+    return s.SrqResponse(q.handle, q.number, q.max_wr, q.max_sge, q.slots, q.stride, q.ring.view, q.record.view)
+
+
+def query_srq(self: Dispatcher, c: s.QuerySrq) -> Steps[s.SrqAttributes]:
+    asked = self.driver.srqs.get(c.srq)
+    limit = yield from srq.query(asked)
+    return s.SrqAttributes(asked.max_wr, asked.max_sge, limit)
+
+
+def destroy_srq(self: Dispatcher, c: s.DestroySrq) -> Steps[None]:
+    yield from srq.destroy(self.driver.srqs.get(c.srq))
+
+
+def open_xrcd(self: Dispatcher, c: s.OpenXrcd) -> int:
+    """EBADF: no such descriptor."""
+    status = os.fstat(c.fd) if c.fd != -1 else None
+    inode = (status.st_dev, status.st_ino) if status else None
+    return xrcd.open_domain(self.driver.contexts.get(c.context), inode, c.flags).handle
+
+
+def close_xrcd(self: Dispatcher, c: s.CloseXrcd) -> None:
+    xrcd.close(self.driver.xrcds.get(c.xrcd))
+
+
 HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.ListDevices: list_devices, m.OpenDevice: open_device, m.CloseDevice: close_device,
     m.QueryDevice: query_device, m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
@@ -211,4 +267,7 @@ HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.CreateCompChannel: create_comp_channel, m.DestroyCompChannel: destroy_comp_channel,
     m.CreateCq: create_cq, m.DestroyCq: destroy_cq, m.GetCqEvent: take_event, m.GetAsyncEvent: take_event,
     m.CreateQp: create_qp, m.ModifyQp: modify_qp, m.QueryQp: query_qp, m.DestroyQp: destroy_qp,
+    s.AttachMcast: attach_mcast, s.DetachMcast: detach_mcast,
+    s.CreateSrq: create_srq, s.ModifySrq: modify_srq, s.QuerySrq: query_srq, s.DestroySrq: destroy_srq,
+    s.OpenXrcd: open_xrcd, s.CloseXrcd: close_xrcd,
 }  # fmt: skip

@@ -108,6 +108,14 @@ class QpResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class AhResponse:
+    """An address handle. ``number``: what a UD send WQE calls it."""
+
+    handle: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class AddressVector:
     """``ibv_ah_attr`` with its ``ibv_global_route``; ``dgid``: 16 bytes or None without GRH."""
 
@@ -158,7 +166,7 @@ class QpAttributes:
 
 @dataclass(frozen=True, slots=True)
 class AsyncEventResponse:
-    """An async event. ``object_kind``: 'qp', 'cq', 'port', 'device'; ``handle``: its handle or port number."""
+    """An async event. ``object_kind``: 'qp', 'cq', 'srq', 'port', 'device'; ``handle``: its handle or port number."""
 
     event_type: int
     object_kind: str
@@ -288,14 +296,18 @@ class CreateCq:
 
 @dataclass(frozen=True, slots=True)
 class DestroyCq:
-    """-> None. EBUSY: a QP uses it."""
+    """-> None. EBUSY: a QP or XRC SRQ uses it."""
 
     cq: int
 
 
 @dataclass(frozen=True, slots=True)
 class CreateQp:
-    """-> QpResponse. EINVAL: a capability over the device's; EOPNOTSUPP: transport not modelled yet."""
+    """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport.
+
+    An XRC target has ``xrcd`` and 0 for ``pd`` and the CQs; an XRC initiator no ``recv_cq``. A ring that the QP does
+    not have is empty, with 0 slots.
+    """
 
     pd: int
     type: int
@@ -303,6 +315,8 @@ class CreateQp:
     recv_cq: int
     caps: Capabilities
     sq_sig_all: int = 0
+    srq: int = 0
+    xrcd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,14 +337,14 @@ class QueryQp:
 
 @dataclass(frozen=True, slots=True)
 class DestroyQp:
-    """-> None"""
+    """-> None. EBUSY: a member of multicast groups."""
 
     qp: int
 
 
 @dataclass(frozen=True, slots=True)
 class CreateAh:
-    """-> ah handle. EINVAL: RoCE without GRH, bad sgid_index or port."""
+    """-> AhResponse. EINVAL: RoCE without GRH, bad sgid_index or port."""
 
     pd: int
     vector: AddressVector

@@ -62,6 +62,26 @@ def headers_of(transport: Transport, operation: RcOpcode) -> tuple[str, ...]:
     return first + HEADERS[operation]
 
 
+CNP_OPCODE = 0x81
+"""Congestion notification: a BTH and ``CNP_BYTES`` reserved bytes."""
+CNP_BYTES = 16
+CARRIES: dict[int, tuple[str, ...]] = {
+    transport << 5 | operation: headers_of(transport, operation)
+    for transport, operations in OPERATIONS.items()
+    for operation in operations
+} | {CNP_OPCODE: ()}
+"""Extended headers of every defined BTH opcode."""
+
+
+def name_of(opcode: int) -> str:
+    """``RC SEND_ONLY``; an opcode that is not defined as a number."""
+    if opcode == CNP_OPCODE:
+        return "CNP"
+    if opcode not in CARRIES:
+        return f"opcode {opcode:#04x}"
+    return f"{Transport(opcode >> 5).name} {RcOpcode(opcode & 0x1F).name}"
+
+
 # Plain integers, for kernels. Position of a packet in its message: index of an opcode's group plus one of these.
 RC, UC, UD, CNP, XRC = 0, 1, 3, 4, 5
 SEND, WRITE = int(RcOpcode.SEND_FIRST), int(RcOpcode.WRITE_FIRST)

@@ -6,12 +6,9 @@ The CNP's 16 reserved bytes count as its header (RoCEv2 annex A17.9.3 as quoted 
 import numpy as np
 
 from nicemu._jit import jit
-from nicemu.wire.opcode import OPERATIONS, Transport, headers_of
+from nicemu.wire.opcode import CNP_BYTES, OPERATIONS, Transport, headers_of
+from nicemu.wire.xth import XTH
 
-EXTENSION_BYTES = {
-    "reth": 16, "aeth": 4, "atomiceth": 28, "atomicack": 8, "immdt": 4, "ieth": 4, "deth": 8, "xrceth": 4, "feth": 4,
-}  # fmt: skip
-CNP_RESERVED_BYTES = 16
 PREAMBLE, ETHERNET, IPV4, IPV6, UDP, BTH, ICRC, FCS, GAP = 8, 14, 20, 40, 8, 12, 4, 4, 12
 FRAMING = PREAMBLE + ETHERNET + FCS + GAP
 """Bytes around the IP packet."""
@@ -24,8 +21,8 @@ def _extensions() -> np.ndarray:
     for transport, operations in OPERATIONS.items():
         for operation in operations:
             names = headers_of(transport, operation)
-            sizes[transport << 5 | operation] = sum(EXTENSION_BYTES[name] for name in names)
-    sizes[Transport.CNP << 5 : (Transport.CNP << 5) + 32] = CNP_RESERVED_BYTES
+            sizes[transport << 5 | operation] = sum(XTH[name].SIZE for name in names)
+    sizes[Transport.CNP << 5 : (Transport.CNP << 5) + 32] = CNP_BYTES
     return sizes
 
 

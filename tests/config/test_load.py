@@ -72,6 +72,7 @@ def test_a_configuration_is_frozen_and_hashable() -> None:
         ("\nnic:\n  costs:\n    zap_ns: x", "lab.yaml:4: field nic.costs.zap_ns: expected int >= 0, given 'x'"),
         ("nic: {max_mtu: 9}", "lab.yaml:1: field nic.max_mtu: expected one of 256, 512, 1024, 2048, 4096, given 9"),
         ("sanitizer: 1", "lab.yaml:1: field sanitizer: expected bool, given 1"),
+        ("pcap: no/such/file", "lab.yaml:1: field pcap: expected a file in a folder that exists, given 'no/such/"),
         ("trace: 3", "lab.yaml:1: field trace: expected a path or null, given 3"),
         ("mutants: 3", "lab.yaml:1: field mutants: expected a list, each one of skip_device_wait"),
         ("mutants:\n- no", "lab.yaml:2: field mutants.0: expected one of skip_device_wait"),

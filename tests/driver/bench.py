@@ -16,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from nicemu.abi.command import COMMAND, COMMAND_BYTES, MTT_FRAME_SHIFT, QP_CONTEXT, Command, QpField, Status
+from nicemu.abi.command import (
+    ADDRESS_VECTOR,
+    COMMAND,
+    COMMAND_BYTES,
+    MTT_FRAME_SHIFT,
+    QP_CONTEXT,
+    Command,
+    QpField,
+    Status,
+)
 from nicemu.abi.rings import EQE, EQE_BYTES, Doorbell, EqeType, Eqn, FaultSubtype, owner
 from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE, QpState
 from nicemu.config import NicProfile
@@ -93,6 +102,9 @@ class FakeDevice:
         self.mkeys: dict[int, SimpleNamespace] = {}
         self.cqs: dict[int, tuple[int, ...]] = {}
         self.qps: dict[int, dict[int, int]] = {}
+        self.srqs: dict[int, SimpleNamespace] = {}
+        self.ahs: dict[int, tuple[int, ...]] = {}
+        self.members: set[tuple[int, ...]] = set()
         self.log: list[tuple[Command, tuple[int, ...]]] = []
         self.refuse: dict[Command, Status] = {}
         self.resumed: list[tuple[int, int]] = []
@@ -169,6 +181,34 @@ class FakeDevice:
 
     def _query_qp(self, p: tuple[int, ...], mailbox: int) -> None:
         ctypes.memmove(mailbox, QP_CONTEXT.pack(*self.qps[p[0]].values()), QP_CONTEXT.size)
+
+    def _create_srq(self, p: tuple[int, ...], mailbox: int) -> None:
+        names = ("number", "pd", "ring", "slots", "stride", "record", "type", "xrcd", "cq")
+        self.srqs[p[0]] = SimpleNamespace(**dict(zip(names, p, strict=False)), limit=0)
+
+    def _modify_srq(self, p: tuple[int, ...], mailbox: int) -> None:
+        self.srqs[p[0]].limit = p[1]
+
+    def _query_srq(self, p: tuple[int, ...], mailbox: int) -> None:
+        ctypes.memmove(mailbox, self.srqs[p[0]].limit.to_bytes(8, "little"), 8)
+
+    def _resize_srq(self, p: tuple[int, ...], mailbox: int) -> None:
+        self.srqs[p[0]].ring, self.srqs[p[0]].slots = p[1:3]
+
+    def _destroy_srq(self, p: tuple[int, ...], mailbox: int) -> None:
+        del self.srqs[p[0]]
+
+    def _create_ah(self, p: tuple[int, ...], mailbox: int) -> None:
+        self.ahs[p[0]] = ADDRESS_VECTOR.unpack(ctypes.string_at(mailbox, ADDRESS_VECTOR.size))
+
+    def _destroy_ah(self, p: tuple[int, ...], mailbox: int) -> None:
+        del self.ahs[p[0]]
+
+    def _attach_mcast(self, p: tuple[int, ...], mailbox: int) -> None:
+        self.members.add(p[:3])
+
+    def _detach_mcast(self, p: tuple[int, ...], mailbox: int) -> None:
+        self.members.remove(p[:3])
 
     def _update_mtt(self, p: tuple[int, ...], mailbox: int) -> None:
         entries = np.frombuffer(ctypes.string_at(mailbox, 8 * p[2]), "<i8")

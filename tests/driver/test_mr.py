@@ -137,6 +137,12 @@ def test_a_refused_mkey_is_undone(bench: Bench) -> None:
     pd.deallocate(domain)
 
 
+@pytest.mark.parametrize("flag", [Access.FLUSH_GLOBAL, Access.FLUSH_PERSISTENT])
+def test_flush_access_reaches_the_device(bench: Bench, flag: Access) -> None:
+    region = bench.region(RW | flag)
+    assert bench.device.mkeys[region.index].access & flag
+
+
 # Lifetimes
 
 
@@ -148,7 +154,7 @@ def objects(bench: Bench) -> context.Context:
     bench.call(qp.create(domain, 2, (queue, queue), Capabilities(4, 4, 1, 1, 0), 1))
     bench.call(mr.register(domain, 0x100000, 4096, RW, 0x100000))
     bench.call(mr.register(domain, 0x200000, 4096, RW | Access.ON_DEMAND, 0x200000))
-    ah.create(domain, AddressVector(is_global=1, dgid=GID))
+    bench.call(ah.create(domain, AddressVector(is_global=1, dgid=GID)))
     return opened
 
 

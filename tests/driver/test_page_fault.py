@@ -17,7 +17,7 @@ from nicemu.abi.rings import (
     FaultType,
 )  # fmt: skip
 from nicemu.abi.verbs import Access, SendFlag
-from nicemu.driver import cq, mr, qp
+from nicemu.driver import cq, mr, qp, srq
 from nicemu.driver.mr import Mr
 from nicemu.driver.page_fault_work import MAX_ACTIVE
 from nicemu.driver.qp import Qp
@@ -235,3 +235,15 @@ def test_the_stages_of_a_fault_are_in_order(bench: Bench) -> None:
     assert times == sorted(times)
     assert (times[0], times[1]) == (posted, posted + INTERRUPT_NS)
     assert (stages["mr"], stages["pages"], stages["error"]) == (1, 1, 0)
+
+
+def test_a_fault_of_an_srqs_wqe_maps_the_missing_page(bench: Bench) -> None:
+    """The device has a copy of that WQE; its slot in the ring may hold another one already."""
+    region = bench.region(ODP, pages=4)
+    shared = bench.call(srq.create(region.pd, 0, (4, 3)))
+    queue = bench.call(cq.create(region.pd.context, 10, 0, None))
+    pair = bench.call(qp.create(region.pd, 2, (queue, queue, shared), Capabilities(4, 0, 1, 0, 0), 0))
+    words = (pair.number | FaultType.RESPONDER_RECV << 32, TOKEN, region.key, BASE + 2 * 4096 + 8, 0, 0)
+    bench.device.post(Eqn.PAGE_FAULT, EqeType.PAGE_FAULT, FaultSubtype.WQE, words)
+    bench.run()
+    assert sorted(bench.frames_of(region)) == [2] and bench.device.resumed == [(TOKEN, 0)]

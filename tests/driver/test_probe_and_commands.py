@@ -11,6 +11,7 @@ from nicemu.abi.command import COMMAND_SLOTS, Command, Status
 from nicemu.abi.rings import Doorbell, Eqn
 from nicemu.driver import DriverError, attributes
 from nicemu.driver.irq import EventQueue
+from nicemu.pyverbs.libibverbs_enums import ibv_device_cap_flags, ibv_odp_transport_cap_bits
 from nicemu.timeline import Steps
 from tests.driver.bench import COMMAND_NS, INTERRUPT_NS, Bench
 
@@ -95,3 +96,22 @@ def test_attributes_are_the_profiles(bench: Bench) -> None:
         with pytest.raises(DriverError) as caught:
             call()
         assert caught.value.errno == errno.EINVAL
+
+
+def test_capability_flags_are_those_of_the_verbs_enum(bench: Bench) -> None:
+    values = attributes.device_attributes(bench.driver.devices[0])
+    flags, extended = values["device_cap_flags"], values["device_cap_flags_ex"]
+    assert isinstance(flags, int) and isinstance(extended, int)
+    names = ["SRQ_RESIZE", "XRC", "RC_RNR_NAK_GEN", "MEM_MGT_EXTENSIONS", "UD_AV_PORT_ENFORCE", "CURR_QP_STATE_MOD"]
+    assert all(flags & ibv_device_cap_flags[f"IBV_DEVICE_{name}"] for name in names)
+    assert flags < 1 << 32 and extended & 0xFFFFFFFF == flags
+    assert extended >> 32 == 1 << 6 | 1 << 7 | 1 << 8, "FLUSH_GLOBAL, FLUSH_PERSISTENT, ATOMIC_WRITE"
+
+
+def test_on_demand_memory_works_with_rc_xrc_and_ud(bench: Bench) -> None:
+    caps, bits = attributes.odp_caps(bench.driver.devices[0]), ibv_odp_transport_cap_bits
+    everything = sum(bits)
+    assert caps["odp_rc_caps"] == everything
+    assert caps["odp_xrc_caps"] == everything - bits.IBV_ODP_SUPPORT_RECV
+    assert caps["odp_ud_caps"] == bits.IBV_ODP_SUPPORT_SEND | bits.IBV_ODP_SUPPORT_SRQ_RECV
+    assert "odp_uc_caps" not in caps

@@ -182,19 +182,49 @@ def test_a_wire_between_two_nics_costs_one_event_a_packet_besides_its_departure(
     assert wires.world.control[0].ran == 20
 
 
-def test_a_captured_link_takes_the_path_where_a_capture_sees_packets() -> None:
-    wires = Wires()
-    wires.fabric.set_captured(1, True)
-    wires.send(payload=100)
-    assert wires.link(1).plain == 0
-    assert wires.arrivals() == [(wire_ns(SEND_BYTES + 100) + DELAY_NS, 2, 0)]
+def seen(wires: Wires) -> list[tuple[int, int, int]]:
+    """(link, time, fault) of each packet in the capture."""
+    rows = wires.world.capture[: int(wires.world.control[0].capture_count)]
+    return list(zip(rows.link.tolist(), rows.time.tolist(), rows.fault.tolist(), strict=True))
+
+
+def capturing(**options: object) -> Wires:
+    """A fabric with the capture on."""
+    wires = Wires(**options)
+    wires.world.control[0].capture = 1
+    return wires
+
+
+def test_a_capture_sees_a_packet_where_it_gets_onto_its_link() -> None:
+    wires = capturing()
+    wires.send(at=100)
+    wires.send(at=200, source_nic=2, dest_nic=1)
+    wires.run()
+    assert seen(wires) == [(1, 100, 0), (3, 200, 0)]
+
+
+def test_a_capture_sees_a_packet_that_is_lost_with_the_number_of_its_fault() -> None:
+    wires = capturing(impairments=({"kind": "loss"},))
+    wires.send(at=100)
+    assert wires.psns() == []
+    assert seen(wires) == [(1, 100, 1)]
+
+
+def test_a_capture_sees_what_leaves_the_switch_and_what_is_hit_on_the_way_in() -> None:
+    wires = capturing(fabric={"switch": {"latency_ns": 0}})
+    wires.send()
+    wires.run()
+    assert [link for link, *_ in seen(wires)] == [1, 4]
+    wires = capturing(impairments=({"kind": "loss", "direction": "in"},))
+    wires.send(at=100)
+    wires.run()
+    assert seen(wires) == [(1, 100, 0), (4, 100, 1)]
 
 
 @pytest.mark.parametrize("switch", [None, {}])
-@pytest.mark.parametrize("captured", [False, True])
-def test_both_links_of_the_way_count_the_packet(switch: dict | None, captured: bool) -> None:
-    wires = Wires(fabric={"switch": switch})
-    wires.fabric.set_captured(1, captured)
+@pytest.mark.parametrize("rules", [(), ({"kind": "loss", "count": 0, "direction": "both"},)])
+def test_both_links_of_the_way_count_the_packet(switch: dict | None, rules: tuple) -> None:
+    wires = Wires(fabric={"switch": switch}, impairments=rules)
     wires.send()
     wires.run()
     assert [int(wires.link(nic, out).packets) for nic in (1, 2) for out in (True, False)] == [1, 0, 0, 1]

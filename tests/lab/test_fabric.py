@@ -22,8 +22,8 @@ def config(tmp_path: Path):
 
 
 def test_a_lossy_run_ends_right_and_says_how_often_each_impairment_fired(config) -> None:
-    rules = "impairments:\n- {kind: loss, every: 20}\n- {kind: corrupt, packets: [9]}\n- {kind: loss, name: x, qpn: 99999}\n"
-    done = nicemu("--config", config(rules), "--stats", PINGPONG, 4)
+    rules = "{kind: loss, every: 20}", "{kind: corrupt, packets: [9]}", "{kind: loss, name: x, qpn: 99999}"
+    done = nicemu("--config", config(f"impairments: [{', '.join(rules)}]"), "--stats", PINGPONG, 4)
     assert done.returncode == 0, done.stderr
     assert "all bytes right" in done.stdout
     assert "impairment 'corrupt' fired 1 time\n" in done.stderr

@@ -15,7 +15,7 @@ from nicemu.abi.command import (
     mtt_entry,
 )
 from nicemu.abi.rings import CQE, CQE_BYTES, SEND_WQE, SGE, Doorbell, Eqn
-from nicemu.abi.verbs import Access, QpAttrMask, QpState, SendFlag
+from nicemu.abi.verbs import Access, QpAttrMask, QpState, QpType, SendFlag, SrqType
 from nicemu.tables.records import FrameKind
 from nicemu.tables.world import address_of, lazy_bytes
 
@@ -100,8 +100,9 @@ class Mr:
 class Qp:
     """A QP with its rings."""
 
-    def __init__(self, bench: Bench, number: int, cq: Cq, max_sge: int = 4) -> None:
-        self.bench, self.number, self.cq = bench, number, cq
+    def __init__(self, bench: Bench, number: int, cq: Cq, max_sge: int = 4, kind: int = QpType.RC,
+                 srq: Srq | None = None, xrcd: int = 0) -> None:  # fmt: skip
+        self.bench, self.number, self.cq, self.kind = bench, number, cq, kind
         self.send_stride, self.recv_stride = rings.send_stride(max_sge, 256), rings.recv_stride(max_sge)
         self.send, self.recv = Ring(SLOTS * self.send_stride), Ring(SLOTS * self.recv_stride)
         self.record = Ring(16)
@@ -109,15 +110,15 @@ class Qp:
         bench.command(
             Command.CREATE_QP,
             number,
-            2,
+            kind,
             bench.pd,
             cq.number,
             cq.number,
-            self.send.address,
-            SLOTS,
+            xrcd or self.send.address,
+            0 if xrcd else SLOTS,
             self.send_stride,
-            self.recv.address,
-            SLOTS,
+            srq.number if srq else self.recv.address,
+            0 if srq or kind in (QpType.XRC_SEND, QpType.XRC_RECV) else SLOTS,
             self.recv_stride,
             self.record.address,
             0,
@@ -155,6 +156,13 @@ class Qp:
         self.modify(RTR_MASK, **values | {"STATE": QpState.RTR})
         self.modify(RTS_MASK, **values | {"STATE": QpState.RTS})
 
+    def ready(self, qkey: int = 0x11) -> None:
+        """A UD QP to RTS."""
+        mask = QpAttrMask.STATE | QpAttrMask.QKEY
+        self.modify(mask, STATE=QpState.INIT, QKEY=qkey)
+        self.modify(QpAttrMask.STATE, STATE=QpState.RTR)
+        self.modify(QpAttrMask.STATE | QpAttrMask.SQ_PSN, STATE=QpState.RTS, SQ_PSN=self.psn)
+
     psn = 0xFFFFF0
 
     def post_recv(self, wr_id: int, *sges: tuple[int, int, int]) -> None:
@@ -181,6 +189,8 @@ class Qp:
         compare: int = 0,
         swap: int = 0,
         inline: bytes | None = None,
+        qpn: int = 0,
+        qkey: int = 0,
     ) -> None:
         """Post a send WQE and ring the doorbell."""
         tail = self.record.word(0)
@@ -201,8 +211,8 @@ class Qp:
             len(inline or b""),
             compare,
             swap,
-            0,
-            0,
+            qpn,
+            qkey,
         )
         for i, sge in enumerate(sges):
             SGE.pack_into(self.send.view, at + 64 + 16 * i, *sge)
@@ -216,6 +226,34 @@ class Qp:
     def row(self) -> np.record:
         """The device's row, for looking only."""
         return self.bench.world.qp[int(self.bench.device.row.qp_base) + self.number]
+
+
+class Srq:
+    """A shared receive queue with its ring. XRC: with a domain and a CQ."""
+
+    def __init__(self, bench: Bench, number: int, xrcd: int = 0, cq: Cq | None = None, slots: int = SLOTS) -> None:
+        self.bench, self.number, self.slots = bench, number, slots
+        self.stride = rings.recv_stride(4)
+        self.ring, self.record = Ring(slots * self.stride), Ring(16)
+        kind = SrqType.XRC if cq else SrqType.BASIC
+        bench.command(
+            Command.CREATE_SRQ, number, bench.pd, self.ring.address, slots, self.stride, self.record.address, kind,
+            xrcd, cq.number if cq else 0,
+        )  # fmt: skip
+
+    def post(self, wr_id: int, *sges: tuple[int, int, int]) -> None:
+        """Post a receive WQE."""
+        tail = self.record.word(0)
+        at = tail % self.slots * self.stride
+        rings.RECV_WQE.pack_into(self.ring.view, at, wr_id, len(sges), 0)
+        for i, sge in enumerate(sges):
+            SGE.pack_into(self.ring.view, at + 16 + 16 * i, *sge)
+        self.record.word(0, tail + 1)
+
+    @property
+    def free(self) -> int:
+        """Slots that the device has given back and that are not posted."""
+        return self.slots - (self.record.word(0) - self.record.word(8))
 
 
 class Cq:

@@ -47,6 +47,7 @@ def inject(bench: Bench, source: Qp, target: Qp, psn: int = 0, delay: int = 100,
             source_qpn=source.number,
             dest_qpn=target.number,
             kind=1,
+            pkey=0xFFFF,
             ack_request=1,
             psn=(source.psn + psn) & 0xFFFFFF,
         )

@@ -203,7 +203,7 @@ def test_a_send_of_nothing_consumes_a_receive(rc):
     assert (cqe["wr_id"], cqe["byte_len"]) == (7, 0)
 
 
-@pytest.mark.parametrize("opcode", [7, 8, 9, 10, 11, 14, 15, 99, 2**32 - 1])
+@pytest.mark.parametrize("opcode", [10, 11, 12, 13, 16, 99, 2**32 - 1])
 def test_operations_the_device_does_not_have_are_refused(rc, opcode):
     rc.a.post_send(1, opcode, rc.local.sge(8), remote=rc.remote.va, rkey=rc.remote.key)
     rc.bench.run()

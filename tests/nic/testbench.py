@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
+
 from nicemu.abi import rings
 from nicemu.abi.command import (
+    ADDRESS_VECTOR,
     COMMAND,
     COMMAND_BYTES,
     COMMAND_SLOTS,
+    AvField,
     Command,
     Status,
 )
 from nicemu.abi.rings import EQE, EQE_BYTES, Doorbell, Eqn
-from nicemu.abi.verbs import WrOpcode
+from nicemu.abi.verbs import QpType, WrOpcode
 from nicemu.config import NicProfile
 from nicemu.config.paths import shipped
 from nicemu.memory import Frames
@@ -28,7 +32,7 @@ from nicemu.tables import World
 from nicemu.tables.records import INFINITY, Stop
 from nicemu.tables.trace import Ev
 from nicemu.tables.world import Capacity
-from tests.nic.objects import ALL, SLOTS, Cq, Mr, Qp, Ring
+from tests.nic.objects import ALL, SLOTS, Cq, Mr, Qp, Ring, Srq
 
 
 @cache
@@ -155,6 +159,19 @@ class Bench:
         self._next["va"] += (pages + 16) * 4096
         return mr
 
+    def ah(self, number: int, gid: bytes, multicast: bool = False, sgid: int = 3, pd: int | None = None) -> int:
+        """An address handle for ``gid`` on this NIC; gives its number. GID table entry ``sgid`` is its source."""
+        own = self.device.gids[sgid]
+        for index, raw, kind in ((sgid, own, 2),):
+            self.command(Command.SET_GID, index, *halves(raw), kind)
+        words = [0] * len(AvField)
+        words[AvField.DEST_NIC], words[AvField.SGID_INDEX] = 1, sgid
+        words[AvField.DGID_HIGH], words[AvField.DGID_LOW] = halves(gid)
+        words[AvField.HOP_LIMIT], words[AvField.MULTICAST] = 64, int(multicast)
+        self.mailbox[: ADDRESS_VECTOR.size] = np.frombuffer(ADDRESS_VECTOR.pack(*words), np.uint8)
+        self.command(Command.CREATE_AH, number, self.pd if pd is None else pd)
+        return number
+
     def faults(self) -> list[dict[str, int]]:
         """Page-fault EQEs, decoded."""
         found = []
@@ -227,12 +244,17 @@ class Bench:
         return [tuple(rest) for kind, _, *rest in self.trace() if kind == Ev.DMA]
 
 
-def pair(bench: Bench, slots: int = 256, max_sge: int = 4, **changes: int) -> tuple[Qp, Qp]:
-    """Two connected RC QPs, each with a CQ of its own (``a.cq``, ``b.cq``)."""
-    a, b = Qp(bench, 2, Cq(bench, 1, slots), max_sge), Qp(bench, 3, Cq(bench, 2, slots), max_sge)
+def halves(gid: bytes) -> tuple[int, int]:
+    """The two big-endian halves of a GID, as the device takes them."""
+    return tuple(int.from_bytes(half, "big", signed=True) for half in (gid[:8], gid[8:]))  # type: ignore[return-value]
+
+
+def pair(bench: Bench, slots: int = 256, max_sge: int = 4, kind: int = QpType.RC, **changes: int) -> tuple[Qp, Qp]:
+    """Two connected QPs, RC or UC, each with a CQ of its own (``a.cq``, ``b.cq``)."""
+    a, b = Qp(bench, 2, Cq(bench, 1, slots), max_sge, kind), Qp(bench, 3, Cq(bench, 2, slots), max_sge, kind)
     a.connect(b, **changes)
     b.connect(a, **changes)
     return a, b
 
 
-__all__ = ["ALL", "SLOTS", "Bench", "Cq", "Mr", "Qp", "Ring", "WrOpcode", "pair"]
+__all__ = ["ALL", "SLOTS", "Bench", "Cq", "Mr", "Qp", "Ring", "Srq", "WrOpcode", "halves", "pair"]

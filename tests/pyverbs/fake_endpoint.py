@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from nicemu.abi.rings import CQE, CQE_BYTES, DOORBELL_RECORD_BYTES, owner, power_of_two, recv_stride, send_stride
+from nicemu.abi.verbs import QpType
 from nicemu.uverbs import messages as m
+from nicemu.uverbs import srq_messages as s
 
 GID0 = bytes.fromhex("fe80000000000000020000fffe000001")
 NODE_GUID = 0x0200_00FF_FE00_0001
@@ -109,6 +111,7 @@ class FakeEndpoint:
         self.handles = itertools.count(1)
         self.cqs: dict[int, FakeCq] = {}
         self.qps: dict[int, m.QpResponse] = {}
+        self.srqs: dict[int, s.SrqResponse] = {}
         self.attributes: dict[int, m.QpAttributes] = {}
         self.polls = 0
         self.on_poll: Any = lambda: None
@@ -137,7 +140,11 @@ class FakeEndpoint:
     def new_handle(self, command: Any) -> int:
         return next(self.handles)
 
-    do_OpenDevice = do_AllocPd = do_CreateAh = new_handle
+    do_OpenDevice = do_AllocPd = do_OpenXrcd = new_handle
+
+    def do_CreateAh(self, command: Any) -> Any:
+        handle = next(self.handles)
+        return m.AhResponse(handle, 3000 + handle)
 
     def do_ListDevices(self, command: Any) -> Any:
         return (m.DeviceInfo("nicemu0", NODE_GUID),)
@@ -176,7 +183,9 @@ class FakeEndpoint:
 
     def do_CreateQp(self, command: Any) -> Any:
         handle, caps = next(self.handles), command.caps
-        send, recv = power_of_two(caps.max_send_wr), power_of_two(caps.max_recv_wr)
+        send = 0 if command.type == QpType.XRC_RECV else power_of_two(caps.max_send_wr)
+        shared = command.srq or command.type in (QpType.XRC_RECV, QpType.XRC_SEND)
+        recv = 0 if shared else power_of_two(caps.max_recv_wr)
         strides = send_stride(caps.max_send_sge, caps.max_inline_data), recv_stride(caps.max_recv_sge)
         rings = memoryview(bytearray(send * strides[0])), memoryview(bytearray(recv * strides[1]))
         record = memoryview(bytearray(DOORBELL_RECORD_BYTES))
@@ -185,6 +194,25 @@ class FakeEndpoint:
         )
         self.attributes[handle] = m.QpAttributes(caps=caps)
         return self.qps[handle]
+
+    def do_CreateSrq(self, command: Any) -> Any:
+        handle, slots, stride = next(self.handles), power_of_two(command.max_wr), recv_stride(command.max_sge)
+        ring, record = memoryview(bytearray(slots * stride)), memoryview(bytearray(DOORBELL_RECORD_BYTES))
+        self.srqs[handle] = s.SrqResponse(
+            handle, 4000 + handle, command.max_wr, command.max_sge, slots, stride, ring, record
+        )
+        return self.srqs[handle]
+
+    def do_ModifySrq(self, command: Any) -> Any:
+        old = self.srqs[command.srq]
+        if command.mask & 1:
+            slots = power_of_two(command.max_wr)
+            ring = memoryview(bytearray(slots * old.stride))
+            self.srqs[command.srq] = replace(old, max_wr=command.max_wr, slots=slots, ring=ring)
+        return self.srqs[command.srq]
+
+    def do_QuerySrq(self, command: Any) -> Any:
+        return s.SrqAttributes(self.srqs[command.srq].max_wr, self.srqs[command.srq].max_sge, 3)
 
     def do_ModifyQp(self, command: Any) -> None:
         self.attributes[command.qp] = replace(command.attributes, caps=self.qps[command.qp].caps)

@@ -188,7 +188,7 @@ def test_text(qp):
 @pytest.fixture
 def qp_ex(ctx, pd, cq):
     cap = QPCap(max_send_wr=2, max_inline_data=16)
-    attr = QPInitAttrEx(qp_type=2, scq=cq, rcq=cq, cap=cap, comp_mask=1 | 64, pd=pd, send_ops_flags=0x3F)
+    attr = QPInitAttrEx(qp_type=2, scq=cq, rcq=cq, cap=cap, comp_mask=1 | 64, pd=pd, send_ops_flags=0x1FFF & ~0x400)
     pair = QPEx(ctx, attr)
     pair.to_rts(rc_attr())
     return pair
@@ -240,11 +240,22 @@ def test_batch_in_reset_is_einval(qp_ex):
 
 def test_operation_that_the_device_lacks_fails_the_batch(qp_ex):
     qp_ex.wr_start()
-    qp_ex.wr_flush(1, 2, 3, 1, 0)
+    qp_ex.wr_send_tso(1, 2, 3)
     qp_ex.wr_set_sge(SGE(1, 1, 1))
     with pytest.raises(PyverbsRDMAError) as info:
         qp_ex.wr_complete()
     assert info.value.error_code == errno.EOPNOTSUPP
+
+
+def test_operation_that_was_not_asked_for_fails_the_batch(kernel, ctx, pd, cq):
+    pair = QPEx(ctx, QPInitAttrEx(qp_type=2, scq=cq, rcq=cq, comp_mask=1 | 64, pd=pd, send_ops_flags=4))
+    pair.to_rts(rc_attr())
+    pair.wr_start()
+    pair.wr_send()
+    pair.wr_send_imm(1)
+    with pytest.raises(PyverbsRDMAError) as info:
+        pair.wr_complete()
+    assert info.value.error_code == errno.EINVAL and kernel.doorbells == []
 
 
 def test_aborted_batch_is_gone(kernel, qp_ex):

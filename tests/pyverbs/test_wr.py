@@ -66,7 +66,7 @@ def test_ud_members(kernel, pd):
     ah = AH(pd, attr=AHAttr(is_global=1, gr=GlobalRoute(dgid=GID())))
     wr = one_send()
     wr.set_wr_ud(ah, 0x123, 0x11111111)
-    assert SEND_WQE.unpack(wr._image)[6] == ah._handle
+    assert SEND_WQE.unpack(wr._image)[6] == ah._number != ah._handle
     assert SEND_WQE.unpack(wr._image)[10:] == (0x123, 0x11111111)
 
 

@@ -1,0 +1,100 @@
+"""Commands about what QPs share: shared receive queues, XRC domains, multicast groups.
+
+In :mod:`nicemu.uverbs.messages` is how commands and errors work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SrqResponse:
+    """An SRQ: its ring of receive WQEs and the doorbell record (``abi.rings.DB_SRQ_PRODUCER, DB_SRQ_CONSUMER``)."""
+
+    handle: int
+    number: int
+    max_wr: int
+    max_sge: int
+    slots: int
+    stride: int
+    ring: memoryview
+    record: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class SrqAttributes:
+    """``ibv_srq_attr``."""
+
+    max_wr: int
+    max_sge: int
+    srq_limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSrq:
+    """-> SrqResponse. ``type``: ``SrqType``; XRC has ``xrcd`` and ``cq``. EINVAL: depth, objects; EOPNOTSUPP."""
+
+    pd: int
+    max_wr: int
+    max_sge: int
+    type: int = 0
+    xrcd: int = 0
+    cq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ModifySrq:
+    """-> SrqResponse: after a resize (mask 1) the ring may be another one. Mask 2 arms ``srq_limit``. EINVAL: both."""
+
+    srq: int
+    max_wr: int
+    max_sge: int
+    srq_limit: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySrq:
+    """-> SrqAttributes. The limit is 0 when it fired."""
+
+    srq: int
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySrq:
+    """-> None. EBUSY: a QP uses it."""
+
+    srq: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenXrcd:
+    """-> xrcd handle. ``fd`` -1: one of its own. EAGAIN: the file has none, no O_CREAT; EINVAL: it has, and O_EXCL."""
+
+    context: int
+    fd: int
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseXrcd:
+    """-> None. EBUSY: a QP or SRQ uses it."""
+
+    xrcd: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttachMcast:
+    """-> None. ``gid``: 16 bytes. EINVAL: not a UD QP, not a group's GID; ENOMEM: groups or members of the device."""
+
+    qp: int
+    gid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DetachMcast:
+    """-> None. EINVAL: not a member."""
+
+    qp: int
+    gid: bytes
