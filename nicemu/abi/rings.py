@@ -19,7 +19,8 @@ from enum import IntEnum
 #   XRC                        remote_qpn: SRQ number
 #   FLUSH                      compare_add: placement type | selectivity level << 8; swap: bytes
 #   BIND_MW                    remote_addr, swap: address and length; rkey: the new key; imm: access flags;
-#                              remote_qpn: lkey of the region; compare_add: the window's present key
+#                              remote_qpn: lkey of the region; compare_add: the window's present key (of a type 2
+#                              window only the index counts)
 # Send WQE header: wr_id, opcode, flags, num_sge, imm_data (as the program gave it) or rkey to invalidate,
 # remote_addr, rkey (UD: address handle), inline_length, compare_add, swap, remote_qpn, remote_qkey
 SEND_WQE = struct.Struct("<QIIIIQIIQQII")
@@ -68,6 +69,11 @@ CQE = struct.Struct("<QIIIIIIIIQIIII")
     CQE_OWNER,
 ) = (0, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 52, 60)
 CQE_BYTES = 64
+
+VENDOR_SYNDROME = 0x80
+"""``vendor_err`` of a failed CQE is this plus its ``WcStatus``: numbers of our own, no vendor's. 0: it did not fail."""
+WALLCLOCK_EPOCH_NS = 1_349_049_600_000_000_000
+"""Wall-clock time at virtual time 0: 2012-10-01 00:00 UTC in ns since 1970. Chosen: the same in every run."""
 
 # EQE: type, subtype, six data words (meaning below), low 32 bits of when it happened (ns), owner
 EQE = struct.Struct("<IIqqqqqqII")

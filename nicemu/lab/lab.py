@@ -10,6 +10,8 @@ from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
 from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
+from nicemu.lab.inject import inject
+from nicemu.lab.watchdog import Watchdog
 from nicemu.memory import Frames
 from nicemu.memory.arena import Arena
 from nicemu.memory.safe_copy import method, scratch
@@ -75,6 +77,9 @@ class Lab:
         self.endpoint = Endpoint(self.timeline, self.driver, self.process)
         self.pumped = 0
         """Firings of the wall-clock pump: they make the history depend on real time."""
+        self.watchdog = Watchdog(self)
+        self.injected = inject(self)
+        """What ``inject:`` asked for, and whether it fired."""
         if config.evict_per_ms:
             self.scheduler.spawn(evictor(self, config.evict_per_ms), "evictor", daemon=True)
 
@@ -84,8 +89,8 @@ class Lab:
             nics=nics,
             qps=nic.max_qp + 1,
             cqs=nic.max_cq + 1,
-            mkeys=nic.max_mr + 1,
-            iotlb=nic.iotlb.sets * nic.iotlb.ways,
+            mkeys=nic.max_mr + nic.max_mw + 1,
+            iotlb=nic.cache_lines,
             eqs=64,
             sq_entries=max(nics, 8) << 19,
             srqs=nic.max_srq + 1,

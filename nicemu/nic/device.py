@@ -10,16 +10,17 @@ from typing import Any
 
 from nicemu import _jit
 from nicemu.abi.rings import Doorbell
+from nicemu.abi.verbs import AsyncEvent
 from nicemu.fabric import cable
 from nicemu.nic import firmware, hooks
 from nicemu.nic.qp_state import ERR
 from nicemu.tables import units
 from nicemu.tables.heap import schedule
-from nicemu.tables.world import World
+from nicemu.tables.world import World, address_of, lazy_bytes
 
 COSTS = (
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
-    "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
+    "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns", "mtt_level_ns",
 )  # fmt: skip
 GID_PREFIX = bytes.fromhex("fe80000000000000")
 
@@ -51,7 +52,6 @@ class Device:
         row.number = i + 1
         for name, count in (("qp", c.qps), ("cq", c.cqs), ("mkey", c.mkeys), ("eq", c.eqs)):
             row[f"{name}_base"], row[f"{name}_count"] = 1 + i * count, count
-        row.iotlb_base = 1 + i * c.iotlb
         row.srq_base, row.srq_count = 1 + i * c.srqs, c.srqs
         row.av_base, row.av_count = 1 + i * (c.ahs + c.qps), c.ahs
         row.mcast_base, row.mcast_count = 1 + i * c.mcast, c.mcast
@@ -63,18 +63,37 @@ class Device:
         row, profile = self.row, self.profile
         for name in COSTS:
             row[name] = getattr(profile.costs, name)
-        row.iotlb_sets, row.iotlb_ways = profile.iotlb.sets, profile.iotlb.ways
         row.ps_per_byte = cable.ps_per_byte(profile.link.rate_gbps)
         cable.plug_in(self.world, self.index + 1, int(row.ps_per_byte), profile.link.delay_ns)
         row.cnp_interval_ns = profile.cnp_interval_ns
+        self._place_caches()
+        self.memory = lazy_bytes(profile.max_dm_size)
+        """Device memory, as the driver sees it through a BAR."""
+        row.memory, row.memory_bytes = address_of(self.memory), profile.max_dm_size
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
         row.ack_timeout_floor_ns = profile.ack_timeout_floor_ns
+        row.moderation_count = profile.interrupt_moderation.count
+        row.moderation_ns = profile.interrupt_moderation.time_ns
         row.mtu, row.max_fault_per_qp = profile.active_mtu, profile.max_fault_per_qp
         row.credits, row.ack_coalescing_ns = int(profile.end_to_end_credits), profile.ack_coalescing_ns
         row.zap_without_flush = int("zap_without_flush" in mutants)
         row.zap_without_drain = int("zap_without_drain" in mutants)
         for hook in hooks.Hook:
             self.world.hook[int(row.hook_base) + hook].address = self.image.address(hook)
+
+    def _place_caches(self) -> None:
+        """Lines of the IOTLB, of its second level and of the QP-context cache, one behind the other."""
+        row, profile, capacity = self.row, self.profile, self.world.capacity.iotlb
+        at = start = 1 + self.index * capacity
+        for name, cache in (("iotlb", profile.iotlb), ("l2", profile.l2_iotlb), ("qp_cache", profile.qp_cache)):
+            if cache is not None:
+                row[f"{name}_base"], row[f"{name}_sets"], row[f"{name}_ways"] = at, cache.sets, cache.ways
+                at += cache.sets * cache.ways
+        assert at - start <= capacity, f"{self.name}: the world has {capacity} cache lines a NIC, not {at - start}"
+        if profile.l2_iotlb is not None:
+            row.l2_hit_ns = profile.l2_iotlb.latency_ns
+        if profile.qp_cache is not None:
+            row.qp_cache_miss_ns = profile.qp_cache.miss_ns
 
     def _fill_gid_table(self) -> None:
         """What the network interface's addresses make of it at power-up; SET_GID changes it later."""
@@ -117,14 +136,41 @@ class Device:
     def mask_vector(self, vector: int, masked: bool) -> None:
         """MSI-X mask bit; clearing it sends a pending message."""
         at = int(self.row.eq_base) + vector
+        self.world.msix[at].masked = int(masked)
+        self._send_pending(at)
+
+    def mask_function(self, masked: bool) -> None:
+        """MSI-X function mask: no vector sends; clearing it sends what is pending and not masked by itself."""
+        self.row.function_masked = int(masked)
+        for vector in range(int(self.row.eq_count)):
+            self._send_pending(int(self.row.eq_base) + vector)
+
+    def _send_pending(self, at: int) -> None:
         row = self.world.msix[at]
-        row.masked = int(masked)
-        if not masked and row.pending:
-            row.pending = 0
-            if not row.queued:
-                row.queued = 1
-                when = int(self._control.now) + int(self.row.interrupt_ns)
-                self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
+        if row.masked or self.row.function_masked or not row.pending:
+            return
+        row.pending = 0
+        if not row.queued:
+            row.queued = 1
+            when = int(self._control.now) + int(self.row.interrupt_ns)
+            self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
+
+    def lose_interrupt(self, vector: int, nth: int) -> None:
+        """Fault injection: the vector's message of this number (from 1) is lost on its way."""
+        self.world.msix[int(self.row.eq_base) + vector].lose_at = nth
+
+    def raise_event(self, event: AsyncEvent) -> None:
+        """Fault injection: PORT_ERR, PORT_ACTIVE or DEVICE_FATAL happens now."""
+        self._schedule(self.world.address, int(self._control.now), units.DEVICE_EVENT, self.index + 1, int(event))
+
+    @property
+    def port_active(self) -> bool:
+        """Port register: the link is up."""
+        return not self.row.port_down
+
+    def clock(self) -> int:
+        """Timer register: the free-running clock that completions are stamped with, ns."""
+        return int(self._control.now)
 
     def watch(self, number: int, on: bool) -> None:
         """Somebody polls this CQ: the engine stops at each CQE written to it."""

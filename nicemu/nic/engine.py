@@ -22,7 +22,9 @@ from nicemu.nic import (
     commit,
     completer,
     cq,
+    device_event,
     eq,
+    held_event,
     msix,
     page_fault,
     port,
@@ -33,6 +35,7 @@ from nicemu.nic import (
     responder,
     send_queue,
 )
+from nicemu.nic.qp_cache import touch
 from nicemu.tables import units
 from nicemu.tables.capture import MAX_CAPTURE
 from nicemu.tables.heap import pop
@@ -54,7 +57,7 @@ def doorbell(world, row, _):
     if q.state == qp_state.SQE:
         return call(vector(world, units.SQ_ERROR).address, world, row, 0)
     if q.sq_scheduled == 0:
-        send_queue.kick(world, row, nic(world, q.nic).wqe_fetch_ns)
+        send_queue.kick(world, row, nic(world, q.nic).wqe_fetch_ns + touch(world, q.nic, row))
     return 0
 
 
@@ -69,6 +72,8 @@ UNITS: dict[int, Callable] = {
     units.LINK_SEND: link.link_send, units.LINK_START: link.start, units.LINK_FREE: link.link_free,
     units.SWITCH_IN: switch.switch_in, units.PAUSE: pause.pause,
     units.ACK: reply.send_ack, units.SQ_ERROR: qp_state.send_queue_error, units.SENT: requester.sent,
+    units.CQ_TIMER: cq.moderated, units.VECTOR_TIMER: msix.moderated, units.DEVICE_EVENT: device_event.device_event,
+    units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
 }  # fmt: skip
 
 

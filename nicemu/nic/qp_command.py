@@ -4,6 +4,7 @@ from nicemu._jit import copy_bytes, jit, load64, store64
 from nicemu.abi import command as abi
 from nicemu.abi.command import AvField, Command, Status
 from nicemu.abi.rings import DB_SRQ_PRODUCER
+from nicemu.nic.command_slot import param
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
 from nicemu.nic.qp_type import UD, XRC_TGT
@@ -20,12 +21,6 @@ OK, BAD_PARAM, BAD_RESOURCE = int(Status.OK), int(Status.BAD_PARAM), int(Status.
 NO_MEMORY, BAD_OPCODE = int(Status.NO_MEMORY), int(Status.BAD_OPCODE)
 (F_DEST_NIC, F_SGID, F_DGID_HIGH, F_DGID_LOW, F_FLOW_LABEL, F_TCLASS, F_HOP_LIMIT, F_SL, F_MULTICAST) = (
     int(field) for field in AvField)  # fmt: skip
-
-
-@jit
-def param(at, index):
-    """Parameter word of a command."""
-    return load64(at + abi.COMMAND_PARAMS + 8 * index)
 
 
 @jit

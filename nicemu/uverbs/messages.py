@@ -203,6 +203,13 @@ class QueryDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryRtValues:
+    """-> int: the device's clock, ns."""
+
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueryPort:
     """-> PortAttributes. EINVAL: no such port."""
 
@@ -292,6 +299,24 @@ class CreateCq:
     cqe: int
     channel: int = 0
     comp_vector: int = 0
+    ignore_overrun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeCq:
+    """-> CqResponse: another ring, the same record. EINVAL: cqe out of 1..max_cqe, or more entries wait."""
+
+    cq: int
+    cqe: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModifyCq:
+    """``ibv_modify_cq``. -> None. EINVAL: over the device's moderation limits. ``period``: microseconds."""
+
+    cq: int
+    count: int
+    period: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,13 +384,13 @@ class DestroyAh:
 
 @dataclass(frozen=True, slots=True)
 class GetCqEvent:
-    """-> cq handle. Blocks until the channel has an event."""
+    """-> cq handle. Blocks until the channel has an event. EIO: the device died, no event will come."""
 
     channel: int
 
 
 @dataclass(frozen=True, slots=True)
 class GetAsyncEvent:
-    """-> AsyncEventResponse. Blocks until there is one."""
+    """-> AsyncEventResponse. Blocks until there is one. EIO: the device is dead and has nothing more to tell."""
 
     context: int
