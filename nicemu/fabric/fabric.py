@@ -7,7 +7,8 @@ from typing import Any
 
 from nicemu.fabric import cable, story
 from nicemu.fabric.cable import name_of, refresh, rows_of
-from nicemu.tables.records import INFINITY, LINK, ImpairKind, PacketField
+from nicemu.tables.fabric_records import ImpairKind, PacketField
+from nicemu.tables.records import INFINITY, LINK
 from nicemu.tables.world import World
 from nicemu.wire.opcode import RcOpcode, Transport
 
@@ -149,7 +150,10 @@ class Fabric:
     # -- what others ask for
 
     def set_link_up(self, nic_number: int, up: bool) -> None:
-        """The cable of a NIC (from 1) works, or loses everything in both directions. The port's state is the NIC's."""
+        """The cable of a NIC (from 1) works, or loses everything in both directions, what is on its way included.
+
+        The state of the port and its events are the device's (DEVICE_EVENT).
+        """
         for number in rows_of(nic_number):
             self.world.link[number].up = int(up)
             refresh(self.world, number)

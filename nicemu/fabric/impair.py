@@ -10,7 +10,7 @@ from nicemu._jit import jit
 from nicemu.fabric import fired
 from nicemu.fabric.draw import below, draw
 from nicemu.fabric.size import ip_packet_bytes
-from nicemu.tables.records import ImpairKind, PacketField
+from nicemu.tables.fabric_records import ImpairKind, PacketField
 from nicemu.tables.rows import control, fabric, impair, link, number, packet, tap
 
 LOSS, REORDER, DUPLICATE, CORRUPT, DELAY, PARTITION, REWRITE = (int(kind) for kind in ImpairKind)

@@ -16,9 +16,9 @@ from nicemu.fabric.multicast import has_member
 from nicemu.fabric.size import wire_bytes
 from nicemu.tables import units
 from nicemu.tables.capture import capture
+from nicemu.tables.fabric_records import LinkDrop
 from nicemu.tables.heap import push
 from nicemu.tables.packets import clone_packet, free_packet
-from nicemu.tables.records import LinkDrop
 from nicemu.tables.rows import control, fabric, link, packet, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire.size import FRAMING

@@ -7,7 +7,8 @@ from typing import Any
 
 from nicemu.fabric.cable import name_of
 from nicemu.fabric.fired import row_of
-from nicemu.tables.records import FIRED_ROWS, ImpairKind, PacketField
+from nicemu.tables.fabric_records import ImpairKind, PacketField
+from nicemu.tables.records import FIRED_ROWS
 from nicemu.tables.world import World
 from nicemu.wire.opcode import name_of as opcode_name
 

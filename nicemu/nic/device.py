@@ -63,13 +63,13 @@ class Device:
         row, profile = self.row, self.profile
         for name in COSTS:
             row[name] = getattr(profile.costs, name)
+        row.ps_per_byte = cable.ps_per_byte(profile.link.rate_gbps)
+        cable.plug_in(self.world, self.index + 1, int(row.ps_per_byte), profile.link.delay_ns)
+        row.cnp_interval_ns = profile.cnp_interval_ns
         self._place_caches()
         self.memory = lazy_bytes(profile.max_dm_size)
         """Device memory, as the driver sees it through a BAR."""
         row.memory, row.memory_bytes = address_of(self.memory), profile.max_dm_size
-        row.ps_per_byte = cable.ps_per_byte(profile.link.rate_gbps)
-        cable.plug_in(self.world, self.index + 1, int(row.ps_per_byte), profile.link.delay_ns)
-        row.cnp_interval_ns = profile.cnp_interval_ns
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
         row.ack_timeout_floor_ns = profile.ack_timeout_floor_ns
         row.moderation_count = profile.interrupt_moderation.count

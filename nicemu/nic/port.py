@@ -9,6 +9,7 @@ from nicemu.fabric.size import wire_bytes
 from nicemu.nic.dma import hold, move
 from nicemu.tables import units
 from nicemu.tables.heap import push
+from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
@@ -40,6 +41,10 @@ def depart(world, p, incarnation):
     unreliable = row.transport == bth.UC or row.transport == bth.UD
     if unreliable and qp(world, row.qp).incarnation == incarnation:
         call(vector(world, units.SENT).address, world, row.qp, row.psn)
+    if n.port_down:
+        n.packets_dropped += 1
+        free_packet(world, p)
+        return 0
     if row.dest_nic == 0 and row.multicast == 0:
         n.packets_dropped += 1
     return link.send(world, link.uplink(row.source_nic), p)

@@ -8,10 +8,11 @@ Left out: rate control. ``notified`` is where a firmware's reaction point belong
 
 from nicemu._jit import jit
 from nicemu.abi.verbs import QpState
+from nicemu.fabric.link import downlink
 from nicemu.nic.port import transmit
 from nicemu.nic.qp_type import UD
 from nicemu.tables.packets import free_packet, new_packet
-from nicemu.tables.rows import control, nic, packet, qp
+from nicemu.tables.rows import control, link, nic, packet, qp
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
 
@@ -65,6 +66,16 @@ def send_cnp(world, q_row, p):
 
 
 @jit
+def marked(world, p):
+    """A switch marked the packet: its sender hears of it, unless the packet was a CNP or for many."""
+    row = packet(world, p)
+    nic(world, row.dest_nic).ecn_marked_packets += 1
+    q_row = live_qp(world, row.dest_nic, row.dest_qpn)
+    if q_row != 0 and row.multicast == 0 and row.transport != bth.CNP:
+        send_cnp(world, q_row, p)
+
+
+@jit
 def notified(world, nic_number, p):
     """A CNP arrived. Congestion control would cut the rate of the QP that it names; today it is counted."""
     row = packet(world, p)
@@ -77,18 +88,16 @@ def checked_arrival(world, p):
     """ACCEPT: the packet is for the transport; CONSUMED: it was dropped, or handled here, and is gone."""
     row = packet(world, p)
     n = nic(world, row.dest_nic)
-    if n.port_down == 0 and row.corrupt == 0 and row.ecn == 0 and row.transport != bth.CNP:
+    down = n.port_down != 0 or link(world, downlink(row.dest_nic)).up == 0
+    if not down and row.corrupt == 0 and row.ecn == 0 and row.transport != bth.CNP:
         return ACCEPT
-    if n.port_down == 0 and row.corrupt == 0:
+    if not down and row.corrupt == 0:
         if row.ecn != 0:
-            n.ecn_marked_packets += 1
-            q_row = live_qp(world, row.dest_nic, row.dest_qpn)
-            if q_row != 0 and row.multicast == 0 and row.transport != bth.CNP:
-                send_cnp(world, q_row, p)
+            marked(world, p)
         if row.transport != bth.CNP:
             return ACCEPT
         notified(world, row.dest_nic, p)
-    elif n.port_down == 1:
+    elif down:
         n.port_down_drops += 1
     else:
         n.icrc_errors += 1

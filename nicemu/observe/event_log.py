@@ -11,7 +11,8 @@ from typing import TextIO
 from nicemu.abi.command import Command
 from nicemu.abi.rings import EqeType, FaultType
 from nicemu.abi.verbs import QpState, WcStatus
-from nicemu.tables.records import LinkDrop, ViolationKind
+from nicemu.tables.fabric_records import LinkDrop
+from nicemu.tables.records import ViolationKind
 from nicemu.tables.trace import Ev
 from nicemu.tables.world import World
 from nicemu.wire.opcode import RcOpcode

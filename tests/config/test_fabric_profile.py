@@ -7,7 +7,7 @@ import pytest
 
 from nicemu.config import ConfigError, load_config
 from nicemu.config.fabric_profile import FieldName, Impairment, Operation
-from nicemu.tables.records import ImpairKind, PacketField
+from nicemu.tables.fabric_records import ImpairKind, PacketField
 from nicemu.wire.opcode import RcOpcode, Transport
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from nicemu.fabric.size import is_ipv6
-from nicemu.tables.records import LinkDrop
+from nicemu.tables.fabric_records import LinkDrop
 from nicemu.tables.trace import Ev
 from nicemu.wire import opcode as bth
 from nicemu.wire.size import ip_bytes

@@ -2,7 +2,6 @@
 
 import pytest
 
-from nicemu.abi.verbs import AsyncEvent
 from nicemu.config import NicProfile
 from nicemu.config.fabric_profile import Impairment
 from nicemu.fabric.fabric import Fabric
@@ -107,9 +106,13 @@ def test_a_marked_cnp_is_not_answered(rc: Rc) -> None:
     assert rc.bench.device.counters()["cnps_sent"] == 0
 
 
-def test_a_port_that_is_down_takes_nothing_in(rc: Rc) -> None:
+@pytest.mark.parametrize("what", ["link", "port"])
+def test_a_port_that_is_down_takes_nothing_in(rc: Rc, what: str) -> None:
     inject(rc.bench, rc.a, rc.b, **SEND_ONLY)
-    rc.bench.device.raise_event(AsyncEvent.PORT_ERR)
+    if what == "link":
+        Fabric(rc.bench.world).set_link_up(1, False)
+    else:
+        rc.bench.device.row.port_down = 1
     rc.bench.run()
     assert rc.bench.device.counters()["port_down_drops"] == 1
     assert rc.b.statuses() == []
