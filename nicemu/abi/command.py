@@ -7,7 +7,7 @@ after writing the status word. ``params`` are signed 64-bit; their meaning per o
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
+from enum import IntEnum, IntFlag
 
 COMMAND = struct.Struct("<II14qQ")
 """opcode, status, params[14], mailbox address."""
@@ -27,9 +27,11 @@ class Command(IntEnum):
 
     NOP = 0
     CREATE_MKEY = 1
-    """index, key, pd, base va, length, access, flags (``MkeyFlag``), number (log name)."""
+    """index, key, pd, base va, length, access, flags (``MkeyFlag``), number (log name), skew (bytes that the first
+    byte's address lies behind the base va, within a page), page shift (0: 12), offset in device memory."""
     DESTROY_MKEY = 2
-    """index. Flushes its translations and drains like ZAP_MTT."""
+    """index. Flushes its translations and drains like ZAP_MTT; mailbox receives the last key (a window's program has
+    changed it). BAD_STATE: windows are bound to it."""
     CREATE_CQ = 3
     """cqn, ring address, slots, doorbell record address, eqn, flags (``CqFlag``)."""
     DESTROY_CQ = 4
@@ -45,7 +47,8 @@ class Command(IntEnum):
     DESTROY_QP = 8
     """qpn."""
     UPDATE_MTT = 9
-    """mkey index, first page, pages; mailbox: MTT entries, int64 each."""
+    """mkey index, first page, pages; mailbox: MTT entries, int64 each. Of an implicit mkey: first child, children;
+    mailbox: keys of the children, 0 for none."""
     ZAP_MTT = 10
     """mkey index, first page, pages. Completes when no DMA uses the old translations any more."""
     PAGE_FAULT_RESUME = 11
@@ -77,11 +80,12 @@ class Command(IntEnum):
     """Moderation: cqn, CQEs, microseconds: an armed CQ raises its event at the CQE of that number, or so long after the
     first, whichever comes first; 0: that rule is off. Counting begins anew."""
     MODIFY_MKEY = 24
-    """Re-registration: index, mask (1 translation, 2 PD, 4 access), key, pd, base va, length, access."""
+    """Re-registration: index, mask (``Rereg``), key, pd, base va, length, access, flags, skew, page shift. With
+    TRANSLATION all translations go. Drains like ZAP_MTT. BAD_STATE: windows are bound to it."""
     ALLOC_DM = 25
-    """index, bytes."""
+    """offset in device memory, bytes: cleared for a new owner. The driver keeps the books (mlx5's memic bitmap)."""
     FREE_DM = 26
-    """index."""
+    """offset in device memory, bytes: poisoned."""
 
 
 class CqFlag(IntEnum):
@@ -96,12 +100,19 @@ class MkeyFlag(IntEnum):
 
     ODP = 1
     IMPLICIT = 2
-    """The whole address space: child mkeys of 1 GiB, given by UPDATE_MTT of the parent (``indirect``)."""
+    """The whole address space: child mkeys of 1 GiB, given by UPDATE_MTT of the parent (mlx5: KSM)."""
     NULL = 4
     """Writes are discarded, reads give zeros."""
     DEVICE_MEMORY = 8
     MW_TYPE_1 = 16
+    """A memory window: no access until a BIND_MW opens it."""
     MW_TYPE_2 = 32
+
+
+class Rereg(IntFlag):
+    """``ibv_rereg_mr_flags``: what a MODIFY_MKEY changes."""
+
+    TRANSLATION, PD, ACCESS = 1, 2, 4
 
 
 class QpField(IntEnum):
@@ -145,6 +156,10 @@ class AvField(IntEnum):
 
 QP_CONTEXT = struct.Struct(f"<{len(QpField)}q")
 ADDRESS_VECTOR = struct.Struct(f"<{len(AvField)}q")
+
+IMPLICIT_SHIFT, IMPLICIT_BITS = 30, 47
+"""Implicit mkeys: log2 of a child's bytes (MLX5_IMR_MTT_SHIFT), and of the address space covered (TASK_SIZE)."""
+HUGE_SHIFT = 21
 
 MTT_READ, MTT_WRITE = 1, 2
 MTT_FRAME_SHIFT, MTT_FRAME_BITS, MTT_STAMP_SHIFT = 2, 30, 32

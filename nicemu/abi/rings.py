@@ -19,7 +19,8 @@ from enum import IntEnum
 #   XRC                        remote_qpn: SRQ number
 #   FLUSH                      compare_add: placement type | selectivity level << 8; swap: bytes
 #   BIND_MW                    remote_addr, swap: address and length; rkey: the new key; imm: access flags;
-#                              remote_qpn: lkey of the region; compare_add: the window's present key
+#                              remote_qpn: lkey of the region; compare_add: the window's present key (of a type 2
+#                              window only the index counts)
 # Send WQE header: wr_id, opcode, flags, num_sge, imm_data (as the program gave it) or rkey to invalidate,
 # remote_addr, rkey (UD: address handle), inline_length, compare_add, swap, remote_qpn, remote_qkey
 SEND_WQE = struct.Struct("<QIIIIQIIQQII")

@@ -25,6 +25,21 @@ class IotlbProfile(Record):
         return self
 
 
+class SecondLevelProfile(IotlbProfile):
+    """A larger translation cache behind the IOTLB."""
+
+    sets: Count = 1024
+    ways: Annotated[int, Field(ge=1, le=64)] = 8
+    latency_ns: Nanoseconds = 100  # a look-up, hit or miss
+
+
+class QpCacheProfile(IotlbProfile):
+    """The cache of QP contexts on the device."""
+
+    sets: Count = 32
+    miss_ns: Nanoseconds = 900  # a PCIe round trip
+
+
 class NicCosts(Record):
     """Virtual nanoseconds per step of the device."""
 
@@ -32,6 +47,7 @@ class NicCosts(Record):
     wqe_fetch_ns: Nanoseconds = 300
     pcie_latency_ns: Nanoseconds = 450  # between the translation of a DMA and its bytes moving
     iotlb_miss_ns: Nanoseconds = 500
+    mtt_level_ns: Nanoseconds = 0  # more for each level of the MTT that a miss walks
     packet_ns: Nanoseconds = 40  # processing of one packet, each side
     command_ns: Nanoseconds = 2_000  # a command that touches no pages
     mtt_update_ns: Nanoseconds = 1_850
@@ -85,7 +101,8 @@ class NicProfile(Record):
     page_size_cap: Annotated[int, Field(ge=4096, le=2**63 - 1)] = 0xFFFF_F000
     max_pd: Annotated[int, Field(ge=1, le=2**24)] = 4096
     max_ah: Count = 4096
-    max_mw: CountOrNone = 0
+    max_mw: Annotated[int, Field(ge=0, le=2**23)] = 16384
+    max_dm_size: Annotated[int, Field(ge=0, le=2**30)] = 2**18  # bytes of device memory
     max_srq: Annotated[int, Field(ge=0, le=2**20)] = 1024
     max_srq_wr: Annotated[int, Field(ge=0, le=2**20)] = 16384
     max_srq_sge: Annotated[int, Field(ge=0, le=32)] = 32
@@ -113,13 +130,23 @@ class NicProfile(Record):
 
     iotlb: IotlbProfile = IotlbProfile()
     interrupt_moderation: InterruptModeration = InterruptModeration()
+    l2_iotlb: SecondLevelProfile | None = None
+    qp_cache: QpCacheProfile | None = None
     costs: NicCosts = NicCosts()
     link: LinkProfile = LinkProfile()
+
+    @property
+    def cache_lines(self) -> int:
+        """Lines of all its caches."""
+        caches = (self.iotlb, self.l2_iotlb, self.qp_cache)
+        return sum(cache.sets * cache.ways for cache in caches if cache is not None)
 
     @model_validator(mode="after")
     def _fields_agree(self) -> Self:
         if self.vendor_id in VENDORS_WITH_A_PROVIDER:
             raise ValueError("vendor_id: expected an id without a provider of its own")
+        if self.max_mr + self.max_mw >= 2**24:
+            raise ValueError("max_mr: expected less than 2**24 together with max_mw")
         if self.active_mtu > self.max_mtu:
             raise ValueError(f"active_mtu: expected at most max_mtu ({self.max_mtu})")
         return self

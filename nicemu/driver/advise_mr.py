@@ -5,11 +5,10 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from nicemu.abi.verbs import PAGE_SHIFT
-from nicemu.driver import umem_odp
+from nicemu.driver import implicit
 from nicemu.driver.errors import DriverError
-from nicemu.driver.mr import KEY_BITS
-from nicemu.driver.umem import page_span
+from nicemu.driver.mkey import KEY_BITS
+from nicemu.driver.umem_odp import OnDemand
 from nicemu.mm.page import Fault
 from nicemu.timeline.host import Steps
 
@@ -26,18 +25,15 @@ def advise(pd: Pd, advice: int, flags: int, sges: Sges) -> Steps[None]:
     """EINVAL: unknown advice or flag. ENOENT: no on-demand region has that lkey. EPERM: another PD, or write advice for
     a read-only region. EFAULT: outside the region, or (with FLUSH) a page that cannot be had.
 
-    Without FLUSH the work goes on in the background and its errors are dropped. PREFETCH_NO_FAULT maps nothing here:
-    the model has no snapshot of present pages yet.
+    Without FLUSH the work goes on in the background and its errors are dropped.
     """
     if advice not in (PREFETCH, PREFETCH_WRITE, PREFETCH_NO_FAULT) or flags & ~FLUSH:
         raise DriverError(errno.EINVAL, f"advise MR: advice {advice}, flags {flags:#x}")
     ranges = [(_region(pd, advice, sge), sge[0], sge[1]) for sge in sges]
-    if advice == PREFETCH_NO_FAULT:
-        return
     for region, address, length in ranges:
-        assert isinstance(region.umem, umem_odp.UmemOdp)
-        umem_odp.begin_fault(region.umem)
-        work = _prefetch(region, region.umem, address, length, advice == PREFETCH_WRITE)
+        assert isinstance(region.umem, OnDemand)
+        region.umem.begin_fault()
+        work = _prefetch(region, region.umem, (address, length), advice)
         if flags & FLUSH:
             error = yield from work
             if error is not None:
@@ -59,15 +55,20 @@ def _region(pd: Pd, advice: int, sge: tuple[int, int, int]) -> Mr:
     return region
 
 
-def _prefetch(region: Mr, memory: umem_odp.UmemOdp, address: int, length: int, write: bool) -> Steps[Fault | None]:
+def _prefetch(region: Mr, memory: OnDemand, span: tuple[int, int], advice: int) -> Steps[OSError | None]:
     driver = region.pd.context.driver
-    first, pages = page_span(address - region.iova + region.address, length)
+    address, length = span[0] - region.iova + region.address, span[1]
     try:
         yield driver.costs.driver_fault_ns
-        yield from umem_odp.map_pages(memory, (first - memory.start) >> PAGE_SHIFT, pages, write, {})
+        if not length:
+            pages = 0
+        elif advice == PREFETCH_NO_FAULT:
+            pages = yield from implicit.map_present(memory, address, length)
+        else:
+            pages = yield from implicit.map_range(memory, address, length, advice == PREFETCH_WRITE, {})
         region.counters.page_prefetch += pages
-    except Fault as error:
+    except (Fault, DriverError) as error:
         return error
     finally:
-        umem_odp.end_fault(memory)
+        memory.end_fault()
     return None

@@ -16,7 +16,7 @@ FROM_PROFILE = (
     "vendor_id", "vendor_part_id", "hw_ver", "fw_ver", "max_qp", "max_qp_wr", "max_sge", "max_sge_rd", "max_cq",
     "max_cqe", "max_mr", "max_mr_size", "page_size_cap", "max_pd", "max_ah", "max_mw", "max_srq", "max_srq_wr",
     "max_srq_sge", "max_mcast_grp", "max_mcast_qp_attach", "max_total_mcast_qp_attach", "max_qp_rd_atom",
-    "max_qp_init_rd_atom", "max_res_rd_atom", "max_pkeys", "local_ca_ack_delay",
+    "max_qp_init_rd_atom", "max_res_rd_atom", "max_pkeys", "local_ca_ack_delay", "max_dm_size",
 )  # fmt: skip
 ABSENT = (
     "max_ee_rd_atom", "max_ee_init_rd_atom", "max_ee", "max_rdd", "max_raw_ipv6_qp", "max_raw_ethy_qp", "max_fmr",
@@ -24,7 +24,7 @@ ABSENT = (
 )  # fmt: skip
 BAD_PKEY_CNTR, BAD_QKEY_CNTR, UD_AV_PORT_ENFORCE, CURR_QP_STATE_MOD = 1 << 1, 1 << 2, 1 << 6, 1 << 7
 PORT_ACTIVE_EVENT, SYS_IMAGE_GUID, RC_RNR_NAK_GEN, SRQ_RESIZE = (1 << bit for bit in range(10, 14))
-XRC, MEM_MGT_EXTENSIONS = 1 << 20, 1 << 21
+MEM_WINDOW, XRC, MEM_MGT_EXTENSIONS, MEM_WINDOW_TYPE_2B = 1 << 17, 1 << 20, 1 << 21, 1 << 24
 ALWAYS = (
     BAD_PKEY_CNTR | BAD_QKEY_CNTR | UD_AV_PORT_ENFORCE | CURR_QP_STATE_MOD | PORT_ACTIVE_EVENT | SYS_IMAGE_GUID
     | RC_RNR_NAK_GEN | MEM_MGT_EXTENSIONS
@@ -32,7 +32,7 @@ ALWAYS = (
 FLUSH_GLOBAL, FLUSH_PERSISTENT, ATOMIC_WRITE = 1 << 38, 1 << 39, 1 << 40
 """``ib_device_cap_flags``: of ``device_cap_flags_ex`` only, above 32 bits."""
 ATOMIC_HCA = 1
-ODP_SUPPORT = 1
+ODP_SUPPORT, ODP_SUPPORT_IMPLICIT = 1, 2
 ODP_SEND, ODP_RECV, ODP_WRITE, ODP_READ, ODP_ATOMIC, ODP_SRQ_RECV, ODP_FLUSH, ODP_ATOMIC_WRITE = (
     1 << bit for bit in range(8))  # fmt: skip
 ODP_UD_CAPS = ODP_SEND | ODP_SRQ_RECV
@@ -56,6 +56,7 @@ def device_attributes(device: IbDevice) -> dict[str, int | str]:
     values: dict[str, int | str] = {name: getattr(profile, name) for name in FROM_PROFILE}
     values |= dict.fromkeys(ABSENT, 0)
     flags = ALWAYS | (SRQ_RESIZE if profile.max_srq else 0) | (XRC if profile.max_xrcd else 0)
+    flags |= MEM_WINDOW | MEM_WINDOW_TYPE_2B if profile.max_mw else 0
     values |= {
         "node_guid": device.device.guid, "sys_image_guid": device.device.guid, "phys_port_cnt": PORTS,
         "atomic_cap": ATOMIC_HCA,
@@ -72,7 +73,8 @@ def odp_caps(device: IbDevice) -> dict[str, int]:
     """On-demand paging by transport (``mlx5_ib_internal_fill_odp_caps``): none for UC, as in mlx5 and rxe."""
     shared = 0 if device.profile.max_srq else ODP_SRQ_RECV
     return {
-        "odp_general_caps": ODP_SUPPORT, "odp_rc_caps": ODP_RC_CAPS & ~shared, "odp_ud_caps": ODP_UD_CAPS & ~shared,
+        "odp_general_caps": ODP_SUPPORT | ODP_SUPPORT_IMPLICIT,
+        "odp_rc_caps": ODP_RC_CAPS & ~shared, "odp_ud_caps": ODP_UD_CAPS & ~shared,
         "odp_xrc_caps": ODP_XRC_CAPS if device.profile.max_xrcd else 0,
     }  # fmt: skip
 

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nicemu.driver import ah, cq, mr, pd, qp, srq, xrcd
+from nicemu.driver import ah, cq, dm, mr, mw, pd, qp, srq, xrcd
 from nicemu.driver.errors import DriverError
 from nicemu.driver.notifier import notifiers_of
 from nicemu.timeline.host import Steps
@@ -62,9 +62,15 @@ def close(context: Context) -> Steps[None]:
     for queue in driver.cqs:
         if queue.context is context:
             yield from cq.destroy(queue)
+    for window in driver.mws:
+        if window.pd.context is context:
+            yield from mw.deallocate(window)
     for region in driver.mrs:
         if region.pd.context is context:
             yield from mr.deregister(region)
+    for block in driver.dms:
+        if block.context is context:
+            yield from dm.free(block)
     for domain in driver.pds:
         if domain.context is context:
             pd.deallocate(domain)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from nicemu.driver.ah import Ah
     from nicemu.driver.context import Context
     from nicemu.driver.cq import Cq
+    from nicemu.driver.dm import Dm
     from nicemu.driver.mr import Mr
+    from nicemu.driver.mw import Mw
     from nicemu.driver.pd import Pd
     from nicemu.driver.qp import Qp
     from nicemu.driver.srq import Srq
@@ -51,6 +53,8 @@ class Driver:
         self.cqs: Handles[Cq] = Handles("CQ")
         self.qps: Handles[Qp] = Handles("QP")
         self.ahs: Handles[Ah] = Handles("AH")
+        self.mws: Handles[Mw] = Handles("memory window")
+        self.dms: Handles[Dm] = Handles("device memory")
         self.srqs: Handles[Srq] = Handles("SRQ")
         self.xrcds: Handles[Xrcd] = Handles("XRC domain")
         self.devices = [IbDevice(self, device) for device in devices]

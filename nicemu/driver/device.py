@@ -19,6 +19,7 @@ from nicemu.driver.irq import Eqe, EventQueue
 from nicemu.driver.numbers import Numbers
 from nicemu.driver.page_fault_work import PageFaultWork
 from nicemu.driver.ring import DoorbellRecords
+from nicemu.memory.arena import Space
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class IbDevice:
         self.pd_numbers = Numbers("protection domains", self.profile.max_pd)
         self.cq_numbers = Numbers("CQs", self.profile.max_cq)
         self.qp_numbers = Numbers("QPs", self.profile.max_qp)
-        self.mkey_numbers = Numbers("memory keys", self.profile.max_mr)
+        self.mkey_numbers = Numbers("memory keys", self.profile.max_mr + self.profile.max_mw)
+        self.mw_count = 0
+        self.memory = Space(0, self.profile.max_dm_size)
+        """Free parts of the device's own memory."""
         self.key_variants: dict[int, int] = {}
         self.srq_numbers = Numbers("SRQs", self.profile.max_srq)
         self.ah_numbers = Numbers("address handles", self.profile.max_ah)

@@ -38,6 +38,10 @@ class Handles(Generic[T]):
         del self._objects[handle]
         return thing
 
+    def restore(self, handle: int, thing: T) -> None:
+        """Undo a removal: the object could not be destroyed."""
+        self._objects[handle] = thing
+
     def __iter__(self) -> Iterator[T]:
         return iter(list(self._objects.values()))
 

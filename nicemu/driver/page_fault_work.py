@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from nicemu.abi.command import Command
 from nicemu.abi.rings import FaultSubtype, FaultType
 from nicemu.abi.verbs import PAGE_SHIFT
-from nicemu.driver import umem_odp, wqe
+from nicemu.driver import implicit, wqe
 from nicemu.driver.errors import DriverError
 from nicemu.driver.irq import Eqe
-from nicemu.driver.mr import KEY_BITS
+from nicemu.driver.mkey import KEY_BITS
 from nicemu.driver.umem import page_span
+from nicemu.driver.umem_odp import OnDemand
 from nicemu.driver.wqe import Segment
 from nicemu.mm.page import Fault
 from nicemu.timeline.host import Steps
@@ -109,10 +110,10 @@ def resolve(device: IbDevice, fault: PageFault) -> Steps[None]:
 def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
     """What has to be mapped for the QP to go on. A QP that is gone needs nothing.
 
-    A WQE fault: all that is left of the WQE; of an SRQ's, the missing page. An RDMA fault: as many bytes from the
-    missing address as the operation still had to do, at most the pages that the firmware asks for. The device has
-    checked the operation's range, so where the missing address lies some bytes further on than the operation stood,
-    the region's end is the end.
+    A WQE fault: all that is left of the WQE; of an SRQ's, the missing page. An RDMA fault (whose key may be an lkey as
+    well): as many bytes from the missing address as the operation still had to do, at most the pages that the firmware
+    asks for. The device has checked the operation's range, so where the missing address lies some bytes further on than
+    the operation stood, the region's end is the end.
     """
     if fault.subtype == FaultSubtype.WQE:
         pair = device.qps.get(fault.qpn)
@@ -122,11 +123,12 @@ def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
             return [Segment(fault.key, fault.va, 1)]
         return wqe.remaining(wqe.data_segments(pair, fault.type, fault.last), fault.bytes_committed)
     length = max(fault.last, 1)
-    start, pages = page_span(fault.va, length)
-    end = min(fault.va + length, start + (min(pages, fault.pages or MAX_PAGES) << PAGE_SHIFT))
     region = device.odp_mkeys.get(fault.key >> KEY_BITS)
-    if region is not None:
-        end = max(min(end, region.iova + region.length), fault.va + 1)
+    if region is None:
+        return [Segment(fault.key, fault.va, length)]
+    start, pages = page_span(fault.va - region.iova + region.address, length)
+    end = start - region.address + region.iova + (min(pages, fault.pages or MAX_PAGES) << PAGE_SHIFT)
+    end = max(min(end, fault.va + length, region.iova + region.length), fault.va + 1)
     return [Segment(fault.key, fault.va, end - fault.va)]
 
 
@@ -138,17 +140,16 @@ def fault_segment(device: IbDevice, segment: Segment, stages: dict[str, Any]) ->
         device.driver.counters.num_mrs_not_found += 1
         return
     memory = region.umem
-    assert isinstance(memory, umem_odp.UmemOdp)
+    assert isinstance(memory, OnDemand)
     offset = segment.address - region.iova
     if region.key != segment.key or offset < 0 or offset + segment.length > region.length:
         raise DriverError(errno.EFAULT, "page fault: stale key or range outside the region")
-    start, pages = page_span(region.address + offset, segment.length)
-    umem_odp.begin_fault(memory)
+    memory.begin_fault()
     try:
         # as mlx5: a read fault on a writable region asks for write, and so breaks copy-on-write
-        yield from umem_odp.map_pages(memory, (start - memory.start) >> PAGE_SHIFT, pages, region.writable, stages)
+        pages = yield from implicit.map_range(memory, region.address + offset, segment.length, region.writable, stages)
     finally:
-        umem_odp.end_fault(memory)
+        memory.end_fault()
     stages["mr"] = region.number
     stages["pages"] += pages
     region.counters.page_faults += pages

@@ -1,6 +1,7 @@
 """Pinned user memory (``ib_umem_get``): all pages are faulted in and held while the region exists.
 
-Left out: RLIMIT_MEMLOCK accounting, contiguous page blocks larger than 4 KiB.
+Where the pages lie in aligned blocks of 2 MiB the device gets one translation a block (``ib_umem_find_best_pgsz``).
+Left out: RLIMIT_MEMLOCK accounting, other block sizes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicemu.abi.command import MTT_FRAME_SHIFT, MTT_READ, MTT_STAMP_SHIFT, MTT_WRITE, Command
+from nicemu.abi.command import HUGE_SHIFT, MTT_FRAME_SHIFT, MTT_READ, MTT_STAMP_SHIFT, MTT_WRITE, Command
 from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE
 from nicemu.driver.command import MTT_CHUNK
 from nicemu.driver.errors import DriverError
@@ -20,12 +21,16 @@ from nicemu.timeline.host import Steps
 if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
 
+BLOCK = 1 << HUGE_SHIFT - PAGE_SHIFT
+"""Pages of 2 MiB."""
+
 
 @dataclass(eq=False, slots=True)
 class Umem:
-    """The pinned pages of a region, ``frame << 1 | writable`` each."""
+    """The pinned pages of a region, ``frame << 1 | writable`` each, and log2 of what a translation of it covers."""
 
     frames: np.ndarray
+    page_shift: int
 
 
 def page_span(address: int, length: int) -> tuple[int, int]:
@@ -35,9 +40,10 @@ def page_span(address: int, length: int) -> tuple[int, int]:
 
 
 def mtt_entries(frames: np.ndarray, writable: bool, stamp: int) -> np.ndarray:
-    """``abi.command.mtt_entry`` of each ``frame << 1 | writable``; only a writable region gets write entries."""
+    """``abi.command.mtt_entry`` of each ``frame << 1 | writable``, 0 of 0; write entries for a writable region only."""
     write = frames & 1 if writable else np.zeros_like(frames)
     entries: np.ndarray = MTT_READ | write * MTT_WRITE | frames >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
+    entries[frames == 0] = 0
     return entries
 
 
@@ -50,31 +56,50 @@ def update_mtt(region: Mr, first: int, entries: np.ndarray) -> Steps[None]:
         )
 
 
-def destroy_mkey(region: Mr) -> Steps[None]:
-    """Returns when no DMA uses the region any more."""
-    yield from region.device.commands.execute(Command.DESTROY_MKEY, region.index)
+def best_page_shift(address: int, frames: np.ndarray) -> int:
+    """21 if every 2 MiB of the address range lies in consecutive frames from a multiple of 2 MiB on, alike in being
+    writable; else 12."""
+    pages = (address >> PAGE_SHIFT) + np.arange(len(frames))
+    distance = (frames >> 1) - pages
+    breaks = pages[1:][np.diff(distance << 1 | frames & 1) != 0]
+    huge = len(frames) >= BLOCK and not (distance % BLOCK).any() and not (breaks % BLOCK).any()
+    return HUGE_SHIFT if huge else PAGE_SHIFT
 
 
-def create(region: Mr) -> Steps[Umem]:
-    """Pin the region and hand its pages to the device. EFAULT: a page that is not there; nothing stays pinned."""
-    context = region.pd.context
+def huge_blocks(address: int, frames: np.ndarray) -> np.ndarray:
+    """``frame << 1 | writable`` of the first page of each 2 MiB block of the range, whether or not it is inside."""
+    lead = (address >> PAGE_SHIFT) % BLOCK
+    firsts = np.arange(-lead, len(frames), BLOCK)
+    inside = np.maximum(firsts, 0)
+    blocks: np.ndarray = frames[inside] - ((inside - firsts) << 1)
+    return blocks
+
+
+def pin(region: Mr) -> Steps[Umem]:
+    """Fault the region's pages in and hold them. EFAULT: a page that is not there; nothing stays pinned."""
+    mm = region.pd.context.mm
     start, pages = page_span(region.address, region.length)
     pinned: list[np.ndarray] = []
     try:
         for first in range(0, pages, MTT_CHUNK):
             count = min(MTT_CHUNK, pages - first)
-            frames = yield from context.mm.pin(start + first * PAGE_SIZE, count, region.writable)
-            pinned.append(frames)
-            entries = mtt_entries(frames, region.writable, context.driver.stamp())
-            yield from update_mtt(region, first, entries)
-    except (Fault, DriverError) as error:
+            pinned.append((yield from mm.pin(start + first * PAGE_SIZE, count, region.writable)))
+    except Fault as error:
         for frames in pinned:
-            context.mm.unpin(frames >> 1)
+            mm.unpin(frames >> 1)
         raise DriverError(error.errno, f"MR: {error.strerror}") from error
-    return Umem(np.concatenate(pinned))
+    together = np.concatenate(pinned)
+    return Umem(together, best_page_shift(start, together))
 
 
-def release(region: Mr, memory: Umem) -> Steps[None]:
+def give_to_device(region: Mr, memory: Umem) -> Steps[None]:
+    """The device gets the region's translations."""
+    frames = memory.frames
+    if memory.page_shift == HUGE_SHIFT:
+        frames = huge_blocks(region.address, frames)
+    yield from update_mtt(region, 0, mtt_entries(frames, region.writable, region.pd.context.driver.stamp()))
+
+
+def release(region: Mr, memory: Umem) -> None:
     """``ib_umem_release``."""
-    yield 0
     region.pd.context.mm.unpin(memory.frames >> 1)

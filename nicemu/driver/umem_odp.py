@@ -5,8 +5,7 @@ so it asks under the mutex whether an invalidation came in between, and starts o
 ordered wholly before a fault or wholly after it. Lock order: mmap_lock > anon_vma locks > [notifier] > umem_mutex;
 nothing is faulted in while the mutex is held.
 
-Left out: the snapshot at registration (the MTT starts empty), huge page shifts, dirtying at unmap (a fault for write
-has dirtied the page already).
+Left out: huge page shifts, dirtying at unmap (a page is writable only once a fault for write has dirtied it).
 """
 
 from __future__ import annotations
@@ -17,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nicemu.abi.command import Command, Status
-from nicemu.abi.verbs import PAGE_SHIFT
+from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE
+from nicemu.driver import mkey
+from nicemu.driver.errors import DriverError
 from nicemu.driver.notifier import Subscription
-from nicemu.driver.umem import destroy_mkey, mtt_entries, page_span, update_mtt
+from nicemu.driver.page_list import PageList
+from nicemu.driver.umem import mtt_entries, page_span, update_mtt
 from nicemu.mm.locks import Mutex
 from nicemu.timeline.host import Completion, Steps
 
@@ -30,23 +32,57 @@ ZAP_ALIGN = 8
 """MTT entries are written 64 bytes at a time: a hole ends a block only at such a boundary (``UMR_MTT_ALIGNMENT``)."""
 
 
-class UmemOdp:
-    """``frames``: ``frame << 1 | writable`` of each page that the device has, 0 of the others; ``mapped``: how many."""
+class OnDemand:
+    """What explicit and implicit on-demand memory have in common: page-fault work holds it while it runs."""
 
     def __init__(self, region: Mr) -> None:
-        context = region.pd.context
         self.region = region
-        self.start, self.pages = page_span(region.address, region.length)
-        self.end = self.start + (self.pages << PAGE_SHIFT)
-        self.frames = np.zeros(self.pages, np.int64)
-        self.mapped = 0
-        self.mutex = Mutex(context.driver.scheduler, "umem_mutex")
+        self.mutex = Mutex(region.pd.context.driver.scheduler, "umem_mutex")
         self.dying = False
         self.faults = 0
         """Page-fault work in progress (``mmkey.usecount``)."""
         self.idle: Completion | None = None
+
+    def begin_fault(self) -> None:
+        """A work item uses the memory: it stays."""
+        self.faults += 1
+
+    def end_fault(self) -> None:
+        """It does not any more."""
+        self.faults -= 1
+        if not self.faults and self.idle is not None:
+            self.idle.complete()
+            self.idle = None
+
+    def hide(self) -> Steps[None]:
+        """No new fault finds the memory; returns when those that run are done."""
+        device = self.region.device
+        del device.odp_mkeys[self.region.index]
+        if self.faults:
+            self.idle = Completion(device.driver.scheduler, f"page faults of MR {self.region.number}")
+            yield self.idle
+
+    def show(self) -> None:
+        """Faults find the memory."""
+        self.region.device.odp_mkeys[self.region.index] = self.region
+
+
+class UmemOdp(OnDemand):
+    """``pages``: what the device has. ``emptied()`` is called when an invalidation has taken the last page."""
+
+    def __init__(self, region: Mr, emptied: Callable[[], None] | None = None) -> None:
+        super().__init__(region)
+        self.start, count = page_span(region.address, region.length)
+        self.end = self.start + (count << PAGE_SHIFT)
+        self.pages = PageList()
+        self.emptied = emptied
         span = self.start, self.end
-        self.notifier: Subscription = context.notifiers.subscribe(span, self.mutex, self.zap)
+        self.notifier: Subscription = region.pd.context.notifiers.subscribe(span, self.mutex, self.zap)
+
+    @property
+    def mapped(self) -> int:
+        """How many pages the device has."""
+        return self.pages.mapped
 
     def zap(self, start: int, end: int, begin: Callable[[], None], operation: str) -> Steps[None]:
         """An invalidation of [start, end), for its notifier."""
@@ -58,44 +94,56 @@ class UmemOdp:
 
 
 def create(region: Mr) -> Steps[UmemOdp]:
-    """``ib_umem_odp_get``: nothing is mapped yet. From now on the region can fault."""
+    """``ib_umem_odp_get``, ``mlx5_ib_init_odp_mr``: from now on the region can fault. What is present already is
+    mapped without faulting; not in the 2014 form, whose regions begin empty."""
     memory = UmemOdp(region)
     yield from memory.notifier.insert()
-    region.device.odp_mkeys[region.index] = region
+    memory.show()
+    if region.pd.context.driver.options.subscriber == "interval":
+        try:
+            yield from map_present(memory, memory.start, memory.end)
+        except DriverError:
+            yield from memory.hide()
+            yield from memory.notifier.remove()
+            raise
     return memory
 
 
-def release(region: Mr, memory: UmemOdp) -> Steps[None]:
-    """``mlx5_ib_dereg_mr`` of an on-demand region, ``ib_umem_odp_release``."""
-    driver = region.pd.context.driver
-    thread = driver.thread
-    del region.device.odp_mkeys[region.index]
-    if memory.faults:
-        memory.idle = Completion(driver.scheduler, f"page faults of MR {region.number}")
-        yield memory.idle
+def release(memory: UmemOdp, give_up: Steps[None]) -> Steps[None]:
+    """``ib_umem_odp_release``: the device gives the memory up (``give_up`` is the command that makes it), the notifier
+    goes. The caller has hidden it. A device that refuses changes nothing."""
+    thread = memory.region.pd.context.driver.thread
     yield from memory.mutex.acquire(thread)
     try:
-        yield from destroy_mkey(region)
-        memory.frames[:] = 0
-        memory.mapped, memory.dying = 0, True
+        yield from give_up
+        memory.pages = PageList()
+        memory.dying = True
     finally:
         memory.mutex.release(thread)
     yield from memory.notifier.remove()
 
 
+def destroy(region: Mr, memory: UmemOdp) -> Steps[None]:
+    """``mlx5_ib_dereg_mr`` of an explicit on-demand region."""
+    yield from memory.hide()
+    try:
+        yield from release(memory, mkey.destroy(region))
+    except DriverError:
+        memory.show()
+        raise
+
+
 # Faults ---------------------------------------------------------------------------------------------------------------
 
 
-def begin_fault(memory: UmemOdp) -> None:
-    """A page-fault work item uses the memory: it stays."""
-    memory.faults += 1
+def map_range(memory: UmemOdp, address: int, length: int, write: bool, stages: dict[str, Any]) -> Steps[int]:
+    """Fault the pages of a byte range in and give them to the device; gives how many.
 
-
-def end_fault(memory: UmemOdp) -> None:
-    """It does not any more."""
-    memory.faults -= 1
-    if not memory.faults and memory.idle is not None:
-        memory.idle.complete()
+    :raises Fault: a page cannot be had.
+    """
+    start, count = page_span(address, length)
+    yield from map_pages(memory, (start - memory.start) >> PAGE_SHIFT, count, write, stages)
+    return count
 
 
 def map_pages(memory: UmemOdp, first: int, count: int, write: bool, stages: dict[str, Any]) -> Steps[None]:
@@ -103,42 +151,66 @@ def map_pages(memory: UmemOdp, first: int, count: int, write: bool, stages: dict
 
     :raises Fault: a page cannot be had.
     """
-    region = memory.region
-    driver = region.pd.context.driver
-    thread = driver.thread
+    driver = memory.region.pd.context.driver
+    mm = memory.region.pd.context.mm
     address = memory.start + (first << PAGE_SHIFT)
+
+    def look() -> Steps[list[tuple[int, np.ndarray]]]:
+        stages.setdefault("mm", driver.scheduler.clock())
+        frames = yield from mm.fault_in(address, count, write)
+        stages["mm_done"] = driver.scheduler.clock()
+        return [(address >> PAGE_SHIFT, frames)]
+
+    yield from _map(memory, look, stages)
+
+
+def map_present(memory: UmemOdp, start: int, end: int) -> Steps[int]:
+    """The same for what is present in [start, end), without faulting (``hmm_range_fault`` as a snapshot); gives how
+    many pages."""
+    first = start >> PAGE_SHIFT
+    last = (end + PAGE_SIZE - 1) >> PAGE_SHIFT
+    mm = memory.region.pd.context.mm
+    return (yield from _map(memory, lambda: mm.snapshot(first << PAGE_SHIFT, last - first), {}))
+
+
+def _map(
+    memory: UmemOdp, look: Callable[[], Steps[list[tuple[int, np.ndarray]]]], stages: dict[str, Any]
+) -> Steps[int]:
+    """Look at the page table until no invalidation came in between, then give the device what was found."""
+    driver = memory.region.pd.context.driver
+    thread = driver.thread
     while True:
         sequence = yield from memory.notifier.read_begin()
-        stages.setdefault("mm", driver.scheduler.clock())
-        frames = yield from region.pd.context.mm.fault_in(address, count, write)
-        stages["mm_done"] = driver.scheduler.clock()
+        runs = yield from look()
         yield from memory.mutex.acquire(thread)
         if not memory.notifier.read_retry(sequence):
             break
         memory.mutex.release(thread)
         driver.counters.invalidations_faults_contentions += 1
         stages["retries"] = stages.get("retries", 0) + 1
-    entries = mtt_entries(frames, region.writable, driver.stamp())
+    stamp = driver.stamp()
     if driver.broken("drop_mutex_before_mtt_write"):
         memory.mutex.release(thread)
-        yield from _store(memory, first, frames, entries, stages)
-        return
+        return (yield from _store(memory, runs, stamp, stages))
     try:
-        yield from _store(memory, first, frames, entries, stages)
+        return (yield from _store(memory, runs, stamp, stages))
     finally:
         memory.mutex.release(thread)
 
 
-def _store(memory: UmemOdp, first: int, frames: np.ndarray, entries: np.ndarray, stages: dict[str, Any]) -> Steps[None]:
-    """The page list and the device's translations, both."""
-    driver = memory.region.pd.context.driver
-    yield driver.costs.driver_fault_page_ns * len(frames)
+def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stages: dict[str, Any]) -> Steps[int]:
+    """The page list and the device's translations, both, of (page number, frames) runs."""
+    region = memory.region
+    driver = region.pd.context.driver
+    found = sum(int(np.count_nonzero(frames)) for _, frames in runs)
+    yield driver.costs.driver_fault_page_ns * found
     stages["update"] = driver.scheduler.clock()
-    window = memory.frames[first : first + len(frames)]
-    memory.mapped += int(np.count_nonzero(frames) - np.count_nonzero(window))
-    window[:] = frames
-    yield from update_mtt(memory.region, first, entries)
+    for page, frames in runs:
+        first = page - (memory.start >> PAGE_SHIFT)
+        memory.pages.store(first, frames)
+        yield from update_mtt(region, first, mtt_entries(frames, region.writable, stamp))
     stages["update_done"] = driver.scheduler.clock()
+    return found
 
 
 # Invalidations --------------------------------------------------------------------------------------------------------
@@ -161,10 +233,10 @@ def invalidate(memory: UmemOdp, start: int, end: int, begin: Callable[[], None],
         if not memory.mapped:
             return
         first, last = memory.pages_between(start, end)
-        blocks = mapped_blocks(memory.frames[first:last], first)
-        if not blocks:
+        numbers = memory.pages.numbers(first, last)
+        if not len(numbers):
             return
-        pages = int(np.count_nonzero(memory.frames[first:last]))
+        pages = len(numbers)
         stages = {
             "device": region.device.index,
             "mr": region.number,
@@ -172,24 +244,25 @@ def invalidate(memory: UmemOdp, start: int, end: int, begin: Callable[[], None],
             "operation": operation,
             "notifier": entered,
         }
-        yield from _zap(memory, blocks, stages)
-        memory.frames[first:last] = 0
-        memory.mapped -= pages
+        yield from _zap(memory, blocks(numbers), stages)
+        memory.pages.clear(first, last)
         yield costs.invalidate_page_ns * pages + costs.invalidate_done_ns
         region.counters.page_invalidations += pages
         region.counters.page_invalidations_handled += 1
         stages["returned"] = scheduler.clock()
         driver.stages.invalidations.append(stages)
+        if not memory.mapped and memory.emptied is not None:
+            memory.emptied()
     finally:
         memory.mutex.release(thread)
 
 
-def _zap(memory: UmemOdp, blocks: list[tuple[int, int]], stages: dict[str, Any]) -> Steps[None]:
+def _zap(memory: UmemOdp, ranges: list[tuple[int, int]], stages: dict[str, Any]) -> Steps[None]:
     """One ZAP_MTT a block; each sleeps until the device has drained and its interrupt has come."""
     device, driver = memory.region.device, memory.region.pd.context.driver
     clock = driver.scheduler.clock
     stages["command"] = clock()
-    for first, pages in blocks:
+    for first, pages in ranges:
         completion = yield from device.commands.post(Command.ZAP_MTT, memory.region.index, first, pages)
         if driver.broken("skip_device_wait"):
             continue
@@ -200,13 +273,12 @@ def _zap(memory: UmemOdp, blocks: list[tuple[int, int]], stages: dict[str, Any])
     stages["interrupt"] = clock()
 
 
-def mapped_blocks(frames: np.ndarray, first: int) -> list[tuple[int, int]]:
-    """(first page, pages) of the blocks to clear; ``first`` is the page number of ``frames[0]``.
+def blocks(mapped: np.ndarray) -> list[tuple[int, int]]:
+    """(first page, pages) of the blocks to clear so that the ``mapped`` page numbers (ascending) are gone.
 
     A block runs from a mapped page to the last mapped page before a hole that reaches a multiple of ``ZAP_ALIGN``:
     smaller holes are cleared through.
     """
-    mapped = np.flatnonzero(frames) + first
     if not len(mapped):
         return []
     before, after = mapped[:-1], mapped[1:]

@@ -168,6 +168,10 @@ class AddressSpace:
         """``hmm_range_fault``: see :func:`nicemu.mm.fault.fault_in`."""
         return fault.fault_in(self, address, pages, write)
 
+    def snapshot(self, address: int, pages: int) -> Steps[list[tuple[int, np.ndarray]]]:
+        """``hmm_range_fault`` without faulting: see :func:`nicemu.mm.fault.snapshot`."""
+        return fault.snapshot(self, address, pages)
+
     def pin(self, address: int, pages: int, write: bool) -> Steps[np.ndarray]:
         """``pin_user_pages(FOLL_LONGTERM)``: as :meth:`fault_in`, and the frames stay until :meth:`unpin`. Breaks COW
         first if the area is writable."""

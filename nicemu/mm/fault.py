@@ -87,6 +87,35 @@ def _fault_leaf(mm: AddressSpace, vma: Vma, first: int, last: int, write: bool, 
         yield from handle_pte_faults(mm, vma, missing + first, wanted, write)
 
 
+def snapshot(mm: AddressSpace, address: int, pages: int) -> Steps[list[tuple[int, np.ndarray]]]:
+    """What is present in ``pages`` pages, without a fault (``hmm_range_fault`` without HMM_PFN_REQ_FAULT).
+
+    Runs of (page number, ``frame << 1 | writable`` of each page, 0 of absent ones), at most a leaf each. The cost is
+    what is mapped, not the range.
+    """
+    thread, lock = mm.host.thread, mm.page_table_lock
+    first, found = address >> PAGE_SHIFT, []
+    yield from mm.mmap_lock.acquire_read(thread)
+    try:
+        for vma in mm.vmas.overlapping(first << PAGE_SHIFT, (first + pages) << PAGE_SHIFT):
+            if not vma.allows(False):
+                continue
+            for a, b in mm.page_table.spans(max(first, vma.first_page), min(first + pages, vma.last_page)):
+                yield from lock.acquire(thread)
+                entries = mm.page_table.view(a, b).copy()
+                lock.release(thread)
+                present = np.flatnonzero(entries & PRESENT)
+                if not len(present):
+                    continue
+                entries = entries[present[0] : present[-1] + 1]
+                frames = entries >> PFN_SHIFT << 1 | (entries & WRITE) >> 1
+                found.append((a + int(present[0]), np.where(entries & PRESENT, frames, 0)))
+                yield mm.host.costs.pte_ns * len(present)
+    finally:
+        mm.mmap_lock.release(thread)
+    return found
+
+
 def _probe(first: int, last: int, write: bool) -> None:
     """The real address space is the truth: the program may have unmapped or protected its memory."""
     bad = safe_copy.first_bad_page(first << PAGE_SHIFT, last - first, write)

@@ -7,6 +7,7 @@ from nicemu._jit import call, jit
 from nicemu.abi.verbs import QpState
 from nicemu.nic.datagram import MULTICAST_QPN
 from nicemu.nic.psn import psn_diff
+from nicemu.nic.qp_cache import touch
 from nicemu.nic.qp_type import UD, XRC_INI, XRC_TGT, transport_of
 from nicemu.tables import units
 from nicemu.tables.packets import clone_packet, free_packet
@@ -97,7 +98,7 @@ def hand_over(world, q_row, p):
     row.kind = q.nic
     row.segments = 0
     if bth.is_response(row.opcode):
-        nic(world, q.nic).translation_delay = 0
+        nic(world, q.nic).translation_delay = touch(world, q.nic, q_row)
         call(vector(world, units.COMPLETER).address, world, q_row, p)
         return
     count_outstanding(q, row)

@@ -4,129 +4,45 @@ A command is decoded ``command_ns`` after its doorbell. UPDATE_MTT takes effect 
 entries and flushes the IOTLB at once and completes when DMA translated before has drained. The completion is an EQE.
 """
 
-from nicemu._jit import jit, load32, load64, store32
+from nicemu._jit import jit, load32, store32
 from nicemu.abi import command as abi
 from nicemu.abi.command import Command, Status
 from nicemu.abi.rings import EqeType
-from nicemu.nic import cq_command, iotlb, mtt
+from nicemu.nic import cq_command, mkey_command
 from nicemu.nic.command_slot import param, slot_address
 from nicemu.nic.cq_command import is_cq_command
 from nicemu.nic.eq import post_eqe
+from nicemu.nic.mkey_command import is_mkey_command
 from nicemu.nic.psn import in_range
 from nicemu.nic.qp_command import object_command
-from nicemu.tables import radix, units
+from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
-from nicemu.tables.rows import control, mkey, nic
+from nicemu.tables.rows import control, nic
 from nicemu.tables.trace import Ev, trace
 
-NOP, CREATE_MKEY, DESTROY_MKEY = int(Command.NOP), int(Command.CREATE_MKEY), int(Command.DESTROY_MKEY)
+NOP, DESTROY_MKEY = int(Command.NOP), int(Command.DESTROY_MKEY)
 DESTROY_CQ, DESTROY_QP, DESTROY_SRQ = int(Command.DESTROY_CQ), int(Command.DESTROY_QP), int(Command.DESTROY_SRQ)
 DESTROY_AH, DETACH_MCAST, FREE_DM = int(Command.DESTROY_AH), int(Command.DETACH_MCAST), int(Command.FREE_DM)
 UPDATE_MTT, ZAP_MTT, PAGE_FAULT_RESUME = int(Command.UPDATE_MTT), int(Command.ZAP_MTT), int(Command.PAGE_FAULT_RESUME)
-OK = 0
-BAD_PARAM, BAD_RESOURCE = int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
-INTERNAL_ERROR = int(Status.INTERNAL_ERROR)
+OK, BAD_RESOURCE, INTERNAL_ERROR = 0, int(Status.BAD_RESOURCE), int(Status.INTERNAL_ERROR)
 CMD, COMMAND_EQN = int(EqeType.CMD), 1
-EV_COMMAND, EV_DONE, EV_ZAP = int(Ev.COMMAND), int(Ev.COMMAND_DONE), int(Ev.MTT_ZAP)
-
-
-@jit
-def mkey_row(n, at):
-    """Row of the mkey a command names in word 0, or 0."""
-    index = param(at, 0)
-    return n.mkey_base + index if 0 < index < n.mkey_count else 0
-
-
-@jit
-def pages_of(m):
-    """Pages that a region touches."""
-    return ((m.base & 4095) + m.length + 4095) >> 12
-
-
-@jit
-def create_mkey(world, n, at):
-    """CREATE_MKEY."""
-    row = mkey_row(n, at)
-    if row == 0 or mkey(world, row).valid:
-        return BAD_RESOURCE
-    m = mkey(world, row)
-    m.key = param(at, 1)
-    m.pd = param(at, 2)
-    m.base = param(at, 3)
-    m.length = param(at, 4)
-    m.access = param(at, 5)
-    m.flags = param(at, 6)
-    m.number = param(at, 7)
-    m.levels = mtt.levels_for(pages_of(m))
-    m.root = radix.new_node(world)
-    m.pages_mapped = 0
-    m.busy_until = 0
-    m.valid = 1
-    return OK
-
-
-@jit
-def forget(world, n, row, first, pages):
-    """Clear translations and flush them from the IOTLB (unless a mutant of the device does not)."""
-    mtt.zap(world, row, first, pages)
-    if n.zap_without_flush == 0:
-        iotlb.flush(world, n.number, row, first, pages)
-
-
-@jit
-def destroy_mkey(world, n, at):
-    """DESTROY_MKEY."""
-    row = mkey_row(n, at)
-    if row == 0 or mkey(world, row).valid == 0:
-        return BAD_RESOURCE
-    m = mkey(world, row)
-    m.valid = 0
-    iotlb.flush(world, n.number, row, 0, 1 << 60)
-    radix.free_tree(world, m.root, m.levels)
-    m.root = 0
-    return OK
+EV_COMMAND, EV_DONE = int(Ev.COMMAND), int(Ev.COMMAND_DONE)
 
 
 @jit
 def execute(world, n, opcode, at):
     """Commands that take effect when they are decoded."""
-    if opcode == CREATE_MKEY:
-        return create_mkey(world, n, at)
-    if opcode == DESTROY_MKEY:
-        return destroy_mkey(world, n, at)
     if is_cq_command(opcode):
         return cq_command.execute(world, n, opcode, at)
     return OK if opcode == NOP else object_command(world, n, opcode, at)
 
 
 @jit
-def check_pages_or_token(world, n, opcode, at):
-    """Status of what commands on translations and faults name: mkey, page range, token."""
-    if opcode == UPDATE_MTT or opcode == ZAP_MTT:
-        row = mkey_row(n, at)
-        if row == 0 or mkey(world, row).valid == 0:
-            return BAD_RESOURCE
-        return OK if in_range(param(at, 1), param(at, 2), 0, pages_of(mkey(world, row))) else BAD_PARAM
-    if opcode == PAGE_FAULT_RESUME:
-        known = in_range(param(at, 0), 1, n.qp_base * FAULTS_PER_QP, n.qp_count * FAULTS_PER_QP)
-        return OK if known else BAD_RESOURCE
-    return OK
-
-
-@jit
-def zap(world, n, at):
-    """ZAP_MTT: entries and IOTLB lines go at once; the answer is when no DMA uses them any more."""
-    now = control(world, 0).now
-    m = mkey(world, mkey_row(n, at))
-    first, pages = param(at, 1), param(at, 2)
-    n.zaps += 1
-    if m.busy_until > now:
-        n.zap_drains += 1
-    forget(world, n, mkey_row(n, at), first, pages)
-    trace(world, EV_ZAP, n.number, m.number, first, pages, max(m.busy_until - now, 0))
-    done = now + n.zap_ns + pages * n.zap_page_ns
-    return done if n.zap_without_drain else max(done, m.busy_until)
+def check_token(n, at):
+    """Status of a resume: its token names a fault of this NIC."""
+    known = in_range(param(at, 0), 1, n.qp_base * FAULTS_PER_QP, n.qp_count * FAULTS_PER_QP)
+    return OK if known else BAD_RESOURCE
 
 
 @jit
@@ -142,26 +58,24 @@ def frees(opcode):
 def command(world, nic_number, slot):
     """COMMAND: decode a slot; schedule its completion."""
     n = nic(world, nic_number)
-    c = control(world, 0)
+    now = control(world, 0).now
     at = slot_address(n, slot)
     opcode = load32(at)
     n.commands += 1
     trace(world, EV_COMMAND, nic_number, opcode, slot, 0, 0)
-    done = c.now
-    status = check_pages_or_token(world, n, opcode, at)
+    done = now
     if n.fatal and not frees(opcode):
         status = INTERNAL_ERROR
-    if status == OK:
-        if opcode == UPDATE_MTT:
-            done += n.mtt_update_ns + param(at, 2) * n.mtt_update_page_ns
-        elif opcode == ZAP_MTT:
-            done = zap(world, n, at)
-        elif opcode == PAGE_FAULT_RESUME:
-            push(world, c.now + n.resume_ns, units.RESUME, param(at, 0), param(at, 1))
-        else:
-            status = execute(world, n, opcode, at)
-            if opcode == DESTROY_MKEY and status == OK:
-                done = max(done, mkey(world, mkey_row(n, at)).busy_until)
+    elif is_mkey_command(opcode):
+        status = mkey_command.execute(world, n, opcode, at)
+        if status == OK:
+            done = mkey_command.completes_at(world, n, opcode, at)
+    elif opcode == PAGE_FAULT_RESUME:
+        status = check_token(n, at)
+        if status == OK:
+            push(world, now + n.resume_ns, units.RESUME, param(at, 0), param(at, 1))
+    else:
+        status = execute(world, n, opcode, at)
     store32(at + abi.COMMAND_STATUS, status)
     push(world, done, units.COMMAND_DONE, nic_number, slot)
     return 0
@@ -174,9 +88,7 @@ def command_done(world, nic_number, slot):
     opcode = load32(at)
     status = load32(at + abi.COMMAND_STATUS)
     if opcode == UPDATE_MTT and status == OK:
-        row = mkey_row(n, at)
-        if mkey(world, row).valid:
-            mtt.update(world, nic_number, row, param(at, 1), param(at, 2), load64(at + abi.COMMAND_MAILBOX))
+        mkey_command.update_mtt(world, n, at)
     trace(world, EV_DONE, nic_number, opcode, slot, status, 0)
     post_eqe(world, n.eq_base + COMMAND_EQN, CMD, 0, (slot, status, 0, 0, 0, 0, control(world, 0).now))
     return 0

@@ -1,4 +1,4 @@
-"""Slots of the command ring: where a command and its parameters lie."""
+"""A slot of the command queue: where it lies, its parameter words, its mailbox."""
 
 from nicemu._jit import jit, load64
 from nicemu.abi import command as abi
@@ -14,3 +14,9 @@ def slot_address(n, slot):
 def param(at, index):
     """Parameter word of a command."""
     return load64(at + abi.COMMAND_PARAMS + 8 * index)
+
+
+@jit
+def mailbox(at):
+    """Host address of a command's mailbox."""
+    return load64(at + abi.COMMAND_MAILBOX)

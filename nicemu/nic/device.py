@@ -15,11 +15,11 @@ from nicemu.nic import firmware, hooks
 from nicemu.nic.qp_state import ERR
 from nicemu.tables import units
 from nicemu.tables.heap import schedule
-from nicemu.tables.world import World
+from nicemu.tables.world import World, address_of, lazy_bytes
 
 COSTS = (
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
-    "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
+    "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns", "mtt_level_ns",
 )  # fmt: skip
 GID_PREFIX = bytes.fromhex("fe80000000000000")
 
@@ -51,7 +51,6 @@ class Device:
         row.number = i + 1
         for name, count in (("qp", c.qps), ("cq", c.cqs), ("mkey", c.mkeys), ("eq", c.eqs)):
             row[f"{name}_base"], row[f"{name}_count"] = 1 + i * count, count
-        row.iotlb_base = 1 + i * c.iotlb
         row.srq_base, row.srq_count = 1 + i * c.srqs, c.srqs
         row.av_base, row.av_count = 1 + i * (c.ahs + c.qps), c.ahs
         row.mcast_base, row.mcast_count = 1 + i * c.mcast, c.mcast
@@ -63,7 +62,10 @@ class Device:
         row, profile = self.row, self.profile
         for name in COSTS:
             row[name] = getattr(profile.costs, name)
-        row.iotlb_sets, row.iotlb_ways = profile.iotlb.sets, profile.iotlb.ways
+        self._place_caches()
+        self.memory = lazy_bytes(profile.max_dm_size)
+        """Device memory, as the driver sees it through a BAR."""
+        row.memory, row.memory_bytes = address_of(self.memory), profile.max_dm_size
         row.ps_per_byte = round(8000 / profile.link.rate_gbps)
         row.link_delay_ns = profile.link.delay_ns
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
@@ -76,6 +78,20 @@ class Device:
         row.zap_without_drain = int("zap_without_drain" in mutants)
         for hook in hooks.Hook:
             self.world.hook[int(row.hook_base) + hook].address = self.image.address(hook)
+
+    def _place_caches(self) -> None:
+        """Lines of the IOTLB, of its second level and of the QP-context cache, one behind the other."""
+        row, profile, capacity = self.row, self.profile, self.world.capacity.iotlb
+        at = start = 1 + self.index * capacity
+        for name, cache in (("iotlb", profile.iotlb), ("l2", profile.l2_iotlb), ("qp_cache", profile.qp_cache)):
+            if cache is not None:
+                row[f"{name}_base"], row[f"{name}_sets"], row[f"{name}_ways"] = at, cache.sets, cache.ways
+                at += cache.sets * cache.ways
+        assert at - start <= capacity, f"{self.name}: the world has {capacity} cache lines a NIC, not {at - start}"
+        if profile.l2_iotlb is not None:
+            row.l2_hit_ns = profile.l2_iotlb.latency_ns
+        if profile.qp_cache is not None:
+            row.qp_cache_miss_ns = profile.qp_cache.miss_ns
 
     def _fill_gid_table(self) -> None:
         """What the network interface's addresses make of it at power-up; SET_GID changes it later."""

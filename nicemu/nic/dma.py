@@ -4,14 +4,14 @@ The second instant falls into an event that exists anyway: a packet's departure,
 mkey remembers when its last DMA will have moved, which is what an invalidation drains.
 """
 
-from nicemu._jit import jit, load32, load64, store64
-from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MTT_WRITE
+from nicemu._jit import copy_bytes, fill_bytes, jit, load32, load64, store64
+from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MTT_WRITE, MkeyFlag
 from nicemu.abi.rings import SGE_ADDR, SGE_BYTES, SGE_LENGTH, SGE_LKEY
 from nicemu.abi.verbs import PAGE_SHIFT, Access
 from nicemu.memory import sanitizer
 from nicemu.memory.copy import read_frame, write_frame
 from nicemu.nic.iotlb import translate
-from nicemu.nic.mkey import check_mkey
+from nicemu.nic.mkey import IMPLICIT, check_mkey, child_of
 from nicemu.tables.packets import payload_address
 from nicemu.tables.records import SEGMENTS_PER_PACKET
 from nicemu.tables.rows import control, frame, mkey, packet, segment
@@ -25,39 +25,78 @@ PAGE_BYTES = 1 << PAGE_SHIFT
 PAGE_OFFSET = PAGE_BYTES - 1
 LOCAL_WRITE = int(Access.LOCAL_WRITE)
 DMA = int(Ev.DMA)
+UNPAGED = int(MkeyFlag.NULL | MkeyFlag.DEVICE_MEMORY)
+
+
+@jit
+def add_segment(world, p, length, mkey_row, via):
+    """A segment of packet ``p`` that its caller fills in."""
+    row = packet(world, p)
+    s = segment(world, p * SEGMENTS_PER_PACKET + row.segments)
+    row.segments += 1
+    s.length = length
+    s.mkey = mkey_row
+    s.via = via
+    s.time = control(world, 0).now
+    s.frame = 0
+    s.generation = 0
+    s.offset = 0
+    s.page = 0
+    return s
+
+
+@jit
+def translate_page(world, nic_number, mkey_row, va, write):
+    """(MTT entry, MTT page, byte within it, row of the mkey whose page it is); entry 0: absent, or not for writing."""
+    row = mkey_row
+    m = mkey(world, row)
+    if m.flags & IMPLICIT != 0:
+        row = child_of(world, nic_number, m, va)
+        if row == 0:
+            return 0, 0, 0, 0
+        m = mkey(world, row)
+    place = va - m.base + m.first
+    page = place >> m.page_shift
+    entry = translate(world, nic_number, row, page)
+    if write and entry & MTT_WRITE == 0:
+        entry = 0
+    return entry, page, place - (page << m.page_shift), row
 
 
 @jit
 def translate_range(world, p, mkey_row, va, length, write):
     """Append the segments of ``va .. va+length`` to packet ``p``: OK, or FAULT with fault_mkey and fault_address.
 
-    The range was checked against the mkey before; only presence and the write bit are decided here.
+    The range was checked against the mkey before; only presence and the write bit are decided here. A window is
+    translated through its region, and faults are the region's.
     """
     row = packet(world, p)
+    via = mkey_row
     m = mkey(world, mkey_row)
-    c = control(world, 0)
-    base_page = m.base >> PAGE_SHIFT
+    if m.parent != 0:
+        va = m.parent_va + (va - m.base)
+        mkey_row = m.parent
+        m = mkey(world, mkey_row)
     while length > 0:
-        page = (va >> PAGE_SHIFT) - base_page
-        entry = translate(world, row.kind, mkey_row, page)
-        if entry == 0 or (write and entry & MTT_WRITE == 0):
+        if row.segments >= SEGMENTS_PER_PACKET:
+            return TOO_MANY
+        if m.flags & UNPAGED != 0:
+            add_segment(world, p, length, mkey_row, via).entry = 0 if m.memory == 0 else m.memory + (va - m.base)
+            return OK
+        entry, page, within, paged = translate_page(world, row.kind, mkey_row, va, write)
+        if entry == 0:
+            c = control(world, 0)
             c.fault_address = va
             c.fault_mkey = mkey_row
             return FAULT
-        if row.segments >= SEGMENTS_PER_PACKET:
-            return TOO_MANY
-        offset = va & PAGE_OFFSET
+        offset = within & PAGE_OFFSET
         chunk = min(length, PAGE_BYTES - offset)
-        s = segment(world, p * SEGMENTS_PER_PACKET + row.segments)
-        s.frame = (entry >> MTT_FRAME_SHIFT) & FRAME_MASK
+        s = add_segment(world, p, chunk, paged, via)
+        s.frame = ((entry >> MTT_FRAME_SHIFT) & FRAME_MASK) + (within >> PAGE_SHIFT)
         s.generation = frame(world, s.frame).generation
         s.offset = offset
-        s.length = chunk
         s.entry = entry
-        s.mkey = mkey_row
         s.page = page
-        s.time = c.now
-        row.segments += 1
         va += chunk
         length -= chunk
     return OK
@@ -114,38 +153,77 @@ def hold(world, p, until):
     """The DMA of packet ``p`` moves at ``until`` ns: invalidations of its mkeys drain that long."""
     row = packet(world, p)
     for i in range(row.segments):
-        m = mkey(world, segment(world, p * SEGMENTS_PER_PACKET + i).mkey)
+        s = segment(world, p * SEGMENTS_PER_PACKET + i)
+        m = mkey(world, s.mkey)
         m.busy_until = max(m.busy_until, until)
+        if s.via != s.mkey:
+            m = mkey(world, s.via)
+            m.busy_until = max(m.busy_until, until)
+
+
+@jit
+def observe(world, nic_number, s, write):
+    """A segment's bytes are about to move: event log and sanitizer."""
+    if s.frame != 0:
+        sanitizer.check(world, nic_number, s, write)
+    trace(world, DMA, nic_number, mkey(world, s.mkey).number, s.page, s.length, write)
+
+
+@jit
+def copy_segment(world, s, at, write):
+    """Bytes between host address ``at`` and one segment. False if the program took the page away."""
+    if s.frame == 0:
+        move_unpaged(s.entry, at, s.length, write)
+        return True
+    if write:
+        return write_frame(world, s.frame, s.offset, at, s.length)
+    return read_frame(world, s.frame, s.offset, at, s.length)
+
+
+@jit
+def move_unpaged(memory, at, length, write):
+    """Bytes between ``at`` and device memory; ``memory`` 0, the null mkey: writes vanish, reads give zeros."""
+    if memory == 0:
+        if not write:
+            fill_bytes(at, 0, length)
+    elif write:
+        copy_bytes(memory, at, length)
+    else:
+        copy_bytes(at, memory, length)
+
+
+@jit
+def copy_segments(world, p, at, write):
+    """Bytes between host address ``at`` and all segments of a packet. False if the program took a page away."""
+    good = True
+    for i in range(packet(world, p).segments):
+        s = segment(world, p * SEGMENTS_PER_PACKET + i)
+        copied = copy_segment(world, s, at, write)
+        good = good and copied
+        at += s.length
+    return good
 
 
 @jit
 def move(world, p, write):
     """Second instant: bytes between the payload buffer and the frames. False if the program took a page away."""
     row = packet(world, p)
-    at = payload_address(world, p) - row.grh
-    good = True
     for i in range(row.segments):
-        s = segment(world, p * SEGMENTS_PER_PACKET + i)
-        sanitizer.check(world, row.kind, s, write)
-        trace(world, DMA, row.kind, mkey(world, s.mkey).number, s.page, s.length, write)
-        if write:
-            moved = write_frame(world, s.frame, s.offset, at, s.length)
-        else:
-            moved = read_frame(world, s.frame, s.offset, at, s.length)
-        good = good and moved
-        at += s.length
-    return good
+        observe(world, row.kind, segment(world, p * SEGMENTS_PER_PACKET + i), write)
+    return copy_segments(world, p, payload_address(world, p) - row.grh, write)
 
 
 @jit
 def atomic_word(world, p, compare, swap, is_add):
-    """Read-modify-write of the aligned 8 bytes of packet ``p``'s only segment; the old value lands in ``result``."""
+    """Read-modify-write of the 8 bytes of packet ``p``; the old value lands in ``result``.
+
+    Their va is aligned, their address need not be: a region's first byte may lie anywhere in its page.
+    """
     row = packet(world, p)
-    s = segment(world, p * SEGMENTS_PER_PACKET)
-    sanitizer.check(world, row.kind, s, True)
-    trace(world, DMA, row.kind, mkey(world, s.mkey).number, s.page, 8, 1)
     scratch = payload_address(world, p)
-    if not read_frame(world, s.frame, s.offset, scratch, 8):
+    for i in range(row.segments):
+        observe(world, row.kind, segment(world, p * SEGMENTS_PER_PACKET + i), True)
+    if not copy_segments(world, p, scratch, False):
         return False
     old = load64(scratch)
     row.result = old
@@ -155,7 +233,7 @@ def atomic_word(world, p, compare, swap, is_add):
         store64(scratch, swap)
     else:
         return True
-    return write_frame(world, s.frame, s.offset, scratch, 8)
+    return copy_segments(world, p, scratch, True)
 
 
 @jit

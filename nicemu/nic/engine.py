@@ -34,6 +34,7 @@ from nicemu.nic import (
     responder,
     send_queue,
 )
+from nicemu.nic.qp_cache import touch
 from nicemu.tables import units
 from nicemu.tables.capture import MAX_CAPTURE
 from nicemu.tables.heap import pop
@@ -55,7 +56,7 @@ def doorbell(world, row, _):
     if q.state == qp_state.SQE:
         return call(vector(world, units.SQ_ERROR).address, world, row, 0)
     if q.sq_scheduled == 0:
-        send_queue.kick(world, row, nic(world, q.nic).wqe_fetch_ns)
+        send_queue.kick(world, row, nic(world, q.nic).wqe_fetch_ns + touch(world, q.nic, row))
     return 0
 
 

@@ -1,11 +1,18 @@
-"""Memory keys: lkey/rkey -> protection domain, range, access rights (Linux rxe_mr.c)."""
+"""Memory keys: lkey/rkey -> protection domain, range, access rights (Linux rxe_mr.c, rxe_mw.c)."""
 
 from nicemu._jit import jit
+from nicemu.abi.command import IMPLICIT_SHIFT, MkeyFlag
+from nicemu.abi.verbs import Access
 from nicemu.nic.psn import in_range
+from nicemu.tables import radix
 from nicemu.tables.rows import mkey, nic, qp
 
 KEY_BITS = 8
-MKEY_OK, MKEY_BAD = 0, -1
+NULL, IMPLICIT = int(MkeyFlag.NULL), int(MkeyFlag.IMPLICIT)
+MW_TYPE_2, WINDOW = int(MkeyFlag.MW_TYPE_2), int(MkeyFlag.MW_TYPE_1 | MkeyFlag.MW_TYPE_2)
+REMOTE = int(
+    Access.REMOTE_WRITE | Access.REMOTE_READ | Access.REMOTE_ATOMIC | Access.FLUSH_GLOBAL | Access.FLUSH_PERSISTENT
+)
 
 
 @jit
@@ -23,15 +30,33 @@ def find_mkey(world, n, key):
 
 
 @jit
+def is_open(world, q_row, m):
+    """The window is bound, its region is still the one it was bound to, and a type 2 window is used by its QP."""
+    parent = mkey(world, m.parent)
+    if m.parent == 0 or parent.valid == 0 or parent.key != m.parent_key:
+        return False
+    return m.flags & MW_TYPE_2 == 0 or (m.qp == q_row and m.life == qp(world, q_row).incarnation)
+
+
+@jit
 def check_mkey(world, q_row, key, pd, va, length, access):
     """Row of an mkey that this QP may use, or 0: wrong key, PD, range or rights. ``access``: bits that must all be
-    granted."""
+    granted; without a remote right among them the key is an lkey, which a window's never is."""
     row = find_mkey(world, qp(world, q_row).nic, key)
     if row == 0:
         return 0
     m = mkey(world, row)
     if m.pd != pd or m.access & access != access:
         return 0
-    if not in_range(va, length, m.base, m.length):
+    if m.flags & WINDOW != 0 and (access & REMOTE == 0 or not is_open(world, q_row, m)):
+        return 0
+    if m.flags & NULL == 0 and not in_range(va, length, m.base, m.length):
         return 0
     return row
+
+
+@jit
+def child_of(world, n, m, va):
+    """Row of the child mkey that an implicit mkey has for ``va``, 0 if none yet."""
+    key = radix.find(world, m.root, m.levels, va >> IMPLICIT_SHIFT)
+    return 0 if key == 0 else find_mkey(world, n, key)

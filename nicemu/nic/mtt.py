@@ -1,4 +1,7 @@
-"""MTT: per-mkey radix trees of page -> (present, write, bus frame), updated by commands only."""
+"""MTT: per-mkey radix trees of page -> (present, write, bus frame), updated by commands only.
+
+A page is the mkey's page size: 4 KiB, or 2 MiB of consecutive frames. The tree of an implicit mkey holds child keys.
+"""
 
 from nicemu._jit import jit, load64, store64
 from nicemu.nic import iotlb
@@ -42,12 +45,12 @@ def zap(world, mkey_row, first_page, pages):
     page = first_page
     end = first_page + pages
     while page < end and m.pages_mapped > 0:
+        page = radix.next_leaf(world, m.root, m.levels, page)
         stop = min(end, (page | 511) + 1)
         node = radix.leaf_or_none(world, m.root, m.levels, page)
-        if node != 0:
-            for p in range(page, stop):
-                at = radix.entry_address(world, node, p)
-                if load64(at) != 0:
-                    store64(at, 0)
-                    m.pages_mapped -= 1
-        page = stop
+        for p in range(page, stop):
+            at = radix.entry_address(world, node, p)
+            if load64(at) != 0:
+                store64(at, 0)
+                m.pages_mapped -= 1
+        page = max(page, stop)

@@ -2,8 +2,7 @@
 
 A request passes a list of checks in the order check_psn, check_op_seq, check_length, check_resource, check_rkey;
 each returns a verdict. What was decided happens at COMMIT, at least the PCIe latency later and in order: bytes move,
-then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD know no NAK: whatever is
-refused is dropped, and of a UC message the rest as well.
+then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD drop what RC would refuse.
 """
 
 from nicemu._jit import jit
@@ -18,6 +17,7 @@ from nicemu.nic.hooks import ask
 from nicemu.nic.mkey import check_mkey, find_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before, raise_fault
 from nicemu.nic.psn import psn_add, psn_diff
+from nicemu.nic.qp_cache import touch
 from nicemu.nic.qp_type import UC, UD, XRC_TGT, is_reliable
 from nicemu.nic.receive_queue import recv_address, recv_available, recv_count, take_recv
 from nicemu.nic.responder_resource import open_resource, replay, resumes_cut_read, saved
@@ -354,7 +354,7 @@ def handle(world, q_row, p):
     q = qp(world, q_row)
     row = packet(world, p)
     n = nic(world, q.nic)
-    n.translation_delay = 0
+    n.translation_delay = touch(world, q.nic, q_row)
     verdict = decide(world, q_row, p)
     if verdict == DROP:
         trace(world, DROP_EVENT, q.nic, row.opcode, row.psn, q.number, 0)

@@ -1,14 +1,17 @@
-"""Memory on the device itself (DM), which the emulated device does not have yet, and descriptor lists."""
+"""Memory on the device itself (DM), and descriptor lists."""
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 from nicemu.pyverbs._fields import I32, U32, U64, Field, Struct, expect
-from nicemu.pyverbs._resource import unsupported
+from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
-from nicemu.pyverbs.base import PyverbsCM, PyverbsObject
-from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.pyverbs.base import PyverbsObject
+from nicemu.pyverbs.mem_alloc import as_bytes
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
+from nicemu.uverbs import memory_messages
 
 if TYPE_CHECKING:
     from nicemu.pyverbs.device import Context
@@ -26,17 +29,64 @@ class AllocDmAttr(Struct):
         super().__init__(length=length, log_align_req=log_align_req, comp_mask=comp_mask)
 
 
-class DM(PyverbsCM):
-    """Device memory. No emulated device has any: PyverbsUserError, and EOPNOTSUPP for an import by `handle`."""
+class DM(Resource):
+    """Memory on the device: `dm_attr.length` zeroed bytes. Importing one by `handle` is not there yet (EOPNOTSUPP).
 
-    __slots__ = ()
+    PyverbsUserError: the device has none. PyverbsRDMAError: EINVAL (`comp_mask`, alignment), ENOMEM.
+    """
+
+    __slots__ = ("_context",)
+    KIND = "dms"
+    CHILDREN = ("dm_mrs",)
 
     def __init__(self, context: Context, dm_attr: AllocDmAttr | None = None, **kwargs: Any) -> None:
         super().__init__()
         if kwargs.get("handle") is not None:
             raise unsupported("Failed to import DM")
         expect(dm_attr, AllocDmAttr, "dm_attr", optional=True)
-        raise PyverbsUserError("Device doesn't support dm allocation")
+        most = context.query_device_ex().max_dm_size
+        if not most:
+            raise PyverbsUserError("Device doesn't support dm allocation")
+        attr = dm_attr or AllocDmAttr(0)
+        failure = f"Failed to allocate device memory of size {attr.length}. Max available size {most}"
+        if attr.comp_mask:
+            raise PyverbsRDMAError(failure, errno.EINVAL)
+        self._kernel = context._kernel
+        command = memory_messages.AllocDm(context._opened(), attr.length, attr.log_align_req)
+        self._handle = self._execute(command, failure)
+        self._context: Context | None = context
+        self._attach(context)
+
+    def _destroy(self, handle: int) -> None:
+        self._execute(memory_messages.FreeDm(handle), "Failed to free dm")
+
+    def _release(self) -> None:
+        self._context = None
+
+    def unimport(self) -> None:
+        """Let go of an imported DM."""
+        self.close()
+
+    def copy_to_dm(self, dm_offset: int, data: Any, length: int) -> None:
+        """Copy `length` bytes of `data` (str or bytes) to `dm_offset`; both multiples of 4.
+
+        PyverbsRDMAError: EINVAL (not whole words), EFAULT (outside of it).
+        """
+        offset, size = U64(dm_offset), U64(length)
+        self._execute(
+            memory_messages.DmCopy(self._opened(), offset, size, as_bytes(data, size)), "Failed to copy to dm"
+        )
+
+    def copy_from_dm(self, dm_offset: int, length: int) -> bytes:
+        """`length` bytes at `dm_offset`; errors as for `copy_to_dm`."""
+        command = memory_messages.DmCopy(self._opened(), U64(dm_offset), U64(length))
+        data: bytes = self._execute(command, "Failed to copy from dm")
+        return data
+
+    @property
+    def handle(self) -> int:
+        """The kernel's handle."""
+        return self._opened()
 
 
 class FdArr(PyverbsObject):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, cast
 
 from nicemu.abi.rings import Doorbell
 from nicemu.abi.verbs import QpAttrMask, QpState, QpType, WrOpcode
@@ -16,7 +15,13 @@ from nicemu.pyverbs._queues import RecvQueue, SendQueue
 from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.device import Context
-from nicemu.pyverbs.libibverbs_enums import ibv_mw_type, ibv_qp_init_attr_mask, ibv_qp_state, ibv_qp_type
+from nicemu.pyverbs.libibverbs_enums import (
+    ibv_access_flags,
+    ibv_mw_type,
+    ibv_qp_init_attr_mask,
+    ibv_qp_state,
+    ibv_qp_type,
+)
 from nicemu.pyverbs.mr import MW, MWBind
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
@@ -245,12 +250,12 @@ class QP(Resource):
     def bind_mw(self, mw: MW, mw_bind: MWBind) -> None:
         """Bind a type 1 memory window: it has the next key at once.
 
-        PyverbsRDMAError: EINVAL for type 2; else as `post_send`.
+        PyverbsRDMAError: EINVAL for type 2 and for zero-based access; else as `post_send`.
         """
         expect(mw, MW, "mw")
         expect(mw_bind, MWBind, "mw_bind")
-        failure, window = "Failed to Bind MW", cast(Any, mw)
-        if window.type != ibv_mw_type.IBV_MW_TYPE_1:
+        failure, zero_based = "Failed to Bind MW", ibv_access_flags.IBV_ACCESS_ZERO_BASED
+        if mw.type != ibv_mw_type.IBV_MW_TYPE_1 or mw_bind._info.mw_access_flags & zero_based:
             raise PyverbsRDMAError(failure, errno.EINVAL)
         wr = SendWR(mw_bind.wr_id, WrOpcode.BIND_MW, send_flags=mw_bind.send_flags)
         wr.set_bind_wr(mw, mw_bind._info)
@@ -258,7 +263,7 @@ class QP(Resource):
             self.post_send(wr)
         except PyverbsRDMAError as error:
             raise PyverbsRDMAError(failure, error.error_code) from error
-        window._rkey = wr.rkey
+        mw._rkey = wr.rkey
 
     # What the device does not have yet ----------------------------------------------------------------------------
 

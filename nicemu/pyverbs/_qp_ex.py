@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import Any, cast
 
 from nicemu.abi.rings import SEND_WQE, SGE_BYTES
 from nicemu.abi.verbs import SendFlag, WrOpcode
@@ -198,7 +197,7 @@ class QPEx(QP):
         """Bind a type 2 memory window; `rkey` is its new key: that of the window with other low 8 bits."""
         expect(mw, MW, "mw")
         expect(bind_info, MWBindInfo, "bind_info")
-        self._add(WrOpcode.BIND_MW)._set_bind(cast(Any, mw).rkey, U32(rkey), bind_info)
+        self._add(WrOpcode.BIND_MW)._set_bind(mw.rkey, U32(rkey), bind_info)
 
     def wr_flush(self, rkey: int, remote_addr: int, length: int, ptype: int, level: int) -> None:
         """Make remote data globally visible or persistent (`ibv_placement_type`), of a range or of the whole MR

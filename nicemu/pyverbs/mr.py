@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import mmap as _mmap
 from typing import Any
+from weakref import WeakValueDictionary
 
+from nicemu.abi.command import Rereg
 from nicemu.pyverbs import _kernel
+from nicemu.pyverbs._device_memory import DM
 from nicemu.pyverbs._fields import I32, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
@@ -15,10 +18,12 @@ from nicemu.pyverbs.libibverbs_enums import ibv_access_flags
 from nicemu.pyverbs.mem_alloc import MAP_HUGETLB_, as_bytes
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
-from nicemu.uverbs import messages
+from nicemu.uverbs import memory_messages, messages
 
 HUGE_PAGE_SIZE = 0x200000
 _WHOLE_ADDRESS_SPACE = 2**64 - 1
+_REREG_MEMORY, _REREG_PD = int(Rereg.TRANSLATION), int(Rereg.PD)
+_REREG = int(Rereg.TRANSLATION | Rereg.PD | Rereg.ACCESS)
 
 
 class MR(Resource):
@@ -124,9 +129,27 @@ class MR(Resource):
             raise _kernel.failed("Failed to access the MR buffer", error) from error
 
     def rereg(self, flags: int, pd: PD | None = None, addr: int = 0, length: int = 0, access: int = 0) -> None:
-        """Change PD, memory or access of the MR. Not there yet: EOPNOTSUPP."""
+        """Change PD, memory or access of the MR, as `flags` (`ibv_rereg_mr_flags`) say; the keys stay.
+
+        New memory is the program's; a buffer of the MR's own is freed. PyverbsRDMAError: refused, naming the
+        `ibv_rereg_mr_err_code`: after ERR_INPUT the MR is as it was, after ERR_CMD it should only be closed.
+        """
         expect(pd, PD, "pd", optional=True)
-        raise unsupported("Failed to rereg MR")
+        mask, size = U32(flags), U64(length)
+        if mask & ~_REREG or (mask & _REREG_MEMORY and not size):
+            raise PyverbsRDMAError("Failed to rereg MR: IBV_REREG_MR_ERR_INPUT", errno.EINVAL)
+        domain = pd._opened() if pd is not None and mask & _REREG_PD else 0
+        command = memory_messages.ReregMr(self._opened(), mask, domain, U64(addr), size, U64(addr), I32(access))
+        response = self._execute(command, "Failed to rereg MR: IBV_REREG_MR_ERR_CMD")
+        self._key = (response.lkey, response.rkey)
+        if mask & _REREG_MEMORY:
+            self._free_buffer()
+            self._buf, self._length = U64(addr), size
+        if pd is not None and mask & _REREG_PD:
+            if self._pd is not None:
+                self._detach(self._pd)
+            self._pd = pd
+            self._attach(pd)
 
     @property
     def buf(self) -> int:
@@ -195,24 +218,93 @@ class MWBind(Struct, PyverbsCM):
         return "MWBind:\n" + lines([("WR id", self.wr_id), ("Send flags", self.send_flags)])
 
 
-class MW(PyverbsCM):
-    """A memory window. Not there yet: EOPNOTSUPP."""
+class MW(Resource):
+    """A memory window of type 1 or 2 (`ibv_mw_type`): it opens part of an MR to remote access once it is bound.
 
-    __slots__ = ()
+    PyverbsRDMAError: EINVAL (no such type), ENOMEM.
+    """
+
+    __slots__ = ("_pd", "_rkey", "_type")
+    KIND = "mws"
 
     def __init__(self, pd: PD, mw_type: int) -> None:
         expect(pd, PD, "pd")
-        raise unsupported("Failed to allocate MW")
+        super().__init__()
+        self._kernel = pd._kernel
+        self._type = U32(mw_type)
+        response = self._execute(memory_messages.AllocMw(pd._opened(), self._type), "Failed to allocate MW")
+        self._handle, self._rkey = response.handle, response.rkey
+        self._pd: PD | None = pd
+        self._attach(pd)
+
+    def _destroy(self, handle: int) -> None:
+        self._execute(memory_messages.DeallocMw(handle), "Failed to dealloc MW")
+
+    def _release(self) -> None:
+        self._pd = None
+
+    @property
+    def handle(self) -> int:
+        """The kernel's handle."""
+        return self._opened()
+
+    @property
+    def rkey(self) -> int:
+        """The key for remote access. `QP.bind_mw` changes it; a work request that binds gives its own, which the
+        program keeps."""
+        self._opened()
+        return int(self._rkey)
+
+    @property
+    def type(self) -> int:
+        """The `ibv_mw_type`."""
+        self._opened()
+        return self._type
+
+    def __str__(self) -> str:
+        rows = [("Rkey", self.rkey), ("Handle", self.handle), ("MW Type", mwtype2str(self.type))]
+        return "MW:\n" + lines(rows)
 
 
 class DMMR(MR):
-    """A region of device memory. Not there yet: EOPNOTSUPP."""
+    """A region of `length` bytes of device memory from `offset` on; `access` must say ZERO_BASED: its addresses start
+    at 0. It reads and writes through the DM. PyverbsRDMAError: EINVAL.
+    """
 
-    __slots__ = ()
+    __slots__ = ("_dm",)
 
-    def __init__(self, pd: PD, length: int, access: int, dm: Any, offset: int) -> None:
+    def __init__(self, pd: PD, length: int, access: int, dm: DM, offset: int) -> None:
         expect(pd, PD, "pd")
-        raise unsupported(f"Failed to register a device MR. length: {length}, access flags: {access}")
+        expect(dm, DM, "dm")
+        Resource.__init__(self)
+        self._kernel = pd._kernel
+        self._buf, self._huge_length, self._owns_buffer = 0, 0, False
+        failure = f"Failed to register a device MR. length: {length}, access flags: {access}"
+        size = U64(length)
+        command = memory_messages.RegDmMr(pd._opened(), dm._opened(), U64(offset), size, I32(access))
+        response = self._execute(command, failure)
+        self._handle, self._length = response.handle, size
+        self._key = (response.lkey, response.rkey)
+        self._pd, self._dm = pd, dm
+        self._attach(pd)
+        self._children_of(dm)
+
+    def _children_of(self, dm: DM) -> None:
+        dm._children.setdefault("dm_mrs", WeakValueDictionary())[id(self)] = self
+
+    def _release(self) -> None:
+        super()._release()
+        self._dm = None  # type: ignore[assignment]
+
+    def write(self, data: Any, length: int, offset: int = 0) -> None:
+        """Copy `length` bytes of `data` (str or bytes) to `offset` in the device memory."""
+        self._opened()
+        self._dm.copy_to_dm(offset, data, length)
+
+    def read(self, length: int, offset: int) -> bytes:
+        """`length` bytes at `offset` in the device memory."""
+        self._opened()
+        return self._dm.copy_from_dm(offset, length)
 
 
 class DmaBufMR(MR):

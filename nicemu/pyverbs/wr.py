@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any, cast
 
 from nicemu.abi import rings
 from nicemu.abi.rings import RECV_HEADER_BYTES, RECV_WQE, SEND_HEADER_BYTES, SEND_WQE, SGE_BYTES
@@ -176,8 +175,7 @@ class SendWR(PyverbsCM):
         """Bind a memory window; the new key is the next of the window's."""
         expect(mw, MW, "mw")
         expect(bind_info, MWBindInfo, "bind_info")
-        key: int = cast(Any, mw).rkey
-        self._set_bind(key, inc_rkey(key), bind_info)
+        self._set_bind(mw.rkey, inc_rkey(mw.rkey), bind_info)
 
     def _set_bind(self, key: int, new_key: int, info: MWBindInfo) -> None:
         self._remote_addr, self._swap, self._remote_qpn = info.addr, info.length, info.mr.lkey

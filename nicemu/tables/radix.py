@@ -48,6 +48,24 @@ def leaf_or_none(world, root, levels, index):
 
 
 @jit
+def next_leaf(world, root, levels, index):
+    """The first index from ``index`` on that has a leaf node; ``512 ** levels`` if none does."""
+    end = 1 << (9 * levels)
+    while index < end:
+        node = root
+        level = levels - 1
+        while level > 0:
+            node = load64(entry_address(world, node, index >> (9 * level)))
+            if node == 0:
+                break
+            level -= 1
+        if level == 0:
+            return index
+        index = ((index >> (9 * level)) + 1) << (9 * level)
+    return end
+
+
+@jit
 def find(world, root, levels, index):
     """The leaf entry of ``index``, 0 if absent."""
     node = leaf_or_none(world, root, levels, index)

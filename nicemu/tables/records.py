@@ -45,6 +45,9 @@ NIC = record(
     "number",
     "qp_base", "qp_count", "cq_base", "cq_count", "mkey_base", "mkey_count", "eq_base", "eq_count",
     "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock", "hook_base", "state_base",
+    "l2_base", "l2_sets", "l2_ways",  # second level of the IOTLB; ways 0: there is none
+    "qp_cache_base", "qp_cache_sets", "qp_cache_ways", "qp_cache_clock",  # QP contexts on the device; ways 0: all
+    "memory", "memory_bytes",  # device memory: host address and size
     "srq_base", "srq_count", "av_base", "av_count", "mcast_base", "mcast_count", "gid_base", "gid_count",
     "command_ring",          # host address of the command slots
     "translation_delay",     # IOTLB misses of the translation in progress, ns
@@ -52,6 +55,7 @@ NIC = record(
     "ps_per_byte", "link_delay_ns", "mtu",
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
+    "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
     "zap_without_flush", "zap_without_drain",
     "function_masked",       # MSI-X control: no vector sends
@@ -62,7 +66,8 @@ NIC = record(
     "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
     "iotlb_evictions", "page_faults", "page_faults_merged", "rnr_naks_sent", "sequence_naks_sent", "retransmits",
     "timeouts", "duplicates", "commands", "zaps", "zap_drains", "cqes", "interrupts", "resumes", "reads_rewound",
-    "out_of_sequence", "bad_pkeys", "bad_qkeys", "malformed",
+    "out_of_sequence", "bad_pkeys", "bad_qkeys", "malformed", "l2_iotlb_hits", "l2_iotlb_misses", "qp_cache_hits",
+    "qp_cache_misses", "mw_binds", "mw_invalidations",
     "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
 )  # fmt: skip
 
@@ -152,9 +157,17 @@ MKEY = record(
     "valid", "key", "pd", "base", "length", "access", "flags", "root", "levels", "number",
     "busy_until",            # when the last DMA translated through this mkey has moved its bytes
     "pages_mapped",
+    "page_shift",            # log2 of the bytes that an MTT entry covers
+    "first",                 # where the first byte lies in its page: address and key may differ in that
+    "windows",               # region: memory windows bound to it
+    "parent",                # window: row of its region, 0: not bound
+    "parent_key", "parent_va",  # window: the region's key, and its address of the window's first byte
+    "qp", "life",            # type 2 window: QP row it is bound to, and that QP's incarnation
+    "memory",                # device memory: host address of the first byte
 )  # fmt: skip
 
 IOTLB = record("mkey", "page", "entry", "clock")
+"""Lines of a NIC's IOTLB, of its second level, and of its QP-context cache (``mkey``: QP row), one behind the other."""
 
 FAULT = record(
     "open", "type", "qp", "mkey", "va", "psn", "wqe", "bytes_committed", "op_length", "error", "time", "merged",
@@ -186,7 +199,12 @@ PACKET = record(
     "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",  # datagrams only
 )  # fmt: skip
 
-SEGMENT = record("frame", "generation", "offset", "length", "entry", "mkey", "page", "time")
+SEGMENT = record(
+    "frame",                 # 0: no page; ``entry`` is the host address of device memory, 0 for the null mkey
+    "generation", "offset", "length", "entry",
+    "mkey", "via",           # the mkey that translated, and the one that was asked for (a window, an implicit region)
+    "page", "time",
+)  # fmt: skip
 
 SRQ = record(
     "nic", "number", "valid", "pd", "ring", "slots", "stride",

@@ -8,12 +8,16 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from nicemu.abi.command import Rereg
 from nicemu.abi.verbs import AsyncEvent
-from nicemu.driver import DriverError, advise_mr, ah, context, cq, mcast, mr, pd, qp, srq, xrcd
+from nicemu.driver import DriverError, advise_mr, ah, context, cq, dm, mcast, mr, mw, pd, qp, rereg, srq, xrcd
 from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, port_attributes
 from nicemu.driver.core import Driver
 from nicemu.driver.handles import Handles
 from nicemu.timeline.host import Steps
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
 from nicemu.uverbs.channel import CompChannel, EventFile
@@ -133,6 +137,49 @@ def dealloc_pd(self: Dispatcher, c: m.DeallocPd) -> None:
 def reg_mr(self: Dispatcher, c: m.RegMr) -> Steps[m.MrResponse]:
     region = yield from mr.register(self.driver.pds.get(c.pd), c.address, c.length, c.access, c.iova)
     return m.MrResponse(region.handle, region.key, region.key)
+
+
+def rereg_mr(self: Dispatcher, c: mem.ReregMr) -> Steps[m.MrResponse]:
+    region = self.driver.mrs.get(c.mr)
+    domain = self.driver.pds.get(c.pd) if c.flags & Rereg.PD else None
+    yield from rereg.reregister(region, rereg.Wanted(c.flags, domain, c.address, c.length, c.iova, c.access))
+    return m.MrResponse(c.mr, region.key, region.key)
+
+
+def reg_null_mr(self: Dispatcher, c: mem.RegNullMr) -> Steps[m.MrResponse]:
+    region = yield from mr.register_null(self.driver.pds.get(c.pd))
+    return m.MrResponse(region.handle, region.key, region.key)
+
+
+def reg_dm_mr(self: Dispatcher, c: mem.RegDmMr) -> Steps[m.MrResponse]:
+    block = self.driver.dms.get(c.dm)
+    region = yield from mr.register_dm(self.driver.pds.get(c.pd), block, c.offset, c.length, c.access)
+    return m.MrResponse(region.handle, region.key, region.key)
+
+
+def alloc_mw(self: Dispatcher, c: mem.AllocMw) -> Steps[mem.MwResponse]:
+    window = yield from mw.allocate(self.driver.pds.get(c.pd), c.type)
+    return mem.MwResponse(window.handle, window.key)
+
+
+def dealloc_mw(self: Dispatcher, c: mem.DeallocMw) -> Steps[None]:
+    yield from mw.deallocate(self.driver.mws.get(c.mw))
+
+
+def alloc_dm(self: Dispatcher, c: mem.AllocDm) -> Steps[int]:
+    block = yield from dm.allocate(self.driver.contexts.get(c.context), c.length, c.log_align)
+    return block.handle
+
+
+def free_dm(self: Dispatcher, c: mem.FreeDm) -> Steps[None]:
+    yield from dm.free(self.driver.dms.get(c.dm))
+
+
+def dm_copy(self: Dispatcher, c: mem.DmCopy) -> bytes:
+    part = dm.window(self.driver.dms.get(c.dm), c.offset, c.length)
+    if c.data is not None:
+        part[:] = np.frombuffer(c.data[: c.length].ljust(c.length, b"\0"), np.uint8)
+    return part.tobytes()
 
 
 def dereg_mr(self: Dispatcher, c: m.DeregMr) -> Steps[None]:
@@ -294,6 +341,8 @@ HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.QueryDevice: query_device, m.QueryRtValues: query_rt_values,
     m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
     m.AllocPd: alloc_pd, m.DeallocPd: dealloc_pd, m.RegMr: reg_mr, m.DeregMr: dereg_mr, m.AdviseMr: advise,
+    mem.ReregMr: rereg_mr, mem.RegNullMr: reg_null_mr, mem.RegDmMr: reg_dm_mr, mem.AllocMw: alloc_mw,
+    mem.DeallocMw: dealloc_mw, mem.AllocDm: alloc_dm, mem.FreeDm: free_dm, mem.DmCopy: dm_copy,
     m.CreateAh: create_ah, m.DestroyAh: destroy_ah,
     m.CreateCompChannel: create_comp_channel, m.DestroyCompChannel: destroy_comp_channel,
     m.CreateCq: create_cq, m.ResizeCq: resize_cq, m.ModifyCq: modify_cq, m.DestroyCq: destroy_cq,

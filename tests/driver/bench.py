@@ -24,6 +24,7 @@ from nicemu.abi.command import (
     QP_CONTEXT,
     Command,
     QpField,
+    Rereg,
     Status,
 )
 from nicemu.abi.rings import EQE, EQE_BYTES, Doorbell, EqeType, Eqn, FaultSubtype, owner
@@ -98,6 +99,9 @@ class FakeDevice:
         self.gids: list[bytes | None] = [GID, GID] + [None] * (profile.gid_tbl_len - 2)
         self.gid_types = [1, 2] + [0] * (profile.gid_tbl_len - 2)
         self.zap_ns = ZAP_NS
+        self.last_key = 0
+        """Key that DESTROY_MKEY tells, if not the one it was made with."""
+        self.memory = np.full(profile.max_dm_size, 0xDB, np.uint8)
         self.eqs: dict[int, FakeEq] = {}
         self.mkeys: dict[int, SimpleNamespace] = {}
         self.cqs: dict[int, tuple[int, ...]] = {}
@@ -162,9 +166,13 @@ class FakeDevice:
 
     def _create_mkey(self, p: tuple[int, ...], mailbox: int) -> None:
         assert p[0] not in self.mkeys
-        self.mkeys[p[0]] = SimpleNamespace(key=p[1], pd=p[2], base=p[3], length=p[4], access=p[5], flags=p[6], mtt={})
+        self.mkeys[p[0]] = SimpleNamespace(
+            key=p[1], pd=p[2], base=p[3], length=p[4], access=p[5], flags=p[6], skew=p[8], page_shift=p[9], mtt={}
+        )
 
     def _destroy_mkey(self, p: tuple[int, ...], mailbox: int) -> None:
+        key = self.last_key or self.mkeys[p[0]].key
+        ctypes.memmove(mailbox, key.to_bytes(8, "little"), 8)
         del self.mkeys[p[0]]
 
     def _create_cq(self, p: tuple[int, ...], mailbox: int) -> None:
@@ -194,6 +202,24 @@ class FakeDevice:
 
     def _query_qp(self, p: tuple[int, ...], mailbox: int) -> None:
         ctypes.memmove(mailbox, QP_CONTEXT.pack(*self.qps[p[0]].values()), QP_CONTEXT.size)
+
+    def _modify_mkey(self, p: tuple[int, ...], mailbox: int) -> Status | None:
+        mkey = self.mkeys[p[0]]
+        mkey.key = p[2]
+        if p[1] & Rereg.PD:
+            mkey.pd = p[3]
+        if p[1] & Rereg.ACCESS:
+            mkey.access = p[6]
+        if p[1] & Rereg.TRANSLATION:
+            mkey.base, mkey.length, mkey.flags, mkey.skew, mkey.page_shift = p[4], p[5], p[7], p[8], p[9]
+            mkey.mtt.clear()
+        return None
+
+    def _alloc_dm(self, p: tuple[int, ...], mailbox: int) -> None:
+        self.memory[p[0] : p[0] + p[1]] = 0
+
+    def _free_dm(self, p: tuple[int, ...], mailbox: int) -> None:
+        self.memory[p[0] : p[0] + p[1]] = 0xDB
 
     def _create_srq(self, p: tuple[int, ...], mailbox: int) -> None:
         names = ("number", "pd", "ring", "slots", "stride", "record", "type", "xrcd", "cq")
@@ -318,6 +344,12 @@ class FakeMm:
             hook, self.during_fault = self.during_fault, None
             yield from hook()
         return frames
+
+    def snapshot(self, address: int, pages: int) -> Steps[list[tuple[int, np.ndarray]]]:
+        first = address >> PAGE_SHIFT
+        yield 0
+        present = sorted(page for page in self.table if first <= page < first + pages)
+        return [(page, np.array([self.table[page] << 1 | 1], np.int64)) for page in present]
 
     def pin(self, address: int, pages: int, write: bool) -> Steps[np.ndarray]:
         frames = self._frames(address, pages)

@@ -59,10 +59,11 @@ def test_large_regions_go_in_several_mailboxes(bench: Bench) -> None:
         (Access.REMOTE_WRITE, 4096, 0x1000, 0x1000, errno.EINVAL),
         (Access.REMOTE_ATOMIC, 4096, 0x1000, 0x1000, errno.EINVAL),
         (RW, 0, 0x1000, 0x1000, errno.EINVAL),
-        (RW, 4096, 0x1000, 0x1001, errno.EINVAL),
+        (RW, 4096, 0x1000, -1, errno.EINVAL),
+        (RW, 4096, 0x1000, (1 << 64) - 4095, errno.EINVAL),
         (RW, (1 << 64) - 1, 0, 0, errno.EINVAL),
         (RW | 1 << 15, 4096, 0x1000, 0x1000, errno.EINVAL),
-        (RW | Access.HUGETLB, 4096, 0x1000, 0x1000, errno.EOPNOTSUPP),
+        (RW | Access.HUGETLB | Access.ON_DEMAND, 4096, 0x1000, 0x1000, errno.EOPNOTSUPP),
     ],
 )
 def test_bad_registrations(bench: Bench, access: int, length: int, address: int, iova: int, number: int) -> None:

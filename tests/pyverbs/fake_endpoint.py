@@ -9,6 +9,7 @@ from typing import Any
 
 from nicemu.abi.rings import CQE, CQE_BYTES, DOORBELL_RECORD_BYTES, owner, power_of_two, recv_stride, send_stride
 from nicemu.abi.verbs import QpType
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
 
@@ -25,6 +26,7 @@ VALUES = {
     "atomic_cap": 1,
     "device_cap_flags": 1 << 12,
     "max_mr_size": 1 << 40,
+    "max_dm_size": 1 << 16,
 }
 
 
@@ -144,7 +146,7 @@ class FakeEndpoint:
     def new_handle(self, command: Any) -> int:
         return next(self.handles)
 
-    do_OpenDevice = do_AllocPd = do_OpenXrcd = new_handle
+    do_OpenDevice = do_AllocPd = do_OpenXrcd = do_AllocDm = new_handle
 
     def do_CreateAh(self, command: Any) -> Any:
         handle = next(self.handles)
@@ -172,6 +174,22 @@ class FakeEndpoint:
     def do_RegMr(self, command: Any) -> Any:
         handle = next(self.handles)
         return m.MrResponse(handle, handle << 8, handle << 8)
+
+    do_RegDmMr = do_RegMr
+
+    def do_ReregMr(self, command: Any) -> Any:
+        return m.MrResponse(command.mr, command.mr << 8, command.mr << 8)
+
+    def do_AllocMw(self, command: Any) -> Any:
+        if command.type not in (1, 2):
+            raise m.VerbsError(errno.EINVAL, "no such type")
+        handle = next(self.handles)
+        return mem.MwResponse(handle, handle << 8 | 0xFF)
+
+    def do_DmCopy(self, command: Any) -> Any:
+        if command.offset % 4 or command.length % 4:
+            raise m.VerbsError(errno.EINVAL, "not whole words")
+        return command.data or bytes(command.length)
 
     def do_CreateCompChannel(self, command: Any) -> Any:
         return next(self.handles), 99

@@ -6,7 +6,10 @@ import pytest
 
 from nicemu.abi.rings import SEND_WQE
 from nicemu.abi.verbs import QpAttrMask as Mask
+from nicemu.abi.verbs import WrOpcode
+from nicemu.pyverbs.base import inc_rkey
 from nicemu.pyverbs.cq import CQ
+from nicemu.pyverbs.mr import MR, MW, MWBind, MWBindInfo
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
 from nicemu.pyverbs.qp import ECE, QP, QPAttr, QPCap, QPEx, QPInitAttr, QPInitAttrEx
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
@@ -263,3 +266,27 @@ def test_aborted_batch_is_gone(kernel, qp_ex):
     qp_ex.wr_send()
     qp_ex.wr_abort()
     assert kernel.qps[qp_ex._handle].record[0] == 0
+
+
+def test_bind_mw_posts_the_next_key(kernel, pd, qp):
+    mr, mw = MR(pd, 64, 1), MW(pd, 1)
+    old = mw.rkey
+    qp.bind_mw(mw, MWBind(MWBindInfo(mr, mr.buf + 8, 16, 6), 2, wr_id=7))
+    entry = SEND_WQE.unpack_from(kernel.qps[qp._handle].send_ring)
+    assert entry == (7, WrOpcode.BIND_MW, 2, 0, 6, mr.buf + 8, inc_rkey(old), 0, old, 16, mr.lkey, 0)
+    assert mw.rkey == inc_rkey(old)
+
+
+@pytest.mark.parametrize(("kind", "flags"), [(2, 6), (1, 6 | 32)])
+def test_bind_mw_is_for_type_1_and_never_zero_based(kernel, pd, qp, kind, flags):
+    mr, mw = MR(pd, 64, 1), MW(pd, kind)
+    with pytest.raises(PyverbsRDMAError, match="Failed to Bind MW") as info:
+        qp.bind_mw(mw, MWBind(MWBindInfo(mr, mr.buf, 16, flags), 2))
+    assert info.value.error_code == errno.EINVAL and kernel.doorbells == []
+
+
+def test_a_bind_request_takes_the_next_key_and_leaves_the_window_its_own(pd):
+    mr, mw = MR(pd, 64, 1), MW(pd, 2)
+    wr = SendWR(opcode=WrOpcode.BIND_MW)
+    wr.set_bind_wr(mw, MWBindInfo(mr, mr.buf, 64, 2))
+    assert (wr.rkey, mw.rkey & 0xFF) == (inc_rkey(mw.rkey), 0xFF)

@@ -14,6 +14,7 @@ import pytest
 from nicemu.abi.rings import Doorbell, EqeType, Eqn
 from nicemu.abi.verbs import Access, AsyncEvent, QpAttrMask, QpState
 from nicemu.timeline import Quiescent, Steps
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import session
 from nicemu.uverbs import srq_messages as s
@@ -65,9 +66,9 @@ def fails(endpoint: Endpoint, command: Any) -> int | None:
 def test_every_command_has_a_handler() -> None:
     answers = {"VerbsError", "DeviceInfo", "DeviceAttributes", "PortAttributes", "GidEntry", "MrResponse", "CqResponse",
                "Capabilities", "QpResponse", "AddressVector", "QpAttributes", "AsyncEventResponse", "AhResponse",
-               "SrqResponse", "SrqAttributes"}  # fmt: skip
+               "SrqResponse", "SrqAttributes", "MwResponse"}  # fmt: skip
     commands = {
-        name for module in (m, s) for name, thing in vars(module).items()
+        name for module in (m, mem, s) for name, thing in vars(module).items()
         if isinstance(thing, type) and thing.__module__ == module.__name__ and name not in answers
     }  # fmt: skip
     assert commands == {kind.__name__ for kind in HANDLERS}
@@ -78,7 +79,7 @@ def test_devices_and_their_attributes(endpoint: Endpoint, context: int) -> None:
     assert (device.name, device.index, device.node_type) == ("nicemu0", 0, 1) and device.guid
     assert endpoint.device_index(context) == 0
     attributes = endpoint.execute(m.QueryDevice(context))
-    assert attributes.values["max_sge"] == 32 and attributes.odp_general_caps == 1 and attributes.odp_rc_caps == 255
+    assert attributes.values["max_sge"] == 32 and attributes.odp_general_caps == 3 and attributes.odp_rc_caps == 255
     assert endpoint.execute(m.QueryPort(context, 1)).values["state"] == 4
     assert endpoint.execute(m.QueryGid(context, 1, 0)).type == 1
     assert endpoint.execute(m.QueryGid(context, 1, 7)) is None

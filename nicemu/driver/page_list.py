@@ -1,0 +1,57 @@
+"""Which pages of on-demand memory the device has (``umem_odp->pfn_list``), in chunks: the cost is what is mapped.
+
+Linux allocates the lists with the region (16 bytes a page); a region of 1 TiB would cost 4 GiB.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+SHIFT = 9
+CHUNK = 1 << SHIFT
+
+
+class PageList:
+    """``frame << 1 | writable`` of each mapped page, by page number; ``mapped``: how many there are."""
+
+    def __init__(self) -> None:
+        self._chunks: dict[int, np.ndarray] = {}
+        self.mapped = 0
+
+    def store(self, first: int, frames: np.ndarray) -> None:
+        """Pages ``first``.. from now on; 0: not mapped."""
+        at = 0
+        while at < len(frames):
+            page = first + at
+            start = page & CHUNK - 1
+            part = frames[at : at + CHUNK - start]
+            chunk = self._chunks.setdefault(page >> SHIFT, np.zeros(CHUNK, np.int64))
+            window = chunk[start : start + len(part)]
+            self.mapped += int(np.count_nonzero(part) - np.count_nonzero(window))
+            window[:] = part
+            at += len(part)
+
+    def numbers(self, first: int, last: int) -> np.ndarray:
+        """Numbers of the mapped pages in [first, last), ascending."""
+        parts = [np.flatnonzero(self._chunks[key]) + (key << SHIFT) for key in self._keys(first, last)]
+        if not parts:
+            return np.empty(0, np.int64)
+        together = np.concatenate(parts)
+        inside: np.ndarray = together[(together >= first) & (together < last)]
+        return inside
+
+    def clear(self, first: int, last: int) -> None:
+        """Nothing in [first, last) is mapped any more."""
+        for key in self._keys(first, last):
+            start = key << SHIFT
+            window = self._chunks[key][max(first - start, 0) : max(last - start, 0)]
+            self.mapped -= int(np.count_nonzero(window))
+            window[:] = 0
+            if not self._chunks[key].any():
+                del self._chunks[key]
+
+    def _keys(self, first: int, last: int) -> list[int]:
+        low, high = first >> SHIFT, (last + CHUNK - 1) >> SHIFT
+        if high - low <= len(self._chunks):
+            return [key for key in range(low, high) if key in self._chunks]
+        return sorted(key for key in self._chunks if low <= key < high)

@@ -1,0 +1,26 @@
+"""QP-context cache: contexts of QPs that work are on the device, others are fetched over PCIe first.
+
+Consulted when a doorbell or a packet names a QP. Size and cost from the profile; off by default.
+"""
+
+from nicemu._jit import jit
+from nicemu.nic.iotlb import fill, find_line, first_way, oldest
+from nicemu.tables.rows import iotlb, nic
+
+
+@jit
+def touch(world, nic_number, q_row):
+    """Use a QP's context: ns until it is on the device, 0 for a hit or without a cache."""
+    n = nic(world, nic_number)
+    if n.qp_cache_ways == 0:
+        return 0
+    n.qp_cache_clock += 1
+    first = first_way(n.qp_cache_base, n.qp_cache_sets, n.qp_cache_ways, 0, q_row)
+    row = find_line(world, first, n.qp_cache_ways, q_row, 0)
+    if row != 0:
+        n.qp_cache_hits += 1
+        iotlb(world, row).clock = n.qp_cache_clock
+        return 0
+    n.qp_cache_misses += 1
+    fill(world, oldest(world, first, n.qp_cache_ways), q_row, 0, 0, n.qp_cache_clock)
+    return n.qp_cache_miss_ns
