@@ -129,9 +129,9 @@ class NicProfile(Record):
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits
 
     iotlb: IotlbProfile = IotlbProfile()
-    interrupt_moderation: InterruptModeration = InterruptModeration()
     l2_iotlb: SecondLevelProfile | None = None
     qp_cache: QpCacheProfile | None = None
+    interrupt_moderation: InterruptModeration = InterruptModeration()
     costs: NicCosts = NicCosts()
     link: LinkProfile = LinkProfile()
 

@@ -21,10 +21,11 @@ from nicemu.tables.records import FAULTS_PER_QP
 from nicemu.tables.rows import control, nic
 from nicemu.tables.trace import Ev, trace
 
-NOP, DESTROY_MKEY = int(Command.NOP), int(Command.DESTROY_MKEY)
-DESTROY_CQ, DESTROY_QP, DESTROY_SRQ = int(Command.DESTROY_CQ), int(Command.DESTROY_QP), int(Command.DESTROY_SRQ)
-DESTROY_AH, DETACH_MCAST, FREE_DM = int(Command.DESTROY_AH), int(Command.DETACH_MCAST), int(Command.FREE_DM)
-UPDATE_MTT, ZAP_MTT, PAGE_FAULT_RESUME = int(Command.UPDATE_MTT), int(Command.ZAP_MTT), int(Command.PAGE_FAULT_RESUME)
+NOP, UPDATE_MTT, ZAP_MTT = int(Command.NOP), int(Command.UPDATE_MTT), int(Command.ZAP_MTT)
+DESTROY_MKEY, DESTROY_CQ, DESTROY_QP = int(Command.DESTROY_MKEY), int(Command.DESTROY_CQ), int(Command.DESTROY_QP)
+DESTROY_SRQ, DESTROY_AH = int(Command.DESTROY_SRQ), int(Command.DESTROY_AH)
+DETACH_MCAST, FREE_DM = int(Command.DETACH_MCAST), int(Command.FREE_DM)
+PAGE_FAULT_RESUME = int(Command.PAGE_FAULT_RESUME)
 OK, BAD_RESOURCE, INTERNAL_ERROR = 0, int(Status.BAD_RESOURCE), int(Status.INTERNAL_ERROR)
 CMD, COMMAND_EQN = int(EqeType.CMD), 1
 EV_COMMAND, EV_DONE = int(Ev.COMMAND), int(Ev.COMMAND_DONE)
