@@ -113,7 +113,7 @@ class XrcEnd(End):
     def __init__(self, access: int = ACCESS, targets: int = 1) -> None:
         super().__init__(access)
         self.xrcd = XRCD(self.ctx, XRCDInitAttr(0, 0, -1))
-        attr = SrqInitAttrEx(max_wr=64)
+        attr = SrqInitAttrEx(max_wr=64, max_sge=32)
         attr.srq_type, attr.pd, attr.cq, attr.xrcd = e.IBV_SRQT_XRC, self.pd, self.cq, self.xrcd
         attr.comp_mask = 15
         self.srq = SRQ(self.ctx, attr)
