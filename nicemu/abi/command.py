@@ -19,7 +19,7 @@ COMMAND_SLOTS = 64
 class Status(IntEnum):
     """Command status."""
 
-    OK, BAD_OPCODE, BAD_PARAM, BAD_RESOURCE, NO_MEMORY, BAD_STATE = range(6)
+    OK, BAD_OPCODE, BAD_PARAM, BAD_RESOURCE, NO_MEMORY, BAD_STATE, INTERNAL_ERROR = range(7)
 
 
 class Command(IntEnum):
@@ -33,7 +33,7 @@ class Command(IntEnum):
     """index. Flushes its translations and drains like ZAP_MTT; mailbox receives the last key (a window's program has
     changed it). BAD_STATE: windows are bound to it."""
     CREATE_CQ = 3
-    """cqn, ring address, slots, doorbell record address, eqn."""
+    """cqn, ring address, slots, doorbell record address, eqn, flags (``CqFlag``)."""
     DESTROY_CQ = 4
     """cqn."""
     CREATE_QP = 5
@@ -74,9 +74,11 @@ class Command(IntEnum):
     SET_GID = 21
     """index, high and low half, type (0: clear the entry)."""
     RESIZE_CQ = 22
-    """cqn, ring address, slots: the device copies the CQEs not consumed yet. BAD_PARAM: they do not fit."""
+    """cqn, address and slots of a zeroed ring, entries: the device copies the CQEs that wait. BAD_PARAM: more than
+    ``entries`` do. Number, counters, arming and moderation stay."""
     MODIFY_CQ = 23
-    """cqn, events after this many CQEs, or after this many us (moderation; 0: off)."""
+    """Moderation: cqn, CQEs, microseconds: an armed CQ raises its event at the CQE of that number, or so long after the
+    first, whichever comes first; 0: that rule is off. Counting begins anew."""
     MODIFY_MKEY = 24
     """Re-registration: index, mask (``Rereg``), key, pd, base va, length, access, flags, skew, page shift. With
     TRANSLATION all translations go. Drains like ZAP_MTT. BAD_STATE: windows are bound to it."""
@@ -84,6 +86,13 @@ class Command(IntEnum):
     """offset in device memory, bytes: cleared for a new owner. The driver keeps the books (mlx5's memic bitmap)."""
     FREE_DM = 26
     """offset in device memory, bytes: poisoned."""
+
+
+class CqFlag(IntEnum):
+    """Flags of CREATE_CQ."""
+
+    IGNORE_OVERRUN = 1
+    """A full ring is overwritten; no CQ_ERR."""
 
 
 class MkeyFlag(IntEnum):

@@ -70,6 +70,11 @@ CQE = struct.Struct("<QIIIIIIIIQIIII")
 ) = (0, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 52, 60)
 CQE_BYTES = 64
 
+VENDOR_SYNDROME = 0x80
+"""``vendor_err`` of a failed CQE is this plus its ``WcStatus``: numbers of our own, no vendor's. 0: it did not fail."""
+WALLCLOCK_EPOCH_NS = 1_349_049_600_000_000_000
+"""Wall-clock time at virtual time 0: 2012-10-01 00:00 UTC in ns since 1970. Chosen: the same in every run."""
+
 # EQE: type, subtype, six data words (meaning below), low 32 bits of when it happened (ns), owner
 EQE = struct.Struct("<IIqqqqqqII")
 EQE_TYPE, EQE_SUBTYPE, EQE_DATA, EQE_TIME, EQE_OWNER = 0, 4, 8, 56, 60

@@ -10,6 +10,9 @@ from typer.core import TyperCommand
 
 from nicemu.config.errors import ConfigError
 
+STALLED = 1
+"""Exit status of a program that ended well although the watchdog had something to report."""
+
 
 class RunCommand(TyperCommand):
     """Ends our options at SCRIPT or at `-m MODULE`: what follows is the program's."""
@@ -107,6 +110,8 @@ def _run(
     lab = session.current()
     if lab is not None:
         lab.flush()
+        if status == 0 and lab.watchdog.reports:
+            status = STALLED
     if stats or stages:
         sys.stdout.flush()
         _report(stats, stages)

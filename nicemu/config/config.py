@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 
 from nicemu.config import paths
 from nicemu.config.host_profile import HostProfile
+from nicemu.config.injection import FIRST_COMPLETION_VECTOR, Injection
 from nicemu.config.nic_profile import NicProfile
 from nicemu.config.profiles import load_profile
 from nicemu.config.types import Record
@@ -83,6 +84,7 @@ class Config(Record):
     evict_per_ms: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0  # per virtual millisecond
     trace: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
     pcap: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
+    inject: Annotated[tuple[Injection, ...], Field(strict=False)] = ()
     mutants: Annotated[tuple[Mutant, ...], Field(strict=False)] = ()
 
     @property
@@ -102,4 +104,16 @@ class Config(Record):
         wanted = "interval" if self.discipline == "v6.12" else "chain"
         if self.notifier_subscriber != wanted:
             raise ValueError(f"subscriber: expected auto or {wanted} under discipline {self.discipline}")
+        return self
+
+    @model_validator(mode="after")
+    def _injections_have_a_place(self) -> Self:
+        last = FIRST_COMPLETION_VECTOR + self.nic.num_comp_vectors - 1
+        for i, item in enumerate(self.inject):
+            if item.nic >= self.nics:
+                raise ValueError(f"inject: expected entry {i} on a NIC 0..{self.nics - 1}")
+            if item.vector is not None and item.vector > last:
+                raise ValueError(f"inject: expected entry {i} on a vector 1..{last}")
+            if item.event == "gid_change" and item.index >= self.nic.gid_tbl_len:
+                raise ValueError(f"inject: expected entry {i} on a GID index 0..{self.nic.gid_tbl_len - 1}")
         return self

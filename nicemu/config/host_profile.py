@@ -35,4 +35,5 @@ class HostProfile(Record):
     source: str = ""
     ram_pages: Pages = 262_144  # 4 KiB each: 1 GiB
     swap_pages: Annotated[int, Field(ge=0, le=2**36)] = 1_048_576
+    hung_task_timeout_ns: Nanoseconds = 10_000_000_000  # a host thread blocked so long is reported; 0: never
     costs: HostCosts = HostCosts()

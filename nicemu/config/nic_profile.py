@@ -59,6 +59,19 @@ class NicCosts(Record):
     resume_ns: Nanoseconds = 76_250  # resume command -> transmission goes on
 
 
+class InterruptModeration(Record):
+    """A message goes out at the event of number `count`, or `time_ns` after the first; 0 and 0: at each event."""
+
+    count: Annotated[int, Field(ge=0, le=65535)] = 0
+    time_ns: Nanoseconds = 0
+
+    @model_validator(mode="after")
+    def _every_event_is_told(self) -> Self:
+        if self.count and not self.time_ns:
+            raise ValueError("time_ns: expected at least 1 with a count, or the last events would wait for ever")
+        return self
+
+
 class LinkProfile(Record):
     """The cable."""
 
@@ -108,6 +121,7 @@ class NicProfile(Record):
     max_mtu: IbMtu = 4096  # bytes of payload in one packet
     active_mtu: IbMtu = 4096
     max_fault_per_qp: Annotated[int, Field(ge=1, le=4)] = 4  # page faults outstanding, one of each class
+    page_fault_eq_depth: Annotated[int, Field(ge=1, le=2**20)] = 4096  # EQEs; the device holds reports beyond
     local_ca_ack_delay: Annotated[int, Field(ge=0, le=31)] = 15  # 4.096 us * 2**n
     retry_cnt_7_infinite: bool = False
     end_to_end_credits: bool = False  # ACKs tell how many receives are posted, and requesters keep to it
@@ -117,6 +131,7 @@ class NicProfile(Record):
     iotlb: IotlbProfile = IotlbProfile()
     l2_iotlb: SecondLevelProfile | None = None
     qp_cache: QpCacheProfile | None = None
+    interrupt_moderation: InterruptModeration = InterruptModeration()
     costs: NicCosts = NicCosts()
     link: LinkProfile = LinkProfile()
 

@@ -63,11 +63,20 @@ def _dotted(path: FieldPath) -> str:
 
 def _fields_of(model: type[BaseModel], path: FieldPath) -> list[str]:
     for name in path:
-        nested = model.model_fields[str(name)].annotation
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+        if isinstance(name, int):  # an item of a list: the list's step went to its model already
+            continue
+        nested = _model_of(model.model_fields[str(name)].annotation)
+        if nested is None:
             return []
         model = nested
     return sorted(model.model_fields)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field, or of the items of a list; None if it is neither."""
+    if get_origin(annotation) is tuple:
+        annotation = get_args(annotation)[0]
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def describe(model: type[BaseModel], path: FieldPath) -> str:
@@ -75,12 +84,11 @@ def describe(model: type[BaseModel], path: FieldPath) -> str:
     field: FieldInfo | None = None
     for name in path:
         if isinstance(name, int):  # an item of a list: what the items expect
-            break
+            continue
         field = model.model_fields.get(name)
         if field is None:
             return ""
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        model = _model_of(field.annotation) or model
     if field is None or field.annotation is None:
         return ""
     return _describe_type(field.annotation, field.metadata, item=isinstance(path[-1], int))

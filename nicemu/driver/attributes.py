@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from nicemu.driver import cq
 from nicemu.driver.ah import PORTS
 from nicemu.driver.errors import DriverError
 
@@ -38,7 +39,10 @@ ODP_UD_CAPS = ODP_SEND | ODP_SRQ_RECV
 ODP_XRC_CAPS = ODP_SEND | ODP_WRITE | ODP_READ | ODP_ATOMIC | ODP_SRQ_RECV | ODP_FLUSH | ODP_ATOMIC_WRITE
 ODP_RC_CAPS = ODP_XRC_CAPS | ODP_RECV
 
-PORT_ACTIVE, LINK_UP, ETHERNET = 4, 5, 2
+PORT_DOWN, PORT_ACTIVE, DISABLED, LINK_UP, ETHERNET = 1, 4, 3, 5, 2
+CORE_CLOCK_KHZ = 1_000_000
+"""The clock that completions are stamped with ticks once per virtual nanosecond, in 64 bits."""
+TIMESTAMP_MASK = (1 << 64) - 1
 IP_BASED_GIDS = 1 << 26
 MTU_ENUM = {256: 1, 512: 2, 1024: 3, 2048: 4, 4096: 5}
 SPEEDS = ((400, 2, 128), (200, 2, 64), (100, 2, 32), (56, 2, 16), (40, 2, 4), (25, 1, 32), (10, 1, 4), (0, 1, 1))
@@ -59,6 +63,8 @@ def device_attributes(device: IbDevice) -> dict[str, int | str]:
         "device_cap_flags": flags,
         "device_cap_flags_ex": flags | FLUSH_GLOBAL | FLUSH_PERSISTENT | ATOMIC_WRITE,
         "num_comp_vectors": profile.num_comp_vectors,
+        "completion_timestamp_mask": TIMESTAMP_MASK, "hca_core_clock": CORE_CLOCK_KHZ,
+        "max_cq_count": cq.MAX_MODERATION_COUNT, "max_cq_period": cq.MAX_MODERATION_US,
     }  # fmt: skip
     return values
 
@@ -83,13 +89,15 @@ def port_attributes(device: IbDevice, port: int) -> dict[str, int]:
     """``ibv_port_attr``. EINVAL: no such port."""
     check_port(port)
     profile = device.profile
+    up = device.device.port_active
     width, speed = next(pair[1:] for pair in SPEEDS if profile.link.rate_gbps >= pair[0])
     return {
-        "state": PORT_ACTIVE, "max_mtu": MTU_ENUM[profile.max_mtu], "active_mtu": MTU_ENUM[profile.active_mtu],
+        "state": PORT_ACTIVE if up else PORT_DOWN, "phys_state": LINK_UP if up else DISABLED,
+        "max_mtu": MTU_ENUM[profile.max_mtu], "active_mtu": MTU_ENUM[profile.active_mtu],
         "gid_tbl_len": len(device.device.gids), "port_cap_flags": IP_BASED_GIDS, "max_msg_sz": profile.max_msg_sz,
         "bad_pkey_cntr": 0, "qkey_viol_cntr": 0, "pkey_tbl_len": profile.max_pkeys, "lid": 0, "sm_lid": 0, "lmc": 0,
         "max_vl_num": 1, "sm_sl": 0, "subnet_timeout": 0, "init_type_reply": 0, "active_width": width,
-        "active_speed": speed, "phys_state": LINK_UP, "link_layer": ETHERNET, "flags": 0, "port_cap_flags2": 0,
+        "active_speed": speed, "link_layer": ETHERNET, "flags": 0, "port_cap_flags2": 0,
         "active_speed_ex": 0,
     }  # fmt: skip
 

@@ -27,6 +27,7 @@ ERRNO = {
     Status.BAD_RESOURCE: errno.EINVAL,
     Status.NO_MEMORY: errno.ENOMEM,
     Status.BAD_STATE: errno.EINVAL,
+    Status.INTERNAL_ERROR: errno.EIO,
 }
 """``mlx5_cmd_check``: command status to errno."""
 

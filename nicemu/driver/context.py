@@ -35,9 +35,11 @@ class Context:
 
 
 def open_device(driver: Driver, name: str, mm: Any) -> Context:
-    """``ib_uverbs_get_context``. ENODEV: no such device."""
+    """``ib_uverbs_get_context``. ENODEV: no such device. EIO: it is dead."""
     for device in driver.devices:
         if device.name == name:
+            if device.fatal:
+                raise DriverError(errno.EIO, f"{name}: the device is dead (DEVICE_FATAL)")
             return Context(device, mm)
     raise DriverError(errno.ENODEV, f"no device {name!r}")
 

@@ -1,4 +1,4 @@
-"""Completion queues (``mlx5_ib_create_cq``)."""
+"""Completion queues (``mlx5_ib_create_cq``, ``mlx5_ib_resize_cq``, ``mlx5_ib_modify_cq``)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nicemu.abi.command import Command
+from nicemu.abi.command import Command, CqFlag
 from nicemu.abi.rings import CQE_BYTES, Eqn, power_of_two
 from nicemu.driver.errors import DriverError
 from nicemu.driver.ring import Memory
@@ -32,30 +32,61 @@ class Cq:
     users: int = 0
 
 
-def create(context: Context, cqe: int, comp_vector: int, comp_handler: Callable[[int], None] | None) -> Steps[Cq]:
-    """A CQ for at least ``cqe`` entries: the ring holds a power of two, one entry is kept free as mlx5 does.
+MAX_MODERATION_COUNT, MAX_MODERATION_US = 65535, 4095
+"""``ibv_cq_moderation_caps``: 16 bits of count and 12 of period, as in mlx5's CQ context."""
+
+
+def slots_for(context: Context, cqe: int) -> int:
+    """Ring slots for at least ``cqe`` entries: a power of two, one of them kept free as mlx5 does. EINVAL: too many."""
+    most = context.device.profile.max_cqe
+    if not 1 <= cqe <= most:
+        raise DriverError(errno.EINVAL, f"CQ: {cqe} entries, the device has 1 to {most}")
+    return power_of_two(cqe + 1)
+
+
+def create(context: Context, cqe: int, comp_vector: int, comp_handler: Callable[[int], None] | None,
+           ignore_overrun: bool = False) -> Steps[Cq]:  # fmt: skip
+    """A CQ for at least ``cqe`` entries.
 
     EINVAL: ``cqe`` out of 1..max_cqe, no such vector. ENOMEM: ``max_cq`` exist.
     """
     device, driver = context.device, context.driver
-    if not 1 <= cqe <= device.profile.max_cqe:
-        raise DriverError(errno.EINVAL, f"CQ: {cqe} entries, the device has 1 to {device.profile.max_cqe}")
+    slots = slots_for(context, cqe)
     if not 0 <= comp_vector < device.profile.num_comp_vectors:
         raise DriverError(errno.EINVAL, f"CQ: no completion vector {comp_vector}")
-    slots = power_of_two(cqe + 1)
     number = device.cq_numbers.take()
     queue = Cq(context, number, slots - 1, slots, driver.allocate(slots * CQE_BYTES), device.records.take(),
                comp_handler)  # fmt: skip
     try:
         yield from device.commands.execute(
-            Command.CREATE_CQ, number, queue.ring.address, slots, queue.record.address, Eqn.COMPLETION + comp_vector
-        )
+            Command.CREATE_CQ, number, queue.ring.address, slots, queue.record.address, Eqn.COMPLETION + comp_vector,
+            CqFlag.IGNORE_OVERRUN if ignore_overrun else 0,
+        )  # fmt: skip
     except DriverError:
         _release(queue)
         raise
     queue.handle = driver.cqs.add(queue)
     device.cqs[number] = queue
     return queue
+
+
+def resize(queue: Cq, cqe: int) -> Steps[None]:
+    """A ring for at least ``cqe`` entries; those that wait are in it, in order.
+
+    EINVAL: out of 1..max_cqe, or more than ``cqe`` wait (``ibv_resize_cq(3)``); the CQ is then as before.
+    """
+    slots = slots_for(queue.context, cqe)
+    ring = queue.context.driver.allocate(slots * CQE_BYTES)
+    yield from queue.context.device.commands.execute(Command.RESIZE_CQ, queue.number, ring.address, slots, cqe)
+    queue.cqe, queue.slots, queue.ring = slots - 1, slots, ring
+
+
+def moderate(queue: Cq, count: int, period_us: int) -> Steps[None]:
+    """``rdma_set_cq_moderation``: events after ``count`` CQEs or ``period_us``; 0, 0: after each. EINVAL: too many."""
+    if not (0 <= count <= MAX_MODERATION_COUNT and 0 <= period_us <= MAX_MODERATION_US):
+        limits = f"{MAX_MODERATION_COUNT} CQEs and {MAX_MODERATION_US} us"
+        raise DriverError(errno.EINVAL, f"CQ moderation: {count} CQEs, {period_us} us; the device has {limits}")
+    yield from queue.context.device.commands.execute(Command.MODIFY_CQ, queue.number, count, period_us)
 
 
 def destroy(queue: Cq) -> Steps[None]:

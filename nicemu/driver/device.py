@@ -5,14 +5,16 @@ The driver knows a device only by its boot registers, doorbells, command queue a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nicemu.abi.command import COMMAND_SLOTS
+from nicemu.abi.command import COMMAND_SLOTS, Command
 from nicemu.abi.rings import EQE_BYTES, EqeType, Eqn, power_of_two
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.driver import irq
 from nicemu.driver.command import CommandQueue
+from nicemu.driver.errors import DriverError
 from nicemu.driver.irq import Eqe, EventQueue
 from nicemu.driver.numbers import Numbers
 from nicemu.driver.page_fault_work import PageFaultWork
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from nicemu.driver.xrcd import Domain, Inode
 
 ASYNC_SLOTS = 4096
+PORT = 1
 QP_EVENTS = frozenset((
     AsyncEvent.QP_FATAL, AsyncEvent.QP_REQ_ERR, AsyncEvent.QP_ACCESS_ERR, AsyncEvent.COMM_EST, AsyncEvent.SQ_DRAINED,
     AsyncEvent.PATH_MIG, AsyncEvent.PATH_MIG_ERR, AsyncEvent.QP_LAST_WQE_REACHED,
@@ -64,6 +67,8 @@ class IbDevice:
         self.odp_mkeys: dict[int, Mr] = {}
         """On-demand regions by mkey index (``dev->odp_mkeys``): absent means not on demand, or being deregistered."""
         self.contexts: list[Context] = []
+        self.fatal = False
+        """DEVICE_FATAL came: nothing can be opened or made any more."""
         self.handlers: dict[EqeType, Callable[[Eqe], None]] = {
             EqeType.CMD: self._command, EqeType.ASYNC: self._async, EqeType.PAGE_FAULT: self.faults.handle_eqe,
             EqeType.COMP: self._completion,
@@ -71,15 +76,14 @@ class IbDevice:
         self.eqs = {eqn: self._create_eq(eqn, slots) for eqn, slots in self._eq_sizes()}
 
     def _eq_sizes(self) -> list[tuple[int, int]]:
-        """No event queue can overflow: each has room for all events that can be outstanding (ASYNC: a generous bound).
-
-        A CQ has at most one event outstanding, a QP ``max_fault_per_qp`` page faults, a command slot one completion.
+        """Room for a completion of each command slot, an event of each CQ, and many async events. The device holds page
+        faults and completion events that find their queue full.
         """
         profile = self.profile
         sizes = [
             (int(Eqn.COMMAND), 2 * COMMAND_SLOTS),
             (int(Eqn.ASYNC), ASYNC_SLOTS),
-            (int(Eqn.PAGE_FAULT), profile.max_qp * profile.max_fault_per_qp),
+            (int(Eqn.PAGE_FAULT), profile.page_fault_eq_depth),
         ]
         sizes += [(Eqn.COMPLETION + vector, profile.max_cq) for vector in range(profile.num_comp_vectors)]
         return [(eqn, power_of_two(slots)) for eqn, slots in sizes]
@@ -122,5 +126,24 @@ class IbDevice:
             if cq is not None:
                 cq.context.report(kind, "cq", cq.handle)
         else:
-            for context in self.contexts:
-                context.report(kind, "device" if kind == AsyncEvent.DEVICE_FATAL else "port", number)
+            self.fatal |= kind == AsyncEvent.DEVICE_FATAL
+            self.broadcast(kind, "device" if kind == AsyncEvent.DEVICE_FATAL else "port", number)
+
+    def broadcast(self, kind: AsyncEvent, what: str, number: int) -> None:
+        """An unaffiliated event: each context hears of it once."""
+        for context in self.contexts:
+            context.report(kind, what, number)
+
+    def change_gid(self, index: int, gid: bytes | None, kind: int) -> Steps[None]:
+        """``add_roce_gid``, ``del_gid`` of ib_core: the host's address changed. GID_CHANGE, if the entry did.
+
+        ``gid``: 16 bytes, None to clear the entry; ``kind``: 1 RoCE v1, 2 RoCE v2.
+        """
+        kind = kind if gid else 0
+        if (self.device.gids[index], self.device.gid_types[index]) == (gid, kind):
+            return
+        self.device.gids[index], self.device.gid_types[index] = gid, kind
+        halves = [int.from_bytes((gid or bytes(16))[at : at + 8], "big", signed=True) for at in (0, 8)]
+        with contextlib.suppress(DriverError):  # a device without a table of its own routes by the host's
+            yield from self.commands.execute(Command.SET_GID, index, *halves, kind)
+        self.broadcast(AsyncEvent.GID_CHANGE, "port", PORT)

@@ -9,6 +9,8 @@ from nicemu.config.paths import shipped
 from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
 from nicemu.lab.evict import evictor
+from nicemu.lab.inject import inject
+from nicemu.lab.watchdog import Watchdog
 from nicemu.memory import Frames
 from nicemu.memory.arena import Arena
 from nicemu.memory.safe_copy import method, scratch
@@ -73,6 +75,9 @@ class Lab:
         self.endpoint = Endpoint(self.timeline, self.driver, self.process)
         self.pumped = 0
         """Firings of the wall-clock pump: they make the history depend on real time."""
+        self.watchdog = Watchdog(self)
+        self.injected = inject(self)
+        """What ``inject:`` asked for, and whether it fired."""
         if config.evict_per_ms:
             self.scheduler.spawn(evictor(self, config.evict_per_ms), "evictor", daemon=True)
 

@@ -69,6 +69,8 @@ def print_stats(lab: Lab) -> None:
     for device in lab.devices:
         _line(device.name, device.counters())
     _line("host", dict(sorted(lab.host.counters.items())) | {"frames_peak": lab.frames.peak})
+    for entry in lab.injected:
+        print(f"  {'inject':<10} {entry}", file=sys.stderr)
     for report in lab.host.reports:
         print(f"  {report}", file=sys.stderr)
     print_violations(lab)

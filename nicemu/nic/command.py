@@ -8,8 +8,9 @@ from nicemu._jit import jit, load32, store32
 from nicemu.abi import command as abi
 from nicemu.abi.command import Command, Status
 from nicemu.abi.rings import EqeType
-from nicemu.nic import mkey_command
+from nicemu.nic import cq_command, mkey_command
 from nicemu.nic.command_slot import param, slot_address
+from nicemu.nic.cq_command import is_cq_command
 from nicemu.nic.eq import post_eqe
 from nicemu.nic.mkey_command import is_mkey_command
 from nicemu.nic.psn import in_range
@@ -17,48 +18,24 @@ from nicemu.nic.qp_command import object_command
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
-from nicemu.tables.rows import control, cq, nic
+from nicemu.tables.rows import control, nic
 from nicemu.tables.trace import Ev, trace
 
-NOP, CREATE_CQ, DESTROY_CQ = int(Command.NOP), int(Command.CREATE_CQ), int(Command.DESTROY_CQ)
-UPDATE_MTT, PAGE_FAULT_RESUME = int(Command.UPDATE_MTT), int(Command.PAGE_FAULT_RESUME)
-OK, BAD_RESOURCE = 0, int(Status.BAD_RESOURCE)
+NOP, UPDATE_MTT, ZAP_MTT = int(Command.NOP), int(Command.UPDATE_MTT), int(Command.ZAP_MTT)
+DESTROY_MKEY, DESTROY_CQ, DESTROY_QP = int(Command.DESTROY_MKEY), int(Command.DESTROY_CQ), int(Command.DESTROY_QP)
+DESTROY_SRQ, DESTROY_AH = int(Command.DESTROY_SRQ), int(Command.DESTROY_AH)
+DETACH_MCAST, FREE_DM = int(Command.DETACH_MCAST), int(Command.FREE_DM)
+PAGE_FAULT_RESUME = int(Command.PAGE_FAULT_RESUME)
+OK, BAD_RESOURCE, INTERNAL_ERROR = 0, int(Status.BAD_RESOURCE), int(Status.INTERNAL_ERROR)
 CMD, COMMAND_EQN = int(EqeType.CMD), 1
 EV_COMMAND, EV_DONE = int(Ev.COMMAND), int(Ev.COMMAND_DONE)
 
 
 @jit
-def create_cq(world, n, at):
-    """CREATE_CQ."""
-    cqn = param(at, 0)
-    if not 0 < cqn < n.cq_count or cq(world, n.cq_base + cqn).valid:
-        return BAD_RESOURCE
-    c = cq(world, n.cq_base + cqn)
-    c.nic = n.number
-    c.number = cqn
-    c.ring = param(at, 1)
-    c.slots = param(at, 2)
-    c.doorbell_record = param(at, 3)
-    c.eqn = n.eq_base + param(at, 4)
-    c.produced = 0
-    c.armed = 0
-    c.watch = 0
-    c.overrun = 0
-    c.valid = 1
-    return OK
-
-
-@jit
 def execute(world, n, opcode, at):
     """Commands that take effect when they are decoded."""
-    if opcode == CREATE_CQ:
-        return create_cq(world, n, at)
-    if opcode == DESTROY_CQ:
-        cqn = param(at, 0)
-        if not 0 < cqn < n.cq_count or cq(world, n.cq_base + cqn).valid == 0:
-            return BAD_RESOURCE
-        cq(world, n.cq_base + cqn).valid = 0
-        return OK
+    if is_cq_command(opcode):
+        return cq_command.execute(world, n, opcode, at)
     return OK if opcode == NOP else object_command(world, n, opcode, at)
 
 
@@ -67,6 +44,16 @@ def check_token(n, at):
     """Status of a resume: its token names a fault of this NIC."""
     known = in_range(param(at, 0), 1, n.qp_base * FAULTS_PER_QP, n.qp_count * FAULTS_PER_QP)
     return OK if known else BAD_RESOURCE
+
+
+@jit
+def frees(opcode):
+    """It gives something back: a dead device lets the driver clean up (``mlx5_internal_err_ret_value``)."""
+    if opcode == DESTROY_MKEY or opcode == DESTROY_CQ or opcode == DESTROY_QP or opcode == DESTROY_SRQ:
+        return True
+    if opcode == DESTROY_AH or opcode == DETACH_MCAST or opcode == FREE_DM:
+        return True
+    return opcode == ZAP_MTT or opcode == PAGE_FAULT_RESUME
 
 
 def command(world, nic_number, slot):
@@ -78,7 +65,9 @@ def command(world, nic_number, slot):
     n.commands += 1
     trace(world, EV_COMMAND, nic_number, opcode, slot, 0, 0)
     done = now
-    if is_mkey_command(opcode):
+    if n.fatal and not frees(opcode):
+        status = INTERNAL_ERROR
+    elif is_mkey_command(opcode):
         status = mkey_command.execute(world, n, opcode, at)
         if status == OK:
             done = mkey_command.completes_at(world, n, opcode, at)

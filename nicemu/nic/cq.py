@@ -1,15 +1,27 @@
-"""Completion queues: CQEs into host rings, arming, solicited events, overrun (Linux rxe_cq.c)."""
+"""Completion queues: CQEs into host rings, arming, solicited events, moderation, overrun (Linux rxe_cq.c).
 
-from nicemu._jit import jit, load64, store32, store64
+An armed CQ raises one event. Moderation (``ibv_modify_cq(3)``) puts it off until so many CQEs came since it was armed,
+or so long after the first of them. A solicited arming counts solicited and failed CQEs only.
+"""
+
+from nicemu._jit import call, jit, load64, store32, store64
 from nicemu.abi import rings
-from nicemu.abi.rings import CQE_BYTES, EqeType
+from nicemu.abi.rings import CQE_BYTES, VENDOR_SYNDROME, EqeType
 from nicemu.abi.verbs import AsyncEvent
-from nicemu.nic.eq import post_async, post_eqe
-from nicemu.tables.rows import control, cq, nic
+from nicemu.nic.eq import link_held, post_async, post_eqe
+from nicemu.tables import units
+from nicemu.tables.heap import push
+from nicemu.tables.rows import control, cq, eq, nic, vector
 from nicemu.tables.trace import Ev, trace
 
 CQE, COMP, CQ_ERR = int(Ev.CQE), int(EqeType.COMP), int(AsyncEvent.CQ_ERR)
 ARM_NEXT, ARM_SOLICITED = 1, 2
+
+
+@jit
+def owner_word(counter, slots):
+    """The owner word that says the record at ``counter`` is there (``abi.rings.owner``)."""
+    return (counter // slots + 1) & 1
 
 
 @jit
@@ -22,8 +34,9 @@ def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
     c = control(world, 0)
     if q.valid == 0 or q.overrun:
         return False
-    if q.produced - load64(q.doorbell_record) >= q.slots:
+    if q.produced - load64(q.doorbell_record) >= q.slots and q.ignore_overrun == 0:
         q.overrun = 1
+        nic(world, q.nic).cq_overruns += 1
         post_async(world, q.nic, CQ_ERR, q.number)
         return False
     at = q.ring + (q.produced & (q.slots - 1)) * CQE_BYTES
@@ -35,25 +48,106 @@ def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
     store32(at + rings.CQE_STATUS, status)
     store32(at + rings.CQE_OPCODE, opcode)
     store32(at + rings.CQE_WC_FLAGS, lengths[2])
-    store32(at + rings.CQE_VENDOR_ERR, 0)
+    store32(at + rings.CQE_VENDOR_ERR, VENDOR_SYNDROME + status if status != 0 else 0)
     store64(at + rings.CQE_TIMESTAMP, c.now)
     store32(at + rings.CQE_WQE_COUNTER, lengths[3] & 0xFFFFFFFF)
     store32(at + rings.CQE_PKEY_INDEX, 0)
-    store32(at + rings.CQE_OWNER, (q.produced // q.slots + 1) & 1)
+    store32(at + rings.CQE_OWNER, owner_word(q.produced, q.slots))
     q.produced += 1
     nic(world, q.nic).cqes += 1
     trace(world, CQE, q.nic, q.number, qpn, status, opcode)
     if q.watch:
         c.cqe_hits += 1
     if q.armed == ARM_NEXT or (q.armed == ARM_SOLICITED and (solicited or status != 0)):
-        q.armed = 0
-        post_eqe(world, q.eqn, COMP, 0, (q.number, 0, 0, 0, 0, 0, 0))
+        call(vector(world, units.CQ_RIPEN).address, world, row, 0)
     return True
+
+
+def ripen(world, row, _):
+    """CQ_RIPEN: a CQE came that the CQ is armed for: its event, now or when moderation lets it."""
+    q = cq(world, row)
+    q.ripe += 1
+    unmoderated = q.moderation_count == 0 and q.moderation_ns == 0
+    if unmoderated or (q.moderation_count > 0 and q.ripe >= q.moderation_count):
+        raise_event(world, row)
+    elif q.moderation_ns > 0 and q.deadline == 0:
+        start_timer(world, row)
+    return 0
+
+
+@jit
+def raise_event(world, row):
+    """The completion event of an armed CQ. An EQ without room holds it."""
+    q = cq(world, row)
+    q.armed = 0
+    q.ripe = 0
+    stop_timer(world, row)
+    if post_eqe(world, q.eqn, COMP, 0, (q.number, 0, 0, 0, 0, 0, 0)):
+        return
+    nic(world, q.nic).cq_events_held += 1
+    if q.event_held == 0:
+        q.next_held = 0
+        e = eq(world, q.eqn)
+        if e.held_head != 0:
+            cq(world, e.held_tail).next_held = row
+        link_held(world, q.eqn, row)
+    q.event_held = 1
+
+
+@jit
+def release_event(world, row):
+    """The EQ has room again: post what was held for this CQ."""
+    q = cq(world, row)
+    due = q.event_held == 1 and q.valid != 0
+    q.event_held = 0
+    if due:
+        post_eqe(world, q.eqn, COMP, 0, (q.number, 0, 0, 0, 0, 0, 0))
+
+
+@jit
+def start_timer(world, row):
+    """Moderation: the event comes ``moderation_ns`` from now at the latest."""
+    q = cq(world, row)
+    c = control(world, 0)
+    q.deadline = c.now + q.moderation_ns
+    if q.timer_event:
+        c.stale -= 1
+    else:
+        q.timer_event = 1
+        push(world, q.deadline, units.CQ_TIMER, row, 0)
+
+
+@jit
+def stop_timer(world, row):
+    """Turn the timer off; its event stays in the heap and counts as stale."""
+    q = cq(world, row)
+    if q.deadline != 0:
+        q.deadline = 0
+        control(world, 0).stale += 1
+
+
+def moderated(world, row, _):
+    """CQ_TIMER: the time since the first CQE is over."""
+    q = cq(world, row)
+    c = control(world, 0)
+    if q.deadline == 0:
+        q.timer_event = 0
+        c.stale -= 1
+    elif c.now < q.deadline:
+        push(world, q.deadline, units.CQ_TIMER, row, 0)
+    else:
+        q.timer_event = 0
+        q.deadline = 0
+        if q.armed:
+            raise_event(world, row)
+    return 0
 
 
 def arm(world, row, kind):
     """CQ_ARM: one event for the next completion (1) or the next solicited or failed one (2)."""
     q = cq(world, row)
     if q.valid:
+        if q.armed == 0:
+            q.ripe = 0
         q.armed = ARM_NEXT if q.armed == ARM_NEXT else kind
     return 0

@@ -10,6 +10,7 @@ from typing import Any
 
 from nicemu import _jit
 from nicemu.abi.rings import Doorbell
+from nicemu.abi.verbs import AsyncEvent
 from nicemu.nic import firmware, hooks
 from nicemu.nic.qp_state import ERR
 from nicemu.tables import units
@@ -69,6 +70,8 @@ class Device:
         row.link_delay_ns = profile.link.delay_ns
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
         row.ack_timeout_floor_ns = profile.ack_timeout_floor_ns
+        row.moderation_count = profile.interrupt_moderation.count
+        row.moderation_ns = profile.interrupt_moderation.time_ns
         row.mtu, row.max_fault_per_qp = profile.active_mtu, profile.max_fault_per_qp
         row.credits, row.ack_coalescing_ns = int(profile.end_to_end_credits), profile.ack_coalescing_ns
         row.zap_without_flush = int("zap_without_flush" in mutants)
@@ -131,14 +134,41 @@ class Device:
     def mask_vector(self, vector: int, masked: bool) -> None:
         """MSI-X mask bit; clearing it sends a pending message."""
         at = int(self.row.eq_base) + vector
+        self.world.msix[at].masked = int(masked)
+        self._send_pending(at)
+
+    def mask_function(self, masked: bool) -> None:
+        """MSI-X function mask: no vector sends; clearing it sends what is pending and not masked by itself."""
+        self.row.function_masked = int(masked)
+        for vector in range(int(self.row.eq_count)):
+            self._send_pending(int(self.row.eq_base) + vector)
+
+    def _send_pending(self, at: int) -> None:
         row = self.world.msix[at]
-        row.masked = int(masked)
-        if not masked and row.pending:
-            row.pending = 0
-            if not row.queued:
-                row.queued = 1
-                when = int(self._control.now) + int(self.row.interrupt_ns)
-                self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
+        if row.masked or self.row.function_masked or not row.pending:
+            return
+        row.pending = 0
+        if not row.queued:
+            row.queued = 1
+            when = int(self._control.now) + int(self.row.interrupt_ns)
+            self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
+
+    def lose_interrupt(self, vector: int, nth: int) -> None:
+        """Fault injection: the vector's message of this number (from 1) is lost on its way."""
+        self.world.msix[int(self.row.eq_base) + vector].lose_at = nth
+
+    def raise_event(self, event: AsyncEvent) -> None:
+        """Fault injection: PORT_ERR, PORT_ACTIVE or DEVICE_FATAL happens now."""
+        self._schedule(self.world.address, int(self._control.now), units.DEVICE_EVENT, self.index + 1, int(event))
+
+    @property
+    def port_active(self) -> bool:
+        """Port register: the link is up."""
+        return not self.row.port_down
+
+    def clock(self) -> int:
+        """Timer register: the free-running clock that completions are stamped with, ns."""
+        return int(self._control.now)
 
     def watch(self, number: int, on: bool) -> None:
         """Somebody polls this CQ: the engine stops at each CQE written to it."""

@@ -193,28 +193,37 @@ def move_unpaged(memory, at, length, write):
 
 
 @jit
-def move(world, p, write):
-    """Second instant: bytes between the payload buffer and the frames. False if the program took a page away."""
-    row = packet(world, p)
-    at = payload_address(world, p) - row.grh
+def copy_segments(world, p, at, write):
+    """Bytes between host address ``at`` and all segments of a packet. False if the program took a page away."""
     good = True
-    for i in range(row.segments):
+    for i in range(packet(world, p).segments):
         s = segment(world, p * SEGMENTS_PER_PACKET + i)
-        observe(world, row.kind, s, write)
-        moved = copy_segment(world, s, at, write)
-        good = good and moved
+        copied = copy_segment(world, s, at, write)
+        good = good and copied
         at += s.length
     return good
 
 
 @jit
-def atomic_word(world, p, compare, swap, is_add):
-    """Read-modify-write of the aligned 8 bytes of packet ``p``'s only segment; the old value lands in ``result``."""
+def move(world, p, write):
+    """Second instant: bytes between the payload buffer and the frames. False if the program took a page away."""
     row = packet(world, p)
-    s = segment(world, p * SEGMENTS_PER_PACKET)
+    for i in range(row.segments):
+        observe(world, row.kind, segment(world, p * SEGMENTS_PER_PACKET + i), write)
+    return copy_segments(world, p, payload_address(world, p) - row.grh, write)
+
+
+@jit
+def atomic_word(world, p, compare, swap, is_add):
+    """Read-modify-write of the 8 bytes of packet ``p``; the old value lands in ``result``.
+
+    Their va is aligned, their address need not be: a region's first byte may lie anywhere in its page.
+    """
+    row = packet(world, p)
     scratch = payload_address(world, p)
-    observe(world, row.kind, s, True)
-    if not copy_segment(world, s, scratch, False):
+    for i in range(row.segments):
+        observe(world, row.kind, segment(world, p * SEGMENTS_PER_PACKET + i), True)
+    if not copy_segments(world, p, scratch, False):
         return False
     old = load64(scratch)
     row.result = old
@@ -224,7 +233,7 @@ def atomic_word(world, p, compare, swap, is_add):
         store64(scratch, swap)
     else:
         return True
-    return copy_segment(world, s, scratch, True)
+    return copy_segments(world, p, scratch, True)
 
 
 @jit

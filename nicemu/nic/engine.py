@@ -21,7 +21,9 @@ from nicemu.nic import (
     commit,
     completer,
     cq,
+    device_event,
     eq,
+    held_event,
     msix,
     page_fault,
     port,
@@ -67,6 +69,8 @@ UNITS: dict[int, Callable] = {
     units.RESPONDER: responder.responder, units.QP_ERROR: qp_state.qp_error,
     units.GATHER_FAILED: requester.gather_failed, units.RETIRE: send_queue.retire,
     units.ACK: reply.send_ack, units.SQ_ERROR: qp_state.send_queue_error, units.SENT: requester.sent,
+    units.CQ_TIMER: cq.moderated, units.VECTOR_TIMER: msix.moderated, units.DEVICE_EVENT: device_event.device_event,
+    units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
 }  # fmt: skip
 
 

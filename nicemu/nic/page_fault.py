@@ -2,21 +2,22 @@
 
 A QP can have four faults open, one per :class:`FaultType`; further faults of an open class are merged (mlx5
 page-fault EQEs; NPF paper). At most ``max_fault_per_qp`` of them are reported at a time; the next one is when one is
-resumed. A receive fault of an SRQ's WQE is reported as an RDMA fault (key, address, bytes), since the WQE is the NIC's
-copy; mlx5 has a type RMP for it. Left out: memory-scheme faults.
+resumed. A report that finds the page-fault EQ full waits, its fault open, until the driver has made room.
 
+A receive fault of an SRQ's WQE is reported as an RDMA fault (key, address, bytes), since the WQE is the NIC's copy;
+mlx5 has a type RMP for it. Left out: memory-scheme faults.
 """
 
 from nicemu._jit import call, jit
 from nicemu.abi.rings import EqeType, FaultSubtype, FaultType
 from nicemu.abi.verbs import PAGE_SHIFT, WcStatus
 from nicemu.nic import hooks
-from nicemu.nic.eq import post_eqe
+from nicemu.nic.eq import PAGE_FAULT_EQN, is_full, link_held, post_eqe
 from nicemu.nic.hooks import ask
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
-from nicemu.tables.rows import control, fault, mkey, nic, qp, sq_entry, vector
+from nicemu.tables.rows import control, eq, fault, mkey, nic, qp, sq_entry, vector
 from nicemu.tables.trace import Ev, trace
 
 RESPONDER_RDMA, REQUESTER_SEND = int(FaultType.RESPONDER_RDMA), int(FaultType.REQUESTER_SEND)
@@ -24,7 +25,6 @@ RESPONDER_RECV, REQUESTER_READ = int(FaultType.RESPONDER_RECV), int(FaultType.RE
 PAGE_FAULT, WQE, RDMA = int(EqeType.PAGE_FAULT), int(FaultSubtype.WQE), int(FaultSubtype.RDMA)
 LOC_PROT_ERR = int(WcStatus.LOC_PROT_ERR)
 FAULT, RESUME = int(Ev.FAULT), int(Ev.RESUME)
-PAGE_FAULT_EQN = 3
 
 
 @jit
@@ -76,6 +76,8 @@ def raise_fault(world, q_row, kind, wqe, committed, op_length):
     f.time = c.now
     f.merged = 0
     f.psn = q.incarnation
+    if f.held:
+        f.held = 2
     f.waiting = 0
     n.page_faults += 1
     m = mkey(world, f.mkey)
@@ -92,6 +94,43 @@ def report(world, row, incarnation):
     q = qp(world, f.qp)
     if incarnation != q.incarnation:
         return 0
+    eq_row = nic(world, q.nic).eq_base + PAGE_FAULT_EQN
+    if is_full(world, eq_row):
+        hold_fault(world, eq_row, row)
+        return 0
+    post_fault(world, row)
+    return 0
+
+
+@jit
+def hold_fault(world, eq_row, row):
+    """Keep a report until the page-fault EQ has room."""
+    f = fault(world, row)
+    nic(world, qp(world, f.qp).nic).faults_held += 1
+    if f.held == 0:
+        f.next_held = 0
+        e = eq(world, eq_row)
+        if e.held_head != 0:
+            fault(world, e.held_tail).next_held = row
+        link_held(world, eq_row, row)
+    f.held = 1
+
+
+@jit
+def release_fault(world, row):
+    """The page-fault EQ has room: report, unless the QP was reset meanwhile."""
+    f = fault(world, row)
+    due = f.held == 1 and f.open != 0
+    f.held = 0
+    if due:
+        post_fault(world, row)
+
+
+@jit
+def post_fault(world, row):
+    """The page-fault EQE."""
+    f = fault(world, row)
+    q = qp(world, f.qp)
     in_srq = f.type == RESPONDER_RECV and q.srq != 0
     subtype = RDMA if f.type == RESPONDER_RDMA or in_srq else WQE
     last = f.op_length if subtype == RDMA else f.wqe & 0xFFFFFFFF
@@ -99,7 +138,6 @@ def report(world, row, incarnation):
     asked = last | f.pages << 32
     words = (q.number | f.type << 32, row, mkey(world, f.mkey).key, f.va, f.bytes_committed, asked, f.time)
     post_eqe(world, nic(world, q.nic).eq_base + PAGE_FAULT_EQN, PAGE_FAULT, subtype, words)
-    return 0
 
 
 @jit

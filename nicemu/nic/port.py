@@ -43,7 +43,7 @@ def depart(world, p, incarnation):
     unreliable = row.transport == bth.UC or row.transport == bth.UD
     if unreliable and qp(world, row.qp).incarnation == incarnation:
         call(vector(world, units.SENT).address, world, row.qp, row.psn)
-    if row.dest_nic == 0:
+    if row.dest_nic == 0 or n.port_down or nic(world, row.dest_nic).port_down:
         n.packets_dropped += 1
         free_packet(world, p)
         return 0

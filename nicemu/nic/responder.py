@@ -2,8 +2,7 @@
 
 A request passes a list of checks in the order check_psn, check_op_seq, check_length, check_resource, check_rkey;
 each returns a verdict. What was decided happens at COMMIT, at least the PCIe latency later and in order: bytes move,
-then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD know no NAK: whatever is
-refused is dropped, and of a UC message the rest as well.
+then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD drop what RC would refuse.
 """
 
 from nicemu._jit import jit

@@ -25,12 +25,16 @@ class CompletionRing:
     __slots__ = ("_consumer", "_mask", "_queues", "_record", "_ring", "_shift", "_slots")
 
     def __init__(self, response: CqResponse) -> None:
-        self._ring = response.ring
         self._record = response.record.cast("q")  # one store for the counter
+        self._consumer = 0
+        self.move(response)
+        self._queues: dict[int, Queues] = {}
+
+    def move(self, response: CqResponse) -> None:
+        """Go on in another ring, which has what waits at the same counters."""
+        self._ring = response.ring
         self._slots, self._mask = response.slots, response.slots - 1
         self._shift = response.slots.bit_length() - 1
-        self._consumer = 0
-        self._queues: dict[int, Queues] = {}
 
     def serve(self, number: int, queues: Queues) -> None:
         """Completions of QP `number` free slots of these queues. Of an SRQ the device frees the slots."""

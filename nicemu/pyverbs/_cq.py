@@ -8,7 +8,7 @@ from nicemu.abi.rings import Doorbell
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._completion_ring import CompletionRing
 from nicemu.pyverbs._fields import I32, U32, expect
-from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs._wc import WC
 from nicemu.pyverbs.base import PyverbsRDMAErrno
@@ -62,13 +62,24 @@ class CompletionQueue(Resource):
     KIND = "cqs"
     CHILDREN = ("qps", "srqs", "wqs")
 
-    def _create(self, context: Context, cqe: int, channel: CompChannel | None, comp_vector: int) -> None:
+    def _create(
+        self,
+        context: Context,
+        cqe: int,
+        channel: CompChannel | None,
+        comp_vector: int,
+        ignore_overrun: bool = False,
+    ) -> None:
         """May raise any OSError that the kernel side gives."""
         expect(context, Context, "context")
         expect(channel, CompChannel, "channel", optional=True)
         self._kernel = context._kernel
         command = messages.CreateCq(
-            context._opened(), I32(cqe), channel._opened() if channel is not None else 0, I32(comp_vector)
+            context._opened(),
+            I32(cqe),
+            channel._opened() if channel is not None else 0,
+            I32(comp_vector),
+            ignore_overrun,
         )
         response = self._kernel.execute(command)
         self._handle, self._number, self._cqe = response.handle, response.number, response.cqe
@@ -79,6 +90,16 @@ class CompletionQueue(Resource):
         if channel is not None:
             self._attach(channel)
         self._attach(context)
+
+    def resize(self, cqe: int) -> None:
+        """Change the depth to at least `cqe`; what waits stays, in order.
+
+        PyverbsRDMAError: EINVAL if `cqe` is not in 1..max_cqe or more completions wait; nothing is changed then.
+        """
+        self._ring.publish()
+        response = self._execute(messages.ResizeCq(self._opened(), I32(cqe)), "Failed to resize CQ")
+        self._cqe = response.cqe
+        self._ring.move(response)
 
     def _wait(self) -> bool:
         """Let time pass while the CQ is empty; False if it still is."""
@@ -132,13 +153,11 @@ class CQ(CompletionQueue):
     def ack_events(self, num_events: int) -> None:
         """Say that so many events have been dealt with."""
         self._num_events -= U32(num_events)
-
-    def resize(self, cqe: int) -> None:
-        """Change the CQ's depth. Not there yet: EOPNOTSUPP."""
-        raise unsupported("Failed to resize CQ")
+        self._kernel.acknowledge("completion", self._opened(), num_events)
 
     def _destroy(self, handle: int) -> None:
-        self.ack_events(self._num_events)
+        if self._num_events:
+            self.ack_events(self._num_events)
         self._execute(messages.DestroyCq(handle), "Failed to close CQ")
 
     @property

@@ -6,7 +6,7 @@ import errno
 import struct
 from typing import Any
 
-from nicemu.abi.rings import CQE_BYTES, CQE_TIMESTAMP
+from nicemu.abi.rings import CQE_BYTES, CQE_TIMESTAMP, WALLCLOCK_EPOCH_NS
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompChannel, CompletionQueue
 from nicemu.pyverbs._fields import U32, U64, Field, Struct, expect
@@ -27,6 +27,10 @@ _WC_FLAGS = (
     IBV_WC_STANDARD_FLAGS
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK
+)
+_CREATE_FLAGS = (
+    ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_SINGLE_THREADED
+    | ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN
 )
 _TIMESTAMP = struct.Struct("<Q")
 
@@ -87,11 +91,13 @@ class CqInitAttrEx(Struct):
         return bool(
             self.wc_flags & ~_WC_FLAGS
             or mask & ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_PD
-            or (
-                mask & ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_FLAGS
-                and self.flags & ~ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_SINGLE_THREADED
-            )
+            or (mask & ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_FLAGS and self.flags & ~_CREATE_FLAGS)
         )
+
+    def _ignores_overrun(self) -> bool:
+        """A full CQ is overwritten."""
+        given = self.comp_mask & ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_FLAGS
+        return bool(given and self.flags & ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN)
 
     def __str__(self) -> str:
         rows: list[tuple[str, object]] = [
@@ -136,7 +142,7 @@ class CQEX(CompletionQueue):
             raise unsupported(failure)
         self._current = WC._from_cqe(bytearray(CQE_BYTES))
         try:
-            self._create(context, attr.cqe, attr.comp_channel, attr.comp_vector)
+            self._create(context, attr.cqe, attr.comp_channel, attr.comp_vector, attr._ignores_overrun())
         except OSError as error:
             raise _kernel.failed(failure, error) from error
 
@@ -222,8 +228,8 @@ class CQEX(CompletionQueue):
         return stamp
 
     def read_completion_wallclock_ns(self) -> int:
-        """When the device completed it: nanoseconds of virtual time, which is the only clock there is."""
-        return self.read_timestamp()
+        """When the device completed it: nanoseconds since 1970. Virtual time begins on 1 October 2012, 00:00 UTC."""
+        return self.read_timestamp() + WALLCLOCK_EPOCH_NS
 
     def read_cvlan(self) -> int:
         """The VLAN; none."""

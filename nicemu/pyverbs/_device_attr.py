@@ -224,7 +224,12 @@ class DeviceAttrEx(Struct):
     rss_caps = property(lambda self: RSSCaps())
     packet_pacing_caps = property(lambda self: PacketPacingCaps())
     tm_caps = property(lambda self: TMCaps())
-    cq_mod_caps = property(lambda self: CQModerationCaps())
+    cq_mod_caps = property(lambda self: self._moderation_caps())
+
+    def _moderation_caps(self) -> CQModerationCaps:
+        caps = CQModerationCaps()
+        caps._values = {name: self._values.get(name, 0) for name in ("max_cq_count", "max_cq_period")}
+        return caps
 
 
 class PortAttr(Struct):

@@ -11,7 +11,7 @@ from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.base import PyverbsObject
 from nicemu.pyverbs.mem_alloc import as_bytes
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
-from nicemu.uverbs import messages
+from nicemu.uverbs import memory_messages
 
 if TYPE_CHECKING:
     from nicemu.pyverbs.device import Context
@@ -52,13 +52,13 @@ class DM(Resource):
         if attr.comp_mask:
             raise PyverbsRDMAError(failure, errno.EINVAL)
         self._kernel = context._kernel
-        command = messages.AllocDm(context._opened(), attr.length, attr.log_align_req)
+        command = memory_messages.AllocDm(context._opened(), attr.length, attr.log_align_req)
         self._handle = self._execute(command, failure)
         self._context: Context | None = context
         self._attach(context)
 
     def _destroy(self, handle: int) -> None:
-        self._execute(messages.FreeDm(handle), "Failed to free dm")
+        self._execute(memory_messages.FreeDm(handle), "Failed to free dm")
 
     def _release(self) -> None:
         self._context = None
@@ -73,11 +73,13 @@ class DM(Resource):
         PyverbsRDMAError: EINVAL (not whole words), EFAULT (outside of it).
         """
         offset, size = U64(dm_offset), U64(length)
-        self._execute(messages.DmCopy(self._opened(), offset, size, as_bytes(data, size)), "Failed to copy to dm")
+        self._execute(
+            memory_messages.DmCopy(self._opened(), offset, size, as_bytes(data, size)), "Failed to copy to dm"
+        )
 
     def copy_from_dm(self, dm_offset: int, length: int) -> bytes:
         """`length` bytes at `dm_offset`; errors as for `copy_to_dm`."""
-        command = messages.DmCopy(self._opened(), U64(dm_offset), U64(length))
+        command = memory_messages.DmCopy(self._opened(), U64(dm_offset), U64(length))
         data: bytes = self._execute(command, "Failed to copy from dm")
         return data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from typing import Any
 
 from nicemu.pyverbs import _kernel
@@ -283,13 +284,19 @@ class Context(Resource):
         return entries
 
     def query_rt_values_ex(self, comp_mask: int = ibv_values_mask.IBV_VALUES_MASK_RAW_CLOCK) -> tuple[int, int]:
-        """The device's clock as (seconds, nanoseconds). Not there yet: EOPNOTSUPP."""
-        raise unsupported("Failed to query real time values")
+        """The device's free-running clock as (0, ns): the clock of `read_timestamp`. EOPNOTSUPP: any other value."""
+        failure = "Failed to query real time values"
+        if U32(comp_mask) & ~ibv_values_mask.IBV_VALUES_MASK_RAW_CLOCK:
+            raise unsupported(failure)
+        clock: int = self._execute(messages.QueryRtValues(self._opened()), failure)
+        return (0, clock) if comp_mask else (0, 0)
 
     def get_async_event(self) -> AsyncEvent:
         """The next asynchronous event of this context; waits for one."""
         response = self._execute(messages.GetAsyncEvent(self._opened()), "Failed to get async event")
-        return AsyncEvent(response.event_type)
+        event = AsyncEvent(response.event_type)
+        event._acknowledge = lambda: self._kernel.acknowledge(response.object_kind, response.handle)
+        return event
 
     def _without_errno(self, command: object, failure: str) -> Any:
         """Run a command whose failure carries no errno."""
@@ -315,10 +322,11 @@ def _gid_entry(entry: messages.GidEntry, port: int) -> GIDEntry:
 class AsyncEvent(PyverbsObject):
     """An asynchronous event."""
 
-    __slots__ = ("_event_type",)
+    __slots__ = ("_acknowledge", "_event_type")
 
     def __init__(self, event_type: int = 0) -> None:
         super().__init__()
+        self._acknowledge: Callable[[], None] = lambda: None
         self._event_type = U32(event_type)
 
     @property
@@ -327,7 +335,8 @@ class AsyncEvent(PyverbsObject):
         return self._event_type
 
     def ack(self) -> None:
-        """Say that the event has been dealt with."""
+        """Say that the event has been dealt with; its QP, CQ or SRQ cannot be destroyed before."""
+        self._acknowledge()
 
     def __str__(self) -> str:
         return lines([("Event Type", translate_event_type(self.event_type))], "{:<24}: {:<20}\n")

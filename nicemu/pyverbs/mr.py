@@ -18,7 +18,7 @@ from nicemu.pyverbs.libibverbs_enums import ibv_access_flags
 from nicemu.pyverbs.mem_alloc import MAP_HUGETLB_, as_bytes
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
-from nicemu.uverbs import messages
+from nicemu.uverbs import memory_messages, messages
 
 HUGE_PAGE_SIZE = 0x200000
 _WHOLE_ADDRESS_SPACE = 2**64 - 1
@@ -139,7 +139,7 @@ class MR(Resource):
         if mask & ~_REREG or (mask & _REREG_MEMORY and not size):
             raise PyverbsRDMAError("Failed to rereg MR: IBV_REREG_MR_ERR_INPUT", errno.EINVAL)
         domain = pd._opened() if pd is not None and mask & _REREG_PD else 0
-        command = messages.ReregMr(self._opened(), mask, domain, U64(addr), size, U64(addr), I32(access))
+        command = memory_messages.ReregMr(self._opened(), mask, domain, U64(addr), size, U64(addr), I32(access))
         response = self._execute(command, "Failed to rereg MR: IBV_REREG_MR_ERR_CMD")
         self._key = (response.lkey, response.rkey)
         if mask & _REREG_MEMORY:
@@ -232,13 +232,13 @@ class MW(Resource):
         super().__init__()
         self._kernel = pd._kernel
         self._type = U32(mw_type)
-        response = self._execute(messages.AllocMw(pd._opened(), self._type), "Failed to allocate MW")
+        response = self._execute(memory_messages.AllocMw(pd._opened(), self._type), "Failed to allocate MW")
         self._handle, self._rkey = response.handle, response.rkey
         self._pd: PD | None = pd
         self._attach(pd)
 
     def _destroy(self, handle: int) -> None:
-        self._execute(messages.DeallocMw(handle), "Failed to dealloc MW")
+        self._execute(memory_messages.DeallocMw(handle), "Failed to dealloc MW")
 
     def _release(self) -> None:
         self._pd = None
@@ -281,7 +281,7 @@ class DMMR(MR):
         self._buf, self._huge_length, self._owns_buffer = 0, 0, False
         failure = f"Failed to register a device MR. length: {length}, access flags: {access}"
         size = U64(length)
-        command = messages.RegDmMr(pd._opened(), dm._opened(), U64(offset), size, I32(access))
+        command = memory_messages.RegDmMr(pd._opened(), dm._opened(), U64(offset), size, I32(access))
         response = self._execute(command, failure)
         self._handle, self._length = response.handle, size
         self._key = (response.lkey, response.rkey)

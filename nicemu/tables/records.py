@@ -58,12 +58,17 @@ NIC = record(
     "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
     "zap_without_flush", "zap_without_drain",
+    "function_masked",       # MSI-X control: no vector sends
+    "moderation_count", "moderation_ns",  # of every vector; 0: off
+    "port_down",             # 1: the link is down, what is sent or would arrive is lost
+    "fatal",                 # 1: DEVICE_FATAL: QPs are dead, commands fail; 2: not reported yet, for want of room
     # counters
     "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
     "iotlb_evictions", "page_faults", "page_faults_merged", "rnr_naks_sent", "sequence_naks_sent", "retransmits",
     "timeouts", "duplicates", "commands", "zaps", "zap_drains", "cqes", "interrupts", "resumes", "reads_rewound",
     "out_of_sequence", "bad_pkeys", "bad_qkeys", "malformed", "l2_iotlb_hits", "l2_iotlb_misses", "qp_cache_hits",
     "qp_cache_misses", "mw_binds", "mw_invalidations",
+    "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
 )  # fmt: skip
 
 QP = record(
@@ -124,11 +129,26 @@ SQ_ENTRY = record(
 
 CQ = record(
     "nic", "number", "ring", "slots", "doorbell_record", "eqn", "produced", "armed", "watch", "overrun", "valid",
+    "ignore_overrun",        # 1: a full ring is overwritten
+    "moderation_count", "moderation_ns",  # an armed CQ's event: after so many CQEs, or so long after the first; 0: off
+    "ripe",                  # CQEs that count towards the event since the CQ was armed
+    "deadline", "timer_event",  # 0, or when moderation raises the event; a CQ_TIMER is in the heap
+    "event_held", "next_held",  # in its EQ's held list: 1 with an event due, 2 without (it was destroyed)
 )  # fmt: skip
 
-EQ = record("nic", "number", "ring", "slots", "doorbell_record", "produced", "armed", "valid", "lost")
+EQ = record(
+    "nic", "number", "ring", "slots", "doorbell_record", "produced", "armed", "valid",
+    "lost",                  # events that found it full and are gone
+    "held", "held_head", "held_tail",  # events that found it full and wait: rows of CQ or FAULT, oldest first
+)  # fmt: skip
 
-MSIX = record("masked", "pending", "count", "queued", "nic", "vector", "asserted_at")
+MSIX = record(
+    "masked", "pending", "count", "queued", "nic", "vector", "asserted_at",
+    "coalesced",             # events since the last message, under moderation
+    "deadline", "timer_event",  # 0, or when moderation sends the message; a VECTOR_TIMER is in the heap
+    "messages", "lose_at",   # messages that left the device; number of the one to lose, 0: none
+    "lost",                  # messages lost by injection
+)  # fmt: skip
 
 MESSAGE = record("nic", "vector")
 """MSI-X messages that the host has not taken yet."""
@@ -153,6 +173,7 @@ FAULT = record(
     "open", "type", "qp", "mkey", "va", "psn", "wqe", "bytes_committed", "op_length", "error", "time", "merged",
     "pages",
     "waiting",               # not reported yet: the QP has as many reported as it may
+    "held", "next_held",     # in the page-fault EQ's held list: 1 with a report due, 2 without (its QP was reset)
 )  # fmt: skip
 
 PACKET = record(

@@ -21,3 +21,5 @@
 # functions reached only through the vector, so that they are compiled once
 COMPLETER, RESPONDER, QP_ERROR, GATHER_FAILED, RETIRE = range(16, 21)
 ACK, SQ_ERROR, SENT = range(21, 24)
+# queues and interrupts
+CQ_TIMER, VECTOR_TIMER, DEVICE_EVENT, RELEASE_HELD, CQ_RIPEN = range(40, 45)

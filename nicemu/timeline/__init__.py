@@ -11,9 +11,9 @@ from nicemu.timeline.host import (
     Sleep,
     Steps,
 )
-from nicemu.timeline.loop import Quiescent, Timeline
+from nicemu.timeline.loop import HungTask, Quiescent, Timeline
 
 __all__ = [
-    "Chooser", "Completion", "HostThread", "Quiescent", "ReplayChooser", "Scheduler", "SeededChooser", "Sleep",
-    "SteppedClock", "Steps", "Timeline", "VirtualClock",
+    "Chooser", "Completion", "HostThread", "HungTask", "Quiescent", "ReplayChooser", "Scheduler", "SeededChooser",
+    "Sleep", "SteppedClock", "Steps", "Timeline", "VirtualClock",
 ]  # fmt: skip

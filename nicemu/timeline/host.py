@@ -142,6 +142,8 @@ class HostThread:
     error: BaseException | None = None
     send: Any = None
     waits_for: Any = None
+    since: int = 0
+    """When it began to wait for that, ns."""
     atomic: list[Any] = field(default_factory=list)
     """Spinlocks and RCU sections held, outermost first."""
     held: list[Any] = field(default_factory=list)
@@ -224,7 +226,7 @@ class Scheduler:
         elif wait.subscribe(thread):
             self._push(thread, self.clock())
         else:
-            thread.waits_for = wait
+            thread.waits_for, thread.since = wait, self.clock()
             self.blocked[thread.number] = thread
 
     def _push(self, thread: HostThread, time: int) -> None:

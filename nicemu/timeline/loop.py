@@ -10,9 +10,16 @@ from nicemu.tables.records import INFINITY, Stop
 from nicemu.timeline.clock import VirtualClock
 from nicemu.timeline.host import HostThread, Scheduler, Steps
 
+IDLE_POLLS = 1000
+"""Polls in vain, with nothing left to run and somebody stuck, after which a program that only polls is told."""
+
 
 class Quiescent(Exception):
     """A blocking call has nothing left to wait for. The message says who waits for what."""
+
+
+class HungTask(Quiescent):
+    """Something has waited longer than the watchdog allows while other things went on. The message says who."""
 
 
 class Engine(Protocol):
@@ -52,6 +59,15 @@ class Timeline:
         """Threads of the program that made calls: with several, the order of their calls is not ours to choose."""
         self.waiting: set[int] = set()
         """Program threads inside a blocking call with nothing left to run."""
+        self.program_waits: dict[int, tuple[str, int]] = {}
+        """What they wait for and since when, ns, unless a host thread does the waiting for them."""
+        self.explain: Callable[[], list[str]] = list
+        """Lines about devices for the report of a stall: interrupts that did not come and the like."""
+        self.stuck: Callable[[], bool] = lambda: False
+        """With nothing left to run: somebody waits for what can no longer come."""
+        self.alarm: Callable[[str], None] = lambda text: None
+        """Hears each report of a stall, before anybody catches its exception."""
+        self._idle_polls = 0
 
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
@@ -107,25 +123,57 @@ class Timeline:
 
         :raises Quiescent: every live program thread is inside such a wait.
         """
+        since = self.host.clock()
         with self.lock:
             while not self.advance(done):
                 me = threading.get_ident()
                 self.waiting.add(me)
+                if not isinstance(what, HostThread):
+                    self.program_waits[me] = str(what), since
                 try:
                     if not self._others_may_act():
                         self.changed.notify_all()
-                        raise Quiescent(self.who_waits(what))
+                        raise self._stall()
+                    if self.stuck():
+                        self.alarm(self.who_waits())
                     self.changed.wait(0.05)
                 finally:
                     self.waiting.discard(me)
+                    self.program_waits.pop(me, None)
             self.changed.notify_all()
+
+    def poll(self, done: Callable[[], bool], quantum_ns: int) -> bool:
+        """Advance until ``done()``, at most ``quantum_ns``; False: not done.
+
+        :raises Quiescent: for the last :data:`IDLE_POLLS` calls nothing was left to run, and somebody is stuck.
+        """
+        deadline = self.host.clock() + quantum_ns
+        if self.advance(done, deadline):
+            self._idle_polls = 0
+            return True
+        if self.host.clock() < min(deadline, self.clock.limit()) and self.stuck():
+            self._idle_polls += 1
+            if self._idle_polls == 1:
+                self.alarm(self.who_waits())
+            if self._idle_polls >= IDLE_POLLS:
+                raise self._stall()
+        else:
+            self._idle_polls = 0
+        return False
+
+    def _stall(self) -> Quiescent:
+        text = self.who_waits()
+        self.alarm(text)
+        return Quiescent(text)
 
     def _others_may_act(self) -> bool:
         alive = {thread.ident for thread in threading.enumerate() if not thread.daemon}
         return bool(alive - self.waiting)
 
-    def who_waits(self, what: Any = None) -> str:
-        """One line: the blocked host threads and what each waits for."""
-        waits = [f"{t.name} waits for {t.waits_for}" for t in self.host.blocked.values() if not t.daemon]
-        own = f"{what.name} waits for {what.waits_for}" if isinstance(what, HostThread) else str(what)
-        return f"nothing left to run at {self.host.clock()} ns: " + "; ".join(waits or [own])
+    def who_waits(self, why: str = "nothing left to run") -> str:
+        """Who waits for what since when, in one line, and below it what ``explain`` knows."""
+        blocked = [thread for thread in self.host.blocked.values() if not thread.daemon]
+        waits = [f"{thread.name} waits for {thread.waits_for} since {thread.since} ns" for thread in blocked]
+        waits += [f"{what} since {since} ns" for what, since in self.program_waits.values()]
+        head = f"{why} at {self.host.clock()} ns: " + ("; ".join(waits) or "nobody waits")
+        return "\n  ".join([head, *self.explain()])

@@ -24,6 +24,8 @@ class EventFile(Generic[T]):
         os.set_blocking(self._write_fd, False)
         self._bytes = 0
         self.closed = False
+        self.broken = False
+        """The device is dead: nothing more will come."""
 
     def put(self, event: T) -> None:
         """An event came. A full pipe is readable anyway."""
@@ -50,7 +52,7 @@ class EventFile(Generic[T]):
     @property
     def ready(self) -> bool:
         """A waiter need not wait (any more)."""
-        return bool(self.events) or self.closed
+        return bool(self.events) or self.closed or self.broken
 
     @property
     def blocking(self) -> bool:

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from nicemu.abi.command import Rereg
+from nicemu.abi.verbs import AsyncEvent
 from nicemu.driver import DriverError, advise_mr, ah, context, cq, dm, mcast, mr, mw, pd, qp, rereg, srq, xrcd
 from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, port_attributes
 from nicemu.driver.core import Driver
 from nicemu.driver.handles import Handles
 from nicemu.timeline.host import Steps
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
 from nicemu.uverbs.channel import CompChannel, EventFile
@@ -76,7 +78,15 @@ def list_devices(self: Dispatcher, _: m.ListDevices) -> tuple[m.DeviceInfo, ...]
 def open_device(self: Dispatcher, c: m.OpenDevice) -> int:
     opened = context.open_device(self.driver, c.name, self.mm)
     file = self.async_files[opened.handle] = EventFile[m.AsyncEventResponse]()
-    opened.event_handler = lambda kind, what, handle: file.put(m.AsyncEventResponse(kind, what, handle))
+
+    def report(kind: int, what: str, handle: int) -> None:
+        file.put(m.AsyncEventResponse(kind, what, handle))
+        if kind == AsyncEvent.DEVICE_FATAL:
+            file.broken = True
+            for channel in self.channels:
+                channel.broken |= channel.context == opened.handle
+
+    opened.event_handler = report
     return opened.handle
 
 
@@ -93,6 +103,11 @@ def close_device(self: Dispatcher, c: m.CloseDevice) -> Steps[None]:
 def query_device(self: Dispatcher, c: m.QueryDevice) -> m.DeviceAttributes:
     device = self.driver.contexts.get(c.context).device
     return m.DeviceAttributes(device_attributes(device), **odp_caps(device))
+
+
+def query_rt_values(self: Dispatcher, c: m.QueryRtValues) -> int:
+    clock: int = self.driver.contexts.get(c.context).device.device.clock()
+    return clock
 
 
 def query_port(self: Dispatcher, c: m.QueryPort) -> m.PortAttributes:
@@ -124,43 +139,43 @@ def reg_mr(self: Dispatcher, c: m.RegMr) -> Steps[m.MrResponse]:
     return m.MrResponse(region.handle, region.key, region.key)
 
 
-def rereg_mr(self: Dispatcher, c: m.ReregMr) -> Steps[m.MrResponse]:
+def rereg_mr(self: Dispatcher, c: mem.ReregMr) -> Steps[m.MrResponse]:
     region = self.driver.mrs.get(c.mr)
     domain = self.driver.pds.get(c.pd) if c.flags & Rereg.PD else None
     yield from rereg.reregister(region, rereg.Wanted(c.flags, domain, c.address, c.length, c.iova, c.access))
     return m.MrResponse(c.mr, region.key, region.key)
 
 
-def reg_null_mr(self: Dispatcher, c: m.RegNullMr) -> Steps[m.MrResponse]:
+def reg_null_mr(self: Dispatcher, c: mem.RegNullMr) -> Steps[m.MrResponse]:
     region = yield from mr.register_null(self.driver.pds.get(c.pd))
     return m.MrResponse(region.handle, region.key, region.key)
 
 
-def reg_dm_mr(self: Dispatcher, c: m.RegDmMr) -> Steps[m.MrResponse]:
+def reg_dm_mr(self: Dispatcher, c: mem.RegDmMr) -> Steps[m.MrResponse]:
     block = self.driver.dms.get(c.dm)
     region = yield from mr.register_dm(self.driver.pds.get(c.pd), block, c.offset, c.length, c.access)
     return m.MrResponse(region.handle, region.key, region.key)
 
 
-def alloc_mw(self: Dispatcher, c: m.AllocMw) -> Steps[m.MwResponse]:
+def alloc_mw(self: Dispatcher, c: mem.AllocMw) -> Steps[mem.MwResponse]:
     window = yield from mw.allocate(self.driver.pds.get(c.pd), c.type)
-    return m.MwResponse(window.handle, window.key)
+    return mem.MwResponse(window.handle, window.key)
 
 
-def dealloc_mw(self: Dispatcher, c: m.DeallocMw) -> Steps[None]:
+def dealloc_mw(self: Dispatcher, c: mem.DeallocMw) -> Steps[None]:
     yield from mw.deallocate(self.driver.mws.get(c.mw))
 
 
-def alloc_dm(self: Dispatcher, c: m.AllocDm) -> Steps[int]:
+def alloc_dm(self: Dispatcher, c: mem.AllocDm) -> Steps[int]:
     block = yield from dm.allocate(self.driver.contexts.get(c.context), c.length, c.log_align)
     return block.handle
 
 
-def free_dm(self: Dispatcher, c: m.FreeDm) -> Steps[None]:
+def free_dm(self: Dispatcher, c: mem.FreeDm) -> Steps[None]:
     yield from dm.free(self.driver.dms.get(c.dm))
 
 
-def dm_copy(self: Dispatcher, c: m.DmCopy) -> bytes:
+def dm_copy(self: Dispatcher, c: mem.DmCopy) -> bytes:
     part = dm.window(self.driver.dms.get(c.dm), c.offset, c.length)
     if c.data is not None:
         part[:] = np.frombuffer(c.data[: c.length].ljust(c.length, b"\0"), np.uint8)
@@ -204,11 +219,26 @@ def destroy_comp_channel(self: Dispatcher, c: m.DestroyCompChannel) -> None:
 def create_cq(self: Dispatcher, c: m.CreateCq) -> Steps[m.CqResponse]:
     channel = self.channels.get(c.channel) if c.channel else None
     handler = channel.put if channel else None
-    queue = yield from cq.create(self.driver.contexts.get(c.context), c.cqe, c.comp_vector, handler)
+    owner = self.driver.contexts.get(c.context)
+    queue = yield from cq.create(owner, c.cqe, c.comp_vector, handler, c.ignore_overrun)
     if channel:
         channel.users += 1
         self.channel_of[queue.handle] = channel
+    return cq_response(queue)
+
+
+def cq_response(queue: cq.Cq) -> m.CqResponse:
     return m.CqResponse(queue.handle, queue.number, queue.cqe, queue.slots, queue.ring.view, queue.record.view)
+
+
+def resize_cq(self: Dispatcher, c: m.ResizeCq) -> Steps[m.CqResponse]:
+    queue = self.driver.cqs.get(c.cq)
+    yield from cq.resize(queue, c.cqe)
+    return cq_response(queue)
+
+
+def modify_cq(self: Dispatcher, c: m.ModifyCq) -> Steps[None]:
+    yield from cq.moderate(self.driver.cqs.get(c.cq), c.count, c.period)
 
 
 def destroy_cq(self: Dispatcher, c: m.DestroyCq) -> Steps[None]:
@@ -220,12 +250,13 @@ def destroy_cq(self: Dispatcher, c: m.DestroyCq) -> Steps[None]:
 
 
 def take_event(self: Dispatcher, c: m.GetCqEvent | m.GetAsyncEvent) -> Any:
-    """The endpoint has waited already. EAGAIN: the fd does not block; EBADF: closed while waiting."""
+    """The endpoint has waited already. EAGAIN: the fd does not block; EBADF: closed meanwhile; EIO: a dead device."""
     file = self.event_file(c)
     assert file is not None
     if file.events:
         return file.take()
-    raise DriverError(errno.EBADF if file.closed else errno.EAGAIN, "no event")
+    number = errno.EBADF if file.closed else errno.EIO if file.broken else errno.EAGAIN
+    raise DriverError(number, "no event")
 
 
 # Queue pairs ----------------------------------------------------------------------------------------------------------
@@ -307,13 +338,15 @@ def close_xrcd(self: Dispatcher, c: s.CloseXrcd) -> None:
 
 HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.ListDevices: list_devices, m.OpenDevice: open_device, m.CloseDevice: close_device,
-    m.QueryDevice: query_device, m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
+    m.QueryDevice: query_device, m.QueryRtValues: query_rt_values,
+    m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
     m.AllocPd: alloc_pd, m.DeallocPd: dealloc_pd, m.RegMr: reg_mr, m.DeregMr: dereg_mr, m.AdviseMr: advise,
-    m.ReregMr: rereg_mr, m.RegNullMr: reg_null_mr, m.RegDmMr: reg_dm_mr, m.AllocMw: alloc_mw, m.DeallocMw: dealloc_mw,
-    m.AllocDm: alloc_dm, m.FreeDm: free_dm, m.DmCopy: dm_copy,
+    mem.ReregMr: rereg_mr, mem.RegNullMr: reg_null_mr, mem.RegDmMr: reg_dm_mr, mem.AllocMw: alloc_mw,
+    mem.DeallocMw: dealloc_mw, mem.AllocDm: alloc_dm, mem.FreeDm: free_dm, mem.DmCopy: dm_copy,
     m.CreateAh: create_ah, m.DestroyAh: destroy_ah,
     m.CreateCompChannel: create_comp_channel, m.DestroyCompChannel: destroy_comp_channel,
-    m.CreateCq: create_cq, m.DestroyCq: destroy_cq, m.GetCqEvent: take_event, m.GetAsyncEvent: take_event,
+    m.CreateCq: create_cq, m.ResizeCq: resize_cq, m.ModifyCq: modify_cq, m.DestroyCq: destroy_cq,
+    m.GetCqEvent: take_event, m.GetAsyncEvent: take_event,
     m.CreateQp: create_qp, m.ModifyQp: modify_qp, m.QueryQp: query_qp, m.DestroyQp: destroy_qp,
     s.AttachMcast: attach_mcast, s.DetachMcast: detach_mcast,
     s.CreateSrq: create_srq, s.ModifySrq: modify_srq, s.QuerySrq: query_srq, s.DestroySrq: destroy_srq,

@@ -9,18 +9,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from nicemu.abi.rings import doorbell_offset
 from nicemu.driver.core import Driver
 from nicemu.timeline.loop import Timeline
 from nicemu.uverbs.dispatch import Dispatcher
-from nicemu.uverbs.messages import VerbsError
+from nicemu.uverbs.messages import GetAsyncEvent, GetCqEvent, VerbsError
 
 T = TypeVar("T")
 QUANTUM_NS = 10_000_000
+DESTROYS = {"DestroyQp": ("qp",), "DestroyCq": ("completion", "cq"), "DestroySrq": ("srq",)}
+"""Events that must be acknowledged before a command destroys their object."""
 
 
 class Endpoint:
@@ -35,6 +38,8 @@ class Endpoint:
         self.dispatcher = Dispatcher(driver, process.mm)
         self.process = SystemCalls(self, process)
         self.dead = False
+        self.unacknowledged: Counter[tuple[str, int]] = Counter()
+        """Events the program took and has not acknowledged, by kind and handle of their object."""
         self._inside: set[int] = set()
         self._put_off: deque[Callable[[], Any]] = deque()
 
@@ -46,10 +51,42 @@ class Endpoint:
         return self.enter(lambda: self._execute(command))
 
     def _execute(self, command: Any) -> Any:
+        name = type(command).__name__
         file = self.dispatcher.event_file(command)
         if file is not None and file.blocking:
-            self.timeline.wait(lambda: file.ready, f"{type(command).__name__}: no event")
-        return self.timeline.call(self.dispatcher.run(command), type(command).__name__)
+            self.timeline.wait(lambda: file.ready, f"{name}: no event")
+        self._await_acknowledgements(command)
+        response = self.timeline.call(self.dispatcher.run(command), name)
+        if isinstance(command, GetCqEvent):
+            self.unacknowledged["completion", response] += 1
+        elif isinstance(command, GetAsyncEvent):
+            self.unacknowledged[response.object_kind, response.handle] += 1
+        return response
+
+    def acknowledge(self, kind: str, handle: int, count: int = 1) -> None:
+        """``ibv_ack_cq_events`` (kind ``completion``), ``ibv_ack_async_event`` (kind of the event's object)."""
+
+        def count_down() -> None:
+            self.unacknowledged[kind, handle] -= count
+            self.timeline.changed.notify_all()
+
+        self.enter(count_down)
+
+    def _await_acknowledgements(self, command: Any) -> None:
+        """An object is not destroyed before all events of it that the program took are acknowledged.
+
+        libibverbs waits without end; here another thread may still acknowledge, else the program is told who waits.
+        """
+        name = type(command).__name__
+        for kind in DESTROYS.get(name, ()):
+            self._await_acknowledgement(name, (kind, getattr(command, fields(command)[0].name)))
+
+    def _await_acknowledgement(self, name: str, key: tuple[str, int]) -> None:
+        if self.unacknowledged[key]:
+            events = "completion events" if key[0] == "completion" else f"async events of the {key[0].upper()}"
+            what = f"{name}: {self.unacknowledged[key]} {events} not acknowledged"
+            self.timeline.wait(lambda: not self.unacknowledged[key], what)
+        del self.unacknowledged[key]
 
     def ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
         """Write a doorbell register (``abi.rings.Doorbell``) of a device."""
@@ -64,7 +101,7 @@ class Endpoint:
         def watch() -> bool:
             device.watch(cq_number, True)
             try:
-                return self.timeline.advance(nonempty, self.timeline.host.clock() + quantum_ns)
+                return self.timeline.poll(nonempty, quantum_ns)
             finally:
                 device.watch(cq_number, False)
 

@@ -66,14 +66,6 @@ class MrResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class MwResponse:
-    """A memory window; binding changes the low eight bits of its R_Key."""
-
-    handle: int
-    rkey: int
-
-
-@dataclass(frozen=True, slots=True)
 class CqResponse:
     """A CQ: its ring (``abi.rings.CQE``) and doorbell record (consumer counter) in shared memory.
 
@@ -211,6 +203,13 @@ class QueryDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryRtValues:
+    """-> int: the device's clock, ns."""
+
+    context: int
+
+
+@dataclass(frozen=True, slots=True)
 class QueryPort:
     """-> PortAttributes. EINVAL: no such port."""
 
@@ -269,82 +268,6 @@ class DeregMr:
 
 
 @dataclass(frozen=True, slots=True)
-class ReregMr:
-    """-> MrResponse. ``flags``: ``abi.command.Rereg``; a field they do not name is ignored.
-
-    EINVAL, EOPNOTSUPP: refused (windows are bound, for one), nothing has changed. EFAULT: the new memory is not there;
-    the MR can only be deregistered.
-    """
-
-    mr: int
-    flags: int
-    pd: int = 0
-    address: int = 0
-    length: int = 0
-    iova: int = 0
-    access: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RegNullMr:
-    """-> MrResponse. Its lkey takes any address: writes vanish, reads give zeros."""
-
-    pd: int
-
-
-@dataclass(frozen=True, slots=True)
-class AllocMw:
-    """-> MwResponse. EINVAL: ``type`` is neither 1 nor 2; ENOMEM."""
-
-    pd: int
-    type: int
-
-
-@dataclass(frozen=True, slots=True)
-class DeallocMw:
-    """-> None"""
-
-    mw: int
-
-
-@dataclass(frozen=True, slots=True)
-class AllocDm:
-    """-> dm handle. Device memory, zeroed. ENOMEM: not that much is left."""
-
-    context: int
-    length: int
-    log_align: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FreeDm:
-    """-> None. EBUSY: a region of it exists."""
-
-    dm: int
-
-
-@dataclass(frozen=True, slots=True)
-class DmCopy:
-    """-> bytes at ``offset``, after ``data`` was put there. EFAULT: outside; EINVAL: not whole words."""
-
-    dm: int
-    offset: int
-    length: int
-    data: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RegDmMr:
-    """-> MrResponse. EINVAL: not zero-based, or outside of the device memory."""
-
-    pd: int
-    dm: int
-    offset: int
-    length: int
-    access: int
-
-
-@dataclass(frozen=True, slots=True)
 class AdviseMr:
     """-> None. ``sges``: (address, length, lkey)."""
 
@@ -376,6 +299,24 @@ class CreateCq:
     cqe: int
     channel: int = 0
     comp_vector: int = 0
+    ignore_overrun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeCq:
+    """-> CqResponse: another ring, the same record. EINVAL: cqe out of 1..max_cqe, or more entries wait."""
+
+    cq: int
+    cqe: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModifyCq:
+    """``ibv_modify_cq``. -> None. EINVAL: over the device's moderation limits. ``period``: microseconds."""
+
+    cq: int
+    count: int
+    period: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,13 +384,13 @@ class DestroyAh:
 
 @dataclass(frozen=True, slots=True)
 class GetCqEvent:
-    """-> cq handle. Blocks until the channel has an event."""
+    """-> cq handle. Blocks until the channel has an event. EIO: the device died, no event will come."""
 
     channel: int
 
 
 @dataclass(frozen=True, slots=True)
 class GetAsyncEvent:
-    """-> AsyncEventResponse. Blocks until there is one."""
+    """-> AsyncEventResponse. Blocks until there is one. EIO: the device is dead and has nothing more to tell."""
 
     context: int

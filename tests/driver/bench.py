@@ -115,6 +115,7 @@ class FakeDevice:
         self.sq_entries: set[int] = set()
         self.watched: list[tuple[int, bool]] = []
         self.doorbells: list[tuple[int, int]] = []
+        self.port_active = True
 
     # What the driver may touch
 
@@ -134,6 +135,9 @@ class FakeDevice:
 
     def route(self, dgid: bytes) -> int:
         return self.index + 1 if dgid in self.gids else 0
+
+    def clock(self) -> int:
+        return self.engine.now
 
     def watch(self, number: int, on: bool) -> None:
         self.watched.append((number, on))
@@ -176,6 +180,15 @@ class FakeDevice:
 
     def _destroy_cq(self, p: tuple[int, ...], mailbox: int) -> None:
         del self.cqs[p[0]]
+
+    def _resize_cq(self, p: tuple[int, ...], mailbox: int) -> None:
+        self.cqs[p[0]] = (*self.cqs[p[0]][:1], *p[1:3], *self.cqs[p[0]][3:])
+
+    def _modify_cq(self, p: tuple[int, ...], mailbox: int) -> None:
+        assert p[0] in self.cqs
+
+    def _set_gid(self, p: tuple[int, ...], mailbox: int) -> None:
+        """The table is ``gids``."""
 
     def _create_qp(self, p: tuple[int, ...], mailbox: int) -> None:
         self.qps[p[0]] = dict.fromkeys(QpField, 0)

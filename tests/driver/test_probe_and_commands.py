@@ -9,7 +9,8 @@ import pytest
 
 from nicemu.abi.command import COMMAND_SLOTS, Command, Status
 from nicemu.abi.rings import Doorbell, Eqn
-from nicemu.driver import DriverError, attributes
+from nicemu.driver import DriverError, attributes, cq
+from nicemu.driver.cq import Cq
 from nicemu.driver.irq import EventQueue
 from nicemu.pyverbs.libibverbs_enums import ibv_device_cap_flags, ibv_odp_transport_cap_bits
 from nicemu.timeline import Steps
@@ -35,7 +36,7 @@ def test_probe_arms_every_event_queue_and_needs_no_command(bench: Bench) -> None
 def test_no_event_queue_can_overflow(bench: Bench) -> None:
     profile, eqs = bench.device.profile, bench.device.eqs
     assert eqs[Eqn.COMMAND].slots >= COMMAND_SLOTS
-    assert eqs[Eqn.PAGE_FAULT].slots >= profile.max_qp * profile.max_fault_per_qp
+    assert eqs[Eqn.PAGE_FAULT].slots >= profile.page_fault_eq_depth
     assert eqs[Eqn.COMPLETION].slots >= profile.max_cq
 
 
@@ -96,6 +97,44 @@ def test_attributes_are_the_profiles(bench: Bench) -> None:
         with pytest.raises(DriverError) as caught:
             call()
         assert caught.value.errno == errno.EINVAL
+
+
+# CQs
+
+
+@pytest.fixture
+def queue(bench: Bench) -> Cq:
+    made: Cq = bench.call(cq.create(bench.open(), 10, 0, None))
+    return made
+
+
+def test_a_resize_moves_the_cq_into_another_ring(bench: Bench, queue: Cq) -> None:
+    old = queue.ring.address
+    bench.call(cq.resize(queue, 40))
+    assert (queue.cqe, queue.slots) == (63, 64) and queue.ring.address != old
+    assert bench.device.log[-1] == (Command.RESIZE_CQ, (queue.number, queue.ring.address, 64, 40) + (0,) * 10)
+
+
+def test_a_refused_resize_changes_nothing(bench: Bench, queue: Cq) -> None:
+    before = queue.cqe, queue.slots, queue.ring
+    bench.device.refuse[Command.RESIZE_CQ] = Status.BAD_PARAM
+    with pytest.raises(DriverError) as caught:
+        bench.call(cq.resize(queue, 1))
+    assert caught.value.errno == errno.EINVAL and (queue.cqe, queue.slots, queue.ring) == before
+
+
+@pytest.mark.parametrize("count, period", [(65536, 0), (0, 4096), (-1, 0), (0, -1)])
+def test_moderation_beyond_the_device_is_refused(bench: Bench, queue: Cq, count: int, period: int) -> None:
+    with pytest.raises(DriverError) as caught:
+        bench.call(cq.moderate(queue, count, period))
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_a_dead_device_fails_with_eio(bench: Bench) -> None:
+    bench.device.refuse[Command.CREATE_CQ] = Status.INTERNAL_ERROR
+    with pytest.raises(DriverError) as caught:
+        bench.call(cq.create(bench.open(), 10, 0, None))
+    assert caught.value.errno == errno.EIO
 
 
 def test_capability_flags_are_those_of_the_verbs_enum(bench: Bench) -> None:

@@ -259,10 +259,10 @@ class Srq:
 class Cq:
     """A CQ with its ring."""
 
-    def __init__(self, bench: Bench, number: int, slots: int = 256) -> None:
+    def __init__(self, bench: Bench, number: int, slots: int = 256, flags: int = 0) -> None:
         self.bench, self.number, self.slots = bench, number, slots
         self.ring, self.record = Ring(slots * CQE_BYTES), Ring(16)
-        bench.command(Command.CREATE_CQ, number, self.ring.address, slots, self.record.address, Eqn.COMPLETION)
+        bench.command(Command.CREATE_CQ, number, self.ring.address, slots, self.record.address, Eqn.COMPLETION, flags)
 
     def poll(self) -> list[dict[str, int]]:
         """All completions that are there."""

@@ -57,6 +57,19 @@ def test_key_and_address_may_differ_in_their_page_offset(rc, base, address):
     assert use(rc, WRITE, base + 1, key, 6000) == REM_ACCESS
 
 
+@pytest.mark.parametrize("address", [0x10_0000_0FFD, 0x10_0000_1003, 0x10_0000_0FF8])
+def test_an_atomic_of_an_aligned_va_may_straddle_pages(rc, address):
+    key = create(rc.bench, 50, 0, 64, 0, address & HUGE - 1)
+    count = (address % PAGE + 64 + PAGE - 1) // PAGE
+    first = address // PAGE % 4
+    entries(rc.bench, 50, 0, [mtt_entry(frame, True, 0) for frame in rc.remote.frames[first : first + count]])
+    before, at = rc.remote.data, address % (4 * PAGE)
+    word = int.from_bytes(before[at : at + 8], "little")
+    assert use(rc, ADD, 0, key, compare=5) == SUCCESS
+    after = before[:at] + ((word + 5) % 2**64).to_bytes(8, "little") + before[at + 8 :]
+    assert rc.remote.data == after and int.from_bytes(rc.local.data[:8], "little") == word
+
+
 # Null
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nicemu.abi.rings import CQE, CQE_BYTES, DOORBELL_RECORD_BYTES, owner, power_of_two, recv_stride, send_stride
 from nicemu.abi.verbs import QpType
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
 
@@ -115,6 +116,7 @@ class FakeEndpoint:
         self.srqs: dict[int, s.SrqResponse] = {}
         self.attributes: dict[int, m.QpAttributes] = {}
         self.polls = 0
+        self.acknowledged: list[tuple[str, int, int]] = []
         self.on_poll: Any = lambda: None
 
     def device_index(self, context: int) -> int:
@@ -127,6 +129,9 @@ class FakeEndpoint:
         self.polls += 1
         self.on_poll()
         return bool(nonempty())
+
+    def acknowledge(self, kind: str, handle: int, count: int = 1) -> None:
+        self.acknowledged.append((kind, handle, count))
 
     def execute(self, command: Any) -> Any:
         self.log.append(command)
@@ -179,7 +184,7 @@ class FakeEndpoint:
         if command.type not in (1, 2):
             raise m.VerbsError(errno.EINVAL, "no such type")
         handle = next(self.handles)
-        return m.MwResponse(handle, handle << 8 | 0xFF)
+        return mem.MwResponse(handle, handle << 8 | 0xFF)
 
     def do_DmCopy(self, command: Any) -> Any:
         if command.offset % 4 or command.length % 4:

@@ -11,7 +11,7 @@ from nicemu.pyverbs.mr import DMMR, MR, MW, MWBindInfo
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
 from nicemu.pyverbs.wr import SGE
-from nicemu.uverbs import messages
+from nicemu.uverbs import memory_messages, messages
 
 
 def test_registration_is_told_to_the_kernel(kernel, pd):
@@ -69,7 +69,7 @@ def test_rereg_of_the_access_keeps_the_buffer(kernel, pd):
     mr = MR(pd, 64, 1)
     before = mr.buf
     mr.rereg(4, pd=None, access=3)
-    assert kernel.log[-1] == messages.ReregMr(mr.handle, 4, access=3)
+    assert kernel.log[-1] == memory_messages.ReregMr(mr.handle, 4, access=3)
     assert (mr.buf, mr.length) == (before, 64) and not kernel.process.freed
 
 
@@ -77,7 +77,7 @@ def test_rereg_of_the_memory_frees_the_buffer_and_adopts_the_programs(kernel, pd
     mr = MR(pd, 64, 1)
     before = mr.buf
     mr.rereg(1, addr=0x18000, length=128)
-    assert kernel.log[-1] == messages.ReregMr(mr.handle, 1, 0, 0x18000, 128, 0x18000)
+    assert kernel.log[-1] == memory_messages.ReregMr(mr.handle, 1, 0, 0x18000, 128, 0x18000)
     assert (mr.buf, mr.length, kernel.process.freed) == (0x18000, 128, [before])
     mr.close()
     assert kernel.process.freed == [before]
@@ -97,12 +97,12 @@ def test_rereg_refuses_bad_input_itself(kernel, pd, flags, length):
     mr = MR(pd, 64, 1)
     with pytest.raises(PyverbsRDMAError, match="Failed to rereg MR: IBV_REREG_MR_ERR_INPUT") as info:
         mr.rereg(flags, None, 0x18000, length)
-    assert info.value.error_code == errno.EINVAL and not kernel.commands(messages.ReregMr)
+    assert info.value.error_code == errno.EINVAL and not kernel.commands(memory_messages.ReregMr)
 
 
 def test_rereg_that_the_kernel_refuses_names_the_command(kernel, pd):
     mr = MR(pd, 64, 1)
-    kernel.fail[messages.ReregMr] = errno.EFAULT
+    kernel.fail[memory_messages.ReregMr] = errno.EFAULT
     with pytest.raises(PyverbsRDMAError, match="IBV_REREG_MR_ERR_CMD") as info:
         mr.rereg(1, None, 0x18000, 64)
     assert info.value.error_code == errno.EFAULT and mr.length == 64
@@ -110,12 +110,12 @@ def test_rereg_that_the_kernel_refuses_names_the_command(kernel, pd):
 
 def test_window(kernel, pd):
     mw = MW(pd, 2)
-    assert kernel.log[-1] == messages.AllocMw(pd.handle, 2)
+    assert kernel.log[-1] == memory_messages.AllocMw(pd.handle, 2)
     assert (mw.type, mw.rkey) == (2, mw.handle << 8 | 0xFF)
     assert str(mw).splitlines()[-1] == f"MW Type               : {'IBV_MW_TYPE_2':<20}"
     handle = mw.handle
     pd.close()
-    assert messages.DeallocMw(handle) in kernel.log
+    assert memory_messages.DeallocMw(handle) in kernel.log
 
 
 def test_window_of_no_type(pd):
@@ -126,9 +126,9 @@ def test_window_of_no_type(pd):
 
 def test_device_memory(kernel, ctx):
     dm = DM(ctx, AllocDmAttr(128, 3))
-    assert kernel.log[-1] == messages.AllocDm(ctx.context, 128, 3)
+    assert kernel.log[-1] == memory_messages.AllocDm(ctx.context, 128, 3)
     dm.copy_to_dm(4, "abcd", 4)
-    assert kernel.log[-1] == messages.DmCopy(dm.handle, 4, 4, b"abcd")
+    assert kernel.log[-1] == memory_messages.DmCopy(dm.handle, 4, 4, b"abcd")
     assert dm.copy_from_dm(8, 4) == bytes(4)
     with pytest.raises(PyverbsRDMAError, match="Failed to copy to dm"):
         dm.copy_to_dm(1, b"abcd", 4)
@@ -140,7 +140,7 @@ def test_device_memory_that_is_not_there(kernel, ctx):
     with pytest.raises(PyverbsRDMAError, match=r"size 8\. Max available size 65536") as info:
         DM(ctx, AllocDmAttr(8, comp_mask=1))
     assert info.value.error_code == errno.EINVAL
-    kernel.fail[messages.AllocDm] = errno.ENOMEM
+    kernel.fail[memory_messages.AllocDm] = errno.ENOMEM
     with pytest.raises(PyverbsRDMAError, match="Failed to allocate device memory of size 99999"):
         DM(ctx, AllocDmAttr(99999))
 
@@ -148,13 +148,13 @@ def test_device_memory_that_is_not_there(kernel, ctx):
 def test_a_region_of_device_memory_starts_at_0_and_closes_before_it(kernel, ctx, pd):
     dm = DM(ctx, AllocDmAttr(128))
     mr = DMMR(pd, 64.0, access.IBV_ACCESS_ZERO_BASED, dm, 4)
-    assert kernel.log[-1] == messages.RegDmMr(pd.handle, dm.handle, 4, 64, 32)
+    assert kernel.log[-1] == memory_messages.RegDmMr(pd.handle, dm.handle, 4, 64, 32)
     assert (mr.buf, mr.length) == (0, 64)
     mr.write("abcd", 4, 8)
-    assert kernel.log[-1] == messages.DmCopy(dm.handle, 8, 4, b"abcd")
+    assert kernel.log[-1] == memory_messages.DmCopy(dm.handle, 8, 4, b"abcd")
     assert mr.read(4, 8) == bytes(4)
     dm.close()
-    assert [type(command) for command in kernel.log[-2:]] == [messages.DeregMr, messages.FreeDm]
+    assert [type(command) for command in kernel.log[-2:]] == [messages.DeregMr, memory_messages.FreeDm]
 
 
 def test_str(pd):

@@ -6,6 +6,7 @@ import pytest
 
 from nicemu.tables.records import INFINITY, Stop
 from nicemu.timeline import Completion, Quiescent, Scheduler, Sleep, SteppedClock, Timeline
+from nicemu.timeline.loop import IDLE_POLLS
 
 
 class FakeEngine:
@@ -178,3 +179,53 @@ def test_another_program_thread_may_end_the_wait():
     timeline.call(steps(engine, done), "waits")
     other.join(10)
     assert not other.is_alive() and host.next_time() == INFINITY
+
+
+# Stalls
+
+
+def test_a_report_says_since_when_each_thread_waits():
+    timeline, engine, host = build((70, "event"))
+    host.spawn(steps(engine, 50, Completion(host, "a reply")), "worker")
+    timeline._others_may_act = lambda: False
+    heard = []
+    timeline.alarm, timeline.explain = heard.append, lambda: ["vector 4: masked"]
+    with pytest.raises(Quiescent) as caught:
+        timeline.wait(lambda: False, "an event")
+    assert str(caught.value) == (
+        "nothing left to run at 70 ns: worker waits for a reply since 50 ns; an event since 0 ns\n  vector 4: masked"
+    )
+    assert heard == [str(caught.value)]
+
+
+def test_a_poll_in_vain_is_reported_only_if_somebody_is_stuck():
+    timeline, _, _ = build()
+    heard = []
+    timeline.alarm = heard.append
+    for _ in range(IDLE_POLLS + 1):
+        assert timeline.poll(lambda: False, 1000) is False
+    timeline.stuck = lambda: True
+    for _ in range(IDLE_POLLS - 1):
+        assert timeline.poll(lambda: False, 1000) is False
+    assert len(set(heard)) == 1
+    with pytest.raises(Quiescent):
+        timeline.poll(lambda: False, 1000)
+
+
+def test_a_poll_that_found_something_or_ran_out_of_time_is_no_stall():
+    timeline, _, _ = build(*((at, "event") for at in range(0, 10_000, 10)))
+    timeline.stuck = lambda: True
+    for _ in range(900):
+        assert timeline.poll(lambda: False, 10) is False
+    assert timeline._idle_polls == 0
+    assert timeline.poll(lambda: True, 10) is True
+
+
+def test_a_stuck_wait_is_reported_while_another_program_thread_is_still_alive():
+    timeline, _, _ = build()
+    heard, acts = [], iter((True, True, False))
+    timeline.alarm, timeline.stuck = heard.append, lambda: True
+    timeline._others_may_act = lambda: next(acts)
+    with pytest.raises(Quiescent):
+        timeline.wait(lambda: False, "an event")
+    assert len(heard) == 3 and len(set(heard)) == 1

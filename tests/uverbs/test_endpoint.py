@@ -14,6 +14,7 @@ import pytest
 from nicemu.abi.rings import Doorbell, EqeType, Eqn
 from nicemu.abi.verbs import Access, AsyncEvent, QpAttrMask, QpState
 from nicemu.timeline import Quiescent, Steps
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import session
 from nicemu.uverbs import srq_messages as s
@@ -67,7 +68,7 @@ def test_every_command_has_a_handler() -> None:
                "Capabilities", "QpResponse", "AddressVector", "QpAttributes", "AsyncEventResponse", "AhResponse",
                "SrqResponse", "SrqAttributes", "MwResponse"}  # fmt: skip
     commands = {
-        name for module in (m, s) for name, thing in vars(module).items()
+        name for module in (m, mem, s) for name, thing in vars(module).items()
         if isinstance(thing, type) and thing.__module__ == module.__name__ and name not in answers
     }  # fmt: skip
     assert commands == {kind.__name__ for kind in HANDLERS}

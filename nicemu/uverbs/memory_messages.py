@@ -1,0 +1,92 @@
+"""Commands about memory beyond plain regions: re-registration, null regions, memory windows, device memory.
+
+In :mod:`nicemu.uverbs.messages` is how commands and errors work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MwResponse:
+    """A memory window; binding changes the low eight bits of its R_Key."""
+
+    handle: int
+    rkey: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReregMr:
+    """-> MrResponse. ``flags``: ``abi.command.Rereg``; a field they do not name is ignored.
+
+    EINVAL, EOPNOTSUPP: refused (windows are bound, for one), nothing has changed. EFAULT: the new memory is not there;
+    the MR can only be deregistered.
+    """
+
+    mr: int
+    flags: int
+    pd: int = 0
+    address: int = 0
+    length: int = 0
+    iova: int = 0
+    access: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RegNullMr:
+    """-> MrResponse. Its lkey takes any address: writes vanish, reads give zeros."""
+
+    pd: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllocMw:
+    """-> MwResponse. EINVAL: ``type`` is neither 1 nor 2; ENOMEM."""
+
+    pd: int
+    type: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeallocMw:
+    """-> None"""
+
+    mw: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllocDm:
+    """-> dm handle. Device memory, zeroed. ENOMEM: not that much is left."""
+
+    context: int
+    length: int
+    log_align: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FreeDm:
+    """-> None. EBUSY: a region of it exists."""
+
+    dm: int
+
+
+@dataclass(frozen=True, slots=True)
+class DmCopy:
+    """-> bytes at ``offset``, after ``data`` was put there. EFAULT: outside; EINVAL: not whole words."""
+
+    dm: int
+    offset: int
+    length: int
+    data: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegDmMr:
+    """-> MrResponse. EINVAL: not zero-based, or outside of the device memory."""
+
+    pd: int
+    dm: int
+    offset: int
+    length: int
+    access: int
