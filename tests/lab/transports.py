@@ -36,8 +36,8 @@ class End:
         self.qp: Any = None
         self.srq: Any = None
 
-    def make(self, kind: int, srq: SRQ | None = None) -> QP:
-        cap = QPCap(max_send_wr=32, max_recv_wr=32, max_inline_data=64)
+    def make(self, kind: int, srq: SRQ | None = None, max_sge: int = 1) -> QP:
+        cap = QPCap(max_send_wr=32, max_recv_wr=32, max_send_sge=max_sge, max_inline_data=64)
         self.srq = srq
         self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, srq=srq, cap=cap))
         return self.qp

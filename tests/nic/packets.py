@@ -15,8 +15,7 @@ _schedule = schedule.load() if _jit.JIT else schedule
 DROP, DOUBLE, LATE, HOLD = "drop", "double", "late", "hold"
 """What a wire can do to a packet: lose it, deliver it twice, deliver it later than those behind it, or hold it and all
 behind it. A corrupted packet fails its ICRC and is dropped where it arrives: on the bench that is DROP."""
-LATE_NS = 30_000
-HOLD_NS = 12_000
+LATE_NS, HOLD_NS, COPY_NS = 30_000, 12_000, 1_500
 
 
 def new_packet(bench: Bench) -> int:
@@ -79,17 +78,20 @@ class Wire:
         self.held: dict[int, int] = {}
 
     def _spoil(self, number: int) -> None:
-        row = self.bench.world.packet[number]
-        action, way, now = self.decide(row), int(row.dest_qpn), self.bench.world.now
-        if action is None and self.held.get(way, 0) <= now + 1500:
-            return
-        self.done.append(action or HOLD)
-        if action in (DOUBLE, LATE):
-            arrive(self.bench, _copy(self.bench, number), 1500 if action == DOUBLE else LATE_NS)
-        if action in (HOLD, None):
-            self.held[way] = max(self.held.get(way, 0), now + (HOLD_NS if action else 0))
-            arrive(self.bench, _copy(self.bench, number), self.held[way] - now)
-        if action != DOUBLE:
+        row, now = self.bench.world.packet[number], self.bench.world.now
+        action, way = self.decide(row), int(row.dest_qpn)
+        if action is not None:
+            self.done.append(action)
+        if action == HOLD:
+            self.held[way] = max(self.held.get(way, 0), now + HOLD_NS)
+        wait = max(self.held.get(way, 0) - now, 0)
+        if action == LATE:
+            arrive(self.bench, _copy(self.bench, number), LATE_NS)
+        elif action != DROP and wait > COPY_NS:
+            arrive(self.bench, _copy(self.bench, number), wait)
+        if action == DOUBLE:
+            arrive(self.bench, _copy(self.bench, number), wait + COPY_NS)
+        if action in (DROP, LATE) or wait > COPY_NS:
             row.dest_qpn = 0
 
     def _look(self) -> None:
