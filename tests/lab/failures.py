@@ -9,11 +9,14 @@ from typing import Any
 from nicemu.abi.rings import VENDOR_SYNDROME
 from nicemu.abi.verbs import AsyncEvent, QpAttrMask, QpState, QpType, WcStatus
 from nicemu.config import load_config
+from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.qp import QP, QPAttr
+from nicemu.pyverbs.wr import SendWR
 from nicemu.uverbs import messages, session
 from tests.lab.transports import End, close_all, connect
 
 A = QpAttrMask
+RTS = QpState.RTS
 MS = 1_000_000
 Seen = list[tuple[int, WcStatus]]
 """(wr_id, status) of completions."""
@@ -91,3 +94,23 @@ def outcome(left: End, right: End) -> dict[str, Any]:
         "left": seen(left), "right": seen(right), "states": (state(left.qp), state(right.qp)),
         "events": (events(left), events(right)),
     }  # fmt: skip
+
+
+def says(left: End, right: End, /, **wanted: Any) -> None:
+    """What was seen is exactly this; by default nothing, and both QPs are in RTS."""
+    expected = {"left": [], "right": [], "states": (RTS, RTS), "events": ([], [])} | wanted
+    assert outcome(left, right) == expected
+
+
+def write(left: End, right: End, wr_id: int = 1, at: int = 0, rkey: int | None = None, **options: Any) -> SendWR:
+    """A WRITE of 8 bytes."""
+    wr = left.send(8, wr_id, **{"opcode": e.IBV_WR_RDMA_WRITE} | options)
+    wr.set_wr_rdma(right.mr.rkey if rkey is None else rkey, right.mr.buf + at)
+    return wr
+
+
+def atomic(left: End, right: End, length: int = 8, at: int = 0) -> SendWR:
+    """A fetch-and-add."""
+    wr = left.send(length, 1, opcode=e.IBV_WR_ATOMIC_FETCH_AND_ADD)
+    wr.set_wr_atomic(right.mr.rkey, right.mr.buf + at, 1)
+    return wr

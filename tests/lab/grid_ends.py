@@ -13,7 +13,6 @@ from nicemu.pyverbs import enums as e
 from nicemu.pyverbs._qp_operations import OPERATIONS
 from nicemu.pyverbs.addr import AH, AHAttr, GlobalRoute
 from nicemu.pyverbs.mr import MR
-from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.qp import QP, QPAttr, QPCap, QPEx, QPInitAttrEx
 from nicemu.pyverbs.wr import SGE, SendWR
 from nicemu.uverbs import session

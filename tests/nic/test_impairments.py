@@ -2,8 +2,8 @@
 
 The schedule is drawn from a seed; hypothesis prints the call that replays a failure. RC: as long as no message is
 defeated more often than ``retry_cnt`` allows, everything ends as on a perfect wire; beyond that with exactly one
-RETRY_EXC_ERR. Messages are counted, not PSNs: only the last packet of a message asks for an ACK, so the requester cannot
-tell whether its oldest PSN or another one of that message was lost. A doubled packet defeats nobody.
+RETRY_EXC_ERR. Messages are counted, not PSNs: only the last packet of a message asks for an ACK, so the requester
+cannot tell whether its oldest PSN or another one of that message was lost. A doubled packet defeats nobody.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def programs(opcodes: tuple[WrOpcode, ...], longest: int = LONGEST, size: int = 
 
 @dataclass
 class Schedule:
-    """What the wire does, from a seed. ``budget``: defeats of a message, by its packets, ACK, NAK or responses; None: no
-    limit. ``messages``: which one a PSN of a requester belongs to."""
+    """What the wire does, from a seed. ``budget``: defeats of a message by loss or lateness of its packets, ACK, NAK or
+    responses; None: no limit. ``messages``: which one a PSN of a requester belongs to."""
 
     seed: int
     rate: float
