@@ -108,7 +108,7 @@ QP = record(
     "faulted_psn",
     "resource_base", "resource_head", "read_active", "rx_head", "rx_tail",
     "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
-    "rewound",               # went back for a response that is missing: more gaps mean nothing until una_psn moves
+    "rewound",               # bits: went back for a missing response, a sequence NAK; again only when una_psn moved
     "valid",                 # between CREATE_QP and DESTROY_QP
     "srq",                   # SRQ row, 0: a receive queue of its own
     "xrcd", "av",            # XRC target: its domain; row of the QP's address vector
