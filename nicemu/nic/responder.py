@@ -390,6 +390,8 @@ def responder(world, q_row, _):
         p = q.rx_head
         row = packet(world, p)
         q.rx_head = row.next
+        q.rx_waiting -= 1
+        nic(world, q.nic).rx_waiting -= 1
         if row.counted:
             q.rx_non_posted -= 1
         if q.state < RTR or q.state > SQE or q.resp_error:
