@@ -51,7 +51,7 @@ class IbDevice:
         self.faults = PageFaultWork(self)
         self.pd_numbers = Numbers("protection domains", self.profile.max_pd)
         self.cq_numbers = Numbers("CQs", self.profile.max_cq)
-        self.qp_numbers = Numbers("QPs", self.profile.max_qp)
+        self.qp_numbers = Numbers("QPs", self.profile.max_qp, first=2)  # QP 0 and 1 are those of management (IBA)
         self.mkey_numbers = Numbers("memory keys", self.profile.max_mr + self.profile.max_mw)
         self.mw_count = 0
         self.memory = Space(0, self.profile.max_dm_size)

@@ -71,9 +71,8 @@ def _at_its_time(lab: Lab, entry: Injected) -> Steps[None]:
         device.mask_vector(what.vector, what.event == "mask_vector")
     else:
         device.raise_event(DEVICE_EVENTS[what.event])
-        set_link = getattr(getattr(lab, "fabric", None), "set_link_up", None)
-        if set_link is not None and what.event.startswith("port_"):
-            set_link(device.index + 1, what.event == "port_up")
+        if what.event.startswith("port_"):
+            lab.fabric.set_link_up(device.index + 1, what.event == "port_up")
 
 
 def ipaddress_bytes(text: str) -> bytes:

@@ -69,6 +69,8 @@ def print_stats(lab: Lab) -> None:
     for device in lab.devices:
         _line(device.name, device.counters())
     _line("host", dict(sorted(lab.host.counters.items())) | {"frames_peak": lab.frames.peak})
+    for line in lab.fabric.report():
+        print(f"  {line}", file=sys.stderr)
     for entry in lab.injected:
         print(f"  {'inject':<10} {entry}", file=sys.stderr)
     for report in lab.host.reports:

@@ -33,6 +33,8 @@ REM_ACCESS_ERR, REM_OP_ERR = int(WcStatus.REM_ACCESS_ERR), int(WcStatus.REM_OP_E
 RETRY_EXC_ERR, RNR_RETRY_EXC_ERR = int(WcStatus.RETRY_EXC_ERR), int(WcStatus.RNR_RETRY_EXC_ERR)
 TIMEOUT = int(Ev.TIMEOUT)
 INFINITE = 7
+IMPLIED, NAKED = 1, 2
+"""Bits of ``rewound``: went back since the last progress for a missing response, for a sequence NAK."""
 RNR_UNIT_NS = 10_000
 
 
@@ -133,17 +135,31 @@ def retry(world, q_row, psn):
 def implied_nak(world, q_row):
     """A response is missing before this one: ask again from there, once for all behind the gap (rxe_comp.c)."""
     q = qp(world, q_row)
-    if q.rewound or q.read_suspended:
+    if q.rewound & IMPLIED or q.read_suspended:
         return
     nic(world, q.nic).reads_rewound += 1
     retry(world, q_row, q.una_psn)
-    q.rewound = 1
+    q.rewound |= IMPLIED
+
+
+@jit
+def sequence_nak(world, q_row, psn):
+    """Go back to ``psn``. A responder says so once for a gap: the same NAK again, without progress or a timeout since,
+    is a copy and costs nothing (rxe_comp.c started_retry)."""
+    q = qp(world, q_row)
+    if q.rewound & NAKED:
+        return
+    retry(world, q_row, psn)
+    q.rewound |= NAKED
 
 
 @jit
 def rnr_nak(world, q_row, psn, code):
-    """Wait the RNR timer, then go back to ``psn``; 7 retries are infinite (rxe_comp.c)."""
+    """Wait the RNR timer, then go back to ``psn``; 7 retries are infinite (rxe_comp.c). While it waits nothing is sent,
+    so another one is a copy."""
     q = qp(world, q_row)
+    if control(world, 0).now < q.rnr_until:
+        return
     if q.rnr_retry != INFINITE:
         if q.rnr_retries == 0:
             fail_oldest(world, q_row, psn, RNR_RETRY_EXC_ERR)
@@ -182,7 +198,7 @@ def ack_or_nak(world, q_row, p):
     if syndrome < bth.NAK_SEQUENCE:
         rnr_nak(world, q_row, row.psn, syndrome & 31)
     elif syndrome == bth.NAK_SEQUENCE:
-        retry(world, q_row, row.psn)
+        sequence_nak(world, q_row, row.psn)
     elif syndrome == bth.NAK_REMOTE_ACCESS:
         fail_oldest(world, q_row, row.psn, REM_ACCESS_ERR)
     elif syndrome == bth.NAK_REMOTE_OPERATIONAL:

@@ -49,7 +49,7 @@ assert int(QpAttrMask.TIMEOUT) == M_TIMEOUT
     F_SL,
 ) = (int(field) for field in QpField)
 RESET, RTS, SQD, ERR = int(QpState.RESET), int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
-BAD_PARAM, LAST_MTU = int(Status.BAD_PARAM), max(MTU_BYTES)
+BAD_PARAM, BAD_STATE, LAST_MTU = int(Status.BAD_PARAM), int(Status.BAD_STATE), max(MTU_BYTES)
 
 
 @jit
@@ -130,6 +130,8 @@ def modify_qp(world, row, mask, mailbox):
     q = qp(world, row)
     if mask & M_MTU and not 1 <= word(mailbox, F_MTU) <= LAST_MTU:
         return BAD_PARAM
+    if mask & M_STATE and q.state == ERR and word(mailbox, F_STATE) != ERR and word(mailbox, F_STATE) != RESET:
+        return BAD_STATE
     if mask & M_ACCESS:
         q.access = word(mailbox, F_ACCESS)
     if mask & M_PKEY:

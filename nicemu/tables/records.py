@@ -10,11 +10,14 @@ from enum import IntEnum
 
 import numpy as np
 
-
-def record(*names: str) -> np.dtype:
-    """A record of int64 fields."""
-    return np.dtype([(name, np.int64) for name in names], align=True)
-
+from nicemu.tables.fabric_records import FABRIC as FABRIC
+from nicemu.tables.fabric_records import FIRED as FIRED
+from nicemu.tables.fabric_records import FIRED_ROWS as FIRED_ROWS
+from nicemu.tables.fabric_records import IMPAIR as IMPAIR
+from nicemu.tables.fabric_records import LINK as LINK
+from nicemu.tables.fabric_records import NUMBER as NUMBER
+from nicemu.tables.fabric_records import TAP as TAP
+from nicemu.tables.record import record
 
 CONTROL = record(
     "trap", "trap_row",      # our bug or a resource limit: code and row; the run stops (see Trap and row_accessor)
@@ -52,21 +55,23 @@ NIC = record(
     "command_ring",          # host address of the command slots
     "translation_delay",     # IOTLB misses of the translation in progress, ns
     "port_free", "dma_last", # when the egress port and the in-order DMA engine are free, ns
-    "ps_per_byte", "link_delay_ns", "mtu",
+    "ps_per_byte", "mtu",
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
     "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
+    "cnp_interval_ns",       # at most one CNP per QP in this time
     "zap_without_flush", "zap_without_drain",
     "function_masked",       # MSI-X control: no vector sends
     "moderation_count", "moderation_ns",  # of every vector; 0: off
-    "port_down",             # 1: the link is down, what is sent or would arrive is lost
+    "port_down",             # 1: what is sent or would arrive is lost
     "rx_waiting",            # requests in all responders' queues
     "fatal",                 # 1: DEVICE_FATAL: QPs are dead, commands fail; 2: not reported yet, for want of room
     # counters
     "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
     "iotlb_evictions", "page_faults", "page_faults_merged", "rnr_naks_sent", "sequence_naks_sent", "retransmits",
     "timeouts", "duplicates", "commands", "zaps", "zap_drains", "cqes", "interrupts", "resumes", "reads_rewound",
+    "icrc_errors", "port_down_drops", "ecn_marked_packets", "cnps_sent", "cnps_received",
     "out_of_sequence", "bad_pkeys", "bad_qkeys", "malformed", "l2_iotlb_hits", "l2_iotlb_misses", "qp_cache_hits",
     "qp_cache_misses", "mw_binds", "mw_invalidations",
     "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
@@ -104,7 +109,7 @@ QP = record(
     "faulted_psn",
     "resource_base", "resource_head", "read_active", "rx_head", "rx_tail",
     "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
-    "rewound",               # went back for a response that is missing: more gaps mean nothing until una_psn moves
+    "rewound",               # bits: went back for a missing response, a sequence NAK; again only when una_psn moved
     "valid",                 # between CREATE_QP and DESTROY_QP
     "srq",                   # SRQ row, 0: a receive queue of its own
     "xrcd", "av",            # XRC target: its domain; row of the QP's address vector
@@ -118,6 +123,7 @@ QP = record(
     "rx_non_posted",         # READs, atomics, FLUSHes counted and waiting in the responder's queue
     "rx_high",               # highest PSN counted
     "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
+    "next_cnp",              # earliest time of the next CNP, ns
 )  # fmt: skip
 
 SQ_ENTRY = record(
@@ -303,9 +309,15 @@ class Slot(IntEnum):
         MCAST,
         GID,
         SRQ_WQE,
+        FABRIC,
+        LINK,
+        IMPAIR,
+        TAP,
+        NUMBER,
+        FIRED,
         CAPTURE,
         CAPTURED,
-    ) = range(30)
+    ) = range(36)
 
 
 class FrameKind(IntEnum):

@@ -36,8 +36,8 @@ class End:
         self.qp: Any = None
         self.srq: Any = None
 
-    def make(self, kind: int, srq: SRQ | None = None) -> QP:
-        cap = QPCap(max_send_wr=32, max_recv_wr=32, max_inline_data=64)
+    def make(self, kind: int, srq: SRQ | None = None, max_sge: int = 1) -> QP:
+        cap = QPCap(max_send_wr=32, max_recv_wr=32, max_send_sge=max_sge, max_inline_data=64)
         self.srq = srq
         self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, srq=srq, cap=cap))
         return self.qp
@@ -113,7 +113,7 @@ class XrcEnd(End):
     def __init__(self, access: int = ACCESS, targets: int = 1) -> None:
         super().__init__(access)
         self.xrcd = XRCD(self.ctx, XRCDInitAttr(0, 0, -1))
-        attr = SrqInitAttrEx(max_wr=64)
+        attr = SrqInitAttrEx(max_wr=64, max_sge=32)
         attr.srq_type, attr.pd, attr.cq, attr.xrcd = e.IBV_SRQT_XRC, self.pd, self.cq, self.xrcd
         attr.comp_mask = 15
         self.srq = SRQ(self.ctx, attr)

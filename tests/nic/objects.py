@@ -12,6 +12,7 @@ from nicemu.abi.command import (
     QP_CONTEXT,
     Command,
     QpField,
+    Status,
     mtt_entry,
 )
 from nicemu.abi.rings import CQE, CQE_BYTES, SEND_WQE, SGE, Doorbell, Eqn
@@ -125,13 +126,13 @@ class Qp:
             entries,
         )
 
-    def modify(self, mask: int, **fields: int) -> None:
+    def modify(self, mask: int, expect: Status = Status.OK, **fields: int) -> None:
         """MODIFY_QP with the named context fields."""
         words = [0] * len(QpField)
         for name, value in fields.items():
             words[QpField[name]] = value
         self.bench.mailbox[: QP_CONTEXT.size] = np.frombuffer(QP_CONTEXT.pack(*words), np.uint8)
-        self.bench.command(Command.MODIFY_QP, self.number, int(mask))
+        self.bench.command(Command.MODIFY_QP, self.number, int(mask), expect=expect)
 
     def connect(self, peer: Qp, **changes: int) -> None:
         """INIT, RTR, RTS."""

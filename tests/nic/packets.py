@@ -12,9 +12,10 @@ from nicemu.tables.records import PAYLOAD_BYTES
 from tests.nic.testbench import Bench, Qp
 
 _schedule = schedule.load() if _jit.JIT else schedule
-DROP, DOUBLE, LATE = "drop", "double", "late"
-"""What a wire can do to a packet: lose it, deliver it twice, deliver it later."""
-LATE_NS = 30_000
+DROP, DOUBLE, LATE, HOLD = "drop", "double", "late", "hold"
+"""What a wire can do to a packet: lose it, deliver it twice, deliver it later than those behind it, or hold it and all
+behind it. A corrupted packet fails its ICRC and is dropped where it arrives: on the bench that is DROP."""
+LATE_NS, HOLD_NS, COPY_NS = 30_000, 12_000, 1_500
 
 
 def new_packet(bench: Bench) -> int:
@@ -69,21 +70,29 @@ def _copy(bench: Bench, number: int) -> int:
 
 
 class Wire:
-    """Watches every packet between departure and arrival. ``decide(row) -> DROP, DOUBLE, LATE or None``."""
+    """Watches every packet between departure and arrival. ``decide(row) -> DROP, DOUBLE, LATE, HOLD or None``."""
 
     def __init__(self, bench: Bench, decide: Callable[[Any], str | None]) -> None:
         self.bench, self.decide, self.seen = bench, decide, -1
         self.done: list[str] = []
+        self.held: dict[int, int] = {}
 
     def _spoil(self, number: int) -> None:
-        action = self.decide(self.bench.world.packet[number])
-        if action is None:
-            return
-        self.done.append(action)
-        if action in (DOUBLE, LATE):
-            arrive(self.bench, _copy(self.bench, number), 1500 if action == DOUBLE else LATE_NS)
-        if action in (DROP, LATE):
-            self.bench.world.packet[number].dest_qpn = 0
+        row, now = self.bench.world.packet[number], self.bench.world.now
+        action, way = self.decide(row), int(row.dest_qpn)
+        if action is not None:
+            self.done.append(action)
+        if action == HOLD:
+            self.held[way] = max(self.held.get(way, 0), now + HOLD_NS)
+        wait = max(self.held.get(way, 0) - now, 0)
+        if action == LATE:
+            arrive(self.bench, _copy(self.bench, number), LATE_NS)
+        elif action != DROP and wait > COPY_NS:
+            arrive(self.bench, _copy(self.bench, number), wait)
+        if action == DOUBLE:
+            arrive(self.bench, _copy(self.bench, number), wait + COPY_NS)
+        if action in (DROP, LATE) or wait > COPY_NS:
+            row.dest_qpn = 0
 
     def _look(self) -> None:
         world = self.bench.world

@@ -2,6 +2,7 @@
 
 import pytest
 
+from nicemu.abi.command import Status
 from nicemu.abi.verbs import QpState, WcStatus
 from tests.nic.conftest import connected
 from tests.nic.testbench import WrOpcode
@@ -193,3 +194,13 @@ def test_sends_wait_in_sqd_and_go_on_in_rts(rc):
     rc.a.modify(1, STATE=QpState.RTS)
     rc.bench.run()
     assert rc.a.statuses() == [(1, 0)]
+
+
+@pytest.mark.parametrize("state", [QpState.INIT, QpState.RTR, QpState.RTS, QpState.SQD])
+def test_a_qp_in_error_goes_to_reset_or_stays_whatever_the_driver_believes(rc, state):
+    """The device goes to ERR by itself; a driver that has not heard of it may not revive the QP."""
+    to_error(rc.a)
+    rc.a.modify(1, expect=Status.BAD_STATE, STATE=state)
+    assert rc.a.row().state == QpState.ERR
+    rc.a.modify(1, STATE=QpState.RESET)
+    assert rc.a.row().state == QpState.RESET

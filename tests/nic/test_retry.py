@@ -6,7 +6,7 @@ from nicemu.abi.verbs import QpState, WcStatus
 from nicemu.config import NicProfile
 from nicemu.wire.opcode import RcOpcode
 from tests.nic.conftest import connected
-from tests.nic.packets import DROP, Wire
+from tests.nic.packets import DOUBLE, DROP, Wire
 from tests.nic.testbench import Bench
 
 RNR, RETRY = WcStatus.RNR_RETRY_EXC_ERR, WcStatus.RETRY_EXC_ERR
@@ -199,3 +199,32 @@ def test_a_lost_ack_costs_a_timeout_and_the_write_is_not_done_twice(bench):
     writes = [rest for rest in bench.dmas() if rest[0] == rc.remote.index and rest[3]]
     assert rc.a.statuses() == [(1, 0), (2, 0)] and counter(bench, "timeouts") == 1
     assert len(writes) == 2 and counter(bench, "duplicates") >= 1
+
+
+def test_a_copy_of_a_sequence_nak_costs_nothing(bench):
+    """One retry is enough for one lost packet, however often the wire repeats the NAK."""
+    rc = connected(bench, RETRY_CNT=1)
+    lost = []
+
+    def lose_the_first_and_double_naks(row):
+        if row.opcode == RcOpcode.ACKNOWLEDGE and row.syndrome == 0x60:
+            return DOUBLE
+        if not lost:
+            return lost.append(int(row.psn)) or DROP
+        return None
+
+    rc.write(1, 8)
+    rc.write(2, 8)
+    Wire(bench, lose_the_first_and_double_naks).run()
+    assert rc.a.statuses() == [(1, 0), (2, 0)] and rc.a.row().state == QpState.RTS
+
+
+def test_a_copy_of_an_rnr_nak_costs_nothing(bench):
+    rc = connected(bench, RNR_RETRY=1, MIN_RNR_TIMER=5)
+    wire = Wire(bench, lambda row: DOUBLE if row.opcode == RcOpcode.ACKNOWLEDGE and row.syndrome >= 0x20 else None)
+    rc.send(1, 8)
+    while wire.step() and not wire.done:
+        pass
+    rc.b.post_recv(7, rc.remote.sge(64))
+    wire.run()
+    assert wire.done == [DOUBLE] and rc.a.statuses() == [(1, 0)] and rc.a.row().rnr_retries == 1

@@ -18,7 +18,7 @@ from tests.nic.conftest import Rc, connected
 from tests.nic.testbench import Bench
 
 ADDRESSES = {
-    "CONTROL": {"pid", "scratch_map", "graveyard"}, "NIC": {"command_ring"},
+    "CONTROL": {"pid", "scratch_map", "graveyard"}, "NIC": {"command_ring", "memory"},
     "QP": {"sq_ring", "rq_ring", "doorbell_record"}, "CQ": {"ring", "doorbell_record"}, "FRAME": {"pointer"},
 }  # fmt: skip
 TABLES = (
