@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nicemu import _jit
-from nicemu.tables.records import record
+from nicemu.tables.record import record
 
 FUZZ = record(
     "trap", "trap_row",      # as in CONTROL: an index out of range
