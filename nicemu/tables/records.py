@@ -133,6 +133,7 @@ SQ_ENTRY = record(
     "done",                  # READ, atomic: all bytes are in memory
     "counted",               # READ, atomic: counts in rd_atomic
     "ssn",                   # message sequence number, for credits
+    "asked",                 # its last packet went without credit and asked for an ACK
 )  # fmt: skip
 
 CQ = record(

@@ -23,7 +23,10 @@ CREATE_CQ, DESTROY_CQ = int(Command.CREATE_CQ), int(Command.DESTROY_CQ)
 RESET, INIT, RTR, RTS, ERR = (int(s) for s in (QpState.RESET, QpState.INIT, QpState.RTR, QpState.RTS, QpState.ERR))
 STATE_MASK, STATE = int(QpAttrMask.STATE), int(QpField.STATE)
 TRAP, ENDLESS, COMMAND_LOST = int(Stuck.TRAP), int(Stuck.ENDLESS), int(Stuck.COMMAND)
+NOT_IDLE = int(Stuck.NOT_IDLE)
 COMMAND_EQN, ASYNC_EQN, PAGE_FAULT_EQN = 1, 2, 3
+LONGEST_NS = 2_000_000_000
+"""Longer than any timer of the device that has been set: an RNR wait of 655 ms."""
 STARTED_NS = 1500
 """A target in SQD or SQE has begun to send before."""
 PAGE_SHIFT, FRAME_SHIFT, STAMP_SHIFT = 12, abi.MTT_FRAME_SHIFT, abi.MTT_STAMP_SHIFT
@@ -50,6 +53,7 @@ def go_on(world, f, until):
         elif stop == TRAPPED:
             give_up(f, TRAP, c.trap)
         elif stop != GO_ON:
+            c.now = max(c.now, until)
             return
         else:
             row.events += 1
@@ -124,8 +128,9 @@ def repost(world, f):
         t = target(f, i)
         q = qp(world, t.qp)
         if q.state != t.state or q.resp_error != 0:
-            if one_in(f, 2):
-                revive(world, f, i)
+            revive(world, f, i)
+            continue
+        if t.state == ERR and not one_in(f, 16):
             continue
         store64(t.record + rings.DB_RECV, q.rq_next + t.recv_slots)
         posted = load64(t.record + rings.DB_SEND) - q.sq_una
@@ -245,9 +250,10 @@ def settle_commands(world, f, nic_number):
 def take_away(world, f):
     """Invalidate a page of a cold region as a driver does: ZAP_MTT, wait for its completion; from then on every DMA
     through an older translation is a violation."""
-    r = region(f, draw(f, fuzz(f, 0).regions))
-    if r.cold == 0:
-        return
+    i = draw(f, fuzz(f, 0).regions)
+    while region(f, i).cold == 0:
+        i = (i + 1) % fuzz(f, 0).regions
+    r = region(f, i)
     settle_commands(world, f, r.nic)
     page = draw(f, r.pages)
     command(world, r.nic, next_slot(f), ZAP_MTT, (r.index, page, 1, 0))
@@ -292,9 +298,9 @@ def rest(world, f):
     read_cqs(world, f)
     read_eqs(world, f)
     fuzz(f, 0).events = 0
-    go_on(world, f, control(world, 0).now + 100_000_000)
+    go_on(world, f, control(world, 0).now + LONGEST_NS)
     read_eqs(world, f)
     c = control(world, 0)
-    go_on(world, f, c.now + 100_000_000)
+    go_on(world, f, c.now + LONGEST_NS)
     if c.pending != c.stale:
-        give_up(f, int(Stuck.NOT_IDLE), c.pending)
+        give_up(f, NOT_IDLE, c.pending)

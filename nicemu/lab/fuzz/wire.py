@@ -14,12 +14,13 @@ from nicemu.lab.fuzz.tables import fuzz, region, shared, target
 from nicemu.nic.datagram import MULTICAST_QPN
 from nicemu.nic.psn import psn_add, psn_ahead, psn_diff
 from nicemu.nic.qp_type import FLUSH as WR_FLUSH
-from nicemu.nic.qp_type import RDMA_READ, UD, XRC_INI, XRC_TGT, is_non_posted, returns_data, transport_of
+from nicemu.nic.qp_type import RDMA_READ, UD, XRC_INI, is_non_posted, is_reliable, returns_data, transport_of
 from nicemu.nic.send_queue import entry_of
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import new_packet, payload_address
-from nicemu.tables.rows import control, packet, qp
+from nicemu.tables.records import RESOURCES_PER_QP
+from nicemu.tables.rows import control, packet, qp, resource
 from nicemu.wire import opcode as bth
 
 STARTERS = (
@@ -27,6 +28,8 @@ STARTERS = (
     bth.WRITE + bth.ONLY_IMM, bth.READ_REQUEST, bth.COMPARE_SWAP, bth.FETCH_ADD, bth.FLUSH, bth.ATOMIC_WRITE,
     bth.ONLY_INV,
 )  # fmt: skip
+UNRELIABLE_STARTERS = 6
+"""So many of them UC has as well."""
 LASTS = (bth.LAST, bth.LAST, bth.LAST_IMM)
 LENGTHS = (0, 1, 7, 8, 9, 255, 256, 257, 4095, 4096, 4097, 8192, 1 << 31, (1 << 31) + 1, (1 << 32) - 1, -1, -4096)
 PAYLOADS = (0, 1, 7, 8, 255, 256, 257, 1023, 1024, 1025, 4095, 4096, 4097, 8192, 1 << 31, 1 << 40, -1, -(1 << 31))
@@ -38,7 +41,7 @@ EDGES = (0, -8, -1, (1 << 63) - 8, (1 << 63) - 1, -(1 << 63), 1 << 32, 1 << 62)
 QPNS = (0, 1, -1, MULTICAST_QPN, 1 << 24, 1 << 62, 255, 256, 257)
 SMALL_STEPS = (-1, 1, 2, -2, 3, 127, 128, -128)
 QKEY, PKEY, GROUP_HIGH, GROUP_LOW = 0x11, 0xFFFF, -0x00FFFFFFFFFFFFFF, 7
-ATTEND, HEALTHY = 64, 4096
+ATTEND, HEALTHY = 32, 4096
 MOST_BURST = 600
 
 
@@ -110,7 +113,7 @@ def continue_message(f, q, row):
 @jit
 def start_message(f, q, row):
     """A request that starts a message."""
-    row.opcode = pick(f, STARTERS)
+    row.opcode = STARTERS[draw(f, 12 if is_reliable(q) else UNRELIABLE_STARTERS)]
     if q.type == UD:
         row.opcode = bth.SEND + bth.ONLY + draw(f, 2)
     where = bth.place(row.opcode) if bth.is_send(row.opcode) or bth.is_write(row.opcode) else -1
@@ -132,7 +135,7 @@ def start_message(f, q, row):
 
 
 @jit
-def request(f, q, row):
+def request(world, f, q, row):
     """A request at or near the expected PSN."""
     row.compare_add = word64(f)
     row.swap = word64(f)
@@ -143,6 +146,22 @@ def request(f, q, row):
         start_message(f, q, row)
     if one_in(f, 8):
         row.psn = psn_add(q.epsn, pick(f, SMALL_STEPS))
+    if is_reliable(q) and one_in(f, 8):
+        again(world, f, q, row)
+
+
+@jit
+def again(world, f, q, row):
+    """A duplicate, near or exact, of a request that the responder remembers."""
+    r = resource(world, q.resource_base + draw(f, RESOURCES_PER_QP))
+    if r.kind == 0:
+        return
+    row.opcode = r.opcode
+    row.psn = psn_add(r.first_psn, 0 if one_in(f, 2) else draw(f, 4))
+    row.payload = 8 if r.opcode == bth.ATOMIC_WRITE else 0
+    row.rkey = r.key
+    row.va = r.va
+    row.length = r.length
 
 
 @jit
@@ -259,11 +278,11 @@ def make(world, f):
     row.msn = 0
     row.qp = 0
     keys(f, row)
-    asks = q.sq_una < q.sq_fetched and q.type != XRC_TGT
+    asks = q.sq_una < q.sq_fetched and is_reliable(q)
     if q.type == XRC_INI or (asks and one_in(f, 2)) or one_in(f, 24):
         response(world, f, q, row)
     else:
-        request(f, q, row)
+        request(world, f, q, row)
     if one_in(f, 6):
         spoil(f, row)
         if one_in(f, 3):
