@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from nicemu.config import paths
+from nicemu.config.fabric_profile import FabricProfile, Impairment
 from nicemu.config.host_profile import HostProfile
 from nicemu.config.injection import FIRST_COMPLETION_VECTOR, Injection
 from nicemu.config.nic_profile import NicProfile
@@ -74,7 +75,9 @@ class Config(Record):
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = 1
     nic: Annotated[NicProfile, BeforeValidator(_nic)] = Field(default_factory=_default_nic)
     host: Annotated[HostProfile, BeforeValidator(_host)] = Field(default_factory=_default_host)
-    nics: Annotated[int, Field(ge=1, le=8)] = 1
+    nics: Annotated[int, Field(ge=1, le=256)] = 1
+    fabric: FabricProfile = FabricProfile()
+    impairments: Annotated[tuple[Impairment, ...], Field(strict=False)] = ()
     memory: Literal["arena", "model"] = "arena"
     discipline: Discipline = "v6.12"
     subscriber: Subscriber = "auto"
@@ -98,6 +101,14 @@ class Config(Record):
     def firmware_path(self) -> Path | None:
         """The file of the firmware image; None if it is the built-in default and no file is shipped for it."""
         return paths.find(self.firmware, "firmware", ".py")
+
+    @model_validator(mode="after")
+    def _nics_exist(self) -> Self:
+        for field, named in (("fabric", self.fabric.links), ("impairments", self.impairments)):
+            for each in named:
+                if any(nic >= self.nics for nic in each.nics or ()):
+                    raise ValueError(f"{field}: expected nics 0..{self.nics - 1} in each item")
+        return self
 
     @model_validator(mode="after")
     def _subscriber_exists(self) -> Self:

@@ -124,6 +124,7 @@ class NicProfile(Record):
     page_fault_eq_depth: Annotated[int, Field(ge=1, le=2**20)] = 4096  # EQEs; the device holds reports beyond
     local_ca_ack_delay: Annotated[int, Field(ge=0, le=31)] = 15  # 4.096 us * 2**n
     retry_cnt_7_infinite: bool = False
+    cnp_interval_ns: Nanoseconds = 4_000  # a QP answers ECN marks with at most one CNP in this time
     end_to_end_credits: bool = False  # ACKs tell how many receives are posted, and requesters keep to it
     ack_coalescing_ns: Nanoseconds = 0  # one ACK for all that are due within this time
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits

@@ -63,32 +63,34 @@ def _dotted(path: FieldPath) -> str:
 
 def _fields_of(model: type[BaseModel], path: FieldPath) -> list[str]:
     for name in path:
-        if isinstance(name, int):  # an item of a list: the list's step went to its model already
+        if isinstance(name, int):  # an item of a list: the model is the item's
             continue
-        nested = _model_of(model.model_fields[str(name)].annotation)
+        nested = _model_in(model.model_fields[name].annotation)
         if nested is None:
             return []
         model = nested
     return sorted(model.model_fields)
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
-    """The model of a field, or of the items of a list; None if it is neither."""
-    if get_origin(annotation) is tuple:
-        annotation = get_args(annotation)[0]
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field that holds one, perhaps one or null, or a list of them."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (tuple, Union, types.UnionType, Annotated):
+        return next((found for each in get_args(annotation) if (found := _model_in(each))), None)
+    return None
 
 
 def describe(model: type[BaseModel], path: FieldPath) -> str:
     """What a field expects, in words: `int >= 0`, `one of arena, model`, `bool`; empty if there is no such field."""
     field: FieldInfo | None = None
     for name in path:
-        if isinstance(name, int):  # an item of a list: what the items expect
+        if isinstance(name, int):  # an item of a list: what the items expect, or its own field that follows
             continue
         field = model.model_fields.get(name)
         if field is None:
             return ""
-        model = _model_of(field.annotation) or model
+        model = _model_in(field.annotation) or model
     if field is None or field.annotation is None:
         return ""
     return _describe_type(field.annotation, field.metadata, item=isinstance(path[-1], int))
@@ -97,7 +99,8 @@ def describe(model: type[BaseModel], path: FieldPath) -> str:
 def _describe_type(annotation: Any, metadata: list[Any], item: bool = False) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _describe_type(arguments[0], [*metadata, *arguments[1:]], item)
+        rules = [rule for each in arguments[1:] for rule in getattr(each, "metadata", [each])]
+        return _describe_type(arguments[0], [*metadata, *rules], item)
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin is tuple:

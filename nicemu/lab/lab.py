@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from nicemu.config.paths import shipped
 from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
+from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
 from nicemu.lab.inject import inject
 from nicemu.lab.watchdog import Watchdog
@@ -66,6 +67,7 @@ class Lab:
         self.arena = Arena()
         self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)
         self.devices = self._devices()
+        self.fabric = Fabric(world, config.fabric, config.impairments, config.seed)
         if config.pcap:
             self.capture = self._capture(config.pcap.open("wb"))
         options = Options(config.notifier_subscriber, config.force_odp, config.mutants)
@@ -90,6 +92,7 @@ class Lab:
             mkeys=nic.max_mr + nic.max_mw + 1,
             iotlb=nic.cache_lines,
             eqs=64,
+            sq_entries=max(nics, 8) << 19,
             srqs=nic.max_srq + 1,
             ahs=nic.max_ah + 1,
             mcast=nic.max_total_mcast_qp_attach + 1,
@@ -105,10 +108,14 @@ class Lab:
         return devices
 
     def _capture(self, stream: BinaryIO) -> PacketCapture:
-        """Every NIC's port is a link."""
-        rate = self.config.nic.link.rate_gbps
-        links = {device.index + 1: (device.name, f"port 1 of {device.name}, {rate} Gb/s") for device in self.devices}
-        return PacketCapture(self.world, stream, [device.guid for device in self.devices], links)
+        """Every NIC's port is a link; what leads to it is another one where something can change a packet."""
+        links = {}
+        for number in self.fabric.captured():
+            name, rate = self.devices[(number - 1) // 2].name, round(8000 / int(self.world.link[number].ps_per_byte))
+            side = "" if number & 1 else " in"
+            links[number] = name + side, f"port 1 of {name}{side and ', towards it'}, {rate} Gb/s"
+        guids = [device.guid for device in self.devices]
+        return PacketCapture(self.world, stream, guids, links, self.fabric.describe)
 
     def _drain(self, world: World) -> None:
         """Make room in the tables of trace and capture."""

@@ -71,6 +71,8 @@ def print_stats(lab: Lab) -> None:
     _line("host", dict(sorted(lab.host.counters.items())) | {"frames_peak": lab.frames.peak})
     for entry in lab.injected:
         print(f"  {'inject':<10} {entry}", file=sys.stderr)
+    for line in lab.fabric.report():
+        print(f"  {line}", file=sys.stderr)
     for report in lab.host.reports:
         print(f"  {report}", file=sys.stderr)
     print_violations(lab)

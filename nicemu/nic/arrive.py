@@ -6,6 +6,7 @@ Whatever a peer sends, it is dropped and counted here or judged by the responder
 from nicemu._jit import call, jit
 from nicemu.abi.verbs import QpState
 from nicemu.nic.datagram import MULTICAST_QPN
+from nicemu.nic.port_receive import CONSUMED, checked_arrival
 from nicemu.nic.psn import psn_diff
 from nicemu.nic.qp_cache import touch
 from nicemu.nic.qp_type import UD, XRC_INI, XRC_TGT, transport_of
@@ -130,6 +131,8 @@ def to_members(world, p):
 
 def arrive(world, p, _):
     """ARRIVE: a packet reaches its NIC."""
+    if checked_arrival(world, p) == CONSUMED:
+        return 0
     row = packet(world, p)
     n = nic(world, row.dest_nic)
     n.packets_received += 1

@@ -11,6 +11,7 @@ from typing import Any
 from nicemu import _jit
 from nicemu.abi.rings import Doorbell
 from nicemu.abi.verbs import AsyncEvent
+from nicemu.fabric import cable
 from nicemu.nic import firmware, hooks
 from nicemu.nic.qp_state import ERR
 from nicemu.tables import units
@@ -39,7 +40,7 @@ class Device:
         self._sq_next = [1 + index * (world.capacity.sq_entries // max(world.capacity.nics, 1))]
         self.guid = 0x0216_3EFF_FE00_0001 + index
         interface = self.guid.to_bytes(8, "big")
-        mapped = bytes(10) + b"\xff\xff" + bytes((10, 0, 0, index + 1))
+        mapped = bytes(10) + b"\xff\xff" + bytes((10, 0, *divmod(index + 1, 256)))
         self.gids: list[bytes | None] = [GID_PREFIX + interface, GID_PREFIX + interface, mapped, mapped]
         self.gids += [None] * (profile.gid_tbl_len - len(self.gids))
         self.gid_types = [1, 2, 1, 2] + [0] * (len(self.gids) - 4)
@@ -66,8 +67,9 @@ class Device:
         self.memory = lazy_bytes(profile.max_dm_size)
         """Device memory, as the driver sees it through a BAR."""
         row.memory, row.memory_bytes = address_of(self.memory), profile.max_dm_size
-        row.ps_per_byte = round(8000 / profile.link.rate_gbps)
-        row.link_delay_ns = profile.link.delay_ns
+        row.ps_per_byte = cable.ps_per_byte(profile.link.rate_gbps)
+        cable.plug_in(self.world, self.index + 1, int(row.ps_per_byte), profile.link.delay_ns)
+        row.cnp_interval_ns = profile.cnp_interval_ns
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
         row.ack_timeout_floor_ns = profile.ack_timeout_floor_ns
         row.moderation_count = profile.interrupt_moderation.count

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from nicemu import _jit
 from nicemu._jit import call, entry
+from nicemu.fabric import link, pause, switch
 from nicemu.nic import (
     arrive,
     command,
@@ -68,6 +69,8 @@ UNITS: dict[int, Callable] = {
     units.CQ_ARM: cq.arm, units.EQ_ARM: eq.arm, units.DOORBELL: doorbell, units.COMPLETER: completer.completer,
     units.RESPONDER: responder.responder, units.QP_ERROR: qp_state.qp_error,
     units.GATHER_FAILED: requester.gather_failed, units.RETIRE: send_queue.retire,
+    units.LINK_SEND: link.link_send, units.LINK_START: link.start, units.LINK_FREE: link.link_free,
+    units.SWITCH_IN: switch.switch_in, units.PAUSE: pause.pause,
     units.ACK: reply.send_ack, units.SQ_ERROR: qp_state.send_queue_error, units.SENT: requester.sent,
     units.CQ_TIMER: cq.moderated, units.VECTOR_TIMER: msix.moderated, units.DEVICE_EVENT: device_event.device_event,
     units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,

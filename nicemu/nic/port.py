@@ -1,20 +1,20 @@
-"""Egress port: departure in order, serialisation at the link's rate, arrival at the peer.
+"""Egress port: departure in order, serialisation at the port's rate.
 
-DEPART is the second DMA instant of a gather. Frames carry 82 bytes besides the payload (preamble, Ethernet, IPv4, UDP,
-BTH, ICRC, FCS, gap).
+DEPART is the second DMA instant of a gather. What happens to the packet from then on is the link's (nicemu.fabric).
 """
 
 from nicemu._jit import call, jit
+from nicemu.fabric import link
+from nicemu.fabric.size import wire_bytes
 from nicemu.nic.dma import hold, move
 from nicemu.tables import units
-from nicemu.tables.capture import capture
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
-from nicemu.tables.rows import control, nic, packet, qp, vector
+from nicemu.tables.rows import link as link_row
+from nicemu.tables.rows import nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
 
-OVERHEAD_BYTES = 82
 SEND = int(Ev.SEND)
 
 
@@ -25,7 +25,7 @@ def transmit(world, p, ready):
     n = nic(world, row.source_nic)
     depart = max(ready, n.port_free)
     hold(world, p, depart)
-    n.port_free = depart + (row.payload + OVERHEAD_BYTES) * n.ps_per_byte // 1000
+    n.port_free = depart + wire_bytes(world, p) * n.ps_per_byte // 1000
     push(world, depart, units.DEPART, p, qp(world, row.qp).incarnation)
 
 
@@ -38,15 +38,14 @@ def depart(world, p, incarnation):
     n.packets_sent += 1
     n.bytes_sent += row.payload
     trace(world, SEND, row.source_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
-    capture(world, row.source_nic, p)
     row.segments = 0
     unreliable = row.transport == bth.UC or row.transport == bth.UD
     if unreliable and qp(world, row.qp).incarnation == incarnation:
         call(vector(world, units.SENT).address, world, row.qp, row.psn)
-    if row.dest_nic == 0 or n.port_down or nic(world, row.dest_nic).port_down:
+    if row.dest_nic == 0 and row.multicast == 0:
+        n.packets_dropped += 1
+    if n.port_down and link_row(world, link.uplink(row.source_nic)).up == 1:
         n.packets_dropped += 1
         free_packet(world, p)
         return 0
-    wire = (row.payload + OVERHEAD_BYTES) * n.ps_per_byte // 1000
-    push(world, control(world, 0).now + wire + n.link_delay_ns, units.ARRIVE, p, 0)
-    return 0
+    return link.send(world, link.uplink(row.source_nic), p)

@@ -11,7 +11,7 @@ from typing import TextIO
 from nicemu.abi.command import Command
 from nicemu.abi.rings import EqeType, FaultType
 from nicemu.abi.verbs import QpState, WcStatus
-from nicemu.tables.records import ViolationKind
+from nicemu.tables.records import LinkDrop, ViolationKind
 from nicemu.tables.trace import Ev
 from nicemu.tables.world import World
 from nicemu.wire.opcode import RcOpcode
@@ -26,10 +26,12 @@ FIELDS: dict[Ev, tuple[str, ...]] = {
     Ev.MTT_ZAP: ("mr", "page", "pages", "drain_ns"), Ev.RNR_NAK: ("qpn", "psn", "timer"),
     Ev.NAK: ("qpn", "psn", "syndrome"), Ev.RETRANSMIT: ("qpn", "psn"), Ev.TIMEOUT: ("qpn", "psn"),
     Ev.QP_STATE: ("qpn", "state:qp"), Ev.VIOLATION: ("kind:violation", "mr", "page", "frame"),
-    Ev.IOTLB_MISS: ("mr", "page"),
+    Ev.IOTLB_MISS: ("mr", "page"), Ev.INJECT: ("impairment", "number", "opcode:rc", "psn"),
+    Ev.LINK_DROP: ("opcode:rc", "psn", "qpn", "reason:link"), Ev.ECN_MARK: ("opcode:rc", "psn", "qpn", "queued"),
+    Ev.LINK_PAUSE: ("paused",), Ev.CNP: ("sent", "qpn", "peer"),
 }  # fmt: skip
 NAMES = {"rc": RcOpcode, "wc": WcStatus, "eqe": EqeType, "command": Command, "fault": FaultType, "qp": QpState,
-         "violation": ViolationKind}  # fmt: skip
+         "violation": ViolationKind, "link": LinkDrop}  # fmt: skip
 
 
 def _fields(event: Ev) -> list[tuple[str, dict[int, str]]]:

@@ -107,7 +107,7 @@ class PacketCapture:
     def _address(self, version: int, nic: int) -> int:
         """A NIC's own address: 10.0.0.N, or link-local of its GUID."""
         if version == 4:
-            return address_of_gid(V4_MAPPED + bytes((10, 0, 0, nic & 0xFF)))[1]
+            return address_of_gid(V4_MAPPED + bytes((10, 0, *divmod(nic & 0xFFFF, 256))))[1]
         return address_of_gid(LINK_LOCAL + self._guid(nic).to_bytes(8, "big"))[1]
 
     def close(self) -> None:

@@ -38,6 +38,11 @@ class Ev(IntEnum):
     QP_STATE = 19  # qpn, state
     VIOLATION = 20  # kind, mkey, page, frame
     IOTLB_MISS = 21  # mkey, page
+    INJECT = 40  # impairment, number of the fault, operation, psn
+    LINK_DROP = 41  # operation, psn, qpn, LinkDrop
+    ECN_MARK = 42  # operation, psn, qpn, bytes queued
+    LINK_PAUSE = 43  # 1 paused, 0 going on
+    CNP = 44  # 1 sent, 0 received; own qpn, peer's qpn
 
 
 @jit

@@ -23,3 +23,5 @@ COMPLETER, RESPONDER, QP_ERROR, GATHER_FAILED, RETIRE = range(16, 21)
 ACK, SQ_ERROR, SENT = range(21, 24)
 # queues and interrupts
 CQ_TIMER, VECTOR_TIMER, DEVICE_EVENT, RELEASE_HELD, CQ_RIPEN = range(40, 45)
+# the fabric's: events, and what is reached only through the vector
+LINK_FREE, SWITCH_IN, PAUSE, LINK_SEND, LINK_START = range(45, 50)

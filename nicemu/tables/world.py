@@ -52,6 +52,9 @@ class Capacity:
     ahs: int = 4096
     mcast: int = 256
     gids: int = 256
+    impairments: int = 1024
+    taps: int = 1 << 16
+    numbers: int = 1 << 20
 
 
 def lazy_bytes(size: int) -> np.ndarray:
@@ -94,6 +97,12 @@ class World:
     av: Any
     mcast: Any
     gid: Any
+    fabric: Any
+    link: Any
+    impair: Any
+    tap: Any
+    number: Any
+    fired: Any
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self.capacity = c = capacity or Capacity()
@@ -108,6 +117,8 @@ class World:
             Slot.FRAME: c.frames, Slot.VIOLATION: c.violations, Slot.TRACE: c.trace, Slot.NODE: c.nodes,
             Slot.PAYLOAD: c.packets * PAYLOAD_BYTES, Slot.SRQ: n * c.srqs + 1, Slot.AV: n * (c.ahs + c.qps) + 1,
             Slot.MCAST: n * c.mcast + 1, Slot.GID: n * c.gids + 1, Slot.SRQ_WQE: (n * c.qps + 1) * SRQ_WQE_BYTES,
+            Slot.FABRIC: 1, Slot.LINK: 2 * n + 1, Slot.IMPAIR: c.impairments, Slot.TAP: c.taps,
+            Slot.NUMBER: c.numbers, Slot.FIRED: records.FIRED_ROWS,
             Slot.CAPTURE: c.capture, Slot.CAPTURED: c.capture * CAPTURED_BYTES,
         }  # fmt: skip
         self.tables: list[np.recarray] = []
@@ -126,6 +137,7 @@ class World:
         _jit.WORLDS[self.address] = self.tables
         control = self.control[0]
         control.packet_next = control.node_next = 1
+        self.fabric[0].nics = n
 
     @staticmethod
     def _dtype(slot: Slot) -> np.dtype:

@@ -1,0 +1,1 @@
+"""What lies between NICs: links, one switch, impairments. Everything is a record; times are virtual ns."""
