@@ -24,6 +24,7 @@ from nicemu.mm.mremap import do_mremap
 from nicemu.mm.notifier import NotifierChain
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
+from nicemu.mm.rmap import maps
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import HostThread, Steps
@@ -264,10 +265,11 @@ class AddressSpace:
         return ours
 
     def retire_isolated(self, start: int, end: int) -> None:
-        """Frames that reclaim is unmapping have no entry any more but still point at real memory."""
+        """Frames that reclaim or migration has unmapped have no entry any more but still point at real memory."""
         pages = self.host.pages
         for frame in self.host.reclaim.isolated:
-            if pages.kind[frame] != MODEL and start <= pages.pointer[frame] < end:
+            at = pages.pointer[frame]
+            if pages.kind[frame] != MODEL and start <= at < end and not maps(self.page_table, at >> PAGE_SHIFT, frame):
                 self.host.frames.retire(frame)
 
     def pointers(self, vma: Vma, page: np.ndarray | int) -> np.ndarray | int:
