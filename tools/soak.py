@@ -19,7 +19,6 @@ import random
 import sys
 import time
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from soak_memory import KINDS, PAGE, Area, Invalidator, Wrong
@@ -303,7 +302,8 @@ def soak(options: argparse.Namespace) -> int:
         return 1
     run.close()
     print(f"passed: {run.messages} messages in {seconds:.0f} s ({run.messages / seconds:.0f} a second, set-up "
-          f"{began_traffic - began:.0f} s), seed {options.seed}: no wrong byte, no lost or duplicate completion")  # fmt: skip
+          f"{began_traffic - began:.0f} s), seed {options.seed}: no wrong byte, no lost or duplicate "
+          "completion")  # fmt: skip
     return 0
 
 

@@ -7,6 +7,7 @@ once, in order, and right; what does not arrive may have left any part of itself
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ class Flow:
         while requests:
             count = self.draw.randint(1, 12)
             chain, requests = requests[:count], requests[count:]
-            for one, next_one in zip(chain, chain[1:], strict=False):
+            for one, next_one in itertools.pairwise(chain):
                 one.next_wr = next_one
             self.qp.post_send(chain[0])
 

@@ -235,6 +235,12 @@ class AddressSpace:
         counted: np.ndarray = frames[frames != self.host.zero_frame]
         return counted
 
+    @property
+    def mirrored(self) -> bool:
+        """A device may have translations made here. Otherwise pages that others map as well are none of its business:
+        what a forked child unmaps stays where the device found it, in the parent."""
+        return self.owns_memory or bool(self.notifiers.subscribers) or any(True for _ in self.intervals)
+
     def populated(self, start: int, end: int) -> bool:
         """Is any leaf there?"""
         return any(True for _ in self.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT))
@@ -246,12 +252,17 @@ class AddressSpace:
     def stamp_invalidated(self, frames: np.ndarray, operation: str) -> None:
         """The same for some frames."""
         frames = self._not_pinned(frames)
+        if not self.mirrored:
+            frames = frames[self.host.pages.mapcounts[frames] <= 1]
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
 
     def stamp_page(self, frame: int, operation: str) -> None:
         """The same for one frame."""
-        if frame != self.host.zero_frame and self.host.pages.flags[frame] < PIN:
+        pages = self.host.pages
+        if frame == self.host.zero_frame or pages.flags[frame] >= PIN:
+            return
+        if self.mirrored or pages.mapcount[frame] <= 1:
             self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:
