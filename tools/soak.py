@@ -313,7 +313,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--messages", type=int, default=1_000_000, help="how many (default: 1000000)")
     parser.add_argument("--seed", type=int, default=1, help="everything is drawn from it (default: 1)")
     parser.add_argument("--loss", type=float, default=0.01, help="probability on each NIC's link (default: 0.01)")
-    parser.add_argument("--per-ms", type=float, default=20, help="invalidations a virtual ms (default: 20)")
+    parser.add_argument("--per-ms", type=float, default=5, help="invalidations a virtual ms (default: 5)")
     parser.add_argument("--kinds", default=",".join(KINDS), help=f"of {', '.join(KINDS)} (default: all)")
     parser.add_argument("--discipline", default="v6.12", help="kernel era of the notifiers (default: v6.12)")
     parser.add_argument("--mutant", action="append", default=[], help="a deliberate bug of driver or device")

@@ -21,7 +21,7 @@ from nicemu.timeline import Sleep
 PAGE = 4096
 READ_ONLY, READ_WRITE = 1, 3
 DONTNEED, PAGEOUT = 4, 21
-KINDS = {"swap": 30, "pageout": 10, "migrate": 30, "fork": 3, "mprotect": 10, "dontneed": 17}
+KINDS = {"swap": 30, "pageout": 10, "migrate": 30, "fork": 1, "mprotect": 10, "dontneed": 17}
 """Invalidations that keep contents, and how often each."""
 
 
