@@ -80,7 +80,7 @@ def fenced(world, q, e):
 @jit
 def has_credit(q, e):
     """End-to-end credits allow the message, or nothing is outstanding: then one packet may go and ask (IBA). Credits
-    that went down inside a message do not hold it before a packet of it has asked: nobody would answer."""
+    that went down in the middle of a message do not hold it before a packet has asked: nobody would answer."""
     if q.lsn == UNLIMITED or not takes_receive(e.opcode) or psn_diff(e.ssn, q.lsn) <= 0:
         return True
     return q.una_psn == psn_add(e.first_psn, q.sq_offset) or (q.sq_offset > 0 and e.asked == 0)

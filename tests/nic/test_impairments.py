@@ -176,7 +176,8 @@ def same(one: End, other: End) -> None:
 SEEDS = st.integers(0, 1 << 32)
 RATES = st.sampled_from([0.02, 0.1, 0.3, 0.6])
 EVERYTHING = (DROP, DOUBLE, LATE, HOLD)
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+LONG = settings(QUICK, max_examples=600)
 
 
 @given(there=programs(RELIABLE), back=programs(RELIABLE, size=5), seed=SEEDS, rate=RATES, retry_cnt=st.integers(1, 7))
@@ -184,6 +185,15 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 def test_rc_ends_as_on_a_perfect_wire_unless_a_message_is_defeated_too_often(there, back, seed, rate, retry_cnt):
     schedule = Schedule(seed, rate, EVERYTHING, retry_cnt)
     same(run(there, back, schedule, retry_cnt), run(there, back, None))
+
+
+@pytest.mark.slow
+@given(there=programs(RELIABLE), back=programs(RELIABLE, size=5), seed=SEEDS, rate=RATES, retry_cnt=st.integers(1, 3),
+       cold=st.booleans())  # fmt: skip
+@LONG
+def test_rc_ends_as_on_a_perfect_wire_six_hundred_times(there, back, seed, rate, retry_cnt, cold):
+    kinds = (DROP, DOUBLE, HOLD) if cold else EVERYTHING
+    same(run(there, back, Schedule(seed, rate, kinds, retry_cnt), retry_cnt, cold), run(there, back, None))
 
 
 @given(there=programs(RELIABLE), back=programs(RELIABLE, size=5), seed=SEEDS, rate=RATES, retry_cnt=st.integers(0, 7))
