@@ -86,7 +86,9 @@ def test_a_drained_send_queue_says_so_and_waits(kind: QpType) -> None:
     for wr_id in range(3):
         left.qp.post_send(left.send(8, wr_id))
     go(left, QpState.SQD, A.STATE | A.EN_SQD_ASYNC_NOTIFY, en_sqd_async_notify=1)
-    assert left.ctx.get_async_event().event_type == AsyncEvent.SQ_DRAINED
+    event = left.ctx.get_async_event()
+    assert event.event_type == AsyncEvent.SQ_DRAINED
+    event.ack()
     attr = left.qp.query(int(A.STATE))[0]
     assert (attr.qp_state, attr.sq_draining) == (QpState.SQD, 0)
     done = left.cq.poll(10)[1]
