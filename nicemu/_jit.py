@@ -91,11 +91,23 @@ def kernel_cache() -> _CacheFolder:
     return _CacheFolder(_digest[0])
 
 
+def cache_with(folder: Path) -> _CacheFolder:
+    """A folder for kernels outside ``KERNEL_FOLDERS``: keyed by the kernel sources and by those of ``folder``, so that
+    editing these does not compile the engine again."""
+    own = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        own.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return _CacheFolder(f"{kernel_digest()}-{folder.name}-{own.hexdigest()[:16]}")
+
+
 jit = njit(**OPTIONS)
 
 
-def entry(signature: str) -> Callable[[Callable], Callable]:
-    """A kernel called from Python, compiled at its first call and cached until any kernel source changes."""
+def entry(signature: str, folder: Path | None = None) -> Callable[[Callable], Callable]:
+    """A kernel called from Python, compiled at its first call and cached until any kernel source changes.
+
+    ``folder``: where its own sources lie, if outside ``KERNEL_FOLDERS``.
+    """
 
     def decorate(function: Callable) -> Callable:
         if not JIT:
@@ -103,15 +115,12 @@ def entry(signature: str) -> Callable[[Callable], Callable]:
         compiled: list[Callable] = []
 
         def call_entry(*args: int) -> int:
-            if not compiled:
-                with kernel_cache():
-                    compiled.append(njit(signature, cache=True, **OPTIONS)(function))
-            return compiled[0](*args)
+            return load()(*args)
 
         def load() -> Callable:
             """The compiled function itself, for callers in a loop."""
             if not compiled:
-                with kernel_cache():
+                with kernel_cache() if folder is None else cache_with(folder):
                     compiled.append(njit(signature, cache=True, **OPTIONS)(function))
             return compiled[0]
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import nicemu
-from nicemu.cli import devinfo, run
+from nicemu.cli import devinfo, fuzz, run
 from nicemu.cli.conformance import command as conformance
 
 app = typer.Typer(
@@ -36,3 +36,4 @@ def _options(
 app.command("run", cls=run.RunCommand)(run.run)
 app.command("devinfo")(devinfo.devinfo)
 app.command("conformance")(conformance.conformance)
+app.command("fuzz")(fuzz.fuzz)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from nicemu.config.paths import shipped
 from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
@@ -61,7 +63,8 @@ class Lab:
         self.frames = Frames(world, config.host.ram_pages, model_pages)
         control.graveyard = self.frames.graveyard
         control.scratch_fd, control.scratch_map = scratch()
-        self.scheduler = Scheduler(lambda: int(control.now), chooser)
+        now, stamp = (memoryview(world.control.view(np.ndarray)[name]) for name in ("now", "stamp"))
+        self.scheduler = Scheduler(lambda: now[0], chooser)
         log = self.log.host if self.log else None
         self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log)
         self.arena = Arena()
@@ -71,7 +74,7 @@ class Lab:
         if config.pcap:
             self.capture = self._capture(config.pcap.open("wb"))
         options = Options(config.notifier_subscriber, config.force_odp, config.mutants)
-        self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: int(control.stamp), options,
+        self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: stamp[0], options,
                              allocate)  # fmt: skip
         self.timeline = Timeline(self.engine, self.scheduler, self.driver.deliver, clock or VirtualClock())
         self.endpoint = Endpoint(self.timeline, self.driver, self.process)

@@ -24,6 +24,7 @@ from nicemu.mm.mremap import do_mremap
 from nicemu.mm.notifier import NotifierChain
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
+from nicemu.mm.rmap import maps
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import HostThread, Steps
@@ -234,6 +235,12 @@ class AddressSpace:
         counted: np.ndarray = frames[frames != self.host.zero_frame]
         return counted
 
+    @property
+    def mirrored(self) -> bool:
+        """A device may have translations made here. Otherwise pages that others map as well are none of its business:
+        what a forked child unmaps stays where the device found it, in the parent."""
+        return self.owns_memory or bool(self.notifiers.subscribers) or any(True for _ in self.intervals)
+
     def populated(self, start: int, end: int) -> bool:
         """Is any leaf there?"""
         return any(True for _ in self.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT))
@@ -245,12 +252,17 @@ class AddressSpace:
     def stamp_invalidated(self, frames: np.ndarray, operation: str) -> None:
         """The same for some frames."""
         frames = self._not_pinned(frames)
+        if not self.mirrored:
+            frames = frames[self.host.pages.mapcounts[frames] <= 1]
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
 
     def stamp_page(self, frame: int, operation: str) -> None:
         """The same for one frame."""
-        if frame != self.host.zero_frame and self.host.pages.flags[frame] < PIN:
+        pages = self.host.pages
+        if frame == self.host.zero_frame or pages.flags[frame] >= PIN:
+            return
+        if self.mirrored or pages.mapcount[frame] <= 1:
             self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:
@@ -264,10 +276,11 @@ class AddressSpace:
         return ours
 
     def retire_isolated(self, start: int, end: int) -> None:
-        """Frames that reclaim is unmapping have no entry any more but still point at real memory."""
+        """Frames that reclaim or migration has unmapped have no entry any more but still point at real memory."""
         pages = self.host.pages
         for frame in self.host.reclaim.isolated:
-            if pages.kind[frame] != MODEL and start <= pages.pointer[frame] < end:
+            at = pages.pointer[frame]
+            if pages.kind[frame] != MODEL and start <= at < end and not maps(self.page_table, at >> PAGE_SHIFT, frame):
                 self.host.frames.retire(frame)
 
     def pointers(self, vma: Vma, page: np.ndarray | int) -> np.ndarray | int:

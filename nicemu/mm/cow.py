@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 
 def can_reuse(mm: AddressSpace, frame: int) -> bool:
-    """``reuse_swap_page``: no other page table maps it."""
-    return frame != mm.host.zero_frame and mm.host.pages.mapcount[frame] == 1
+    """``reuse_swap_page``: no other page table maps it. Not while the page is locked: an entry of another page table
+    may have become a swap or migration entry, and expects the bytes as they were."""
+    host = mm.host
+    return frame != host.zero_frame and host.pages.mapcount[frame] == 1 and frame not in host.reclaim.isolated
 
 
 def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:

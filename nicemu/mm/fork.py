@@ -15,7 +15,7 @@ import numpy as np
 
 from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
 from nicemu.mm.page import PAGE_SHIFT, PIN
-from nicemu.mm.page_table import PFN_SHIFT, PRESENT, SWAP, WRITE
+from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE
 from nicemu.mm.rmap import page_add_new_anon_rmaps
 from nicemu.mm.vma import VM_DONTCOPY, Vma
 from nicemu.timeline.host import Steps
@@ -62,8 +62,8 @@ def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int
     view = parent.page_table.view(a, b)
     shared = (view & PRESENT) != 0
     shared[pinned] = False
-    view[shared] &= ~WRITE
-    entries = np.where(shared | ((view & SWAP) != 0), view, 0)
+    view[shared | ((view & MIGRATION) != 0)] &= ~WRITE
+    entries = np.where(shared | ((view & (SWAP | MIGRATION)) != 0), view, 0)
     entries[pinned] = spare << PFN_SHIFT | view[pinned] & ((1 << PFN_SHIFT) - 1)
     for frame, new in zip((view[pinned] >> PFN_SHIFT).tolist(), spare.tolist(), strict=True):
         pages.copy(frame, new)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.cow import can_reuse, do_wp_page
+from nicemu.mm.migrate import migration_entry_wait
 from nicemu.mm.page import MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
+from nicemu.mm.page_table import ACCESSED, DIRTY, MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap, page_add_new_anon_rmaps
 from nicemu.mm.vma import VM_WRITE, Vma
 from nicemu.timeline.host import Steps
@@ -31,6 +32,8 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
         yield from do_wp_page(mm, vma, page)
     elif entry & SWAP:
         yield from do_swap_page(mm, vma, page, entry, write)
+    elif entry & MIGRATION:
+        yield from migration_entry_wait(mm, entry)
     elif write or vma.kind != MODEL:
         yield from do_anonymous_page(mm, vma, page, write)
     else:
@@ -95,6 +98,8 @@ def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: 
     swapped = (entries & SWAP) != 0
     if swapped.any():
         yield from do_swap_pages(mm, vma, numbers[swapped], entries[swapped], write)
+    for entry in entries[(entries & MIGRATION) != 0].tolist():
+        yield from migration_entry_wait(mm, entry)
     protected = numbers[(entries & PRESENT) != 0]
     if len(protected):
         yield from _wp_pages(mm, vma, protected)

@@ -17,7 +17,7 @@ from nicemu.mm.reclaim import Reclaim
 from nicemu.mm.swap import Swap
 from nicemu.mm.vma import AnonVma
 from nicemu.tables.records import FrameKind
-from nicemu.timeline.host import HostThread, Scheduler, Sleep, Steps
+from nicemu.timeline.host import Completion, HostThread, Scheduler, Sleep, Steps
 
 if TYPE_CHECKING:
     from nicemu.memory.arena import Arena
@@ -44,6 +44,8 @@ class Host:
         self.pages = Pages(frames)
         self.swap = Swap(self, profile.swap_pages)
         self.reclaim = Reclaim(self, kswapd)
+        self.migrations: dict[int, Completion] = {}
+        """Ends of the migrations in progress, by the frame that the migration entries name."""
         self.arena: Arena | None = None
         self.anon_vma_of: dict[int, AnonVma] = {}
         self.zero_frame = 0

@@ -12,8 +12,11 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
 from nicemu.mm.page import ARENA, PAGE_SHIFT, PROGRAM
+from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.vma import Vma
 from nicemu.mm.zap import do_munmap
 from nicemu.timeline.host import Steps
@@ -80,6 +83,15 @@ def _move_real_memory(mm: AddressSpace, old: int, length: int, new: int) -> None
     mm.arena.remap(old, length, new)
 
 
+def _follow(mm: AddressSpace, source: np.ndarray, page: int, shift: int) -> None:
+    """Pages that a migration mapped here after their bytes had moved point at where those were."""
+    if mm.owns_memory:
+        present = np.flatnonzero((source & PRESENT) != 0)
+        frames, pointers = source[present] >> PFN_SHIFT, mm.host.pages.pointers
+        late = pointers[frames] == present + page << PAGE_SHIFT
+        pointers[frames[late]] += shift << PAGE_SHIFT
+
+
 def _move_page_tables(mm: AddressSpace, old: int, length: int, new: int) -> Steps[None]:
     """``move_ptes``, at most one leaf of source and destination at a time."""
     host, thread = mm.host, mm.host.thread
@@ -92,6 +104,7 @@ def _move_page_tables(mm: AddressSpace, old: int, length: int, new: int) -> Step
             source = mm.page_table.view(page, stop)
             if source.any():
                 mm.page_table.view(page + shift, stop + shift)[:] = source
+                _follow(mm, source, page, shift)
                 source[:] = 0
             page = stop
         mm.event("pte_move", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="mremap")

@@ -7,6 +7,7 @@ Index of a tree: the page number (36 bits, 9 per level: pgd, pud, pmd, pte). A p
     bit 2   ACCESSED    set by faults and CPU accesses of the program; a device does not age pages
     bit 3   DIRTY
     bit 4   SWAP        not present: bits 12.. are a swap slot
+    bit 5   MIGRATION   not present: bits 12.. are a frame that is being migrated; WRITE, ACCESSED, DIRTY come back
     12..    frame id (pfn) or swap slot
 
 Permissions of the VMA are checked before the entry, so PROT_NONE needs no bit. Views of a leaf must not be kept over
@@ -21,7 +22,7 @@ import numpy as np
 
 from nicemu.tables.world import World
 
-PRESENT, WRITE, ACCESSED, DIRTY, SWAP = 1, 2, 4, 8, 16
+PRESENT, WRITE, ACCESSED, DIRTY, SWAP, MIGRATION = 1, 2, 4, 8, 16, 32
 PFN_SHIFT = 12
 LEVELS = 4
 ENTRIES = 512

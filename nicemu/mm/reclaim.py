@@ -14,7 +14,8 @@ import numpy as np
 
 from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
-from nicemu.mm.rmap import page_referenced, rmap_walk, try_to_unmap_one
+from nicemu.mm.rmap import Unmapping, page_referenced, rmap_walk, try_to_unmap_one
+from nicemu.mm.swap import swap_entry
 from nicemu.timeline.host import Completion, HostThread, Sleep, Steps
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Reclaim:
         self.host = host
         self.lru = Lru(len(host.frames.table))
         self.isolated: dict[int, None] = {}
-        """Frames unmapped or being unmapped, not freed yet."""
+        """Frames off the list whose pages are locked: unmapped or being unmapped, by reclaim or migration."""
         ram = host.frames.ram_pages
         self.kswapd_enabled = kswapd
         self.low, self.high = ram // 64, ram // 32
@@ -157,6 +158,24 @@ class Reclaim:
             if not (yield from self.shrink(CLUSTER)):
                 return
 
+    def isolate(self, frame: int) -> bool:
+        """``isolate_lru_page`` and the page lock: a reference, and nobody else unmaps the page; False if it cannot
+        go."""
+        if not self._may_go(frame):
+            return False
+        self.lru.drop(frame)
+        self.host.pages.get(frame)
+        self.isolated[frame] = None
+        return True
+
+    def putback(self, frame: int, operation: str) -> None:
+        """``putback_lru_page``: give the reference back, which frees a page that nobody maps."""
+        self.isolated.pop(frame, None)
+        if self.host.pages.mapcount[frame] > 0:
+            self.lru.add(frame)
+        if self.host.pages.put(frame):
+            self.host.event("free", frame=frame, operation=operation)
+
     def _may_go(self, frame: int) -> bool:
         pages = self.host.pages
         return pages.mapcount[frame] > 0 and not pages.pinned(frame) and frame not in self.isolated
@@ -209,9 +228,10 @@ class Reclaim:
     def _unmap(self, frame: int, slot: int) -> Steps[None]:
         """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""
         host, users = self.host, 0
+        unmapping = Unmapping(frame, "reclaim", lambda _: swap_entry(slot))
         for vma, page in rmap_walk(host, frame):
             host.swap.get(slot)
-            if (yield from try_to_unmap_one(host, vma, page, frame, slot)):
+            if (yield from try_to_unmap_one(host, vma, page, unmapping)):
                 users += 1
                 vma.mm.event("swap_out", page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, frame=frame, slot=slot)
             else:

@@ -1,11 +1,13 @@
 """Reverse maps (``rmap.c``): from an anonymous page to the page-table entries that map it, through its anon_vma.
 
-``try_to_unmap_one`` and ``page_referenced_one`` are the two walks reclaim needs. Nobody moves page tables under a
+``try_to_unmap_one`` (reclaim and migration) and ``page_referenced`` are the walks. Nobody moves page tables under a
 walk: areas are looked up anew for every entry, and each entry is checked under the page-table lock.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,6 @@ import numpy as np
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.page import PAGE_SHIFT
 from nicemu.mm.page_table import ACCESSED, PFN_SHIFT, PRESENT, PageTable
-from nicemu.mm.swap import swap_entry
 from nicemu.mm.vma import AnonVma, Vma
 from nicemu.timeline.host import Steps
 
@@ -38,17 +39,19 @@ def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, fram
     host.reclaim.lru.add_many(frames)
 
 
+def rmap_places(host: Host, frame: int) -> Iterator[tuple[Vma, int]]:
+    """(area, page number) of every entry that could map the frame. Not to be kept over a yield."""
+    anon_vma: AnonVma | None = host.anon_vma_of.get(host.pages.anon_vma[frame])
+    index = host.pages.index[frame]
+    for vma in anon_vma.vmas if anon_vma is not None else ():
+        page = (vma.start >> PAGE_SHIFT) + index - vma.pgoff
+        if vma.start <= page << PAGE_SHIFT < vma.end:
+            yield vma, page
+
+
 def rmap_walk(host: Host, frame: int) -> list[tuple[Vma, int]]:
     """``rmap_walk_anon``: (area, page number) of every entry that maps the frame."""
-    anon_vma: AnonVma | None = host.anon_vma_of.get(host.pages.anon_vma[frame])
-    if anon_vma is None:
-        return []
-    index, found = host.pages.index[frame], []
-    for vma in anon_vma.vmas:
-        page = (vma.start >> PAGE_SHIFT) + index - vma.pgoff
-        if vma.start <= page << PAGE_SHIFT < vma.end and maps(vma.mm.page_table, page, frame):
-            found.append((vma, page))
-    return found
+    return [(vma, page) for vma, page in rmap_places(host, frame) if maps(vma.mm.page_table, page, frame)]
 
 
 def maps(page_table: PageTable, page: int, frame: int) -> bool:
@@ -77,26 +80,39 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
     return referenced
 
 
-def try_to_unmap_one(host: Host, vma: Vma, page: int, frame: int, slot: int) -> Steps[bool]:
-    """Replace one mapping of the frame by a swap entry. The caller holds a reference, so the page outlives the
-    notifier wherever the discipline puts it."""
+@dataclass(frozen=True, slots=True)
+class Unmapping:
+    """Why a page is unmapped, and what is left where it was mapped."""
+
+    frame: int
+    operation: str
+    """As events and reports call it: ``reclaim``, ``migrate``."""
+    replacement: Callable[[int], int]
+    """The entry that replaces the one given: a swap entry, a migration entry."""
+
+
+def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> Steps[bool]:
+    """Replace one mapping of the frame (``try_to_unmap_one``, ``try_to_migrate_one``). The caller holds a reference,
+    so the page outlives the notifier wherever the discipline puts it."""
     mm, address, notify = vma.mm, page << PAGE_SHIFT, host.discipline.reclaim
+    frame, operation = unmapping.frame, unmapping.operation
     thread, lock, done = host.thread, mm.page_table_lock, False
-    yield from notify.start(mm, address, frame, "reclaim")
+    yield from notify.start(mm, address, frame, operation)
     yield from lock.acquire(thread)
     try:
         if maps(mm.page_table, page, frame) and not host.pages.pinned(frame):
+            replacement = unmapping.replacement(mm.page_table.get(page))
             mm.page_table.set(page, 0)
-            mm.event("pte_clear", address, address + PAGE_SIZE, operation="reclaim")
-            mm.event("tlb_flush", address, address + PAGE_SIZE, operation="reclaim")
-            yield from notify.locked(mm, address, frame, swap_entry(slot), "reclaim")
-            mm.page_table.set(page, swap_entry(slot))
+            mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
+            mm.event("tlb_flush", address, address + PAGE_SIZE, operation=operation)
+            yield from notify.locked(mm, address, frame, replacement, operation)
+            mm.page_table.set(page, replacement)
             host.pages.mapcount[frame] -= 1
             host.pages.refcount[frame] -= 1
             done = True
     finally:
         lock.release(thread)
     if done:
-        yield from notify.unlocked(mm, address, frame, "reclaim")
-    yield from notify.end(mm, address, "reclaim")
+        yield from notify.unlocked(mm, address, frame, operation)
+    yield from notify.end(mm, address, operation)
     return done

@@ -21,6 +21,9 @@ RTR, SQE = int(QpState.RTR), int(QpState.SQE)
 MAX_PAYLOAD = PAYLOAD_BYTES - HEADROOM
 RECEIVE, DROP = int(Ev.RECEIVE), int(Ev.DROP)
 DEFAULT_PKEY = 0xFFFF
+MOST_WAITING, MOST_WAITING_OF_ALL = 256, 8192
+"""Requests that wait for a READ in front of them, of a QP and of all: an honest requester has no more than its window
+on its way, and a flood must not eat the packets of others."""
 COUNTED, EXCESS = 1, 2
 """A READ, atomic or FLUSH counts as outstanding at the responder; it is one more than agreed."""
 
@@ -92,6 +95,21 @@ def count_outstanding(q, row):
 
 
 @jit
+def is_crowded(n, q):
+    """The request would have to wait and there is no room for it."""
+    return q.read_active != 0 and (q.rx_waiting >= MOST_WAITING or n.rx_waiting >= MOST_WAITING_OF_ALL)
+
+
+@jit
+def discard(world, p):
+    """Drop, count, log."""
+    row = packet(world, p)
+    nic(world, row.dest_nic).packets_dropped += 1
+    trace(world, DROP, row.dest_nic, row.opcode, row.psn, row.dest_qpn, 0)
+    free_packet(world, p)
+
+
+@jit
 def hand_over(world, q_row, p):
     """Responses go to the completer, requests into the responder's queue."""
     row = packet(world, p)
@@ -102,7 +120,13 @@ def hand_over(world, q_row, p):
         nic(world, q.nic).translation_delay = touch(world, q.nic, q_row)
         call(vector(world, units.COMPLETER).address, world, q_row, p)
         return
+    n = nic(world, q.nic)
+    if is_crowded(n, q):
+        discard(world, p)
+        return
     count_outstanding(q, row)
+    q.rx_waiting += 1
+    n.rx_waiting += 1
     row.next = 0
     if q.rx_head == 0:
         q.rx_head = p
@@ -142,9 +166,7 @@ def arrive(world, p, _):
         return 0
     q_row = listener(world, n, row)
     if q_row == 0:
-        n.packets_dropped += 1
-        trace(world, DROP, row.dest_nic, row.opcode, row.psn, row.dest_qpn, 0)
-        free_packet(world, p)
+        discard(world, p)
         return 0
     hand_over(world, q_row, p)
     return 0

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from nicemu import _jit
-from nicemu._jit import call, entry
+from nicemu._jit import call, entry, jit
 from nicemu.fabric import link, pause, switch
 from nicemu.nic import (
     arrive,
@@ -45,6 +45,7 @@ from nicemu.tables.trace import MAX_TRACE
 from nicemu.tables.world import World
 
 DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
+GO_ON = -1
 
 
 def doorbell(world, row, _):
@@ -81,30 +82,44 @@ HEAVY_FIRST = (units.COMMIT, units.RESPONDER, units.REQUESTER, units.COMMAND)
 """Units that take longest to compile: one to each process before the rest."""
 
 
+@jit
+def stop_reason(world, until):
+    """Why the run stops here, a :class:`Stop`; ``GO_ON``: the next event is due."""
+    c = control(world, 0)
+    if c.trap != 0:
+        return TRAP
+    if c.interrupts > 0:
+        return INTERRUPT
+    if c.cqe_hits > 0:
+        c.cqe_hits = 0
+        return CQE
+    if c.trace_count >= MAX_TRACE or c.capture_count >= MAX_CAPTURE:
+        return FULL
+    if c.pending == c.stale:
+        return IDLE
+    return DEADLINE if event(world, 0).time > until else GO_ON
+
+
+@jit
+def run_event(world):
+    """Run the next event."""
+    c = control(world, 0)
+    e = event(world, 0)
+    kind, a, b = e.kind, e.a, e.b
+    c.now = max(c.now, e.time)
+    pop(world)
+    c.ran += 1
+    call(vector(world, kind).address, world, a, b)
+
+
 @entry("int64(int64, int64)")
 def run(world, until):
     """Run events at times <= ``until`` in (time, sequence) order; the answer is a :class:`Stop`."""
-    c = control(world, 0)
     while True:
-        if c.trap != 0:
-            return TRAP
-        if c.interrupts > 0:
-            return INTERRUPT
-        if c.cqe_hits > 0:
-            c.cqe_hits = 0
-            return CQE
-        if c.trace_count >= MAX_TRACE or c.capture_count >= MAX_CAPTURE:
-            return FULL
-        if c.pending == c.stale:
-            return IDLE
-        e = event(world, 0)
-        if e.time > until:
-            return DEADLINE
-        kind, a, b = e.kind, e.a, e.b
-        c.now = max(c.now, e.time)
-        pop(world)
-        c.ran += 1
-        call(vector(world, kind).address, world, a, b)
+        stop = stop_reason(world, until)
+        if stop != GO_ON:
+            return stop
+        run_event(world)
 
 
 def compile_cold(progress: Callable[[str], None] | None = None) -> None:

@@ -14,7 +14,7 @@ from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
 from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
-from nicemu.tables.rows import control, fault, packet, qp, resource
+from nicemu.tables.rows import control, fault, nic, packet, qp, resource
 from nicemu.tables.trace import Ev, trace
 
 RESET, RTS, SQD, SQE, ERR = (int(s) for s in (QpState.RESET, QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
@@ -27,6 +27,8 @@ def drop_received(world, q):
     while q.rx_head != 0:
         p = q.rx_head
         q.rx_head = packet(world, p).next
+        q.rx_waiting -= 1
+        nic(world, q.nic).rx_waiting -= 1
         free_packet(world, p)
 
 

@@ -79,10 +79,11 @@ def fenced(world, q, e):
 
 @jit
 def has_credit(q, e):
-    """End-to-end credits allow the message, or nothing is outstanding: then one packet may go and ask (IBA)."""
+    """End-to-end credits allow the message, or nothing is outstanding: then one packet may go and ask (IBA). Credits
+    that went down in the middle of a message do not hold it before a packet has asked: nobody would answer."""
     if q.lsn == UNLIMITED or not takes_receive(e.opcode) or psn_diff(e.ssn, q.lsn) <= 0:
         return True
-    return q.una_psn == psn_add(e.first_psn, q.sq_offset)
+    return q.una_psn == psn_add(e.first_psn, q.sq_offset) or (q.sq_offset > 0 and e.asked == 0)
 
 
 @jit
@@ -134,6 +135,7 @@ def build_payload(world, q, p, e, at):
     if place == bth.LAST or place == bth.ONLY:
         finish_send(row, e, at)
     limited = q.lsn != UNLIMITED and psn_diff(e.ssn, q.lsn) > 0
+    e.asked = 1 if limited else 0
     if is_reliable(q):
         row.ack_request = 1 if row.last or k % ACK_EVERY == ACK_EVERY - 1 or limited else 0
     row.length = e.length

@@ -139,7 +139,7 @@ def check_resource(world, q_row, row):
         if verdict != ACCEPT:
             return verdict
     if is_write(opcode) and with_imm(opcode):
-        if not recv_available(world, q_row):
+        if q.recv_taken == 0 and not recv_available(world, q_row):
             return RNR
     elif is_send(opcode) and q.recv_taken == 0:
         if not recv_available(world, q_row):
@@ -303,12 +303,12 @@ def accepted(world, q_row, p):
     row.last = 1 if last else 0
     q.message_offset = 0 if last else done + row.payload
     q.message_opcode = 0 if last else opcode + 1
-    if is_write(opcode) and with_imm(opcode):
+    if is_write(opcode) and with_imm(opcode) and q.recv_taken == 0:  # else a SEND that UC dropped has left one
         take_recv(world, q_row)
     row.entry = q.recv_wqe
     row.wr_id = q.recv_wr_id
     row.cq = q.recv_cq
-    if last:
+    if last and (is_send(opcode) or with_imm(opcode)):
         q.recv_taken = 0
     q.epsn = psn_add(q.epsn, 1)
 
@@ -390,6 +390,8 @@ def responder(world, q_row, _):
         p = q.rx_head
         row = packet(world, p)
         q.rx_head = row.next
+        q.rx_waiting -= 1
+        nic(world, q.nic).rx_waiting -= 1
         if row.counted:
             q.rx_non_posted -= 1
         if q.state < RTR or q.state > SQE or q.resp_error:

@@ -129,6 +129,7 @@ def fetch(world, q_row):
     e.received = 0
     e.done = 0
     e.counted = 0
+    e.asked = 0
     e.status = check_wqe(world, q_row, wqe_address(q, q.sq_fetched), e)
     count = psn_count(q, e)
     if count > 0:

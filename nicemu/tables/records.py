@@ -65,6 +65,7 @@ NIC = record(
     "function_masked",       # MSI-X control: no vector sends
     "moderation_count", "moderation_ns",  # of every vector; 0: off
     "port_down",             # 1: what is sent or would arrive is lost
+    "rx_waiting",            # requests in all responders' queues
     "fatal",                 # 1: DEVICE_FATAL: QPs are dead, commands fail; 2: not reported yet, for want of room
     # counters
     "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
@@ -118,6 +119,7 @@ QP = record(
     "comm_est", "last_wqe",  # COMM_EST, LAST_WQE_REACHED were raised in this life
     "sq_draining", "sqd_notify",  # SQD: not drained yet; raise SQ_DRAINED then
     "ssn", "lsn",            # credits: number of the last message fetched that needs a receive; the last one allowed
+    "rx_waiting",            # requests in the responder's queue, behind a READ whose responses go out
     "rx_non_posted",         # READs, atomics, FLUSHes counted and waiting in the responder's queue
     "rx_high",               # highest PSN counted
     "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
@@ -131,6 +133,7 @@ SQ_ENTRY = record(
     "done",                  # READ, atomic: all bytes are in memory
     "counted",               # READ, atomic: counts in rd_atomic
     "ssn",                   # message sequence number, for credits
+    "asked",                 # its last packet went without credit and asked for an ACK
 )  # fmt: skip
 
 CQ = record(

@@ -18,7 +18,7 @@ def test_help_names_the_commands_and_imports_nothing_that_computes() -> None:
         "    print(e.code, {'numba', 'numpy', 'pydantic'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert all(command in done.stdout for command in ("run", "devinfo", "conformance"))
+    assert all(command in done.stdout for command in ("run", "devinfo", "conformance", "fuzz"))
     assert done.stdout.splitlines()[-1] == "0 set()"
 
 
@@ -52,6 +52,11 @@ def test_bad_input_gets_one_line_and_status_2(arguments: list[str], message: str
         (["run", "-m"], "-m"),
         (["dance"], "dance"),
         (["conformance", "--jobs", "0"], "--jobs"),
+        (["fuzz"], "MODE"),
+        (["fuzz", "rings"], "'rings'"),
+        (["fuzz", "wire", "--n", "0"], "--n"),
+        (["fuzz", "wqe", "--seconds", "0"], "--seconds"),
+        (["fuzz", "wire", "--first", "-1"], "--first"),
     ],
 )
 def test_wrong_usage_gets_one_line_as_well(arguments: list[str], word: str) -> None:

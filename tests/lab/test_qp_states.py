@@ -87,8 +87,8 @@ def test_a_drained_send_queue_says_so_and_waits(kind: QpType) -> None:
         left.qp.post_send(left.send(8, wr_id))
     go(left, QpState.SQD, A.STATE | A.EN_SQD_ASYNC_NOTIFY, en_sqd_async_notify=1)
     event = left.ctx.get_async_event()
-    assert event.event_type == AsyncEvent.SQ_DRAINED
     event.ack()
+    assert event.event_type == AsyncEvent.SQ_DRAINED
     attr = left.qp.query(int(A.STATE))[0]
     assert (attr.qp_state, attr.sq_draining) == (QpState.SQD, 0)
     done = left.cq.poll(10)[1]

@@ -228,8 +228,8 @@ def test_the_limit_event_comes_once() -> None:
         clients[0].qp.post_send(clients[0].send(8))
         clients[0].poll(), server.poll()
     event = server.ctx.get_async_event()
-    assert event.event_type == AsyncEvent.SRQ_LIMIT_REACHED and server.srq.query().srq_limit == 0
     event.ack()
+    assert event.event_type == AsyncEvent.SRQ_LIMIT_REACHED and server.srq.query().srq_limit == 0
 
 
 def test_what_is_posted_survives_a_resize() -> None:
@@ -255,8 +255,8 @@ def test_the_last_wqe_event_comes_when_a_qp_goes_to_error() -> None:
     server.receive(64, 1)
     server.qp[0].modify(QPAttr(qp_state=QpState.ERR), e.IBV_QP_STATE)
     event = server.ctx.get_async_event()
-    assert event.event_type == AsyncEvent.QP_LAST_WQE_REACHED
     event.ack()
+    assert event.event_type == AsyncEvent.QP_LAST_WQE_REACHED
     assert server.cq.poll()[0] == 0, "requests of an SRQ are not flushed"
     clients[1].qp.post_send(clients[1].send(8))
     check(server.poll()[0], status=SUCCESS, wr_id=1, qp_num=server.qp[1].qp_num)

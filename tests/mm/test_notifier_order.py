@@ -135,3 +135,17 @@ def test_stamps_follow_the_notifier(make_machine: Any, era: str) -> None:
     machine.run(machine.process.madvise(at, PAGE, 4))
     assert machine.frames.operation_name(machine.world.frame[new].operation) == "dontneed"
     assert machine.world.frame[new].generation == 2
+
+
+def test_what_a_child_unmaps_is_no_news_of_its_parents_pages(machine: Any) -> None:
+    """A device translates through the parent: the shared frame is still there, whatever the child does."""
+    at = machine.run(machine.process.mmap(2 * PAGE))
+    machine.run(machine.process.write(at, bytes(2 * PAGE)))
+    child = machine.run(machine.process.fork())
+    rows = [machine.world.frame[machine.frame(address)] for address in (at, at + PAGE)]
+    machine.run(child.write(at, b"x"))
+    machine.run(child.madvise(at + PAGE, PAGE, 4))
+    machine.run(child.exit())
+    assert [int(row.invalidated) for row in rows] == [0, 0]
+    machine.run(machine.process.madvise(at, 2 * PAGE, 4))
+    assert all(int(row.invalidated) > 0 for row in rows)

@@ -13,6 +13,7 @@ import pytest
 
 from nicemu.abi.rings import SEND_WQE, SGE, Doorbell, doorbell_offset
 from nicemu.abi.verbs import AsyncEvent, QpState
+from nicemu.nic.arrive import MOST_WAITING
 from nicemu.wire.opcode import RcOpcode
 from tests.nic.conftest import Rc, connected
 from tests.nic.packets import inject
@@ -282,3 +283,16 @@ def test_a_receive_changed_after_its_check_does_not_write_a_read_only_region(ben
     bench.resume(token)
     bench.run()
     assert rc.b.statuses() == [(5, 4)] and protected.data == before
+
+
+def test_a_flood_behind_a_read_waits_in_bounded_space(bench):
+    """A peer that goes on sending behind a long READ must not eat the packets of others."""
+    rc = connected(bench, pages=64, PATH_MTU=1)
+    inject(bench, rc.a, rc.b, opcode=RcOpcode.READ_REQUEST, va=rc.remote.va, rkey=rc.remote.key, length=64 * 4096)
+    for i in range(MOST_WAITING + 40):
+        inject(bench, rc.a, rc.b, psn=1024 + i, delay=2000, opcode=RcOpcode.WRITE_ONLY)
+    bench.run_for(3000)
+    assert rc.b.row().read_active and rc.b.row().rx_waiting == MOST_WAITING
+    assert bench.device.counters()["packets_dropped"] == 40
+    bench.run()
+    assert (rc.b.row().rx_waiting, bench.device.row.rx_waiting, rc.b.row().state) == (0, 0, QpState.RTS)

@@ -81,6 +81,29 @@ def test_a_message_longer_than_its_receive_is_dropped_and_the_receive_stays(uc):
     assert uc.remote.data[1000:] == before[1000:]
 
 
+@pytest.mark.parametrize("opcode", [WrOpcode.RDMA_WRITE, WrOpcode.RDMA_WRITE_WITH_IMM])
+def test_a_dropped_send_leaves_its_receive_to_the_next_message_that_needs_one(uc, opcode):
+    """Also when a WRITE comes first: without immediate it needs none, with immediate it takes this one."""
+    for wr_id in range(2):
+        uc.b.post_recv(wr_id, uc.remote.sge(4096))
+    wire = Wire(uc.bench, lambda row: DROP if row.psn == uc.a.psn + 1 & 0xFFFFFF else None)
+    uc.send(1, 2000)
+    uc.a.post_send(2, opcode, uc.local.sge(8), remote=uc.remote.va, rkey=uc.remote.key)
+    uc.send(3, 100)
+    wire.run()
+    lengths = [100] if opcode == WrOpcode.RDMA_WRITE else [8, 100]
+    assert [(c["wr_id"], c["byte_len"]) for c in uc.b.cq.poll()] == list(enumerate(lengths))
+
+
+def test_a_write_with_immediate_needs_no_other_receive_than_one_that_a_dropped_send_left(uc):
+    uc.b.post_recv(5, uc.remote.sge(4096))
+    wire = Wire(uc.bench, lambda row: DROP if row.psn == uc.a.psn + 1 & 0xFFFFFF else None)
+    uc.send(1, 2000)
+    uc.a.post_send(2, WrOpcode.RDMA_WRITE_WITH_IMM, uc.local.sge(8), remote=uc.remote.va, rkey=uc.remote.key)
+    wire.run()
+    assert [(c["wr_id"], c["byte_len"]) for c in uc.b.cq.poll()] == [(5, 8)]
+
+
 def test_a_bad_rkey_is_dropped_and_writes_nothing(uc):
     before = uc.remote.data
     uc.a.post_send(1, WrOpcode.RDMA_WRITE, uc.local.sge(3000), remote=uc.remote.va, rkey=uc.remote.key ^ 1)
