@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nicemu import _jit
 from nicemu.abi.verbs import Access, QpState, QpType, WcStatus
 from nicemu.wire.opcode import is_response
 from tests.nic.packets import DOUBLE, DROP, HOLD, LATE, Wire
@@ -176,7 +177,9 @@ def same(one: End, other: End) -> None:
 SEEDS = st.integers(0, 1 << 32)
 RATES = st.sampled_from([0.02, 0.1, 0.3, 0.6])
 EVERYTHING = (DROP, DOUBLE, LATE, HOLD)
-QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+QUICK = settings(
+    max_examples=100 if _jit.JIT else 25, deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
 LONG = settings(QUICK, max_examples=600)
 
 
