@@ -124,6 +124,15 @@ def finish_send(row, e, at):
 
 
 @jit
+def asks_for_ack(q, e, row):
+    """A packet asks for an ACK at the end of a message, now and then within it, without credit, and when it is sent
+    again: a message of which several packets get lost then costs no more retries than each of them."""
+    e.asked = 1 if q.lsn != UNLIMITED and psn_diff(e.ssn, q.lsn) > 0 else 0
+    again = psn_diff(row.psn, q.sent_psn) < 0
+    return row.last or e.asked or again or q.sq_offset % ACK_EVERY == ACK_EVERY - 1
+
+
+@jit
 def build_payload(world, q, p, e, at):
     """The packet at ``sq_offset`` of a SEND or WRITE: opcode, immediate, gather list. A dma verdict."""
     row = packet(world, p)
@@ -134,10 +143,8 @@ def build_payload(world, q, p, e, at):
     row.last = 0
     if place == bth.LAST or place == bth.ONLY:
         finish_send(row, e, at)
-    limited = q.lsn != UNLIMITED and psn_diff(e.ssn, q.lsn) > 0
-    e.asked = 1 if limited else 0
     if is_reliable(q):
-        row.ack_request = 1 if row.last or k % ACK_EVERY == ACK_EVERY - 1 or limited else 0
+        row.ack_request = 1 if asks_for_ack(q, e, row) else 0
     row.length = e.length
     row.payload = min(e.length - k * q.mtu, q.mtu)
     return gather(world, q, p, e, at, k * q.mtu)

@@ -52,7 +52,7 @@ def test_bad_input_gets_one_line_and_status_2(arguments: list[str], message: str
         (["run", "-m"], "-m"),
         (["dance"], "dance"),
         (["conformance", "--jobs", "0"], "--jobs"),
-        (["fuzz"], "MODE"),
+        (["fuzz"], "wire, wqe"),
         (["fuzz", "rings"], "'rings'"),
         (["fuzz", "wire", "--n", "0"], "--n"),
         (["fuzz", "wqe", "--seconds", "0"], "--seconds"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ ENOUGH = 30_000
 """Inputs within which a planted bug must be found."""
 
 
-def mkey(bench: Bench, name: str) -> object:
+def mkey(bench: Bench, name: str) -> Any:
     """The device's row of a region of NIC 1."""
     region = next(region for region in bench.regions if region.name == name and region.nic == 1)
     return bench.world.mkey[int(bench.devices[0].row.mkey_base) + region.index]
@@ -48,9 +49,9 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Bench], None]]
 def widen(bench: Bench) -> None:
     """The range check of one region lets 1000 bytes too many through, on both sides."""
     row = mkey(bench, "odd")
-    row.base -= 1000
-    row.first -= 1000
-    row.length += 2000
+    row["base"] -= 1000
+    row["first"] -= 1000
+    row["length"] += 2000
 
 
 def other_domain(bench: Bench) -> None:

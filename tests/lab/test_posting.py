@@ -1,7 +1,8 @@
-"""Ways to post: inline data, fences, chains of requests, and messages as long as memory allows."""
+"""Ways to post: inline data, fences, chains, solicited messages, and messages as long as memory allows."""
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from nicemu import _jit
 from nicemu.abi.verbs import QpType, WrOpcode
 from nicemu.pyverbs import enums as e
+from nicemu.pyverbs.addr import AH, AHAttr, GlobalRoute
+from nicemu.pyverbs.cq import CQ, CompChannel
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.wr import SGE, RecvWR
 from nicemu.uverbs import session
 from tests.lab.grid_ends import NAMES, PAGE, Ends, at
-from tests.lab.transports import GRH, close_all
+from tests.lab.transports import GRH, QKEY, End, close_all
 
 SUCCESS, SIGNALED = e.IBV_WC_SUCCESS, e.IBV_SEND_SIGNALED
 
@@ -95,6 +98,44 @@ def test_chained_and_unsignaled_requests_happen_in_order(transport) -> None:
     assert (wc.wr_id, wc.status) == (19, SUCCESS) and pair.left.cq.poll()[0] == 0
     pair.settle()
     images[1][PAGE + 1 : PAGE + 3001] = images[0][19 * 64 : 19 * 64 + 3000]
+    assert pair.memory() == images
+
+
+@pytest.mark.parametrize("kind", [QpType.RC, QpType.UC, QpType.UD], ids=lambda kind: kind.name)
+def test_a_solicited_message_wakes_who_waits_for_solicited_ones_only(kind) -> None:
+    left, right = End(), End()
+    channel = CompChannel(right.ctx)
+    right.cq = CQ(right.ctx, 64, channel=channel)
+    left.make(kind), right.make(kind)
+    left.qp.to_rts(left.attr(right.qp)), right.qp.to_rts(right.attr(left.qp))
+    ah = AH(left.pd, attr=AHAttr(is_global=1, gr=GlobalRoute(dgid=right.gid(), sgid_index=1)))
+    woken = select.poll()
+    woken.register(channel.fd, select.POLLIN)
+    right.cq.req_notify(solicited_only=True)
+    for flags, expected in ((SIGNALED, False), (SIGNALED | e.IBV_SEND_SOLICITED, True)):
+        right.receive(100, 1)
+        wr = left.send(8, send_flags=flags)
+        if kind == QpType.UD:
+            wr.set_wr_ud(ah, right.qp.qp_num, QKEY)
+        left.qp.post_send(wr)
+        assert left.poll()[0].status == SUCCESS
+        session.endpoint().settle(lambda: False, 1_000_000)
+        assert bool(woken.poll(0)) == expected
+    channel.get_cq_event(right.cq)
+    assert [wc.status for wc in right.poll(2)] == [SUCCESS] * 2
+    right.cq.ack_events(1)
+
+
+def test_an_xrc_send_with_invalidate_arrives_but_finds_no_key_to_invalidate() -> None:
+    """A type 2 window belongs to the QP that bound it, and an XRC target has no send queue to bind one with."""
+    pair = small("XRC")
+    images = pair.fill(1)
+    pair.right.srq.post_recv(RecvWR(9, 1, [at(pair.right, PAGE + 1, 3000)]))
+    wr = pair.request(1, WrOpcode.SEND_WITH_INV, [at(pair.left, 5, 3000)], imm_data=pair.right.memory.rkey)
+    pair.left.qp.post_send(wr)
+    assert pair.left.poll()[0].status == SUCCESS
+    assert pair.right.poll()[0].status == e.IBV_WC_REM_INV_REQ_ERR
+    images[1][PAGE + 1 : PAGE + 3001] = images[0][5:3005]
     assert pair.memory() == images
 
 

@@ -143,3 +143,17 @@ def test_a_read_of_half_the_psn_space_keeps_its_timer(bench):
     entry.last_psn, row.next_psn = (1 << 23) - 1, 1 << 23
     bench.run()
     assert rc.a.statuses() == [(1, WcStatus.RETRY_EXC_ERR)]
+
+
+@pytest.mark.parametrize("delay", range(2400, 4400, 100))
+def test_credits_that_go_down_inside_a_message_do_not_hold_it_till_a_timeout(delay):
+    """The first ACK tells of fewer receives than messages are on their way, when a SEND has begun without asking."""
+    rc = connected(Bench(NicProfile(end_to_end_credits=True)), pages=8)
+    rc.b.post_recv(0, rc.remote.sge(16384))
+    rc.write(1, 8)
+    rc.read(2, 8)
+    rc.bench.run_for(delay)
+    rc.send(3, 16384)
+    rc.bench.run()
+    assert rc.a.statuses() == [(1, 0), (2, 0), (3, 0)]
+    assert rc.bench.device.row.timeouts == 0

@@ -66,7 +66,9 @@ def profile_of(episode: int) -> NicProfile:
             ack_coalescing_ns=500 * (episode % 3),
             retry_cnt_7_infinite=episode % 4 == 3,
             iotlb=profile.iotlb.model_copy(update=dict(sets=(64, 4, 1)[episode % 3], ways=2)),
-            costs=profile.costs.model_copy(update=dict(fault_detect_ns=2_000, resume_ns=1_000, zap_ns=1_000)),
+            costs=profile.costs.model_copy(
+                update=dict(fault_detect_ns=2_000, resume_ns=1_000, zap_ns=0, zap_page_ns=0)
+            ),
         )
     )
 

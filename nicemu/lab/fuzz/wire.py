@@ -9,7 +9,7 @@ from pathlib import Path
 from nicemu._jit import entry, fill_bytes, jit, store64
 from nicemu.lab.fuzz.dice import draw, one_in, pick, word32, word64
 from nicemu.lab.fuzz.healthy import ask_healthy, see_healthy
-from nicemu.lab.fuzz.host import attend, go_on
+from nicemu.lab.fuzz.host import attend, go_on, take_away
 from nicemu.lab.fuzz.tables import fuzz, region, shared, target
 from nicemu.nic.datagram import MULTICAST_QPN
 from nicemu.nic.psn import psn_add, psn_ahead, psn_diff
@@ -42,6 +42,8 @@ QPNS = (0, 1, -1, MULTICAST_QPN, 1 << 24, 1 << 62, 255, 256, 257)
 SMALL_STEPS = (-1, 1, 2, -2, 3, 127, 128, -128)
 QKEY, PKEY, GROUP_HIGH, GROUP_LOW = 0x11, 0xFFFF, -0x00FFFFFFFFFFFFFF, 7
 ATTEND, HEALTHY = 32, 4096
+TAKE_AWAY = 32
+"""A page goes once in so many inputs."""
 MOST_BURST = 600
 
 
@@ -75,7 +77,7 @@ def some_region(f, nic_number):
 @jit
 def some_key(f, r):
     """The key of a region, a stale variant of it, or any number."""
-    if not one_in(f, 12):
+    if not one_in(f, 24):
         return r.key
     return r.key + 1 if one_in(f, 2) else (r.key ^ (1 << draw(f, 32)) if one_in(f, 2) else word32(f))
 
@@ -334,6 +336,8 @@ def wire(world, f, count):
             row.events = 0
             attend(world, f)
         one_packet(world, f)
+        if one_in(f, TAKE_AWAY):
+            take_away(world, f)
         if row.stuck:
             return made + 1
     return count

@@ -8,9 +8,9 @@ from nicemu.abi import rings
 from nicemu.abi.verbs import QpState, WrOpcode
 from nicemu.lab.fuzz.dice import draw, one_in, pick, word32, word64
 from nicemu.lab.fuzz.healthy import ask_healthy, see_healthy
-from nicemu.lab.fuzz.host import attend, go_on, ring_send, set_state
+from nicemu.lab.fuzz.host import attend, go_on, ring_send, set_state, take_away
 from nicemu.lab.fuzz.tables import fuzz, region, shared, target
-from nicemu.lab.fuzz.wire import ATTEND, HEALTHY, near, some_key, some_region
+from nicemu.lab.fuzz.wire import ATTEND, HEALTHY, TAKE_AWAY, near, some_key, some_region
 from nicemu.nic.qp_type import UD, is_reliable
 from nicemu.tables.rows import control, qp
 
@@ -30,8 +30,10 @@ RTS, SQD, ERR = int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
 def put_sge(f, at, nic_number, length):
     """An element at ``at``; ``length`` < 0: any."""
     r = region(f, some_region(f, nic_number))
-    size = length if length >= 0 else pick(f, SIZES)
-    va = r.va + draw(f, max(r.length - size, 1)) if size >= 0 and not one_in(f, 6) else near(f, r.va, r.length)
+    size = length
+    if length < 0:
+        size = pick(f, SIZES) if one_in(f, 8) else draw(f, 4097)
+    va = r.va + draw(f, max(r.length - size, 1)) if not one_in(f, 16) else near(f, r.va, r.length)
     store64(at + rings.SGE_ADDR, va)
     store32(at + rings.SGE_LENGTH, size & WORD)
     store32(at + rings.SGE_LKEY, some_key(f, r) & WORD)
@@ -40,7 +42,9 @@ def put_sge(f, at, nic_number, length):
 @jit
 def put_sges(f, at, room, nic_number, length):
     """A list of elements that fits ``room`` bytes; its count may lie."""
-    count = 1 if length >= 0 else pick(f, COUNTS)
+    count = 1
+    if length < 0:
+        count = pick(f, COUNTS) if one_in(f, 10) else 1 + draw(f, 3)
     for i in range(min(count, room // rings.SGE_BYTES)):
         put_sge(f, at + i * rings.SGE_BYTES, nic_number, length)
     return count
@@ -176,7 +180,7 @@ def one_wqe(world, f):
     other = target(f, draw(f, row.targets))
     if one_in(f, 3):
         change_ring(f, other)
-    if one_in(f, 100):
+    if one_in(f, 200):
         change_counter(f, other)
         ring_send(world, other)
     if one_in(f, 100) and other.state == RTS:
@@ -197,6 +201,8 @@ def wqe(world, f, count):
             row.events = 0
             attend(world, f)
         one_wqe(world, f)
+        if one_in(f, TAKE_AWAY):
+            take_away(world, f)
         if row.stuck:
             return made + 1
     return count
