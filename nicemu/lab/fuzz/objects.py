@@ -130,8 +130,8 @@ def receive(made: dict[str, Region], i: int) -> bytes:
         return RECV_WQE.pack(i, 1000, 0)
     if i % 16 == 11:
         return RECV_WQE.pack(i, 0, 0)
-    if i % 8 == 2:
-        return RECV_WQE.pack(i, 1, 0) + local_sge(made, i, 100)
+    if i % 16 == 10:
+        return RECV_WQE.pack(i, 1, 0) + local_sge(made, i, 700)
     if i % 8 == 5:
         return RECV_WQE.pack(i, 1, 0) + SGE.pack(made["cold"].va, 8 * PAGE, made["cold"].key)
     return RECV_WQE.pack(i, 5, 0) + b"".join(local_sge(made, i + j, 0 if j == 2 else DATA_BYTES) for j in range(5))

@@ -40,6 +40,7 @@ SYNDROMES = (
 EDGES = (0, -8, -1, (1 << 63) - 8, (1 << 63) - 1, -(1 << 63), 1 << 32, 1 << 62)
 QPNS = (0, 1, -1, MULTICAST_QPN, 1 << 24, 1 << 62, 255, 256, 257)
 SMALL_STEPS = (-1, 1, 2, -2, 3, 127, 128, -128)
+XRC_SRQ = 2
 QKEY, PKEY, GROUP_HIGH, GROUP_LOW = 0x11, 0xFFFF, -0x00FFFFFFFFFFFFFF, 7
 ATTEND, HEALTHY = 32, 4096
 TAKE_AWAY = 32
@@ -124,7 +125,7 @@ def start_message(f, q, row):
         row.payload = q.mtu
         length = q.mtu + 1 + draw(f, 2 * q.mtu)
     elif where >= 0:
-        row.payload = draw(f, min(q.mtu, 2048) + 1)
+        row.payload = draw(f, min(q.mtu, 2048 if one_in(f, 2) else 600) + 1)
         length = row.payload
     elif row.opcode == bth.READ_REQUEST or row.opcode == bth.FLUSH:
         length = draw(f, 3 * q.mtu)
@@ -235,7 +236,9 @@ def keys(f, row):
     row.pkey = word32(f) & 0xFFFF if one_in(f, 64) else (0x7FFF if one_in(f, 16) else PKEY)
     row.qkey = word32(f) if one_in(f, 16) else QKEY
     srqs = fuzz(f, 0).srqs
-    row.srqn = shared(f, draw(f, srqs)).number if not one_in(f, 16) else pick(f, QPNS)
+    row.srqn = XRC_SRQ
+    if one_in(f, 12):
+        row.srqn = shared(f, draw(f, srqs)).number if one_in(f, 2) else pick(f, QPNS)
     row.imm = some_key(f, region(f, draw(f, fuzz(f, 0).regions)))
     row.ack_request = draw(f, 2)
     row.solicited = draw(f, 2)
