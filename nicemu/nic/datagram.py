@@ -1,6 +1,6 @@
 """Unreliable datagrams: addressing by address handle, Q_Keys, the GRH in front of received data (Linux rxe_av.c)."""
 
-from nicemu._jit import jit, load8, load32, store8
+from nicemu._jit import jit, load8, load32, load64, store8
 from nicemu.abi import rings
 from nicemu.tables.packets import payload_address
 from nicemu.tables.rows import av, gid, nic, packet, qp
@@ -11,6 +11,19 @@ MULTICAST_QPN = 0xFFFFFF
 USE_QP_QKEY = 0x80000000
 UDP = 17
 IP_HEADER, UDP_HEADER, BTH_BYTES, DETH_BYTES, IMM_BYTES, ICRC_BYTES = 20, 8, 12, 8, 4, 4
+
+
+@jit
+def load_vector(a, words):
+    """Fill an address vector from seven words of a mailbox, ``SGID_INDEX`` to ``SL`` of AvField and QpField alike."""
+    a.sgid_index = load64(words)
+    a.dgid_high = load64(words + 8)
+    a.dgid_low = load64(words + 16)
+    a.flow_label = load64(words + 24)
+    a.traffic_class = load64(words + 32)
+    a.hop_limit = load64(words + 40)
+    a.sl = load64(words + 48)
+    a.valid = 1
 
 
 @jit

@@ -5,6 +5,7 @@ from nicemu.abi import command as abi
 from nicemu.abi.command import AvField, Command, Status
 from nicemu.abi.rings import DB_SRQ_PRODUCER
 from nicemu.nic.command_slot import param
+from nicemu.nic.datagram import load_vector
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
 from nicemu.nic.qp_type import UD, XRC_TGT
@@ -19,8 +20,7 @@ CREATE_AH, DESTROY_AH, SET_GID = int(Command.CREATE_AH), int(Command.DESTROY_AH)
 ATTACH_MCAST, DETACH_MCAST = int(Command.ATTACH_MCAST), int(Command.DETACH_MCAST)
 OK, BAD_PARAM, BAD_RESOURCE = int(Status.OK), int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
 NO_MEMORY, BAD_OPCODE = int(Status.NO_MEMORY), int(Status.BAD_OPCODE)
-(F_DEST_NIC, F_SGID, F_DGID_HIGH, F_DGID_LOW, F_FLOW_LABEL, F_TCLASS, F_HOP_LIMIT, F_SL, F_MULTICAST) = (
-    int(field) for field in AvField)  # fmt: skip
+F_DEST_NIC, F_SGID, F_MULTICAST = int(AvField.DEST_NIC), int(AvField.SGID_INDEX), int(AvField.MULTICAST)
 
 
 @jit
@@ -170,15 +170,8 @@ def ah_command(world, n, opcode, at):
         return BAD_PARAM
     a.pd = param(at, 1)
     a.dest_nic = word(mailbox, F_DEST_NIC)
-    a.sgid_index = word(mailbox, F_SGID)
-    a.dgid_high = word(mailbox, F_DGID_HIGH)
-    a.dgid_low = word(mailbox, F_DGID_LOW)
-    a.flow_label = word(mailbox, F_FLOW_LABEL)
-    a.traffic_class = word(mailbox, F_TCLASS)
-    a.hop_limit = word(mailbox, F_HOP_LIMIT)
-    a.sl = word(mailbox, F_SL)
     a.multicast = word(mailbox, F_MULTICAST)
-    a.valid = 1
+    load_vector(a, mailbox + 8 * F_SGID)
     return OK
 
 

@@ -6,6 +6,7 @@ The driver has checked the transition against the state table; the device checks
 from nicemu._jit import call, jit, load64, store64
 from nicemu.abi.command import QpField, Status
 from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState
+from nicemu.nic.datagram import load_vector
 from nicemu.nic.psn import psn_add
 from nicemu.nic.qp_state import QP_STATE, reset
 from nicemu.nic.send_queue import kick
@@ -59,22 +60,6 @@ def word(mailbox, field):
 
 
 @jit
-def set_vector(a, q, mailbox):
-    """The address vector of a QP."""
-    a.valid = 1
-    a.pd = q.pd
-    a.dest_nic = q.dest_nic
-    a.sgid_index = word(mailbox, F_SGID)
-    a.dgid_high = word(mailbox, F_DGID_HIGH)
-    a.dgid_low = word(mailbox, F_DGID_LOW)
-    a.flow_label = word(mailbox, F_FLOW_LABEL)
-    a.traffic_class = word(mailbox, F_TCLASS)
-    a.hop_limit = word(mailbox, F_HOP_LIMIT)
-    a.sl = word(mailbox, F_SL)
-    a.multicast = 0
-
-
-@jit
 def set_path(world, q, mask, mailbox):
     """Attributes of path and peer."""
     if mask & M_MTU:
@@ -84,7 +69,11 @@ def set_path(world, q, mask, mailbox):
         q.dest_qpn = word(mailbox, F_DEST_QPN) & 0xFFFFFF
     if mask & M_AV:
         q.dest_nic = word(mailbox, F_DEST_NIC)
-        set_vector(av(world, q.av), q, mailbox)
+        a = av(world, q.av)
+        a.pd = q.pd
+        a.dest_nic = q.dest_nic
+        a.multicast = 0
+        load_vector(a, mailbox + 8 * F_SGID)
     if mask & M_RQ_PSN:
         q.rq_psn = word(mailbox, F_RQ_PSN) & 0xFFFFFF
         q.epsn = q.rq_psn

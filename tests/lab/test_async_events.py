@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from nicemu.abi.verbs import AsyncEvent, QpState, QpType, WcStatus
@@ -12,24 +10,14 @@ from nicemu.pyverbs.cq import CQ
 from nicemu.pyverbs.srq import SrqAttr
 from nicemu.uverbs import session
 from tests.lab.failures import MS, A, atomic, events, go, lab, outcome, pair, pass_time, says, seen, state, write
-from tests.lab.transports import End, close_all
+from tests.lab.transports import End
 
 S, E = WcStatus, AsyncEvent
 ERR, RTS = QpState.ERR, QpState.RTS
 OK, FLUSHED = S.SUCCESS, S.WR_FLUSH_ERR
 
 
-@pytest.fixture(scope="module", autouse=True)
-def default_lab() -> Iterator[None]:
-    session.reset()
-    yield
-    session.reset()
-
-
-@pytest.fixture(autouse=True)
-def program() -> Iterator[None]:
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("default_lab", "closed_afterwards")
 
 
 def overrun() -> tuple[End, End]:

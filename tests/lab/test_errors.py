@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from nicemu.pyverbs.mr import MR, MW, MWBindInfo
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
 from nicemu.uverbs import session
 from tests.lab.failures import atomic, events, go, lab, outcome, pair, pass_time, says, seen, state, write
-from tests.lab.transports import QKEY, End, close_all, connect_xrc, datagrams
+from tests.lab.transports import QKEY, End, connect_xrc, datagrams
 
 S, E = WcStatus, AsyncEvent
 ERR, RTS, SQE = QpState.ERR, QpState.RTS, QpState.SQE
@@ -26,17 +25,7 @@ OK, FLUSHED = S.SUCCESS, S.WR_FLUSH_ERR
 BOTH_RTS, BOTH_ERR = (RTS, RTS), (ERR, ERR)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def default_lab() -> Iterator[None]:
-    session.reset()
-    yield
-    session.reset()
-
-
-@pytest.fixture(autouse=True)
-def program() -> Iterator[None]:
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("default_lab", "closed_afterwards")
 
 
 def read(left: End, right: End) -> SendWR:

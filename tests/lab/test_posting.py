@@ -16,22 +16,12 @@ from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.wr import SGE, RecvWR
 from nicemu.uverbs import session
 from tests.lab.grid_ends import NAMES, PAGE, Ends, at
-from tests.lab.transports import GRH, QKEY, End, close_all
+from tests.lab.transports import GRH, QKEY, End
 
 SUCCESS, SIGNALED = e.IBV_WC_SUCCESS, e.IBV_SEND_SIGNALED
 
 
-@pytest.fixture(scope="module", autouse=True)
-def lab() -> Iterator[None]:
-    session.reset()
-    yield
-    session.reset()
-
-
-@pytest.fixture(autouse=True)
-def program() -> Iterator[None]:
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("default_lab", "closed_afterwards")
 
 
 def small(transport: str) -> Ends:

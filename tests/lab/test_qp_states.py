@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from nicemu.abi.verbs import AsyncEvent, QpAttrMask, QpState, QpType
@@ -11,24 +9,13 @@ from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.addr import AH, AHAttr, GlobalRoute
 from nicemu.pyverbs.qp import QPAttr
 from nicemu.pyverbs.wr import SGE, SendWR
-from nicemu.uverbs import session
-from tests.lab.transports import QKEY, End, close_all, connect, datagrams
+from tests.lab.transports import QKEY, End, connect, datagrams
 
 SUCCESS = e.IBV_WC_SUCCESS
 A = QpAttrMask
 
 
-@pytest.fixture(scope="module", autouse=True)
-def lab() -> Iterator[None]:
-    session.reset()
-    yield
-    session.reset()
-
-
-@pytest.fixture(autouse=True)
-def program() -> Iterator[None]:
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("default_lab", "closed_afterwards")
 
 
 def state(end: End) -> int:

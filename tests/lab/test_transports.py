@@ -16,23 +16,13 @@ from nicemu.pyverbs.qp import QPAttr
 from nicemu.pyverbs.srq import SrqAttr
 from nicemu.uverbs import session
 from nicemu.uverbs import srq_messages as s
-from tests.lab.transports import GRH, QKEY, End, close_all, connect, connect_xrc, datagrams, poll
+from tests.lab.transports import GRH, QKEY, End, connect, connect_xrc, datagrams, poll
 
 SUCCESS = e.IBV_WC_SUCCESS
 GROUP = "ff0e:0000:0000:0000:0000:0000:0000:0007"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def lab() -> Iterator[None]:
-    session.reset()
-    yield
-    session.reset()
-
-
-@pytest.fixture(autouse=True)
-def program() -> Iterator[None]:
-    yield
-    close_all()
+pytestmark = pytest.mark.usefixtures("default_lab", "closed_afterwards")
 
 
 def check(wc: Any, **wanted: Any) -> None:
