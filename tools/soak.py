@@ -22,7 +22,8 @@ from collections import Counter
 
 import numpy as np
 from soak_memory import KINDS, PAGE, Area, Invalidator, Wrong
-from soak_traffic import SRQ_BYTES, WINDOW, Flow, Reliable, Shared, Unreliable
+from soak_traffic import SRQ_BYTES, WINDOW, Flow, Reliable, Shared
+from soak_unreliable import Unreliable
 
 from nicemu import lab as labs
 from nicemu.config import Config

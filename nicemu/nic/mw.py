@@ -60,10 +60,11 @@ def check_region(world, q, region, at):
 
 @jit
 def check_window(q, m, at):
-    """The window may be bound so: of this PD (C10-72), its own index in the new key; type 1 never zero-based
+    """The window may be bound so: of this PD (C10-72), rights that a window has (LOCAL_WRITE may be named, and gives it
+    nothing), its own index in the new key; type 1 never zero-based
     (o10-36.2.2); type 2 not bound already (o10-37.2.30) and not to nothing (o10-37.2.40)."""
     access = load32(at + rings.SEND_IMM)
-    if m.pd != q.pd or access & ~(RIGHTS | ZERO_BASED) != 0:
+    if m.pd != q.pd or access & ~(RIGHTS | LOCAL_WRITE | ZERO_BASED) != 0:
         return False
     if load32(at + rings.SEND_RKEY) >> KEY_BITS != m.key >> KEY_BITS:
         return False

@@ -20,7 +20,7 @@ def soak(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def count(done: subprocess.CompletedProcess[str], name: str) -> int:
     """A number of the summary."""
-    found = re.search(rf"\b{name} (?:\w+ )*?(\d+)", done.stdout)
+    found = re.search(rf"(?<!\w){name} (\d+)", done.stdout)
     return int(found[1]) if found else 0
 
 

@@ -203,6 +203,18 @@ def test_a_shared_page_under_migration_is_not_reused_for_a_write(machine: Any) -
     machine.check_counts(machine.mm, child.mm)
 
 
+def test_a_page_that_is_isolated_but_still_mapped_keeps_its_bytes(make_machine: Any, arena: Any) -> None:
+    """mprotect and munmap retire frames that reclaim or migration has unmapped, not those it is about to unmap."""
+    machine = make_machine(arena=arena)
+    at = page_with_words(machine)
+    frame = machine.frame(at)
+    assert machine.host.reclaim.isolate(frame)
+    machine.run(machine.process.mprotect(at, PAGE, 1))
+    assert machine.host.pages.pointer[frame] == at
+    machine.host.reclaim.putback(frame, "test")
+    machine.check_counts()
+
+
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("seed", range(8))
 def test_any_interleaving_keeps_bytes_and_counts(make_machine: Any, era: str, seed: int) -> None:

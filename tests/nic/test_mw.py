@@ -79,12 +79,18 @@ def test_the_program_chooses_the_variant_of_the_key(rc, window):
         ("one byte behind it (C10-75)", dict(offset=3 * PAGE + 1)),
         ("a length that wraps round", dict(length=(1 << 64) - PAGE)),
         ("an address that wraps round", dict(va=(1 << 64) - PAGE)),
-        ("local write as a right of the window", dict(access=LOCAL | READ)),
+        ("a right that windows do not have", dict(access=BIND | READ)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_refused(rc, window, what, changes):
     assert window.bind(rc.b, rc.remote, **changes) == MW_BIND_ERR
+    assert use(rc, window) == REM_ACCESS
+
+
+def test_local_write_may_be_named_and_gives_nothing(rc, window):
+    """Programs for soft-RoCE and mlx5 name it (rdma-core's test_mr)."""
+    assert window.bind(rc.b, rc.remote, access=LOCAL | READ) == SUCCESS
     assert use(rc, window) == REM_ACCESS
 
 
