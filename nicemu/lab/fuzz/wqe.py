@@ -10,19 +10,19 @@ from nicemu.lab.fuzz.dice import draw, one_in, pick, word32, word64
 from nicemu.lab.fuzz.healthy import ask_healthy, see_healthy
 from nicemu.lab.fuzz.host import attend, go_on, ring_send, set_state, take_away
 from nicemu.lab.fuzz.tables import fuzz, region, shared, target
-from nicemu.lab.fuzz.wire import ATTEND, HEALTHY, TAKE_AWAY, near, some_key, some_region
+from nicemu.lab.fuzz.wire import HEALTHY, TAKE_AWAY, near, some_key, some_region
 from nicemu.nic.qp_type import UD, is_reliable
 from nicemu.tables.rows import control, qp
 
 ATOMICS = (int(WrOpcode.ATOMIC_CMP_AND_SWP), int(WrOpcode.ATOMIC_FETCH_AND_ADD), int(WrOpcode.ATOMIC_WRITE))
 SEND, BIND_MW, FLUSH = int(WrOpcode.SEND), int(WrOpcode.BIND_MW), int(WrOpcode.FLUSH)
-OPCODES = (0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9, 14, 15)
-UNRELIABLE = (0, 1, 2, 3, 7, 8)
+OPCODES = (0, 0, 1, 2, 2, 3, 4, 4, 4, 5, 6, 7, 8, 8, 9, 14, 15)
+UNRELIABLE = (0, 0, 1, 2, 2, 3, 7, 8)
 COUNTS = (0, 1, 1, 1, 1, 2, 3, 8, 9, 28, 60, 1 << 20, (1 << 32) - 1)
 SIZES = (0, 1, 7, 8, 8, 64, 255, 256, 257, 1024, 1025, 3000, 4096, 8192, 32768, 1 << 31, (1 << 32) - 1)
 COUNTERS = (0, -1, 17, 1000, 5_000_000, 1 << 31, 1 << 62, (1 << 63) - 1, -(1 << 63))
 WINDOWS = (20, 21, 22)
-WORD = 0xFFFFFFFF
+WORD, ATTEND = 0xFFFFFFFF, 8
 RTS, SQD, ERR = int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
 
 
@@ -114,7 +114,7 @@ def put_send(f, at, t, q):
     store32(at + rings.SEND_INLINE_LENGTH, draw(f, room + 2) if not one_in(f, 8) else word32(f))
     put_rest(f, at, t, opcode)
     if q.type == UD:
-        store32(at + rings.SEND_RKEY, draw(f, 7) if not one_in(f, 16) else word32(f))
+        store32(at + rings.SEND_RKEY, 1 + draw(f, 5) if not one_in(f, 16) else word32(f))
         store32(at + rings.SEND_REMOTE_QPN, draw(f, 40) if not one_in(f, 4) else 0xFFFFFF)
     count = put_sges(f, at + rings.SEND_HEADER_BYTES, room, t.nic, length)
     store32(at + rings.SEND_NUM_SGE, count & WORD)
