@@ -41,12 +41,14 @@ class AddressSpace:
     def __init__(self, host: Host, name: str, number: int) -> None:
         self.host, self.name, self.number = host, name, number
         self.arena: Arena | None = host.arena
+        self.users = 1
+        """``mm_users``: 0 when the address space is being torn down."""
         self.owns_memory = True
         """Arena and program pages have their bytes in this process (not so in a forked child)."""
         self.vmas = VmaTree()
         self.page_table = PageTable(host.world)
         self.mmap_lock = RwSemaphore(host.scheduler, "mmap_lock")
-        self.page_table_lock = SpinLock(host.scheduler, "page_table_lock", host.lock_reports)
+        self.page_table_lock = SpinLock(host.scheduler, "page_table_lock")
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
 
@@ -147,6 +149,7 @@ class AddressSpace:
     def exit(self) -> Steps[None]:
         """``mmput`` by the last user."""
         with self._operation("exit"):
+            self.users = 0
             yield from zap.exit_mmap(self)
 
     # What the driver uses --------------------------------------------------------------------------------------------

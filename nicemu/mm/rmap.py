@@ -74,7 +74,7 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
         if maps(mm.page_table, page, frame):
             entry = mm.page_table.get(page)
             mm.page_table.set(page, entry & ~ACCESSED)
-            young = bool(mm.notifiers.subscribers) and mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
+            young = yield from mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
             referenced |= bool(entry & ACCESSED) or young
         mm.page_table_lock.release(host.thread)
     return referenced

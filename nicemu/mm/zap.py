@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.memory import arena as real_memory
-from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.notifier import (
+    Event,
+    NotifierRange,
+    invalidate_range_end,
+    invalidate_range_start,
+    mmu_notifier_release,
+)
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, SWAP
 from nicemu.mm.vma import Vma
@@ -142,11 +148,7 @@ def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Step
 
 def exit_mmap(mm: AddressSpace) -> Steps[None]:
     """``exit_mmap``: every subscriber drops everything, then all is unmapped."""
-    release = NotifierRange(mm, 0, USER_END, Event.RELEASE, "exit")
-    mm.event("notifier_release", 0, 0)
-    yield from mm.intervals.invalidate_start(release)
-    mm.intervals.invalidate_end()
-    yield from mm.notifiers.release()
+    yield from mmu_notifier_release(mm)
     mm.stamp_range(0, USER_END, "exit")
     vmas, gather = list(mm.vmas), MmuGather(mm, "exit")
     if vmas:
