@@ -21,7 +21,7 @@ from nicemu.mm.interval import IntervalNotifiers
 from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap
-from nicemu.mm.notifier import NotifierChain
+from nicemu.mm.notifier import ADDRESS_END, NotifierChain
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
 from nicemu.mm.rmap import maps
@@ -205,6 +205,12 @@ class AddressSpace:
         where = vma.canonical(start >> PAGE_SHIFT) if vma is not None else 0
         self.host.log(kind, mm=self.number, region=where >> 36, page=where & (1 << 36) - 1,
                       pages=end - start >> PAGE_SHIFT, **fields)  # fmt: skip
+
+    def flush_tlb(self, start: int, end: int, operation: str) -> None:
+        """``flush_tlb_range``; 0, 0: all. Subscribers that walk the CPU's tables flush with it (6.12)."""
+        self.event("tlb_flush", start, end, operation=operation)
+        if self.host.discipline.interval:
+            self.notifiers.arch_invalidate_secondary_tlbs(start, end or ADDRESS_END)
 
     def unmapped_area(self, kind: FrameKind, length: int, prot: int, alignment: int = PAGE_SIZE) -> int:
         """``get_unmapped_area``; arena memory is really mapped there."""

@@ -11,6 +11,7 @@ import numpy as np
 from nicemu.memory.frames import Frames, OutOfFrames
 from nicemu.mm.address_space import AddressSpace
 from nicemu.mm.discipline import discipline as find_discipline
+from nicemu.mm.file import File
 from nicemu.mm.lock_report import Report
 from nicemu.mm.lockdep import lockdep_of
 from nicemu.mm.locks import Srcu
@@ -47,10 +48,14 @@ class Host:
         self.pages = Pages(frames)
         self.swap = Swap(self, profile.swap_pages)
         self.reclaim = Reclaim(self, kswapd)
+        self.mutants: tuple[str, ...] = ()
+        """Deliberate bugs of the mm (``config.mutants``)."""
         self.migrations: dict[int, Completion] = {}
         """Ends of the migrations in progress, by the frame that the migration entries name."""
         self.arena: Arena | None = None
         self.anon_vma_of: dict[int, AnonVma] = {}
+        self.files: dict[int, File] = {}
+        """By number: what ``page.mapping`` of a page-cache page names."""
         self.zero_frame = 0
         """The zero page's frame, 0 until :meth:`zero_page` made it. Not reference counted."""
         self._anon_vmas = self._regions = self._address_spaces = 0
@@ -66,6 +71,10 @@ class Host:
     def reports(self) -> list[Report]:
         """What the lock validator and the notifiers complain about, one per (kind, operation, lock, subscriber)."""
         return list(self.lockdep.reports.found.values())
+
+    def broken(self, mutant: str) -> bool:
+        """Is this deliberate bug planted?"""
+        return mutant in self.mutants
 
     def zero_page(self) -> Steps[int]:
         """``ZERO_PAGE`` of model memory, made when first needed."""
