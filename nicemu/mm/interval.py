@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from sortedcontainers import SortedKeyList
 
-from nicemu.mm.notifier import ADDRESS_END, NotifierRange, called, check_users
+from nicemu.mm.notifier import ADDRESS_END, NotifierRange, called
+from nicemu.mm.notifier_rules import check_users
 from nicemu.timeline.host import Completion, HostThread, Steps
 
 if TYPE_CHECKING:

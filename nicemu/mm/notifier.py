@@ -15,8 +15,6 @@ Left out: the event and flags of a range in chain callbacks (they get start, end
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nicemu.mm.lock_report import SUBSCRIBER
 from nicemu.mm.locks import NON_BLOCK, RCU_READ
+from nicemu.mm.notifier_rules import check_no_vm_lock, invalid
 from nicemu.timeline.host import Completion, Steps
 
 if TYPE_CHECKING:
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
     from nicemu.mm.host import Host
 
 ADDRESS_END = 1 << 64
-VM_LOCKS = frozenset({
-    "mmap_lock", "page_table_lock", "i_mmap_lock", "i_mmap_mutex", "i_mmap_rwsem", "anon_vma", "anon_vma_lock",
-    "anon_vma_rwsem",
-})  # fmt: skip
-"""Classes that ``mm_take_all_locks`` takes, or that lie below them: nobody who holds one may register."""
 
 
 class Event(IntEnum):
@@ -329,31 +323,6 @@ def _steps(answer: Any) -> Steps[Any]:
     if isinstance(answer, Generator):
         return (yield from answer)
     return answer
-
-
-def invalid(mm: AddressSpace, function: str, text: str) -> OSError:
-    """``WARN_ON`` and -EINVAL."""
-    if mm.host.scheduler.current is not None:
-        mm.host.lockdep.warn(mm.host.thread, function, text)
-    return OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)}: {text}")
-
-
-def check_no_vm_lock(mm: AddressSpace, function: str) -> None:
-    """Registration takes all locks of the VM: report one that is held. Also checks that ``mm`` has users.
-
-    :raises OSError: EINVAL.
-    """
-    thread = mm.host.thread
-    for lock in thread.held:
-        if str(lock) in VM_LOCKS:
-            mm.host.lockdep.warn(thread, str(lock), f"{function} with {lock} held")
-    check_users(mm, function)
-
-
-def check_users(mm: AddressSpace, function: str) -> None:
-    """``mm_users`` > 0. :raises OSError: EINVAL."""
-    if not mm.users:
-        raise invalid(mm, function, f"the address space {mm.name} has no users")
 
 
 def _free_rcu(host: Host, subscriber: NotifierSubscriber, freed: Completion) -> Steps[None]:
