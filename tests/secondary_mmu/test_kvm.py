@@ -92,6 +92,30 @@ def test_a_fault_that_meets_an_invalidation_starts_over(machine: Any) -> None:
     assert kvm.check(settled=True) == []
 
 
+@pytest.mark.parametrize("era", ["v3.7", "v6.12"])
+@pytest.mark.parametrize("looks", [True, False])
+def test_check_finds_the_page_of_a_guest_that_does_not_look_at_the_sequence(
+    make_machine: Any, era: str, looks: bool
+) -> None:
+    """The callback is first in the queue for mmu_lock, the fault, frame in hand, is second."""
+    machine = make_machine(era)
+    kvm, at = guest(machine)
+    if not looks:
+        kvm.mmu_retry = lambda seq, address: False  # type: ignore[method-assign]
+
+    def holds_the_lock() -> Steps[None]:
+        yield from kvm.mmu_lock.acquire(machine.scheduler.current)
+        yield 20_000
+        kvm.mmu_lock.release(machine.scheduler.current)
+
+    machine.scheduler.spawn(holds_the_lock(), "other virtual CPU")
+    machine.scheduler.spawn(machine.process.madvise(at, PAGE, DONTNEED), "madvise", delay=1)
+    machine.scheduler.spawn(kvm.page_fault(at, False), "virtual CPU", delay=2)
+    machine.timeline.advance(lambda: False)
+    assert [(item.page, item.why) for item in kvm.check()] == ([] if looks else [(at // PAGE, "freed")])
+    assert kvm.retries == looks
+
+
 @pytest.mark.parametrize("writable", [True, False])
 def test_change_pte_drops_a_writable_page_and_replaces_a_read_only_one(make_machine: Any, writable: bool) -> None:
     machine = make_machine("v3.7-seed")

@@ -162,17 +162,3 @@ def test_nobody_has_a_stale_translation_at_any_moment(make_machine: Any, era: st
     for process in (*children, machine.process):
         machine.run(process.exit())
     assert not mmus[0].sptes and not mmus[1].pages
-
-
-@pytest.mark.parametrize("era", ["v3.7", "v6.12"])
-def test_a_guest_that_does_not_look_at_the_sequence_is_caught(make_machine: Any, era: str) -> None:
-    class NoRetry(Kvm):
-        def mmu_retry(self, seq: int, address: int) -> bool:
-            return False
-
-    def stale_with(seed: int) -> list[Stale]:
-        machine = make_machine(era, ram=40, swap=4096)
-        return run_together(machine, seed, [NoRetry(machine.mm), Xpmem(machine.mm)])[0]
-
-    caught = next((found for seed in range(40) if (found := stale_with(seed))), [])
-    assert {item.subscriber for item in caught} == {"kvm"}
