@@ -101,6 +101,18 @@ class Mutex:
         if self.lockdep.observer is not None:
             self.lockdep.observer("lock", self, thread)
 
+    def spin_acquire(self, thread: HostThread) -> Steps[None]:
+        """``mutex_trylock`` over and over: burns CPU until the lock is free, and never sleeps."""
+        self.lockdep.might_lock(thread, self, "mutex_trylock")
+        if self.owner is not None:
+            yield _Wait(self, spins=True)
+        self.owner = thread
+        thread.held.append(self)
+        if self.spins:
+            thread.atomic.append(self)
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
+
     def try_acquire(self, thread: HostThread) -> bool:
         """``mutex_trylock``, ``spin_trylock``: False if somebody has it."""
         if self.owner is not None:

@@ -8,8 +8,8 @@ spinlock no callback ever sleeps, so KVM could subscribe before the seed series;
 ``change_pte`` drops the spte if the new entry is writable and replaces it by a read-only one otherwise (recalled). It
 and the young callbacks run under the page-table lock.
 
-Left out: huge sptes, memory slots (guest and host addresses are the same), dirty logging, ``mn_active`` waits of memory
-slot updates, lockless aging (after 6.12).
+Left out: the virtual CPU that spins on a range in progress (it waits for the end here), huge sptes, memory slots (guest
+and host addresses are the same), dirty logging, lockless aging (after 6.12).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nicemu.mm.page import PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, WRITE
 from nicemu.secondary_mmu.non_block import lock
 from nicemu.secondary_mmu.translation import Stale, Translation, pages_between, stale, translate
-from nicemu.timeline.host import Steps
+from nicemu.timeline.host import Completion, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm import AddressSpace
@@ -43,6 +43,7 @@ class Kvm(NotifierSubscriber):
         self.range = 0, 0
         """What the ranges in progress span, bytes."""
         self.retries = 0
+        self._ended: Completion | None = None
 
     def check(self, settled: bool = False) -> list[Stale]:
         """Translations that should be gone; ``settled``: nothing runs."""
@@ -64,7 +65,8 @@ class Kvm(NotifierSubscriber):
             yield from self.page_fault(address, write)
 
     def page_fault(self, address: int, write: bool) -> Steps[None]:
-        """``kvm_tdp_page_fault``: returns with the spte made, or with a collision, for the guest to try again."""
+        """``kvm_tdp_page_fault``: returns with the spte made, or after a collision, for the guest to try again; not
+        before the end of a range in progress that it collided with."""
         seq = self.mmu_seq
         found = yield from self.mm.fault_in(address & -1 << PAGE_SHIFT, 1, write)
         thread = self.host.thread
@@ -76,12 +78,19 @@ class Kvm(NotifierSubscriber):
             entry = int(found[0])
             self.sptes[address >> PAGE_SHIFT] = translate(self.host, entry >> 1, bool(entry & 1))
         self.mmu_lock.release(thread)
+        while self._in_progress(address):
+            if self._ended is None:
+                self._ended = Completion(self.host.scheduler, "invalidations of kvm")
+            yield self._ended
 
     def mmu_retry(self, seq: int, address: int) -> bool:
-        """``mmu_invalidate_retry_gfn``, under mmu_lock; 3.x (``mmu_notifier_retry``) looks at no addresses."""
+        """``mmu_invalidate_retry_gfn``, under mmu_lock."""
+        return self._in_progress(address) or self.mmu_seq != seq
+
+    def _in_progress(self, address: int) -> bool:
+        """A range in progress may have the address; 3.x (``mmu_notifier_retry``) looks at no addresses."""
         start, end = self.range
-        elsewhere = self.host.discipline.interval and not start <= address < end
-        return (self.mmu_in_progress > 0 and not elsewhere) or self.mmu_seq != seq
+        return self.mmu_in_progress > 0 and (not self.host.discipline.interval or start <= address < end)
 
     # Callbacks --------------------------------------------------------------------------------------------------------
 
@@ -103,6 +112,9 @@ class Kvm(NotifierSubscriber):
         self.mmu_seq += 1
         self.mmu_in_progress -= 1
         self.mmu_lock.release(thread)
+        if self._ended is not None:
+            ended, self._ended = self._ended, None
+            ended.complete()
 
     def invalidate_page(self, mm: AddressSpace, address: int) -> Steps[None]:
         """``kvm_mmu_notifier_invalidate_page``: the page stays allocated until this returns, so a sequence will do."""
@@ -147,7 +159,7 @@ class Kvm(NotifierSubscriber):
         self.mmu_lock.release(thread)
 
     def _lock(self) -> Steps[None]:
-        return lock(self.mmu_lock, self.host.thread, self.host.costs.pte_ns)
+        return lock(self.mmu_lock, self.host.thread)
 
     def _unmap(self, start: int, end: int) -> Steps[None]:
         """``kvm_unmap_hva_range`` and the flush of the virtual CPUs' TLBs, mmu_lock held."""

@@ -16,13 +16,9 @@ def may_block(thread: HostThread) -> bool:
     return NON_BLOCK not in thread.atomic
 
 
-def lock(mutex: Mutex, thread: HostThread, spin_ns: int) -> Steps[None]:
-    """``mutex_lock``; where nobody may block, ``mutex_trylock`` until it succeeds."""
-    if mutex.spins or may_block(thread):
-        yield from mutex.acquire(thread)
-        return
-    while not mutex.try_acquire(thread):
-        yield spin_ns
+def lock(mutex: Mutex, thread: HostThread) -> Steps[None]:
+    """``mutex_lock``, or ``mutex_trylock`` until it succeeds where nobody may block."""
+    return mutex.acquire(thread) if mutex.spins or may_block(thread) else mutex.spin_acquire(thread)
 
 
 def pause(thread: HostThread, ns: int) -> Any:

@@ -38,6 +38,9 @@ class Stale(NamedTuple):
     why: str
     operation: str
 
+    def __str__(self) -> str:
+        return f"{self.subscriber} has page {self.page:#x} at frame {self.frame}, {self.why} (by {self.operation})"
+
 
 def translate(host: Host, frame: int, writable: bool) -> Translation:
     """A translation to the frame, made now."""

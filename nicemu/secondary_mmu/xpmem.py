@@ -80,7 +80,7 @@ class Xpmem(NotifierSubscriber):
     def invalidate_range_end(self, mm: AddressSpace, start: int, end: int) -> Steps[None]:
         """Faults may go on."""
         thread = self.host.thread
-        yield from lock(self.mutex, thread, self.host.costs.pte_ns)
+        yield from lock(self.mutex, thread)
         yield pause(thread, self.recall_ns)
         self.sequence += 1
         self.running -= 1
@@ -102,7 +102,7 @@ class Xpmem(NotifierSubscriber):
     def _recall(self, start: int, end: int) -> Steps[None]:
         """Sleeps once for the message and once for each page."""
         thread = self.host.thread
-        yield from lock(self.mutex, thread, self.host.costs.pte_ns)
+        yield from lock(self.mutex, thread)
         yield pause(thread, self.recall_ns)
         for page in pages_between(self.pages, start, end):
             yield pause(thread, self.recall_ns)

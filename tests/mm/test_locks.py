@@ -91,3 +91,24 @@ def test_spinning_for_a_spinlock_is_no_sleep(machine: Any) -> None:
     machine.scheduler.spawn(holder(), "holder")
     machine.run(both())
     assert not machine.host.reports
+
+
+def test_a_trylock_loop_waits_its_turn_without_sleep(machine: Any) -> None:
+    mutex, spin = Mutex(machine.scheduler, "m"), SpinLock(machine.scheduler, "s")
+
+    def holder() -> Steps[None]:
+        yield from mutex.acquire(machine.scheduler.current)
+        yield 100
+        mutex.release(machine.scheduler.current)
+
+    def spins() -> Steps[int]:
+        thread = machine.scheduler.current
+        yield 1
+        yield from spin.acquire(thread)
+        yield from mutex.spin_acquire(thread)
+        mutex.release(thread)
+        spin.release(thread)
+        return int(machine.scheduler.clock())
+
+    machine.scheduler.spawn(holder(), "holder")
+    assert machine.run(spins()) == 100 and not machine.host.reports
