@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
@@ -10,19 +10,17 @@ from nicemu.config import paths
 from nicemu.config.fabric_profile import FabricProfile, Impairment
 from nicemu.config.host_profile import HostProfile
 from nicemu.config.injection import FIRST_COMPLETION_VECTOR, Injection
+from nicemu.config.mutants import MUTANTS
 from nicemu.config.nic_profile import NicProfile
 from nicemu.config.profiles import load_profile
 from nicemu.config.types import Record
 
 Discipline = Literal["v3.6", "v3.6+srcu", "v3.7-seed", "v3.7", "v6.12"]
 Subscriber = Literal["auto", "chain", "interval"]
-Mutant = Literal[
-    "skip_device_wait",
-    "ignore_fork_protect",
-    "drop_mutex_before_mtt_write",
-    "zap_without_flush",
-    "zap_without_drain",
-]
+if TYPE_CHECKING:
+    Mutant = str
+else:
+    Mutant = Literal[*MUTANTS]
 
 
 def _base(info: ValidationInfo) -> Path | None:

@@ -24,12 +24,10 @@ if TYPE_CHECKING:
     from nicemu.driver.srq import Srq
     from nicemu.driver.xrcd import Xrcd
 
-MUTANTS = ("skip_device_wait", "ignore_fork_protect", "drop_mutex_before_mtt_write")
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the driver behaves. ``mutants``: deliberate bugs, names of :data:`MUTANTS`; others are not the driver's."""
+    """How the driver behaves. ``mutants``: deliberate bugs (``config.mutants``)."""
 
     subscriber: str = "interval"
     force_odp: bool = False

@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from nicemu.config.mutants import of_layer
 from nicemu.config.paths import shipped
 from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
@@ -67,6 +68,7 @@ class Lab:
         self.scheduler = Scheduler(lambda: now[0], chooser)
         log = self.log.host if self.log else None
         self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log)
+        self.host.mutants = of_layer("mm", config.mutants)
         self.arena = Arena()
         self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)
         self.devices = self._devices()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.mm.discipline import Invalidation
 from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, WRITE, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap
@@ -48,7 +49,7 @@ def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
 
 def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     """Copy the page and replace the entry."""
-    host, address, notify = mm.host, page << PAGE_SHIFT, mm.host.discipline.cow
+    host, address = mm.host, page << PAGE_SHIFT
     new = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
     entry = mm.page_table.get(page)
     old = entry >> PFN_SHIFT
@@ -59,11 +60,12 @@ def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     host.pages.copy(old, new)
     yield host.costs.zero_page_ns if old == host.zero_frame else host.costs.copy_page_ns
     replacement = pte(new, PRESENT | WRITE | DIRTY | ACCESSED)
-    yield from notify.start(mm, address, old, "cow")
-    replaced = yield from _replace(mm, vma, page, entry, replacement)
+    notify = Invalidation(mm, "cow", address, address + PAGE_SIZE, "cow", old)
+    yield from notify.start()
+    replaced = yield from _replace(vma, page, entry, replacement, notify)
     if replaced:
         host.counters["cow"] += 1
-        yield from notify.unlocked(mm, address, old, "cow")
+        yield from notify.unlocked()
         if old != host.zero_frame:
             if vma.kind != MODEL and mm.owns_memory:
                 host.frames.retire(old)
@@ -72,24 +74,26 @@ def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     else:
         host.pages.put(new)
     yield host.costs.tlb_flush_ns
-    yield from notify.end(mm, address, "cow")
+    yield from notify.end()
     if host.pages.put(old):
         host.event("free", frame=old, operation="cow")
 
 
-def _replace(mm: AddressSpace, vma: Vma, page: int, entry: int, replacement: int) -> Steps[bool]:
+def _replace(vma: Vma, page: int, entry: int, replacement: int, notify: Invalidation) -> Steps[bool]:
     """Under the page-table lock: clear and flush, notify (3.x), set; False if the entry changed meanwhile."""
-    host, address, thread = mm.host, page << PAGE_SHIFT, mm.host.thread
+    mm, address = vma.mm, page << PAGE_SHIFT
+    host, thread = mm.host, mm.host.thread
     old, new = entry >> PFN_SHIFT, replacement >> PFN_SHIFT
     yield from mm.page_table_lock.acquire(thread)
     try:
         if mm.page_table.get(page) != entry:
             return False
+        yield from notify.clearing()
         mm.page_table.set(page, 0)
         mm.event("pte_clear", address, address + PAGE_SIZE, operation="cow")
         mm.event("tlb_flush", address, address + PAGE_SIZE, operation="cow")
         page_add_new_anon_rmap(host, vma, page, new)
-        yield from host.discipline.cow.locked(mm, address, old, replacement, "cow")
+        yield from notify.cleared(replacement)
         mm.page_table.set(page, replacement)
         mm.event("cow", address, address + PAGE_SIZE, old=old, new=new)
         if old != host.zero_frame:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.discipline import Invalidation
 from nicemu.mm.page import PAGE_SHIFT, PIN
 from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE
 from nicemu.mm.rmap import page_add_new_anon_rmaps
@@ -32,7 +32,7 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
     for vma in parent.vmas:
         if vma.flags & VM_DONTCOPY:
             continue
-        copy = Vma(child, vma.start, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff)
+        copy = Vma(child, vma.start, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
         child.vmas.insert(copy)
         yield from copy_page_range(parent, child, vma, copy)
     parent.event("tlb_flush", 0, 0, operation="fork")
@@ -41,12 +41,12 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
 
 def copy_page_range(parent: AddressSpace, child: AddressSpace, vma: Vma, copy: Vma) -> Steps[None]:
     """The entries of one area."""
-    notify = NotifierRange(parent, vma.start, vma.end, Event.PROTECTION_PAGE, "fork")
-    yield from invalidate_range_start(notify)
+    notify = Invalidation(parent, "fork", vma.start, vma.end, "fork")
+    yield from notify.start()
     for a, b in parent.page_table.spans(vma.first_page, vma.last_page):
         while not (yield from _copy_pte_range(parent, child, copy, a, b)):
             pass
-    yield from invalidate_range_end(notify)
+    yield from notify.end()
 
 
 def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int, b: int) -> Steps[bool]:

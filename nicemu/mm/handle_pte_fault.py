@@ -18,7 +18,7 @@ from nicemu.mm.migrate import migration_entry_wait
 from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import ACCESSED, DIRTY, MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap, page_add_new_anon_rmaps
-from nicemu.mm.vma import VM_WRITE, Vma
+from nicemu.mm.vma import VM_SPECIAL, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -89,6 +89,10 @@ def _count(mm: AddressSpace, kind: str, page: int, pages: int, write: bool) -> N
 
 def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
     """:func:`handle_pte_fault` for the pages ``numbers`` whose entries were ``entries``, in bulk."""
+    if vma.flags & VM_SPECIAL or vma.file is not None:
+        for page, entry in zip(numbers.tolist(), entries.tolist(), strict=True):
+            yield from handle_pte_fault(mm, vma, page, entry, write)
+        return
     empty = numbers[entries == 0]
     if len(empty):
         if write or vma.kind != MODEL:

@@ -11,6 +11,7 @@ import numpy as np
 from nicemu.memory.frames import Frames, OutOfFrames
 from nicemu.mm.address_space import AddressSpace
 from nicemu.mm.discipline import discipline as find_discipline
+from nicemu.mm.file import File
 from nicemu.mm.locks import RcuRead, Report, Reports, Srcu, report_atomic_sleep
 from nicemu.mm.page import Fault, Pages
 from nicemu.mm.reclaim import Reclaim
@@ -44,10 +45,14 @@ class Host:
         self.pages = Pages(frames)
         self.swap = Swap(self, profile.swap_pages)
         self.reclaim = Reclaim(self, kswapd)
+        self.mutants: tuple[str, ...] = ()
+        """Deliberate bugs of the mm (``config.mutants``)."""
         self.migrations: dict[int, Completion] = {}
         """Ends of the migrations in progress, by the frame that the migration entries name."""
         self.arena: Arena | None = None
         self.anon_vma_of: dict[int, AnonVma] = {}
+        self.files: dict[int, File] = {}
+        """By number: what ``page.mapping`` of a page-cache page names."""
         self.zero_frame = 0
         """The zero page's frame, 0 until :meth:`zero_page` made it. Not reference counted."""
         self._anon_vmas = self._regions = self._address_spaces = 0
@@ -64,6 +69,10 @@ class Host:
     def reports(self) -> list[Report]:
         """ "Sleeping function called from invalid context", one per (operation, lock, subscriber)."""
         return list(self.lock_reports.found.values())
+
+    def broken(self, mutant: str) -> bool:
+        """Is this deliberate bug planted?"""
+        return mutant in self.mutants
 
     def zero_page(self) -> Steps[int]:
         """``ZERO_PAGE`` of model memory, made when first needed."""

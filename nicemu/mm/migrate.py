@@ -83,7 +83,7 @@ def unmap_and_move(host: Host, old: int, new: int) -> Steps[bool]:
 
 def try_to_migrate(host: Host, old: int) -> Steps[None]:
     """``try_to_migrate``: a migration entry for every mapping."""
-    unmapping = Unmapping(old, "migrate", migration_entry)
+    unmapping = Unmapping(old, "migrate", "migrate", migration_entry)
     for vma, page in rmap_walk(host, old):
         yield from try_to_unmap_one(host, vma, page, unmapping)
 

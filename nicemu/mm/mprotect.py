@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from nicemu.memory import arena as real_memory
-from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.discipline import Invalidation
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, WRITE
 from nicemu.mm.vma import VM_ACCESS, VM_WRITE, Vma
@@ -42,23 +42,23 @@ def do_mprotect(mm: AddressSpace, start: int, end: int, prot: int, real: bool) -
 
 def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[OSError | None]:
     """Change one area; gives what the real mprotect failed with."""
-    host, start, end = mm.host, vma.start, vma.end
+    start, end = vma.start, vma.end
     vma.flags = vma.flags & ~VM_ACCESS | prot
-    notify = NotifierRange(mm, start, end, Event.PROTECTION_VMA, "mprotect")
+    notify = Invalidation(mm, "mprotect", start, end, "mprotect")
     populated = mm.populated(start, end)
-    notified = populated or not host.discipline.mprotect_lazy
+    notified = populated or not notify.lazy
     if notified:
-        yield from invalidate_range_start(notify)
+        yield from notify.start()
         if not prot:
             mm.stamp_range(start, end, "mprotect")
     error = _protect_real_memory(mm, vma, prot, real)
     if not prot & VM_WRITE:
         yield from change_protection(mm, start, end)
-    if not host.discipline.mprotect_flush_last:
+    if not notify.flush_last:
         yield from _flush(mm, start, end, populated)
     if notified:
-        yield from invalidate_range_end(notify)
-    if host.discipline.mprotect_flush_last:
+        yield from notify.end()
+    if notify.flush_last:
         yield from _flush(mm, start, end, populated)
     return error
 

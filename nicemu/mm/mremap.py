@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.discipline import Invalidation
 from nicemu.mm.page import ARENA, PAGE_SHIFT, PROGRAM
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.vma import Vma
@@ -55,17 +55,17 @@ def move_vma(mm: AddressSpace, old: int, old_length: int, new_length: int) -> St
     """``move_vma``: a new area elsewhere takes the pages over."""
     vma = mm.vmas.isolate(old, old + old_length)[0]
     new = mm.unmapped_area(vma.kind, new_length, vma.flags & 7)
-    moved = Vma(mm, new, new + new_length, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff)
+    moved = Vma(mm, new, new + new_length, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
     mm.vmas.insert(moved)
-    notify = NotifierRange(mm, old, old + old_length, Event.UNMAP, "mremap")
-    yield from invalidate_range_start(notify)
+    notify = Invalidation(mm, "mremap", old, old + old_length, "mremap")
+    yield from notify.start()
     mm.stamp_range(old, old + old_length, "mremap")
     if vma.kind == ARENA:
         _move_real_memory(mm, old, old_length, new)
     yield from _move_page_tables(mm, old, old_length, new)
     mm.event("tlb_flush", old, old + old_length, operation="mremap")
     yield mm.host.costs.tlb_flush_ns
-    yield from invalidate_range_end(notify)
+    yield from notify.end()
     mm.vmas.remove(vma)
     mm.page_table.free_empty(old >> PAGE_SHIFT, old + old_length >> PAGE_SHIFT)
     return new

@@ -4,9 +4,9 @@ Scalars go through memoryviews (a third of the cost of indexing a numpy array), 
 
     refcount   one per page-table entry that maps the page, one per pin, one while reclaim isolates it
     mapcount   page-table entries that map it
-    flags      number of pins << PIN_SHIFT
+    flags      number of pins << PIN_SHIFT | PG_* flags
     va         ``page->index``: page number within its anon_vma
-    address_space   ``page->mapping``: number of its anon_vma
+    address_space   ``page->mapping``: number of its anon_vma, or of its file (PG_FILE)
 
 The zero page is not counted: like Linux's it is a special entry.
 """
@@ -28,6 +28,9 @@ MODEL, ARENA, PROGRAM = int(FrameKind.MODEL), int(FrameKind.ARENA), int(FrameKin
 """Kinds as plain ints: enum attributes are slow."""
 PIN_SHIFT = 16
 PIN = 1 << PIN_SHIFT
+PG_DIRTY, PG_WRITEBACK, PG_FILE, PG_KSM, PG_HWPOISON, PG_MLOCKED = 1, 2, 4, 8, 16, 32
+PG_HEAD, PG_TAIL, PG_HUGETLB, PG_SWAPCACHE, PG_ISOLATED, PG_ANON_EXCLUSIVE = 64, 128, 256, 512, 1024, 2048
+"""Page flags, below the pins."""
 
 
 class Fault(OSError):

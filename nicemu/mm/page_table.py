@@ -8,6 +8,12 @@ Index of a tree: the page number (36 bits, 9 per level: pgd, pud, pmd, pte). A p
     bit 3   DIRTY
     bit 4   SWAP        not present: bits 12.. are a swap slot
     bit 5   MIGRATION   not present: bits 12.. are a frame that is being migrated; WRITE, ACCESSED, DIRTY come back
+    bit 6   SOFT_DIRTY  written since /proc/pid/clear_refs
+    bit 7   HWPOISON    not present: bits 12.. are a frame whose memory failed
+    bit 8   PROTNONE    not present: bits 12.. are a frame behind a NUMA hinting fault; WRITE, ACCESSED, DIRTY come back
+    bit 9   UFFD_WP     write-protected by userfaultfd
+    bit 10  HUGE        one of the 512 entries of a huge mapping: they change together
+    bit 11  SPECIAL     not present: other kinds (device-private, device-exclusive, nonlinear file offset)
     12..    frame id (pfn) or swap slot
 
 Permissions of the VMA are checked before the entry, so PROT_NONE needs no bit. Views of a leaf must not be kept over
@@ -23,6 +29,7 @@ import numpy as np
 from nicemu.tables.world import World
 
 PRESENT, WRITE, ACCESSED, DIRTY, SWAP, MIGRATION = 1, 2, 4, 8, 16, 32
+SOFT_DIRTY, HWPOISON, PROTNONE, UFFD_WP, HUGE, SPECIAL = 64, 128, 256, 512, 1024, 2048
 PFN_SHIFT = 12
 LEVELS = 4
 ENTRIES = 512

@@ -228,7 +228,7 @@ class Reclaim:
     def _unmap(self, frame: int, slot: int) -> Steps[None]:
         """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""
         host, users = self.host, 0
-        unmapping = Unmapping(frame, "reclaim", lambda _: swap_entry(slot))
+        unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda _: swap_entry(slot))
         for vma, page in rmap_walk(host, frame):
             host.swap.get(slot)
             if (yield from try_to_unmap_one(host, vma, page, unmapping)):

@@ -1,4 +1,4 @@
-"""Reverse maps (``rmap.c``): from an anonymous page to the page-table entries that map it, through its anon_vma.
+"""Reverse maps (``rmap.c``): from a page to the page-table entries that map it, through its anon_vma or its file.
 
 ``try_to_unmap_one`` (reclaim and migration) and ``page_referenced`` are the walks. Nobody moves page tables under a
 walk: areas are looked up anew for every entry, and each entry is checked under the page-table lock.
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
-from nicemu.mm.page import PAGE_SHIFT
+from nicemu.mm.discipline import Invalidation
+from nicemu.mm.file import File
+from nicemu.mm.page import PAGE_SHIFT, PG_FILE
 from nicemu.mm.page_table import ACCESSED, PFN_SHIFT, PRESENT, PageTable
 from nicemu.mm.vma import AnonVma, Vma
 from nicemu.timeline.host import Steps
@@ -41,9 +43,11 @@ def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, fram
 
 def rmap_places(host: Host, frame: int) -> Iterator[tuple[Vma, int]]:
     """(area, page number) of every entry that could map the frame. Not to be kept over a yield."""
-    anon_vma: AnonVma | None = host.anon_vma_of.get(host.pages.anon_vma[frame])
-    index = host.pages.index[frame]
-    for vma in anon_vma.vmas if anon_vma is not None else ():
+    number, index = host.pages.anon_vma[frame], host.pages.index[frame]
+    mapping: AnonVma | File | None = host.anon_vma_of.get(number)
+    if host.pages.flags[frame] & PG_FILE:
+        mapping = host.files.get(number)
+    for vma in mapping.vmas if mapping is not None else ():
         page = (vma.start >> PAGE_SHIFT) + index - vma.pgoff
         if vma.start <= page << PAGE_SHIFT < vma.end:
             yield vma, page
@@ -87,6 +91,8 @@ class Unmapping:
     frame: int
     operation: str
     """As events and reports call it: ``reclaim``, ``migrate``."""
+    site: str
+    """Its call site: ``unmap_one`` or ``migrate``."""
     replacement: Callable[[int], int]
     """The entry that replaces the one given: a swap entry, a migration entry."""
 
@@ -94,18 +100,20 @@ class Unmapping:
 def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> Steps[bool]:
     """Replace one mapping of the frame (``try_to_unmap_one``, ``try_to_migrate_one``). The caller holds a reference,
     so the page outlives the notifier wherever the discipline puts it."""
-    mm, address, notify = vma.mm, page << PAGE_SHIFT, host.discipline.reclaim
-    frame, operation = unmapping.frame, unmapping.operation
+    mm, address, frame = vma.mm, page << PAGE_SHIFT, unmapping.frame
+    operation = unmapping.operation
+    notify = Invalidation(mm, unmapping.site, address, address + PAGE_SIZE, operation, frame)
     thread, lock, done = host.thread, mm.page_table_lock, False
-    yield from notify.start(mm, address, frame, operation)
+    yield from notify.start()
     yield from lock.acquire(thread)
     try:
         if maps(mm.page_table, page, frame) and not host.pages.pinned(frame):
             replacement = unmapping.replacement(mm.page_table.get(page))
+            yield from notify.clearing()
             mm.page_table.set(page, 0)
             mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
             mm.event("tlb_flush", address, address + PAGE_SIZE, operation=operation)
-            yield from notify.locked(mm, address, frame, replacement, operation)
+            yield from notify.cleared(replacement)
             mm.page_table.set(page, replacement)
             host.pages.mapcount[frame] -= 1
             host.pages.refcount[frame] -= 1
@@ -113,6 +121,6 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
     finally:
         lock.release(thread)
     if done:
-        yield from notify.unlocked(mm, address, frame, operation)
-    yield from notify.end(mm, address, operation)
+        yield from notify.unlocked()
+    yield from notify.end()
     return done

@@ -18,10 +18,15 @@ from nicemu.tables.records import FrameKind
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
+    from nicemu.mm.file import File
 
 T = TypeVar("T", int, np.ndarray)
 
 VM_READ, VM_WRITE, VM_EXEC, VM_DONTCOPY = 1, 2, 4, 8
+VM_SHARED, VM_LOCKED, VM_HUGETLB, VM_HUGEPAGE = 16, 32, 64, 128
+VM_MERGEABLE, VM_NONLINEAR, VM_XIP, VM_UFFD = 256, 512, 1024, 2048
+VM_SPECIAL = VM_SHARED | VM_HUGETLB | VM_HUGEPAGE | VM_NONLINEAR | VM_XIP
+"""Areas whose faults are resolved page by page, not in bulk."""
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 
 
@@ -53,7 +58,9 @@ class Vma:
     region: Region
     anon_vma: AnonVma
     pgoff: int
-    """Page number, within the anon_vma, of the first page."""
+    """Page number, within the anon_vma and the file, of the first page."""
+    file: File | None = None
+    """What is mapped; None: anonymous memory."""
 
     @property
     def first_page(self) -> int:
@@ -74,12 +81,16 @@ class Vma:
         return self.region.number << 36 | (self.pgoff + page - self.first_page - self.region.first_page) & (1 << 36) - 1
 
     def link(self) -> None:
-        """``anon_vma_chain_link``."""
+        """``anon_vma_chain_link``, ``vma_link_file``."""
         self.anon_vma.vmas.append(self)
+        if self.file is not None:
+            self.file.vmas.append(self)
 
     def unlink(self) -> None:
-        """``unlink_anon_vmas``."""
+        """``unlink_anon_vmas``, ``unlink_file_vma``."""
         self.anon_vma.vmas.remove(self)
+        if self.file is not None:
+            self.file.vmas.remove(self)
         if not self.anon_vma.vmas:
             del self.mm.host.anon_vma_of[self.anon_vma.number]
 
@@ -129,7 +140,7 @@ class VmaTree:
     def split(self, vma: Vma, address: int) -> Vma:
         """``__split_vma``: cut ``vma`` at ``address``; gives the upper part."""
         upper = Vma(vma.mm, address, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma,
-                    vma.pgoff + (address - vma.start >> PAGE_SHIFT))  # fmt: skip
+                    vma.pgoff + (address - vma.start >> PAGE_SHIFT), vma.file)  # fmt: skip
         vma.end = address
         self.insert(upper)
         return upper
@@ -158,7 +169,7 @@ class VmaTree:
     def _alike(a: Vma, b: Vma) -> bool:
         return (
             a.end == b.start and a.flags == b.flags and a.kind == b.kind and a.anon_vma is b.anon_vma
-            and a.region == b.region and a.pgoff + (a.end - a.start >> PAGE_SHIFT) == b.pgoff
+            and a.region == b.region and a.file is b.file and a.pgoff + (a.end - a.start >> PAGE_SHIFT) == b.pgoff
         )  # fmt: skip
 
     def gap(self, length: int, low: int, high: int) -> int:

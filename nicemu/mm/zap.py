@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.memory import arena as real_memory
-from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.discipline import Invalidation
+from nicemu.mm.notifier import Event, NotifierRange
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, SWAP
 from nicemu.mm.vma import Vma
@@ -68,14 +69,14 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
 
     Gives the first error of a real system call. The model's part is done all the same."""
     failed: OSError | None = None
-    notify = NotifierRange(mm, start, end, event, gather.operation)
-    yield from invalidate_range_start(notify)
+    notify = Invalidation(mm, "unmap" if event == Event.UNMAP else "zap", start, end, gather.operation)
+    yield from notify.start()
     mm.stamp_range(start, end, gather.operation)
     for vma in vmas:
         a, b = max(vma.start, start), min(vma.end, end)
         failed = _take_real_memory(mm, vma, a, b, event, real) or failed
         yield from _zap_pte_ranges(mm, a, b, gather)
-    yield from invalidate_range_end(notify)
+    yield from notify.end()
     return failed
 
 
