@@ -35,8 +35,8 @@ from nicemu.uverbs import session
 
 PAGE, DONTNEED = 4096, 4
 REMOTE = e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
-BATCH = 512
-"""Operations posted at once."""
+BATCH, SHORT_BATCH = 512, 8
+"""Operations posted at once; where a missing page sends back all that are under way (RNR NAK, go-back-N)."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Traffic:
         for qp, peer in ((self.qp, self.peer), (self.peer, self.qp)):
             attr = QPAttr(port_num=1, path_mtu=e.IBV_MTU_4096)
             attr.qp_access_flags, attr.dest_qp_num, attr.max_rd_atomic = REMOTE, peer.qp_num, 8
-            attr.max_dest_rd_atomic, attr.min_rnr_timer, attr.rnr_retry = 8, 1, 7
+            attr.max_dest_rd_atomic, attr.min_rnr_timer, attr.rnr_retry = 8, 6, 7
             attr.retry_cnt, attr.timeout = 7, 20
             attr.ah_attr = AHAttr(port_num=1, is_global=1, gr=route, dlid=0)
             qp.to_rts(attr)
@@ -121,8 +121,9 @@ class Traffic:
     def run(self, opcode: int, remote: bool) -> float:
         """Wall seconds of one operation on each absent page."""
         started = time.perf_counter()
-        for first in range(0, self.bench.pages, BATCH):
-            self._batch(opcode, remote, range(first, min(first + BATCH, self.bench.pages)))
+        batch = SHORT_BATCH if remote else BATCH
+        for first in range(0, self.bench.pages, batch):
+            self._batch(opcode, remote, range(first, min(first + batch, self.bench.pages)))
         return time.perf_counter() - started
 
     def _batch(self, opcode: int, remote: bool, numbers: range) -> None:

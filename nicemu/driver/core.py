@@ -62,7 +62,8 @@ class Driver:
         """The timeline's interrupt callback: an interrupt handler for each (device index, vector)."""
         for index, vector in messages:
             device = self.devices[index]
-            self.scheduler.spawn(device.interrupt(vector), f"irq/{device.name}-{vector}")
+            name = f"irq/{device.name}-{vector}"
+            self.scheduler.spawn(device.interrupt(vector), name, delay=self.costs.irq_ns)
 
     @property
     def thread(self) -> HostThread:

@@ -96,9 +96,8 @@ class IbDevice:
     # Interrupts ---------------------------------------------------------------------------------------------------
 
     def interrupt(self, vector: int) -> Steps[None]:
-        """An MSI-X message came: the handler, as a host thread."""
-        driver = self.driver
-        return irq.handle(self.eqs[vector], self.handlers, driver.scheduler, driver.costs.irq_ns)
+        """An MSI-X message came: the handler, a host thread that begins after ``irq_ns``."""
+        return irq.handle(self.eqs[vector], self.handlers, self.driver.scheduler.clock())
 
     def _command(self, event: Eqe) -> None:
         slot, status = event.data[:2]

@@ -6,11 +6,9 @@ what the QP needs, faults it in, tells the device, and always ends with PAGE_FAU
 
 from __future__ import annotations
 
-import contextlib
 import errno
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nicemu.abi.command import Command
 from nicemu.abi.rings import FaultSubtype, FaultType
@@ -35,11 +33,10 @@ MAX_PAGES = 1024
 LOW = (1 << 32) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class PageFault:
+class PageFault(NamedTuple):
     """A page-fault EQE. ``last``: bytes left of the RDMA operation, or the WQE's counter; ``pages``: 0 means all."""
 
-    subtype: FaultSubtype
+    subtype: int
     type: int
     qpn: int
     token: int
@@ -55,7 +52,7 @@ class PageFault:
     def parse(cls, event: Eqe) -> PageFault:
         """The fields of ``EqeType.PAGE_FAULT``."""
         kind, token, key, va, committed, last = event.data
-        return cls(FaultSubtype(event.subtype), kind >> 32, kind & LOW, token, key, va, committed, last & LOW,
+        return cls(event.subtype, kind >> 32, kind & LOW, token, key, va, committed, last & LOW,
                    last >> 32, event.interrupt, event.happened)  # fmt: skip
 
 
@@ -63,7 +60,7 @@ class PageFaultWork:
     """One device's page-fault work queue."""
 
     def __init__(self, device: IbDevice) -> None:
-        self.device = device
+        self.device, self._name = device, f"kworker/{device.name}-page-fault"
         self.active = 0
         self.waiting: deque[PageFault] = deque()
 
@@ -75,24 +72,25 @@ class PageFaultWork:
     def _start(self) -> None:
         while self.waiting and self.active < MAX_ACTIVE:
             self.active += 1
-            scheduler = self.device.driver.scheduler
-            scheduler.spawn(self._work(self.waiting.popleft()), f"kworker/{self.device.name}-page-fault")
+            driver = self.device.driver
+            work = self._work(self.waiting.popleft(), driver.scheduler.clock())
+            driver.scheduler.spawn(work, self._name, delay=driver.costs.driver_fault_ns)
 
-    def _work(self, fault: PageFault) -> Steps[None]:
+    def _work(self, fault: PageFault, started: int) -> Steps[None]:
         try:
-            yield from resolve(self.device, fault)
+            yield from resolve(self.device, fault, started)
         finally:
             self.active -= 1
             self._start()
 
 
-def resolve(device: IbDevice, fault: PageFault) -> Steps[None]:
-    """``mlx5_ib_eqe_pf_action``: fault in, then resume the QP, with an error if it cannot be done."""
+def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
+    """``mlx5_ib_eqe_pf_action``: fault in, then resume the QP, with an error if it cannot be done. ``started``: when
+    the work began, ``driver_fault_ns`` ago."""
     driver = device.driver
     clock = driver.scheduler.clock
     stages: dict[str, Any] = {"device": device.index, "detected": fault.detected, "interrupt": fault.interrupt,
-                              "driver": clock(), "pages": 0}  # fmt: skip
-    yield driver.costs.driver_fault_ns
+                              "driver": started, "pages": 0}  # fmt: skip
     error = 0
     try:
         for segment in needed(device, fault):
@@ -101,8 +99,10 @@ def resolve(device: IbDevice, fault: PageFault) -> Steps[None]:
         driver.counters.num_failed_resolutions += 1
         error = 1
     stages["resume"] = clock()
-    with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
+    try:
         yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error)
+    except DriverError:
+        pass  # mlx5 logs a failed resume and goes on
     stages["resumed"], stages["error"] = clock(), error
     driver.stages.faults.append(stages)
 

@@ -202,7 +202,9 @@ def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stag
     """The page list and the device's translations, both, of (page number, frames) runs."""
     region = memory.region
     driver = region.pd.context.driver
-    found = sum(int(np.count_nonzero(frames)) for _, frames in runs)
+    found = 0
+    for _, frames in runs:
+        found += int(np.count_nonzero(frames))
     yield driver.costs.driver_fault_page_ns * found
     stages["update"] = driver.scheduler.clock()
     for page, frames in runs:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nicemu.abi.rings import RECV_HEADER_BYTES, RECV_WQE, SEND_HEADER_BYTES, SEND_WQE, SGE, SGE_BYTES, FaultType
 from nicemu.abi.verbs import SendFlag
 from nicemu.driver.qp import Qp
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """A data segment: memory key, address, bytes."""
 
     key: int

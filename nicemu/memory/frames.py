@@ -93,7 +93,8 @@ class Frames:
         :raises OutOfFrames: fewer than ``count`` are left.
         """
         if count == 1:
-            pointer, name = (value if isinstance(value, int) else int(value[0]) for value in (pointers, canonical))
+            pointer = pointers if isinstance(pointers, int) else int(pointers[0])
+            name = canonical if isinstance(canonical, int) else int(canonical[0])
             return np.array([self.allocate(kind, pointer, name)])
         if self.allocated + count > self.ram_pages:
             raise OutOfFrames(f"{self.available} of {self.ram_pages} frames are free, {count} wanted")

@@ -93,6 +93,11 @@ class Pages:
         self.refcounts[frames] += 1
         self.all_flags[frames] += PIN
 
+    def pin_page(self, frame: int) -> None:
+        """:meth:`pin` of one page."""
+        self.refcount[frame] += 1
+        self.flags[frame] += PIN
+
     def unpin(self, frames: np.ndarray | Sequence[int]) -> None:
         """``unpin_user_pages``; a page that nobody maps any more is freed."""
         frames = np.asarray(frames, np.int64)

@@ -167,9 +167,12 @@ class Scheduler:
         self._idle = 0
 
     def spawn(self, steps: Steps[Any], name: str, daemon: bool = False, delay: int = 0) -> HostThread:
-        """Start a host thread ``delay`` ns from now."""
+        """Start a host thread ``delay`` ns from now. The delay is CPU time of its own: the same as a first step that
+        yields it, for one step less, so a chooser may stretch it as well."""
         self._threads += 1
         thread = HostThread(name, steps, daemon, self._threads)
+        if delay and self.chooser.steers:
+            delay += self.chooser.stretch("cpu")
         self._push(thread, self.clock() + delay)
         return thread
 
@@ -214,7 +217,9 @@ class Scheduler:
 
     def _wait(self, thread: HostThread, wait: Any) -> None:
         if type(wait) is int:
-            self._push(thread, self.clock() + wait + self.chooser.stretch("cpu"))
+            if self.chooser.steers:
+                wait += self.chooser.stretch("cpu")
+            self._push(thread, self.clock() + wait)
             return
         spins = getattr(wait, "spins", False)
         if thread.atomic and not spins:

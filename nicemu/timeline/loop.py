@@ -10,6 +10,7 @@ from nicemu.tables.records import INFINITY, Stop
 from nicemu.timeline.clock import VirtualClock
 from nicemu.timeline.host import HostThread, Scheduler, Steps
 
+DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = Stop
 IDLE_POLLS = 1000
 """Polls in vain, with nothing left to run and somebody stuck, after which a program that only polls is told."""
 
@@ -76,15 +77,15 @@ class Timeline:
         limit = min(deadline, self.clock.limit())
         while not done():
             due = host.next_time()
-            until = min(due, limit)
+            until = due if due < limit else limit
             stop = engine.run(until)
-            if stop == Stop.INTERRUPT:
+            if stop == INTERRUPT:
                 self.deliver(engine.interrupts())
-            elif stop in (Stop.TRAP, Stop.FULL):
-                raise engine.error(stop)
-            elif stop == Stop.CQE:
+            elif stop == CQE:
                 continue
-            elif stop == Stop.IDLE and not host.active:
+            elif stop == TRAP or stop == FULL:
+                raise engine.error(stop)
+            elif stop == IDLE and not host.active:
                 return False
             elif due <= limit and due < INFINITY:
                 engine.set_time(due)
