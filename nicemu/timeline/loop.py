@@ -83,7 +83,7 @@ class Timeline:
                 self.deliver(engine.interrupts())
             elif stop == CQE:
                 continue
-            elif stop == TRAP or stop == FULL:
+            elif stop in (TRAP, FULL):
                 raise engine.error(stop)
             elif stop == IDLE and not host.active:
                 return False
