@@ -6,6 +6,7 @@ what the QP needs, faults it in, tells the device, and always ends with PAGE_FAU
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -99,10 +100,8 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
         driver.counters.num_failed_resolutions += 1
         error = 1
     stages["resume"] = clock()
-    try:
+    with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
         yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error)
-    except DriverError:
-        pass  # mlx5 logs a failed resume and goes on
     stages["resumed"], stages["error"] = clock(), error
     driver.stages.faults.append(stages)
 

@@ -41,4 +41,5 @@ class FrameIds:
         """The ``count`` that rested longest, in order."""
         places = np.arange(self._head, self._head + count) & self._mask
         self._head += count
-        return self._ring[places]
+        frames: np.ndarray = self._ring[places]
+        return frames

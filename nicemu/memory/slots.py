@@ -1,9 +1,9 @@
 """Pages of simulated RAM: which are free, and that a page is zero when it is taken.
 
-A freed page is poisoned and zeroed when it is taken again, so that whoever still looks at it sees poison. Pages freed
-in runs of ``DISCARD`` or more are given back to the operating system instead (``MADV_DONTNEED``): they read as zero from
-then on and cost nothing, however many there are, if nobody touched them. A device sees poison all the same: the rows of
-freed frames point at the graveyard.
+A freed page is poisoned, and zeroed when it is taken again, so that whoever still looks at it sees poison. Pages freed
+in runs of ``DISCARD`` or more are given back to the operating system instead (``MADV_DONTNEED``): they read as zero
+from then on, and however many there are, those that nobody touched cost nothing. A device sees poison all the same: the
+rows of freed frames point at the graveyard.
 
 Left out: poison in pages that were freed in such runs, for readers in the host model itself that kept a view.
 """

@@ -91,14 +91,15 @@ def _fault_leaf(mm: AddressSpace, vma: Vma, first: int, last: int, write: bool, 
             _probe(first, last, write)
         yield from lock.acquire(thread)
         entries = mm.page_table.view(first, last)
-        missing = np.flatnonzero((entries & need) != need)
-        if not len(missing):
+        resolved = (entries & need) == need
+        if resolved.all():
             entries |= mark
             frames = entries >> PFN_SHIFT
             if pin:
                 mm.host.pages.pin(frames[frames != mm.host.zero_frame])
             lock.release(thread)
             return frames << 1 | (entries & WRITE) >> 1
+        missing = np.flatnonzero(~resolved)
         wanted = entries[missing]
         lock.release(thread)
         yield from handle_pte_faults(mm, vma, missing + first, wanted, write)
