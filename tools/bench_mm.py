@@ -7,7 +7,9 @@
 
 ``populate``: ``mm.fault_in`` for write of absent model pages. ``zap``: ``madvise(MADV_DONTNEED)`` of them; ``munmap``
 likewise. Round trips: 64-byte RDMA operations, each on a page of its own that the device does not have, so each takes
-one page fault through NIC, interrupt, driver, mm, MTT update and resume. Posting and polling are inside the time.
+one page fault through NIC, interrupt, driver, mm, MTT update and resume. Posting and polling are inside the time,
+making the work requests is not. With several QPs their faults overlap, and interrupts and workers are shared. The last
+row says how fast this machine runs Python just now: rates of two machines, or moments, compare as multiples of it.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from nicemu.uverbs import session
 
 PAGE, DONTNEED = 4096, 4
 REMOTE = e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
+PAIRS = 16
 BATCH, SHORT_BATCH = 512, 8
 """Operations posted at once; where a missing page sends back all that are under way (RNR NAK, go-back-N)."""
 
@@ -104,29 +107,38 @@ class Traffic:
         self.pinned = MR(self.pd, PAGE, REMOTE, address=self.present)
         cap = QPCap(max_send_wr=BATCH, max_recv_wr=1, max_send_sge=1, max_recv_sge=1)
         init = QPInitAttr(qp_type=e.IBV_QPT_RC, scq=self.cq, rcq=self.cq, cap=cap, sq_sig_all=0)
-        self.qp, self.peer = (QP(self.pd, init) for _ in range(2))
-        route = GlobalRoute(dgid=self.ctx.query_gid(1, 1), sgid_index=1)
-        for qp, peer in ((self.qp, self.peer), (self.peer, self.qp)):
-            attr = QPAttr(port_num=1, path_mtu=e.IBV_MTU_4096)
-            attr.qp_access_flags, attr.dest_qp_num, attr.max_rd_atomic = REMOTE, peer.qp_num, 8
-            attr.max_dest_rd_atomic, attr.min_rnr_timer, attr.rnr_retry = 8, 6, 7
-            attr.retry_cnt, attr.timeout = 7, 20
-            attr.ah_attr = AHAttr(port_num=1, is_global=1, gr=route, dlid=0)
-            qp.to_rts(attr)
+        self.route = GlobalRoute(dgid=self.ctx.query_gid(1, 1), sgid_index=1)
+        self.pairs = [(QP(self.pd, init), QP(self.pd, init)) for _ in range(PAIRS)]
+        for pair in self.pairs:
+            self._connect(*pair)
+            self._connect(*reversed(pair))
+
+    def _connect(self, qp: QP, peer: QP) -> None:
+        attr = QPAttr(port_num=1, path_mtu=e.IBV_MTU_4096)
+        attr.qp_access_flags, attr.dest_qp_num, attr.max_rd_atomic = REMOTE, peer.qp_num, 8
+        attr.max_dest_rd_atomic, attr.min_rnr_timer, attr.rnr_retry = 8, 6, 7
+        attr.retry_cnt, attr.timeout = 7, 20
+        attr.ah_attr = AHAttr(port_num=1, is_global=1, gr=self.route, dlid=0)
+        qp.to_rts(attr)
 
     def drop(self) -> None:
         """The host takes the pages away: the device has none of them."""
         self.bench.process.madvise(self.absent, self.bench.pages * PAGE, DONTNEED)
 
-    def run(self, opcode: int, remote: bool) -> float:
-        """Wall seconds of one operation on each absent page."""
+    def run(self, opcode: int, remote: bool, pairs: int = 1) -> float:
+        """Wall seconds of one operation on each absent page, by so many QPs in turn."""
+        batch = SHORT_BATCH if remote else BATCH // pairs
+        chains = [self._chain(opcode, remote, range(first, min(first + batch, self.bench.pages)))
+                  for first in range(0, self.bench.pages, batch)]  # fmt: skip
         started = time.perf_counter()
-        batch = SHORT_BATCH if remote else BATCH
-        for first in range(0, self.bench.pages, batch):
-            self._batch(opcode, remote, range(first, min(first + batch, self.bench.pages)))
+        for first in range(0, len(chains), pairs):
+            together = chains[first : first + pairs]
+            for (qp, _), chain in zip(self.pairs, together, strict=False):
+                qp.post_send(chain)
+            self._wait(len(together))
         return time.perf_counter() - started
 
-    def _batch(self, opcode: int, remote: bool, numbers: range) -> None:
+    def _chain(self, opcode: int, remote: bool, numbers: range) -> SendWR:
         chain = None
         for number in reversed(numbers):
             here, there = (self.present, self.pinned), (self.absent + number * PAGE, self.odp)
@@ -137,33 +149,50 @@ class Traffic:
             wr = SendWR(wr_id=number, num_sge=1, sg=[sge], opcode=opcode, send_flags=flags, next_wr=chain)
             wr.set_wr_rdma(there[1].rkey, there[0])
             chain = wr
-        self.qp.post_send(chain)
-        while True:
-            count, completions = self.cq.poll()
-            if count:
-                assert completions[0].status == e.IBV_WC_SUCCESS, completions[0].status
-                return
+        return chain
+
+    def _wait(self, wanted: int) -> None:
+        while wanted:
+            count, completions = self.cq.poll(wanted)
+            assert all(wc.status == e.IBV_WC_SUCCESS for wc in completions), [wc.status for wc in completions]
+            wanted -= count
 
 
 ROUND_TRIPS = (
-    ("round trip, WRITE, local page", e.IBV_WR_RDMA_WRITE, False),
-    ("round trip, READ, local page", e.IBV_WR_RDMA_READ, False),
-    ("round trip, WRITE, remote page", e.IBV_WR_RDMA_WRITE, True),
+    ("round trip, WRITE, local page", e.IBV_WR_RDMA_WRITE, False, 1),
+    ("round trip, WRITE, 16 QPs", e.IBV_WR_RDMA_WRITE, False, PAIRS),
+    ("round trip, READ, local page", e.IBV_WR_RDMA_READ, False, 1),
+    ("round trip, WRITE, remote page", e.IBV_WR_RDMA_WRITE, True, 1),
 )
+
+
+def python_rate(runs: int) -> Rate:
+    """Calls of an empty function."""
+
+    def nothing() -> None:
+        pass
+
+    rates = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        for _ in range(1_000_000):
+            nothing()
+        rates.append(1_000_000 / (time.perf_counter() - started))
+    return Rate("empty Python calls", "calls/s", rates)
 
 
 def fault_rates(faults: int, runs: int, wanted: Callable[[str], bool]) -> Iterator[Rate]:
     """Page faults a second, by who meets the absent page."""
     bench = Bench(faults)
     traffic, device = Traffic(bench), bench.lab.devices[0]
-    for name, opcode, remote in ROUND_TRIPS:
+    for name, opcode, remote, pairs in ROUND_TRIPS:
         if not wanted(name):
             continue
         rates = []
         for _ in range(runs):
             traffic.drop()
             before = int(device.row.page_faults)
-            seconds = traffic.run(opcode, remote)
+            seconds = traffic.run(opcode, remote, pairs)
             met = int(device.row.page_faults) - before
             assert met == faults, f"{name}: {met} page faults of {faults} operations"
             rates.append(met / seconds)
@@ -190,6 +219,7 @@ def main() -> None:
         rates += memory_rates(options.pages, options.runs)
     if any(options.only in name for name, *_ in ROUND_TRIPS):
         rates += fault_rates(options.faults, options.runs, lambda name: options.only in name)
+    rates.append(python_rate(options.runs))
     if options.json:
         print(json.dumps([{"name": r.name, "unit": r.unit, "median": r.median, "runs": r.runs} for r in rates]))
         return

@@ -32,6 +32,7 @@ MAX_ACTIVE = 32
 MAX_PAGES = 1024
 """Pages faulted in for one RDMA operation when the firmware names no number."""
 LOW = (1 << 32) - 1
+WQE, RESPONDER_RECV = int(FaultSubtype.WQE), int(FaultType.RESPONDER_RECV)
 
 
 class PageFault(NamedTuple):
@@ -114,11 +115,11 @@ def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
     asks for. The device has checked the operation's range, so where the missing address lies some bytes further on than
     the operation stood, the region's end is the end.
     """
-    if fault.subtype == FaultSubtype.WQE:
+    if fault.subtype == WQE:
         pair = device.qps.get(fault.qpn)
         if pair is None:
             return []
-        if fault.type == FaultType.RESPONDER_RECV and not pair.recv_slots:
+        if fault.type == RESPONDER_RECV and not pair.recv_slots:
             return [Segment(fault.key, fault.va, 1)]
         return wqe.remaining(wqe.data_segments(pair, fault.type, fault.last), fault.bytes_committed)
     length = max(fault.last, 1)

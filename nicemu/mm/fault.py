@@ -39,7 +39,7 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
             vma = mm.vmas.find(page << PAGE_SHIFT)
             if vma is None or not vma.allows(write):
                 raise Fault.bad_address(page << PAGE_SHIFT, "no access" if vma else "no mapping")
-            stop = min(last, vma.last_page, (page | ENTRIES - 1) + 1, page + batch)
+            stop = page + 1 if page + 1 == last else min(last, vma.last_page, (page | ENTRIES - 1) + 1, page + batch)
             if stop - page == 1:
                 found[page - first] = yield from _fault_page(mm, vma, page, write, pin)
             else:

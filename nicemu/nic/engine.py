@@ -186,6 +186,7 @@ class Engine:
         for number, function in UNITS.items():
             world.vector[number].address = _jit.install(function)
         self._run = run.load() if _jit.JIT else run
+        self._address = world.address
         world.control[0].pid = os.getpid()
 
     def enter(self) -> None:
@@ -195,7 +196,7 @@ class Engine:
     def run(self, until: int) -> Stop:
         """Run device events at times <= ``until``; drains trace and capture when a table of theirs is full."""
         while True:
-            stop = self._run(self.world.address, until)
+            stop = self._run(self._address, until)
             if stop != FULL or self.on_trace is None:
                 return STOPS[stop]
             self.on_trace(self.world)

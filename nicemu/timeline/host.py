@@ -199,7 +199,10 @@ class Scheduler:
 
     def step(self, until: int) -> None:
         """Run one thread, one yield; only threads that are ready at ``until`` ns."""
-        thread = self._take(until)
+        thread = self._choose(until) if self.chooser.steers else heapq.heappop(self._ready)[2]
+        if thread.idle:
+            thread.idle = False
+            self._idle -= 1
         self.current = thread
         value, thread.send = thread.send, None
         try:
@@ -211,16 +214,16 @@ class Scheduler:
             if not thread.joined:
                 raise
         else:
-            self._wait(thread, wait)
+            if type(wait) is int:
+                if self.chooser.steers:
+                    wait += self.chooser.stretch("cpu")
+                self._push(thread, self.clock() + wait)
+            else:
+                self._wait(thread, wait)
         finally:
             self.current = None
 
     def _wait(self, thread: HostThread, wait: Any) -> None:
-        if type(wait) is int:
-            if self.chooser.steers:
-                wait += self.chooser.stretch("cpu")
-            self._push(thread, self.clock() + wait)
-            return
         spins = getattr(wait, "spins", False)
         if thread.atomic and not spins:
             self.on_atomic_sleep(thread, wait)
@@ -238,17 +241,13 @@ class Scheduler:
         self._order += 1
         heapq.heappush(self._ready, (time, self._order, thread))
 
-    def _take(self, until: int) -> HostThread:
-        first = heapq.heappop(self._ready)
-        if self.chooser.steers:
-            ready = [first]
-            while self._ready and self._ready[0][0] <= until:
-                ready.append(heapq.heappop(self._ready))
-            index = self.chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
-            first = ready.pop(index)
-            for item in ready:
-                heapq.heappush(self._ready, item)
-        if first[2].idle:
-            first[2].idle = False
-            self._idle -= 1
+    def _choose(self, until: int) -> HostThread:
+        """The chooser's pick of the threads that are ready."""
+        ready = [heapq.heappop(self._ready)]
+        while self._ready and self._ready[0][0] <= until:
+            ready.append(heapq.heappop(self._ready))
+        index = self.chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
+        first = ready.pop(index)
+        for item in ready:
+            heapq.heappush(self._ready, item)
         return first[2]

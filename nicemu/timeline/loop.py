@@ -73,12 +73,13 @@ class Timeline:
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
         engine, host = self.engine, self.host
+        run, next_time, set_time, step = engine.run, host.next_time, engine.set_time, host.step
         engine.enter()
         limit = min(deadline, self.clock.limit())
         while not done():
-            due = host.next_time()
+            due = next_time()
             until = due if due < limit else limit
-            stop = engine.run(until)
+            stop = run(until)
             if stop == INTERRUPT:
                 self.deliver(engine.interrupts())
             elif stop == CQE:
@@ -88,8 +89,8 @@ class Timeline:
             elif stop == IDLE and not host.active:
                 return False
             elif due <= limit and due < INFINITY:
-                engine.set_time(due)
-                host.step(due)
+                set_time(due)
+                step(due)
             else:
                 if until < INFINITY:
                     engine.set_time(until)
