@@ -62,8 +62,7 @@ class Driver:
         """The timeline's interrupt callback: an interrupt handler for each (device index, vector)."""
         for index, vector in messages:
             device = self.devices[index]
-            name = f"irq/{device.name}-{vector}"
-            self.scheduler.spawn(device.interrupt(vector), name, delay=self.costs.irq_ns)
+            self.scheduler.spawn(device.interrupt(vector), device.irq_names[vector], delay=self.costs.irq_ns)
 
     @property
     def thread(self) -> HostThread:

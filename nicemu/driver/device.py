@@ -74,6 +74,7 @@ class IbDevice:
             EqeType.COMP: self._completion,
         }  # fmt: skip
         self.eqs = {eqn: self._create_eq(eqn, slots) for eqn, slots in self._eq_sizes()}
+        self.irq_names = {eqn: f"irq/{self.name}-{eqn:d}" for eqn in self.eqs}
 
     def _eq_sizes(self) -> list[tuple[int, int]]:
         """Room for a completion of each command slot, an event of each CQ, and many async events. The device holds page

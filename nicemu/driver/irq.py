@@ -32,14 +32,14 @@ class EventQueue:
     """One event queue and what is done with its events."""
 
     def __init__(self, device: Any, eqn: int, slots: int, ring: Memory, record: Memory) -> None:
-        self.device, self.eqn, self.slots, self._ring, self._record = device, eqn, slots, ring, record
+        self.device, self.eqn, self.slots, self._ring, self._record = device, eqn, slots, ring.view, record.view
         self._doorbell = doorbell_offset(Doorbell.EQ_ARM, eqn)
         self.consumed = 0
         device.attach_eq(eqn, ring.address, slots, record.address)
 
     def poll(self, interrupt: int = 0) -> Eqe | None:
         """The next event, if the device has written it."""
-        consumed, slots, ring = self.consumed, self.slots, self._ring.view
+        consumed, slots, ring = self.consumed, self.slots, self._ring
         at = (consumed & (slots - 1)) * EQE_BYTES
         if ring[at + EQE_OWNER] != (consumed // slots + 1) & 1:  # ``rings.owner``, by its low byte
             return None
@@ -49,7 +49,7 @@ class EventQueue:
 
     def arm(self) -> None:
         """Tell the device what was consumed, and ask for an interrupt at the next event."""
-        COUNTER.pack_into(self._record.view, DB_CONSUMER, self.consumed)
+        COUNTER.pack_into(self._record, DB_CONSUMER, self.consumed)
         self.device.write_doorbell(self._doorbell, 1)
 
 

@@ -38,7 +38,9 @@ class Device:
         self._schedule = schedule.load() if _jit.JIT else schedule
         self._now = memoryview(world.control.view(np.ndarray)["now"])
         self._qp_state = memoryview(world.qp.view(np.ndarray)["state"])
-        self._costs = {name: memoryview(world.nic.view(np.ndarray)[name]) for name in ("doorbell_ns", "command_ns")}
+        self._doorbell_ns, self._command_ns = (
+            memoryview(world.nic.view(np.ndarray)[name]) for name in ("doorbell_ns", "command_ns"))  # fmt: skip
+        self._address = world.address
         self._place()
         self._configure(frozenset(mutants))
         self._sq_entries: dict[int, list[int]] = {}
@@ -113,12 +115,11 @@ class Device:
     def write_doorbell(self, offset: int, value: int) -> None:
         """A write to the doorbell BAR: ``abi.rings.doorbell_offset(bank, number)``."""
         bank, number = offset >> 24, (offset & 0xFFFFFF) >> 3
-        number_of_nic = self.index + 1
-        when = self._now[0] + self._costs["doorbell_ns"][number_of_nic]
-        address = self.world.address
+        nic = self.index + 1
+        when = self._now[0] + self._doorbell_ns[nic]
+        address = self._address
         if bank == COMMAND:
-            when += self._costs["command_ns"][number_of_nic]
-            self._schedule(address, when, units.COMMAND, number_of_nic, number)
+            self._schedule(address, when + self._command_ns[nic], units.COMMAND, nic, number)
         elif bank == SEND or bank == RECV:
             at = self._qps[0] + number
             if 0 < number < self._qps[1] and (bank == SEND or self._qp_state[at] == ERR):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nicemu.tables.records import INFINITY
@@ -127,29 +127,28 @@ class Completion:
         return self.what
 
 
-@dataclass(eq=False, slots=True)
 class HostThread:
-    """One thread of the host: its generator and what the scheduler knows about it."""
+    """One thread of the host: its generator and what the scheduler knows about it.
 
-    name: str
-    steps: Steps[Any]
-    daemon: bool = False
-    number: int = 0
-    finished: bool = False
-    joined: bool = False
-    idle: bool = False
+    What most threads never change are class attributes: a page fault takes four short threads.
+    """
+
+    finished = joined = idle = False
     result: Any = None
     error: BaseException | None = None
     send: Any = None
     waits_for: Any = None
-    since: int = 0
+    since = 0
     """When it began to wait for that, ns."""
-    atomic: list[Any] = field(default_factory=list)
-    """Spinlocks and RCU sections held, outermost first."""
-    held: list[Any] = field(default_factory=list)
-    """All locks held, outermost first (for lockdep reports)."""
-    context: list[str] = field(default_factory=list)
-    """What it is doing, outermost first: operation, subscriber (for reports)."""
+
+    def __init__(self, name: str, steps: Steps[Any], daemon: bool = False, number: int = 0) -> None:
+        self.name, self.steps, self.daemon, self.number = name, steps, daemon, number
+        self.atomic: list[Any] = []
+        """Spinlocks and RCU sections held, outermost first."""
+        self.held: list[Any] = []
+        """All locks held, outermost first (for lockdep reports)."""
+        self.context: list[str] = []
+        """What it is doing, outermost first: operation, subscriber (for reports)."""
 
 
 class Scheduler:
@@ -199,12 +198,15 @@ class Scheduler:
 
     def step(self, until: int) -> None:
         """Run one thread, one yield; only threads that are ready at ``until`` ns."""
-        thread = self._choose(until) if self.chooser.steers else heapq.heappop(self._ready)[2]
+        steers = self.chooser.steers
+        thread = self._choose(until) if steers else heapq.heappop(self._ready)[2]
         if thread.idle:
             thread.idle = False
             self._idle -= 1
         self.current = thread
-        value, thread.send = thread.send, None
+        value = thread.send
+        if value is not None:
+            thread.send = None
         try:
             wait = thread.steps.send(value)
         except StopIteration as stop:
@@ -215,9 +217,10 @@ class Scheduler:
                 raise
         else:
             if type(wait) is int:
-                if self.chooser.steers:
+                if steers:
                     wait += self.chooser.stretch("cpu")
-                self._push(thread, self.clock() + wait)
+                self._order += 1
+                heapq.heappush(self._ready, (self.clock() + wait, self._order, thread))
             else:
                 self._wait(thread, wait)
         finally:

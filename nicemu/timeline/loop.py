@@ -78,8 +78,7 @@ class Timeline:
         limit = min(deadline, self.clock.limit())
         while not done():
             due = next_time()
-            until = due if due < limit else limit
-            stop = run(until)
+            stop = run(due if due < limit else limit)
             if stop == INTERRUPT:
                 self.deliver(engine.interrupts())
             elif stop == CQE:
@@ -92,8 +91,8 @@ class Timeline:
                 set_time(due)
                 step(due)
             else:
-                if until < INFINITY:
-                    engine.set_time(until)
+                if limit < INFINITY:
+                    set_time(limit)
                 return False
         return True
 
