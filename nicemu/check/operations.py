@@ -206,7 +206,8 @@ class Fork(Operation):
         return [partial(_copy, key=("", *k), new=(self.child, *k)) for k in result]
 
     def code(self) -> list[str]:
-        return [f"{self.child} = os.fork()  # and the child waits: if not {self.child}: signal.pause()"]
+        name = self.child
+        return [f"{name} = os.fork()", f"while not {name}:", "    signal.pause()", f"children.append({name})"]
 
 
 def _copy(state: State, key: Any, new: Any) -> bool:
@@ -441,3 +442,19 @@ class DeregMr(Operation):
 
     def code(self) -> list[str]:
         return [f"mrs.pop({self.area!r}).close()"]
+
+
+@dataclass(frozen=True, slots=True)
+class Guest(_Range):
+    """Other subscribers reach the pages through translations of their own: each faults them in."""
+
+    write: bool = True
+
+    def run(self, bed: Testbed) -> Steps[Any]:
+        for page in range(self.page, self.page + self.pages):
+            for each in bed.subscribers:
+                yield from _try(each.access(bed.at(self.area, page), self.write))
+        return OK
+
+    def code(self) -> list[str]:
+        return ["pass  # a virtual machine or another partition uses the pages"]
