@@ -183,6 +183,9 @@ class Discipline:
     """Interval notifiers exist; ``invalidate_page`` and ``change_pte`` do not."""
     fork_copies_pinned: bool = False
     """fork gives the child a copy of a pinned page at once, and the parent keeps its own."""
+    huge_pages_612: bool = False
+    """Huge pages as in 6.12: one mapping splits without the page; the pair of munmap and DONTNEED covers hugetlb; areas
+    for THP are aligned; hugetlb memory can be discarded and moved."""
     sites: dict[str, Notify] = field(default_factory=dict)
     """By name of :data:`SITES`; those that the era has."""
 
@@ -206,7 +209,7 @@ DISCIPLINES: dict[str, Discipline] = {
         _era("v3.6+srcu"),
         _era("v3.7-seed"),
         _era("v3.7"),
-        _era("v6.12", interval=True, fork_copies_pinned=True),
+        _era("v6.12", interval=True, fork_copies_pinned=True, huge_pages_612=True),
     )
 }
 
