@@ -297,12 +297,12 @@ class AddressSpace:
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
 
-    def stamp_page(self, frame: int, operation: str) -> None:
-        """The same for one frame."""
+    def stamp_page(self, frame: int, operation: str, ours: int = 1) -> None:
+        """The same for one frame, which we map ``ours`` times still."""
         pages = self.host.pages
         if frame == self.host.zero_frame or pages.flags[frame] >= PIN:
             return
-        if self.mirrored or pages.mapcount[frame] <= 1:
+        if self.mirrored or pages.mapcount[frame] <= ours:
             self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:

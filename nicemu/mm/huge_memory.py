@@ -184,12 +184,13 @@ def _wp_huge_copy(mm: AddressSpace, vma: Vma, first: int, original: int, new: in
     copy_huge_page(host, old, new)
     yield host.costs.copy_page_ns * HPAGE_PMD_NR
     replacement = pte(new, HUGE_WRITABLE)
-    notify = Invalidation(mm, "huge_wp", start, end, "huge_wp", frames_of(old))
+    notify = Invalidation(mm, "huge_wp", start, end, "huge_wp")
     yield from notify.start()
     yield from lock.acquire(host.thread)
     put_huge(host, old, "huge_wp")
     if pmd_same(mm.page_table.get(first), original):
         yield from notify.clearing()
+        mm.stamp_range(start, end, "huge_wp")
         clear_huge(mm, first, HPAGE_PMD_NR, "huge_wp")
         map_new_thp(host, vma, first, new)
         yield from notify.cleared(replacement)
@@ -223,12 +224,13 @@ def do_huge_pmd_wp_page_fallback(mm: AddressSpace, vma: Vma, first: int, origina
     for source, target in zip(frames_of(old).tolist(), new.tolist(), strict=True):
         host.pages.copy(source, target)
     yield host.costs.copy_page_ns * HPAGE_PMD_NR
-    notify = Invalidation(mm, "huge_wp_fallback", start, end, "huge_wp_fallback", frames_of(old))
+    notify = Invalidation(mm, "huge_wp_fallback", start, end, "huge_wp_fallback")
     yield from notify.start()
     yield from lock.acquire(host.thread)
     same = pmd_same(mm.page_table.get(first), original)
     if same:
         yield from notify.clearing()
+        mm.stamp_range(start, end, "huge_wp_fallback")
         clear_huge(mm, first, HPAGE_PMD_NR, "huge_wp_fallback")
         yield from notify.cleared()
         page_add_new_anon_rmaps(host, vma, numbers, new)

@@ -110,13 +110,14 @@ def _copy(mm: AddressSpace, vma: Vma, first: int, entry: int, new: int) -> Steps
     mm.event("wp_fault", start, end, write=1)
     copy_huge_page(host, old, new, count)
     yield host.costs.copy_page_ns * count
-    notify = Invalidation(mm, "hugetlb_cow", start, end, "hugetlb_cow", frames_of(old, count))
+    notify = Invalidation(mm, "hugetlb_cow", start, end, "hugetlb_cow")
     replacement = pte(new, PRESENT | WRITE | DIRTY | ACCESSED | HUGE)
     yield from notify.start()
     yield from lock.acquire(host.thread)
     same = pmd_same(mm.page_table.get(first), entry)
     if same:
         yield from notify.clearing()
+        mm.stamp_range(start, end, "hugetlb_cow")
         clear_huge(mm, first, count, "hugetlb_cow")
         page_add_huge_rmap(host, vma, first, frames_of(new, count))
         set_huge(mm, first, replacement, count)

@@ -33,12 +33,22 @@ def mirror_of(machine: Any, base: int) -> Any:
     return mirror
 
 
+def no_stamp_is_missed(mirror: Any) -> None:
+    """At any moment: what the device holds was neither freed nor stamped since it was stored."""
+    for page, (frame, generation, stamp, write) in mirror.held.items():
+        row = mirror.machine.world.frame[frame]
+        where = f"page {page}, frame {frame}, taken by {mirror.machine.frames.operation_name(row.operation)}"
+        assert row.generation == generation, f"freed: {where}"
+        assert stamp >= max(row.invalidated, row.protected if write else 0), f"stale: {where}"
+
+
 class Program:
     """One thread. It alone writes the pages of its parity, and knows what they hold."""
 
-    def __init__(self, machine: Any, at: int, draw: random.Random, parity: int, children: list[Any]) -> None:
+    def __init__(self, machine: Any, at: int, draw: random.Random, parity: int, mirror: Any,
+                 children: list[Any]) -> None:  # fmt: skip
         self.machine, self.at, self.draw, self.parity = machine, at, draw, parity
-        self.children = children
+        self.children, self.mirror = children, mirror
         self.pages: dict[int, bytes] = {}
 
     def run(self, operations: tuple[str, ...], times: int) -> Steps[None]:
@@ -50,6 +60,7 @@ class Program:
             except OSError as error:
                 assert "out of memory" not in str(error)  # protected or unmapped by the other thread, or SIGBUS
             yield self.draw.randrange(3000)
+            no_stamp_is_missed(self.mirror)
 
     def where(self, page: int) -> int:
         return self.at + WINDOW + page * PAGE
@@ -150,7 +161,7 @@ def go(machine: Any, seed: int, at: int, operations: tuple[str, ...], times: int
     """Two threads of fault work and two of the program to their end; then the checks that hold for all."""
     mirror = mirror_of(machine, at + WINDOW)
     children: list[Any] = []
-    programs = [Program(machine, at, random.Random(seed * 10 + i), i, children) for i in (0, 1)]
+    programs = [Program(machine, at, random.Random(seed * 10 + i), i, mirror, children) for i in (0, 1)]
     spawn = machine.scheduler.spawn
     threads = [spawn(mirror.faults(random.Random(seed * 10 + i), 40), f"fault work {i}") for i in (2, 3)]
     threads += [spawn(p.run(operations, times), f"program {p.parity}") for p in programs]
