@@ -17,10 +17,8 @@ from collections import deque
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory import frame_rows
 from nicemu.memory.frames import MODEL, Frames, OutOfFrames
-
-CHUNK = 512
-"""Frames whose bytes are cleared at once."""
 
 
 class Blocks:
@@ -37,21 +35,19 @@ class Blocks:
         :raises OutOfFrames: too few pages are free, or no block is whole.
         """
         frames, count = self.frames, 1 << order
-        slots_left = len(frames._slots_free) + frames._slot_count - frames._slot_next
-        if min(frames.available, slots_left) < count:
+        if frames.available < count:
             raise OutOfFrames(f"{frames.available} of {frames.ram_pages} frames are free, {count} wanted")
+        frames._need_slots(count)
         head = self._take(order)
-        slots = frames._take_slots(count)
-        rows = frames._rows[head : head + count]
-        generations = rows["generation"] + 1
-        rows[:] = np.zeros(count, rows.dtype)
-        rows["generation"], rows["slot"] = generations, slots
-        rows["pointer"] = frames.slot_address(0) + slots * PAGE_SIZE
-        rows["kind"], rows["refcount"] = MODEL, 1
-        rows["canonical"] = canonical + np.arange(count)
+        self._begin(head, frames.slots.take_many(count), canonical)
         frames.allocated += count
         frames.peak = max(frames.peak, frames.allocated)
         return head
+
+    def _begin(self, head: int, slots: np.ndarray, canonical: int) -> None:
+        numbers = np.arange(len(slots))
+        values = np.stack([self.frames.slot_address(0) + slots * PAGE_SIZE, slots, canonical + numbers])
+        frame_rows.begin(self.frames.words, head + numbers, values, MODEL)
 
     def park(self, head: int, count: int) -> None:
         """A pool's block is free: nobody's translation leads to its bytes any more."""
@@ -62,25 +58,18 @@ class Blocks:
 
     def unpark(self, head: int, count: int, canonical: int) -> None:
         """A parked block is used: zeroed, one reference each."""
-        frames, rows = self.frames, self.frames._rows[head : head + count]
-        generations, slots = rows["generation"].copy(), rows["slot"].copy()
-        rows[:] = np.zeros(count, rows.dtype)
-        rows["generation"], rows["slot"], rows["kind"], rows["refcount"] = generations, slots, MODEL, 1
-        rows["pointer"] = frames.slot_address(0) + slots * PAGE_SIZE
-        rows["canonical"] = canonical + np.arange(count)
+        self._begin(head, self.frames._rows["slot"][head : head + count].copy(), canonical)
 
     def clear(self, head: int, count: int) -> None:
         """Zero the bytes of a block."""
-        slots = self.frames._rows["slot"][head : head + count]
-        for at in range(0, count, CHUNK):
-            self.frames._slot_pages[slots[at : at + CHUNK]] = 0
+        self.frames.slots.clear(self.frames._rows["slot"][head : head + count])
 
     def _take(self, order: int) -> int:
         """A block of free ids. Those skipped to get to a multiple go to the front of the free ones."""
         frames, count = self.frames, 1 << order
         aligned = -(-frames._next // count) * count
         if aligned + count <= len(frames._rows):
-            frames._free.extendleft(range(aligned - 1, frames._next - 1, -1))
+            frames._resting.push_front(np.arange(frames._next, aligned))
             frames._next = aligned + count
             return aligned
         free = self.lists.setdefault(order, deque())
@@ -94,11 +83,10 @@ class Blocks:
         """Take whole blocks out of the freed ids, as many as single frames can do without."""
         frames, count = self.frames, 1 << order
         spare = np.zeros(len(frames._rows) // count * count, bool)
-        ids = np.array(frames._free, np.int64)
+        ids = frames._resting.resting()
         spare[ids[ids < len(spare)]] = True
-        found = np.flatnonzero(spare.reshape(-1, count).all(1)) * count
-        found = found[: max(1, (len(ids) - frames.ram_pages) // (2 * count))]
-        taken = set(found.tolist())
-        frames._free = deque(frame for frame in ids.tolist() if frame - frame % count not in taken)
-        heads: list[int] = found.tolist()
+        whole = np.flatnonzero(spare.reshape(-1, count).all(1))
+        whole = whole[: max(1, (len(ids) - frames.ram_pages) // (2 * count))]
+        frames._resting.keep(ids[~np.isin(ids // count, whole)])
+        heads: list[int] = (whole * count).tolist()
         return heads

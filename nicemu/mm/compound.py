@@ -95,7 +95,7 @@ def clear_huge(mm: AddressSpace, page: int, count: int, operation: str) -> None:
         view[:] = 0
     start, end = page << PAGE_SHIFT, page + count << PAGE_SHIFT
     mm.event("pte_clear", start, end, operation=operation, present=count)
-    mm.event("tlb_flush", start, end, operation=operation)
+    mm.flush_tlb(start, end, operation)
 
 
 def leaves(mm: AddressSpace, page: int, count: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -134,7 +134,6 @@ def thp_unmapped_whole(host: Host, head: int) -> None:
 
 def copy_huge_page(host: Host, old: int, new: int, count: int = HPAGE_PMD_NR) -> None:
     """``copy_user_huge_page``."""
-    pages, table = host.pages, host.frames
+    slots = host.pages.slots
     for at in range(0, count, HPAGE_PMD_NR):
-        source, target = (pages.slots[head + at : head + at + HPAGE_PMD_NR] for head in (old, new))
-        table._slot_pages[target] = table._slot_pages[source]
+        host.frames.slots.copy(*(slots[head + at : head + at + HPAGE_PMD_NR] for head in (old, new)))

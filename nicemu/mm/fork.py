@@ -41,7 +41,7 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
             yield from copy_hugetlb_page_range(parent, child, vma, copy)
         else:
             yield from copy_page_range(parent, child, vma, copy)
-    parent.event("tlb_flush", 0, 0, operation="fork")
+    parent.flush_tlb(0, 0, "fork")
     yield host.costs.tlb_flush_ns
 
 

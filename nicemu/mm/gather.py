@@ -27,7 +27,7 @@ class MmuGather:
         """``tlb_finish_mmu``: flush, then free."""
         if not self._frames:
             return
-        self.mm.event("tlb_flush", start, end, operation=self.operation)
+        self.mm.flush_tlb(start, end, self.operation)
         yield self.mm.host.costs.tlb_flush_ns
         for frames in self._frames:
             freed = self.mm.host.pages.put_many(frames)

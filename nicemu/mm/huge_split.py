@@ -115,7 +115,7 @@ def make_small(mm: AddressSpace, page: int, operation: str) -> None:
     start, end = page << PAGE_SHIFT, page + HPAGE_PMD_NR << PAGE_SHIFT
     view = mm.page_table.view(page, page + HPAGE_PMD_NR)
     mm.event("pte_clear", start, end, operation=operation, present=HPAGE_PMD_NR)
-    mm.event("tlb_flush", start, end, operation=operation)
+    mm.flush_tlb(start, end, operation)
     view &= ~HUGE
     mm.event("pte_set", start, end, operation=operation)
     thp_unmapped_whole(mm.host, int(view[0]) >> PFN_SHIFT)
@@ -131,7 +131,7 @@ def split_huge_page_splitting(mm: AddressSpace, page: int, head: int) -> Steps[N
         yield from notify.clearing()
         mm.stamp_range(start, end, "split_huge")
         mm.event("pmd_splitting", start, end, operation="split_huge")
-        mm.event("tlb_flush", start, end, operation="split_huge")
+        mm.flush_tlb(start, end, "split_huge")
         yield from notify.cleared()
     mm.page_table_lock.release(host.thread)
     yield host.costs.tlb_flush_ns

@@ -74,7 +74,6 @@ class Hugetlb:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        host.pages.free_huge = self.free_huge_pages
         self.pools = {pages: Pool(pages) for pages in (HPAGE_PMD_NR, HPAGE_PUD_NR)}
         self.reservations: dict[tuple[int, int], Reservation] = {}
         """By address space and region."""
@@ -85,6 +84,8 @@ class Hugetlb:
         """``nr_hugepages`` of huge pages of ``pages`` 4 KiB pages: take them out of RAM, or give free ones back; gives
         how many there are then."""
         pool, host = self.pools[pages], self.host
+        if count:
+            host.pages.free_huge = self.free_huge_pages
         while pool.nr_hugepages < count:
             try:
                 head = host.blocks.allocate(pages.bit_length() - 1)

@@ -148,7 +148,7 @@ def move_hugetlb_page_tables(mm: AddressSpace, vma: Vma, new: int) -> Steps[None
         mm.event("pte_move", page << PAGE_SHIFT, page + count << PAGE_SHIFT, operation="hugetlb_mremap")
         mm.page_table_lock.release(host.thread)
         yield host.costs.pte_ns
-    mm.event("tlb_flush", vma.start, vma.end, operation="hugetlb_mremap")
+    mm.flush_tlb(vma.start, vma.end, "hugetlb_mremap")
     yield host.costs.tlb_flush_ns
     host.hugetlb.i_mmap_mutex.release(host.thread)
     yield from notify.end()

@@ -110,7 +110,7 @@ def collapse(mm: AddressSpace, first: int, daemon: bool) -> Steps[Scan]:
 def _find_vma(mm: AddressSpace, first: int, daemon: bool) -> Vma | None:
     """``hugepage_vma_revalidate``: the area, if it may have a huge page there."""
     vma = mm.vmas.find(first << PAGE_SHIFT)
-    if vma is None or mm.exiting or not holds_pmd(vma, first):
+    if vma is None or not mm.users or not holds_pmd(vma, first):
         return None
     wanted = thp_enabled(vma) if daemon else thp_possible(vma) and not vma.flags & VM_NOHUGEPAGE
     return vma if wanted and mm.page_table.leaf(first) else None
@@ -184,7 +184,7 @@ def _take_out(mm: AddressSpace, first: int) -> Steps[tuple[np.ndarray, Scan]]:
     if scan is Scan.SUCCEED:
         mm.page_table.view(first, first + HPAGE_PMD_NR)[:] = 0
         mm.event("pte_clear", start, end, operation="collapse", present=int(np.count_nonzero(entries)))
-        mm.event("tlb_flush", start, end, operation="collapse")
+        mm.flush_tlb(start, end, "collapse")
     yield from notify.cleared()
     lock.release(host.thread)
     yield host.costs.tlb_flush_ns

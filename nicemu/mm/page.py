@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory import frame_rows
 from nicemu.memory.frames import Frames
 from nicemu.tables.records import FrameKind
 
@@ -51,8 +52,8 @@ class Pages:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
-        self.free_huge: Callable[[np.ndarray], None] = lambda _: None
-        """Where PG_HUGETLB pages go when they are freed."""
+        self.free_huge: Callable[[np.ndarray], None] | None = None
+        """Where PG_HUGETLB pages go when they are freed; None: there are none."""
         rows = frames.table.view(np.ndarray)
         self.refcounts, self.mapcounts, self.all_flags = rows["refcount"], rows["mapcount"], rows["flags"]
         self.pointers, self.kinds, self.slots = rows["pointer"], rows["kind"], rows["slot"]
@@ -77,7 +78,7 @@ class Pages:
         assert count >= 0, f"frame {frame}: reference count below zero"
         self.refcount[frame] = count
         if count == 0:
-            if self.flags[frame] & PG_HUGETLB:
+            if self.free_huge is not None and self.flags[frame] & PG_HUGETLB:
                 self.free_huge(np.array([frame]))
             else:
                 self.frames.free(frame)
@@ -85,17 +86,17 @@ class Pages:
 
     def put_many(self, frames: np.ndarray) -> np.ndarray:
         """Drop one reference of each (distinct) frame; gives those that were freed."""
-        counts = self.refcounts[frames] - 1
-        assert not len(counts) or counts.min() >= 0, "reference count below zero"
-        self.refcounts[frames] = counts
-        freed: np.ndarray = frames[counts == 0]
+        freed = np.empty(len(frames), np.int64)
+        count = frame_rows.put(self.frames.words, frames, freed)
+        assert count >= 0, "reference count below zero"
+        freed = freed[:count]
         if len(freed):
             self._free_many(freed)
         return freed
 
     def _free_many(self, freed: np.ndarray) -> None:
-        huge = (self.all_flags[freed] & PG_HUGETLB) != 0
-        if huge.any():
+        if self.free_huge is not None:
+            huge = (self.all_flags[freed] & PG_HUGETLB) != 0
             self.free_huge(freed[huge])
             freed = freed[~huge]
         self.frames.free_many(freed)
@@ -104,6 +105,11 @@ class Pages:
         """``pin_user_pages``: a reference that keeps reclaim away."""
         self.refcounts[frames] += 1
         self.all_flags[frames] += PIN
+
+    def pin_page(self, frame: int) -> None:
+        """:meth:`pin` of one page."""
+        self.refcount[frame] += 1
+        self.flags[frame] += PIN
 
     def unpin(self, frames: np.ndarray | Sequence[int]) -> None:
         """``unpin_user_pages``; a page that nobody maps any more is freed."""

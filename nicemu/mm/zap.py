@@ -17,7 +17,7 @@ from nicemu.mm.discipline import Invalidation
 from nicemu.mm.gather import MmuGather
 from nicemu.mm.huge_split import isolate_vmas, split_huge_pmd
 from nicemu.mm.hugetlb_range import discarded, unmap_hugepage_range
-from nicemu.mm.notifier import Event, NotifierRange
+from nicemu.mm.notifier import Event, mmu_notifier_release
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import ENTRIES, HUGE, PFN_SHIFT, PRESENT, SWAP
 from nicemu.mm.vma import VM_HUGETLB, Vma
@@ -137,11 +137,7 @@ def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Step
 
 def exit_mmap(mm: AddressSpace) -> Steps[None]:
     """``exit_mmap``: every subscriber drops everything, then all is unmapped."""
-    release = NotifierRange(mm, 0, USER_END, Event.RELEASE, "exit")
-    mm.event("notifier_release", 0, 0)
-    yield from mm.intervals.invalidate_start(release)
-    mm.intervals.invalidate_end()
-    yield from mm.notifiers.release()
+    yield from mmu_notifier_release(mm)
     mm.stamp_range(0, USER_END, "exit")
     vmas, gather = list(mm.vmas), MmuGather(mm, "exit")
     if vmas:

@@ -67,10 +67,10 @@ def test_a_block_with_a_hole_is_no_block(frames: Frames) -> None:
 def test_failure_takes_nothing(frames: Frames) -> None:
     frames._next = len(frames.table)
     blocks = Blocks(frames)
-    slots = frames._slot_next
+    slots = frames.slots.free
     with pytest.raises(OutOfFrames):
         blocks.allocate(9)
-    assert frames.allocated == 0 and frames._slot_next == slots
+    assert frames.allocated == 0 and frames.slots.free == slots
 
 
 def test_a_parked_block_shows_poison_until_it_is_used(frames: Frames) -> None:

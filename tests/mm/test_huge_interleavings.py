@@ -109,7 +109,7 @@ class Program:
         """A child writes, drops half of it, or ends."""
         if self.children:
             child = self.draw.choice(self.children)
-            if child.mm.exiting:
+            if not child.mm.users:
                 return
             yield from child.write(self.where(page), b"child")
             if self.draw.random() < 0.3:
