@@ -442,3 +442,19 @@ class DeregMr(Operation):
 
     def code(self) -> list[str]:
         return [f"mrs.pop({self.area!r}).close()"]
+
+
+@dataclass(frozen=True, slots=True)
+class Guest(_Range):
+    """Other subscribers reach the pages through translations of their own: each faults them in."""
+
+    write: bool = True
+
+    def run(self, bed: Testbed) -> Steps[Any]:
+        for page in range(self.page, self.page + self.pages):
+            for each in bed.subscribers:
+                yield from _try(each.access(bed.at(self.area, page), self.write))
+        return OK
+
+    def code(self) -> list[str]:
+        return ["pass  # a virtual machine or another partition uses the pages"]
