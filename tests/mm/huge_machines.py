@@ -14,6 +14,11 @@ START, END, CLEAR, PROTECT, SET, FLUSH, FREE, MOVE, SPLITTING = (
     "notifier_start", "notifier_end", "pte_clear", "pte_protect", "pte_set", "tlb_flush", "free", "pte_move",
     "pmd_splitting",
 )  # fmt: skip
+OLD = ERAS[:4]
+SPLIT = {era: [START, SPLITTING, FLUSH, END, CLEAR, FLUSH, SET] for era in OLD} | {
+    "v6.12": [START, CLEAR, FLUSH, SET, END]
+}
+"""A split of one mapping."""
 MAP_HUGETLB, MAP_HUGE_1GB, MAP_NORESERVE = 0x40022, 0x40022 | 30 << 26, 0x44022
 MADV_DONTNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_PAGEOUT, MADV_COLLAPSE = 4, 14, 15, 21, 25
 
@@ -91,3 +96,12 @@ def is_writable(mm: Any, at: int) -> bool:
 
 def under_lock(watcher: Watcher) -> list[tuple[str, bool]]:
     return [(callback, locked) for callback, locked, _ in watcher.seen]
+
+
+def shared_thp(make_machine: Any, era: str, ram: int = 8192) -> tuple[Any, int, Any]:
+    """A machine, a THP that a child shares, and the child; the log is empty."""
+    machine = make_machine(era, ram=ram)
+    at = thp(machine)
+    child = machine.run(machine.process.fork())
+    machine.kinds()
+    return machine, at, child
