@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -101,10 +101,13 @@ class Completion:
     """Something that happens once; ``yield completion`` waits for it and gives its value."""
 
     spins = False
-    __slots__ = ("done", "scheduler", "value", "waiters", "what")
+    __slots__ = ("done", "holders", "scheduler", "value", "waiters", "what")
 
-    def __init__(self, scheduler: Scheduler, what: str = "completion") -> None:
+    def __init__(self, scheduler: Scheduler, what: str = "completion",
+                 holders: Callable[[], Iterable[HostThread]] = tuple) -> None:  # fmt: skip
         self.scheduler, self.what = scheduler, what
+        self.holders = holders
+        """Host threads that it depends on, as far as known (:mod:`nicemu.timeline.hung_task`)."""
         self.done, self.value = False, None
         self.waiters: list[HostThread] = []
 
@@ -144,9 +147,9 @@ class HostThread:
     def __init__(self, name: str, steps: Steps[Any], daemon: bool = False, number: int = 0) -> None:
         self.name, self.steps, self.daemon, self.number = name, steps, daemon, number
         self.atomic: list[Any] = []
-        """Spinlocks and RCU sections held, outermost first."""
+        """What forbids it to sleep, outermost first: spinlocks, RCU sections, a hardware interrupt."""
         self.held: list[Any] = []
-        """All locks held, outermost first (for lockdep reports)."""
+        """All locks held, outermost first (for lockdep)."""
         self.context: list[str] = []
         """What it is doing, outermost first: operation, subscriber (for reports)."""
 
@@ -158,6 +161,8 @@ class Scheduler:
         self.clock, self.chooser = clock, chooser or Chooser()
         self.current: HostThread | None = None
         self.on_atomic_sleep: Callable[[HostThread, Any], None] = lambda thread, wait: None
+        self.lockdep: Any = None
+        """The lock validator of what runs here (``mm.lockdep``), made by the first lock."""
         self.blocked: dict[int, HostThread] = {}
         """Threads that wait for something other than time, by number."""
         self._ready: list[tuple[int, int, HostThread]] = []
@@ -179,6 +184,13 @@ class Scheduler:
         """When the next thread can run, ns; INFINITY if none is ready or sleeping."""
         return self._ready[0][0] if self._ready else INFINITY
 
+    def threads(self) -> Iterator[HostThread]:
+        """All that are not finished, in order of their numbers."""
+        found = {thread.number: thread for _, _, thread in self._ready} | self.blocked
+        if self.current is not None:
+            found[self.current.number] = self.current
+        return (found[number] for number in sorted(found))
+
     @property
     def active(self) -> bool:
         """Some thread is ready or sleeps for time, idle pauses of daemons aside."""
@@ -196,13 +208,27 @@ class Scheduler:
         thread.send, thread.waits_for = value, None
         self._push(thread, self.clock())
 
+    @property
+    def runnable(self) -> list[HostThread]:
+        """Threads that are ready or sleep for time, idle pauses of daemons aside, in the order they are due."""
+        return [item[2] for item in sorted(self._ready) if not item[2].idle]
+
     def step(self, until: int) -> None:
         """Run one thread, one yield; only threads that are ready at ``until`` ns."""
-        steers = self.chooser.steers
-        thread = self._choose(until) if steers else heapq.heappop(self._ready)[2]
+        thread = self._choose(until) if self.chooser.steers else heapq.heappop(self._ready)[2]
         if thread.idle:
             thread.idle = False
             self._idle -= 1
+        self.resume(thread)
+
+    def run(self, thread: HostThread) -> None:
+        """Run one yield of a runnable thread now, whenever it is due: an explorer lets waits be over at once."""
+        self._ready = [item for item in self._ready if item[2] is not thread]
+        heapq.heapify(self._ready)
+        self.resume(thread)
+
+    def resume(self, thread: HostThread) -> None:
+        """One yield of a thread that was taken off the ready ones; a call trace ends here."""
         self.current = thread
         value = thread.send
         if value is not None:
@@ -217,7 +243,7 @@ class Scheduler:
                 raise
         else:
             if type(wait) is int:
-                if steers:
+                if self.chooser.steers:
                     wait += self.chooser.stretch("cpu")
                 self._order += 1
                 heapq.heappush(self._ready, (self.clock() + wait, self._order, thread))
