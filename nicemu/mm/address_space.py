@@ -23,7 +23,7 @@ from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap
 from nicemu.mm.notifier import NotifierChain
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
-from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
+from nicemu.mm.page_table import MAPS, PFN_SHIFT, PageTable
 from nicemu.mm.rmap import maps
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
 from nicemu.tables.records import FrameKind
@@ -31,6 +31,7 @@ from nicemu.timeline.host import HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
+    from nicemu.mm.userfaultfd import Userfaultfd
 
 PAGE_SIZE = 1 << PAGE_SHIFT
 
@@ -49,6 +50,11 @@ class AddressSpace:
         self.page_table_lock = SpinLock(host.scheduler, "page_table_lock", host.lock_reports)
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
+        self.node = 0
+        """NUMA node of the CPUs that its threads run on."""
+        self.locked_vm = 0
+        """Pages in VM_LOCKED areas."""
+        self.userfaultfd: Userfaultfd | None = None
 
     # System calls ----------------------------------------------------------------------------------------------------
 
@@ -231,7 +237,7 @@ class AddressSpace:
     def frames_in(self, start: int, end: int) -> np.ndarray:
         """Frames mapped in [start, end) now, without the zero page."""
         entries = self.page_table.entries(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
-        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         counted: np.ndarray = frames[frames != self.host.zero_frame]
         return counted
 

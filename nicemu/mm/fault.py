@@ -15,6 +15,7 @@ from nicemu.memory import safe_copy
 from nicemu.mm.handle_pte_fault import handle_pte_fault, handle_pte_faults
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PROGRAM, Fault
 from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, PFN_SHIFT, PRESENT, WRITE
+from nicemu.mm.userfaultfd import FaultRetry, fault_retry
 from nicemu.mm.vma import Vma
 from nicemu.timeline.host import Steps
 
@@ -40,7 +41,11 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
             if vma is None or not vma.allows(write):
                 raise Fault.bad_address(page << PAGE_SHIFT, "no access" if vma else "no mapping")
             stop = min(last, vma.last_page, (page | ENTRIES - 1) + 1, page + batch)
-            answer = yield from _fault_leaf(mm, vma, page, stop, write, pin)
+            try:
+                answer = yield from _fault_leaf(mm, vma, page, stop, write, pin)
+            except FaultRetry as retry:
+                yield from fault_retry(mm, retry)
+                continue
             found[page - first : stop - first] = answer
             page = stop
     except BaseException:
@@ -48,7 +53,8 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
             unpin(mm, found[: page - first] >> 1)
         raise
     finally:
-        mm.mmap_lock.release(thread)
+        if mm.mmap_lock in thread.held:  # not while it waits for userfaultfd
+            mm.mmap_lock.release(thread)
         thread.context.pop()
     return found
 
@@ -139,6 +145,8 @@ def copy_from_user(mm: AddressSpace, address: int, length: int) -> Steps[bytes]:
             parts.append(data)
         address += part
         length -= part
+        if mm.host.numa.nodes > 1:
+            yield mm.host.numa.access_ns(mm, frame)
     return b"".join(parts)
 
 
@@ -157,6 +165,8 @@ def copy_to_user(mm: AddressSpace, address: int, data: bytes) -> Steps[None]:
             if done < len(part):
                 raise Fault.bad_address(address + at + done)
         at += len(part)
+        if mm.host.numa.nodes > 1:
+            yield mm.host.numa.access_ns(mm, frame)
 
 
 def _touch(mm: AddressSpace, address: int, write: bool) -> Steps[int]:

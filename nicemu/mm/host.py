@@ -12,7 +12,9 @@ from nicemu.memory.frames import Frames, OutOfFrames
 from nicemu.mm.address_space import AddressSpace
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File
+from nicemu.mm.ksm import Ksm
 from nicemu.mm.locks import RcuRead, Report, Reports, Srcu, report_atomic_sleep
+from nicemu.mm.numa import Numa
 from nicemu.mm.page import Fault, Pages
 from nicemu.mm.reclaim import Reclaim
 from nicemu.mm.swap import Swap
@@ -29,7 +31,8 @@ SWAP_CLUSTER_MAX = 32
 
 
 class Host:
-    """One machine. ``profile`` has ``costs`` (virtual ns per kernel step), ``ram_pages`` and ``swap_pages``;
+    """One machine. ``profile`` has ``costs`` (virtual ns per kernel step), ``ram_pages``, ``swap_pages``,
+    ``numa_nodes``;
     ``log(kind, **fields)`` is called for each event with canonical values only."""
 
     def __init__(self, world: World, frames: Frames, scheduler: Scheduler, profile: Any, discipline: str,
@@ -49,6 +52,8 @@ class Host:
         """Deliberate bugs of the mm (``config.mutants``)."""
         self.migrations: dict[int, Completion] = {}
         """Ends of the migrations in progress, by the frame that the migration entries name."""
+        self.ksm = Ksm(self)
+        self.numa = Numa(self, profile.numa_nodes)
         self.arena: Arena | None = None
         self.anon_vma_of: dict[int, AnonVma] = {}
         self.files: dict[int, File] = {}

@@ -37,6 +37,8 @@ class NotifierRange:
     event: Event
     operation: str
     blockable: bool = True
+    owner: object | None = None
+    """Who asked for it, of MIGRATE and EXCLUSIVE."""
 
 
 class NotifierSubscriber:
@@ -65,6 +67,14 @@ class NotifierSubscriber:
         """3.x: the page table will hold ``pte``. Under the page-table lock, so it never sleeps."""
 
     def clear_flush_young(self, mm: AddressSpace, address: int) -> bool:
+        """Was the page accessed? Under the page-table lock."""
+        return False
+
+    def clear_young(self, mm: AddressSpace, address: int) -> bool:
+        """Was the page accessed? Forget it, without a flush. Under the page-table lock."""
+        return False
+
+    def test_young(self, mm: AddressSpace, address: int) -> bool:
         """Was the page accessed? Under the page-table lock."""
         return False
 
@@ -145,6 +155,17 @@ class NotifierChain:
         for subscriber in self.subscribers:
             young |= subscriber.clear_flush_young(self.mm, address)
         return young
+
+    def clear_young(self, address: int) -> bool:
+        """``__mmu_notifier_clear_young``."""
+        young = False
+        for subscriber in self.subscribers:
+            young |= subscriber.clear_young(self.mm, address)
+        return young
+
+    def test_young(self, address: int) -> bool:
+        """``__mmu_notifier_test_young``."""
+        return any(subscriber.test_young(self.mm, address) for subscriber in self.subscribers)
 
     def release(self) -> Steps[None]:
         """``mn_hlist_release``: every subscriber drops everything and leaves the chain."""

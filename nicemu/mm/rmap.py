@@ -15,9 +15,9 @@ import numpy as np
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File
-from nicemu.mm.page import PAGE_SHIFT, PG_FILE
-from nicemu.mm.page_table import ACCESSED, PFN_SHIFT, PRESENT, PageTable
-from nicemu.mm.vma import AnonVma, Vma
+from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PG_IDLE, PG_KSM, PG_MLOCKED
+from nicemu.mm.page_table import ACCESSED, MAPS, PFN_SHIFT, PageTable
+from nicemu.mm.vma import VM_LOCKED, AnonVma, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
     pages = host.pages
     pages.mapcount[frame] = 1
     pages.anon_vma[frame], pages.index[frame] = vma.anon_vma.number, vma.pgoff + page - vma.first_page
+    host.numa.place(frame, vma.mm.node)
+    if vma.flags & VM_LOCKED:
+        pages.flags[frame] |= PG_MLOCKED
     host.reclaim.lru.add(frame)
 
 
@@ -38,15 +41,25 @@ def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, fram
     pages.mapcounts[frames] = 1
     pages.anon_vmas[frames] = vma.anon_vma.number
     pages.indices[frames] = page_numbers + (vma.pgoff - vma.first_page)
+    host.numa.place(frames, vma.mm.node)
+    if vma.flags & VM_LOCKED:
+        pages.all_flags[frames] |= PG_MLOCKED
     host.reclaim.lru.add_many(frames)
 
 
 def rmap_places(host: Host, frame: int) -> Iterator[tuple[Vma, int]]:
     """(area, page number) of every entry that could map the frame. Not to be kept over a yield."""
     number, index = host.pages.anon_vma[frame], host.pages.index[frame]
-    mapping: AnonVma | File | None = host.anon_vma_of.get(number)
-    if host.pages.flags[frame] & PG_FILE:
-        mapping = host.files.get(number)
+    if host.pages.flags[frame] & PG_KSM:
+        for number, index in host.ksm.places(frame):
+            yield from _places(host.anon_vma_of.get(number), index)
+    elif host.pages.flags[frame] & PG_FILE:
+        yield from _places(host.files.get(number), index)
+    else:
+        yield from _places(host.anon_vma_of.get(number), index)
+
+
+def _places(mapping: AnonVma | File | None, index: int) -> Iterator[tuple[Vma, int]]:
     for vma in mapping.vmas if mapping is not None else ():
         page = (vma.start >> PAGE_SHIFT) + index - vma.pgoff
         if vma.start <= page << PAGE_SHIFT < vma.end:
@@ -61,7 +74,7 @@ def rmap_walk(host: Host, frame: int) -> list[tuple[Vma, int]]:
 def maps(page_table: PageTable, page: int, frame: int) -> bool:
     """``page_check_address``: does the entry of ``page`` map the frame?"""
     entry = page_table.get(page)
-    return bool(entry & PRESENT) and entry >> PFN_SHIFT == frame
+    return bool(entry & MAPS) and entry >> PFN_SHIFT == frame
 
 
 def page_referenced(host: Host, frame: int) -> Steps[bool]:
@@ -81,6 +94,8 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
             young = bool(mm.notifiers.subscribers) and mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
             referenced |= bool(entry & ACCESSED) or young
         mm.page_table_lock.release(host.thread)
+    if referenced:
+        host.pages.flags[frame] &= ~PG_IDLE
     return referenced
 
 
@@ -94,7 +109,7 @@ class Unmapping:
     site: str
     """Its call site: ``unmap_one`` or ``migrate``."""
     replacement: Callable[[int], int]
-    """The entry that replaces the one given: a swap entry, a migration entry."""
+    """The entry that replaces the one given: a swap entry, a migration entry; the same one, and it stays mapped."""
 
 
 def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> Steps[bool]:
@@ -108,16 +123,18 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
     yield from lock.acquire(thread)
     try:
         if maps(mm.page_table, page, frame) and not host.pages.pinned(frame):
-            replacement = unmapping.replacement(mm.page_table.get(page))
+            entry = mm.page_table.get(page)
+            replacement = unmapping.replacement(entry)
             yield from notify.clearing()
             mm.page_table.set(page, 0)
             mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
             mm.event("tlb_flush", address, address + PAGE_SIZE, operation=operation)
             yield from notify.cleared(replacement)
             mm.page_table.set(page, replacement)
-            host.pages.mapcount[frame] -= 1
-            host.pages.refcount[frame] -= 1
-            done = True
+            done = replacement != entry
+            if done:
+                host.pages.mapcount[frame] -= 1
+                host.pages.refcount[frame] -= 1
     finally:
         lock.release(thread)
     if done:

@@ -17,8 +17,8 @@ from nicemu.memory import arena as real_memory
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.notifier import Event, NotifierRange
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import PFN_SHIFT, PRESENT, SWAP
-from nicemu.mm.vma import Vma
+from nicemu.mm.page_table import MAPS, PFN_SHIFT, SWAP
+from nicemu.mm.vma import VM_LOCKED, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def do_munmap(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]
     gather = MmuGather(mm, "munmap")
     yield from unmap_vmas(mm, vmas, vmas[0].start, vmas[-1].end, gather, Event.UNMAP, real)
     for vma in vmas:
+        if vma.flags & VM_LOCKED:
+            mm.locked_vm -= vma.last_page - vma.first_page
         mm.vmas.remove(vma)
     mm.page_table.free_empty(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
     yield from gather.finish(start, end)
@@ -113,9 +115,9 @@ def _zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) -
         view = mm.page_table.view(a, b)
         entries = view[view != 0]
         view[:] = 0
-        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         frames = frames[frames != host.zero_frame]
-        host.pages.mapcounts[frames] -= 1
+        np.subtract.at(host.pages.mapcounts, frames, 1)  # KSM: one frame may be here more than once
         mm.event("pte_clear", a << PAGE_SHIFT, b << PAGE_SHIFT, operation=gather.operation, present=len(frames))
         mm.page_table_lock.release(thread)
         host.swap.put_entries(entries[(entries & SWAP) != 0])
@@ -127,10 +129,12 @@ def _zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) -
 def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]:
     """``madvise_dontneed_single_vma`` of each area; the caller holds mmap_lock for read.
 
-    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux).
+    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux); EINVAL, locked memory.
     """
     failed: OSError | None = None
     for vma in mm.vmas.overlapping(start, end):
+        if vma.flags & VM_LOCKED:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         a, b = max(vma.start, start), min(vma.end, end)
         gather = MmuGather(mm, "dontneed")
         failed = (yield from unmap_vmas(mm, [vma], a, b, gather, Event.CLEAR, real)) or failed
