@@ -145,6 +145,20 @@ class Frames:
         self.slot_bytes(slot)[:] = 0
         return slot
 
+    def set_aside(self, first: int, last: int) -> list[int]:
+        """Take the free pages of simulated RAM in [first, last) out of use until :meth:`give_back`
+        (``isolate_freepages``); those freed later are not among them."""
+        aside = [slot for slot in self._slots_free if first <= slot < last]
+        self._slots_free = [slot for slot in self._slots_free if not first <= slot < last]
+        while first <= self._slot_next < min(last, self._slot_count):
+            aside.append(self._slot_next)
+            self._slot_next += 1
+        return aside
+
+    def give_back(self, slots: list[int]) -> None:
+        """The end of :meth:`set_aside`."""
+        self._slots_free.extend(slots)
+
     def slot_address(self, slot: int) -> int:
         """Host address of a page of simulated RAM."""
         return self._slots_base + slot * PAGE_SIZE

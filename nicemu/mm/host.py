@@ -10,10 +10,12 @@ import numpy as np
 
 from nicemu.memory.frames import Frames, OutOfFrames
 from nicemu.mm.address_space import AddressSpace
+from nicemu.mm.compaction import compact_block
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File
-from nicemu.mm.ksm import Ksm
+from nicemu.mm.ksm import Ksm, ksm_scan
 from nicemu.mm.locks import RcuRead, Report, Reports, Srcu, report_atomic_sleep
+from nicemu.mm.memory_failure import memory_failure
 from nicemu.mm.numa import Numa
 from nicemu.mm.page import Fault, Pages
 from nicemu.mm.reclaim import Reclaim
@@ -96,6 +98,18 @@ class Host:
         """``mm_alloc``."""
         self._address_spaces += 1
         return AddressSpace(self, name, self._address_spaces)
+
+    def ksm_scan(self, pages: int) -> Steps[int]:
+        """A step of ksmd: see :func:`nicemu.mm.ksm.ksm_scan`."""
+        return ksm_scan(self, pages)
+
+    def memory_failure(self, frame: int) -> Steps[list[AddressSpace]]:
+        """A machine check: see :func:`nicemu.mm.memory_failure.memory_failure`."""
+        return memory_failure(self, frame)
+
+    def compact(self) -> Steps[int]:
+        """``echo 1 > /proc/sys/vm/compact_memory``, one step: see :func:`nicemu.mm.compaction.compact_block`."""
+        return compact_block(self)
 
     def event(self, kind: str, **fields: int | str) -> None:
         """Log an event."""

@@ -17,6 +17,7 @@ from nicemu.mm.host import Host
 from nicemu.mm.madvise import ADVICE, do_madvise
 from nicemu.mm.mlock import do_mlock, do_munlock
 from nicemu.mm.numa import move_pages
+from nicemu.mm.userfaultfd import Userfaultfd
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
@@ -114,6 +115,10 @@ class Process:
         """``move_pages`` of this process: the node of each page afterwards, or a negative errno."""
         yield self.host.costs.syscall_ns
         return (yield from move_pages(self.mm, addresses, node))
+
+    def userfaultfd(self, asynchronous: bool = False) -> Userfaultfd:
+        """``userfaultfd``: a handler, to be registered."""
+        return Userfaultfd(self.mm, asynchronous)
 
     def mremap(self, address: int, old_length: int, new_length: int, flags: int = MREMAP_MAYMOVE) -> Steps[int]:
         """``mremap`` without MREMAP_FIXED."""

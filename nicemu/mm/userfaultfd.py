@@ -21,6 +21,7 @@ import numpy as np
 from nicemu.mm.change_protection import change_entries
 from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import HUGE, MIGRATION, PRESENT, PROTNONE, SWAP, UFFD_WP, WRITE
+from nicemu.mm.uffd_move import uffd_move
 from nicemu.mm.vma import VM_UFFD, Vma
 from nicemu.timeline.host import Completion, Steps
 
@@ -100,6 +101,10 @@ class Userfaultfd:
             mm.mmap_lock.release(mm.host.thread)
         if not protect:
             self.wake(start, length)
+
+    def move(self, destination: int, source: int, length: int, allow_holes: bool = False) -> Steps[int]:
+        """UFFDIO_MOVE: see :func:`nicemu.mm.uffd_move.uffd_move`."""
+        return uffd_move(self.mm, destination, source, length, allow_holes)
 
     def read(self) -> Steps[int]:
         """The next message (UFFD_EVENT_PAGEFAULT with the WP flag): the address. Waits for one."""
