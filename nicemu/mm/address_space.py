@@ -22,7 +22,7 @@ from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap
 from nicemu.mm.notifier import NotifierChain
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_KSM, PIN
 from nicemu.mm.page_table import MAPS, PFN_SHIFT, PageTable
 from nicemu.mm.rmap import maps
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
@@ -256,10 +256,12 @@ class AddressSpace:
         self.stamp_invalidated(self.frames_in(start, end), operation)
 
     def stamp_invalidated(self, frames: np.ndarray, operation: str) -> None:
-        """The same for some frames."""
-        frames = self._not_pinned(frames)
-        if not self.mirrored:
-            frames = frames[self.host.pages.mapcounts[frames] <= 1]
+        """The same for some frames. A page that others map as well stays theirs: a device may have found it there, in
+        another address space than this one or, a KSM page, at another address."""
+        frames, pages = self._not_pinned(frames), self.host.pages
+        elsewhere = pages.mapcounts[frames] > 1
+        if elsewhere.any():
+            frames = frames[~elsewhere | (self.mirrored & (pages.all_flags[frames] & PG_KSM == 0))]
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
 
@@ -268,7 +270,7 @@ class AddressSpace:
         pages = self.host.pages
         if frame == self.host.zero_frame or pages.flags[frame] >= PIN:
             return
-        if self.mirrored or pages.mapcount[frame] <= 1:
+        if pages.mapcount[frame] <= 1 or (self.mirrored and not pages.flags[frame] & PG_KSM):
             self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.cow import do_wp_page
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.locks import Mutex
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_DIRTY, PG_FILE, PG_HWPOISON, PG_KSM
 from nicemu.mm.page_table import DIRTY, HUGE, PFN_SHIFT, PRESENT, WRITE, pte
 from nicemu.mm.replace_page import clear_and_flush, replace_page
@@ -68,6 +69,7 @@ class Ksm:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.mutex = Mutex(host.scheduler, "ksm_thread_mutex")
         self.nodes: dict[int, StableNode] = {}
         """By frame; those whose page was freed are removed when met."""
         self.unstable: dict[int, list[RmapItem]] = {}
@@ -126,8 +128,9 @@ class Ksm:
 
 def ksm_scan(host: Host, pages: int) -> Steps[int]:
     """``ksm_do_scan``: look at ``pages`` pages; gives how many were merged with another."""
-    merged = 0
-    host.thread.context.append("ksm")
+    merged, thread = 0, host.thread
+    yield from host.ksm.mutex.acquire(thread)
+    thread.context.append("ksm")
     try:
         for _ in range(pages):
             item = host.ksm.next_item()
@@ -136,7 +139,8 @@ def ksm_scan(host: Host, pages: int) -> Steps[int]:
             merged += yield from cmp_and_merge_page(host, item)
             yield host.costs.pte_ns
     finally:
-        host.thread.context.pop()
+        thread.context.pop()
+        host.ksm.mutex.release(thread)
     return merged
 
 

@@ -12,6 +12,7 @@ import pytest
 from nicemu.memory.arena import Arena
 from nicemu.memory.frames import Frames
 from nicemu.mm import Host, Process
+from nicemu.mm.page import PG_HWPOISON
 from nicemu.tables.records import Stop
 from nicemu.tables.world import Capacity, World
 from nicemu.timeline.host import Scheduler
@@ -93,7 +94,8 @@ class Machine:
             assert pages.refcount[frame] == count + (pages.flags[frame] >> 16)
         held = {frame for frame in range(1, self.frames._next) if pages.kind[frame] and pages.refcount[frame]}
         assert self.frames.allocated == len(held | set(mapped))
-        assert all(pages.pinned(frame) for frame in held - set(mapped) - {self.host.zero_frame})
+        unmapped = held - set(mapped) - {self.host.zero_frame}
+        assert all(pages.pinned(frame) or pages.flags[frame] & PG_HWPOISON for frame in unmapped)
 
 
 @pytest.fixture
