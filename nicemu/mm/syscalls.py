@@ -116,8 +116,9 @@ class Process:
         yield self.host.costs.syscall_ns
         return (yield from move_pages(self.mm, addresses, node))
 
-    def userfaultfd(self, asynchronous: bool = False) -> Userfaultfd:
+    def userfaultfd(self, asynchronous: bool = False) -> Steps[Userfaultfd]:
         """``userfaultfd``: a handler, to be registered."""
+        yield self.host.costs.syscall_ns
         return Userfaultfd(self.mm, asynchronous)
 
     def mremap(self, address: int, old_length: int, new_length: int, flags: int = MREMAP_MAYMOVE) -> Steps[int]:

@@ -52,7 +52,7 @@ class World:
         self.mirror: Any = (IntervalMirror if self.modern else ChainMirror)(machine, self.at)
         if self.modern:
             self.mm.intervals.insert(self.mirror, self.at, PAGES * PAGE)
-            handler = self.process.userfaultfd(asynchronous=True)
+            handler = machine.run(self.process.userfaultfd(asynchronous=True))
             machine.run(handler.register(self.at, PAGES * PAGE))
             machine.run(handler.register(self.scratch, len(ANY) * PAGE))
         else:
@@ -165,9 +165,10 @@ def later(world: World) -> dict[str, Operation]:
 
     def move(at: int, _: int) -> Steps[None]:
         page = (at - world.at) // PAGE % len(ANY)
-        yield from process.userfaultfd().move(world.scratch + page * PAGE, world.address(page), PAGE)
+        handler = yield from process.userfaultfd()
+        yield from handler.move(world.scratch + page * PAGE, world.address(page), PAGE)
         yield 1000
-        yield from process.userfaultfd().move(world.address(page), world.scratch + page * PAGE, PAGE)
+        yield from handler.move(world.address(page), world.scratch + page * PAGE, PAGE)
 
     def protect(at: int, count: int) -> Steps[None]:
         assert mm.userfaultfd is not None

@@ -135,7 +135,7 @@ def test_soft_dirty_is_not_in_3x(make_machine: Any) -> None:
 def watched(machine: Any, asynchronous: bool = False) -> tuple[int, Any]:
     """Written memory that a handler write-protects."""
     at = written(machine)
-    handler = machine.process.userfaultfd(asynchronous)
+    handler = machine.run(machine.process.userfaultfd(asynchronous))
     machine.run(handler.register(at, 4 * PAGE))
     machine.kinds()
     machine.run(handler.writeprotect(at, 4 * PAGE, True))
@@ -150,7 +150,7 @@ def test_write_protect_order(machine: Any) -> None:
 
 def test_write_protecting_untouched_memory_notifies_nobody(machine: Any) -> None:
     at = machine.run(machine.process.mmap(PAGE))
-    handler = machine.process.userfaultfd()
+    handler = machine.run(machine.process.userfaultfd())
     machine.run(handler.register(at, PAGE))
     machine.run(handler.writeprotect(at, PAGE, True))
     assert machine.kinds() == []
@@ -158,7 +158,7 @@ def test_write_protecting_untouched_memory_notifies_nobody(machine: Any) -> None
 
 def test_write_protect_is_a_protection_change(machine: Any) -> None:
     at = written(machine)
-    listener, handler = listen(machine, at), machine.process.userfaultfd()
+    listener, handler = listen(machine, at), machine.run(machine.process.userfaultfd())
     machine.run(handler.register(at, 4 * PAGE))
     machine.run(handler.writeprotect(at, PAGE, True))
     assert listener.heard == [(Event.PROTECTION_VMA, at, at + PAGE)]
@@ -236,7 +236,7 @@ def test_unregister_lets_everybody_go(machine: Any) -> None:
 
 def test_errors_of_registration(machine: Any) -> None:
     at = written(machine)
-    handler, other = machine.process.userfaultfd(), machine.process.userfaultfd()
+    handler, other = machine.run(machine.process.userfaultfd()), machine.run(machine.process.userfaultfd())
     machine.run(handler.register(at, PAGE))
     for steps, number in (
         (handler.register(at + 1, PAGE), errno.EINVAL),
@@ -252,7 +252,7 @@ def test_errors_of_registration(machine: Any) -> None:
 def test_userfaultfd_is_not_in_3x(make_machine: Any) -> None:
     machine = make_machine("v3.7")
     with pytest.raises(NotInThisKernel):
-        machine.run(machine.process.userfaultfd().register(written(machine), PAGE))
+        machine.run(machine.run(machine.process.userfaultfd()).register(written(machine), PAGE))
 
 
 # PAGEMAP_SCAN

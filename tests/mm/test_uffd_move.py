@@ -19,7 +19,7 @@ def areas(machine: Any) -> tuple[Any, int, int, Any]:
     for page in range(4):
         machine.run(machine.process.write(source + page * PAGE, b"page %d" % page))
     destination = int(machine.run(machine.process.mmap(4 * PAGE)))
-    handler = machine.process.userfaultfd()
+    handler = machine.run(machine.process.userfaultfd())
     machine.run(handler.register(destination, 4 * PAGE))
     machine.kinds()
     return machine, source, destination, handler
@@ -113,4 +113,4 @@ def test_move_is_not_in_3x(make_machine: Any) -> None:
     machine = make_machine("v3.7")
     at = machine.run(machine.process.mmap(2 * PAGE))
     with pytest.raises(NotInThisKernel):
-        machine.run(machine.process.userfaultfd().move(at, at + PAGE, PAGE))
+        machine.run(machine.run(machine.process.userfaultfd()).move(at, at + PAGE, PAGE))
