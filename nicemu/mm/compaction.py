@@ -28,7 +28,8 @@ FIXED = PG_FILE | PG_HEAD | PG_TAIL | PG_HWPOISON | PG_DEVICE_PRIVATE
 
 def compact_block(host: Host, block: int = BLOCK) -> Steps[int]:
     """One step: empty a block of ``block`` pages; gives its number, -1 if no block can be emptied."""
-    host.thread.context.append("compaction")
+    thread = host.thread
+    thread.context.append("compaction")
     try:
         tried: set[int] = set()
         while (number := _emptiest(host, block, tried)) >= 0:
@@ -39,7 +40,7 @@ def compact_block(host: Host, block: int = BLOCK) -> Steps[int]:
             host.counters["compact_fail"] += 1
         return -1
     finally:
-        host.thread.context.pop()
+        thread.context.pop()
 
 
 def _empty_block(host: Host, number: int, block: int) -> Steps[bool]:

@@ -20,8 +20,8 @@ import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.discipline import Invalidation
-from nicemu.mm.migrate import begin_migration, migration_entry, new_page, unmap_and_move
-from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_FILE, PG_KSM
+from nicemu.mm.migrate import begin_migration, migration_entry, new_page, remove_migration_ptes, unmap_and_move
+from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_FILE, PG_KSM, Fault
 from nicemu.mm.page_table import HUGE, PFN_SHIFT, PRESENT, PROTNONE, SPECIAL
 from nicemu.mm.replace_page import clear_and_flush
 from nicemu.mm.vma import Vma
@@ -39,12 +39,13 @@ def migrate_vma(mm: AddressSpace, start: int, end: int, owner: object) -> Steps[
     """``migrate_vma_setup``, ``_pages`` and ``_finalize``: move [start, end) to the memory of the device of ``owner``;
     gives how many pages went. The others stay.
 
-    :raises NotInThisKernel: 3.x. :raises Fault: ENOMEM (what was collected is mapped again).
+    :raises NotInThisKernel: 3.x.
     """
     host = mm.host
     host.discipline.site("device_private")
-    yield from mm.mmap_lock.acquire_read(host.thread)
-    host.thread.context.append("device_private")
+    thread = host.thread
+    yield from mm.mmap_lock.acquire_read(thread)
+    thread.context.append("device_private")
     collected: list[int] = []
     moved = 0
     try:
@@ -55,8 +56,8 @@ def migrate_vma(mm: AddressSpace, start: int, end: int, owner: object) -> Steps[
             moved += yield from _migrate_one(host, collected[0])
             del collected[0]
     finally:
-        host.thread.context.pop()
-        mm.mmap_lock.release(host.thread)
+        thread.context.pop()
+        mm.mmap_lock.release(thread)
     return moved
 
 
@@ -104,6 +105,10 @@ def _migrate_one(host: Host, frame: int) -> Steps[bool]:
         new = yield from new_page(host, frame)
         host.pages.flags[new] |= PG_DEVICE_PRIVATE
         moved = yield from unmap_and_move(host, frame, new)
+    except Fault:  # the device has no memory: the page stays
+        yield from remove_migration_ptes(host, frame, frame)
+        host.migrations.pop(frame).complete()
+        return False
     finally:
         host.reclaim.putback(frame, "device_private")
     host.counters["device_private"] += moved
@@ -116,13 +121,14 @@ def migrate_to_ram(mm: AddressSpace, page: int, entry: int) -> Steps[None]:
     if not host.reclaim.isolate(frame):  # another thread is at it
         yield host.migrations[frame] if frame in host.migrations else Sleep(host.costs.pte_ns)
         return
-    host.thread.context.append("device_private")
+    thread = host.thread
+    thread.context.append("device_private")
     try:
         new = yield from new_page(host, frame)
         yield from unmap_and_move(host, frame, new)
         mm.event("migrate_to_ram", page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, old=frame, new=new)
     finally:
-        host.thread.context.pop()
+        thread.context.pop()
         host.reclaim.putback(frame, "device_private")
 
 
@@ -135,7 +141,8 @@ def make_device_exclusive(mm: AddressSpace, address: int, owner: object) -> Step
     host, page = mm.host, address >> PAGE_SHIFT
     host.discipline.site("device_exclusive")
     yield from mm.fault_in(page << PAGE_SHIFT, 1, True)
-    yield from mm.mmap_lock.acquire_read(host.thread)
+    thread = host.thread
+    yield from mm.mmap_lock.acquire_read(thread)
     try:
         vma, entry = mm.vmas.find(address), mm.page_table.get(page)
         frame = entry >> PFN_SHIFT
@@ -143,7 +150,7 @@ def make_device_exclusive(mm: AddressSpace, address: int, owner: object) -> Step
             return False
         return (yield from _change_exclusive(vma, page, entry, entry + DEVICE - PRESENT, owner))
     finally:
-        mm.mmap_lock.release(host.thread)
+        mm.mmap_lock.release(thread)
 
 
 def remove_device_exclusive_entry(mm: AddressSpace, vma: Vma, page: int, entry: int) -> Steps[None]:

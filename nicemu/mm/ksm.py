@@ -243,7 +243,8 @@ def try_to_merge_two_pages(one: tuple[RmapItem, int], other: tuple[RmapItem, int
 def try_to_merge(item: RmapItem, frame: int, shared: int) -> Steps[bool]:
     """``try_to_merge_with_ksm_page``: map the KSM page ``shared`` instead of ``frame``; 0: make ``frame`` one."""
     mm, host = item.mm, item.mm.host
-    yield from mm.mmap_lock.acquire_read(host.thread)
+    thread = host.thread
+    yield from mm.mmap_lock.acquire_read(thread)
     try:
         vma = mm.vmas.find(item.page << PAGE_SHIFT)
         if vma is None or _mergeable_page(item) != frame or not host.reclaim.isolate(frame):
@@ -253,7 +254,7 @@ def try_to_merge(item: RmapItem, frame: int, shared: int) -> Steps[bool]:
         finally:
             host.reclaim.putback(frame, "ksm")
     finally:
-        mm.mmap_lock.release(host.thread)
+        mm.mmap_lock.release(thread)
 
 
 def _try_to_merge_one_page(vma: Vma, page: int, frame: int, shared: int) -> Steps[bool]:
@@ -312,13 +313,14 @@ def write_protect_page(vma: Vma, page: int, frame: int) -> Steps[int]:
 def break_cow(item: RmapItem) -> Steps[None]:
     """``break_cow``: the page becomes the area's own again."""
     mm = item.mm
-    yield from mm.mmap_lock.acquire_read(mm.host.thread)
+    thread = mm.host.thread
+    yield from mm.mmap_lock.acquire_read(thread)
     try:
         vma = mm.vmas.find(item.page << PAGE_SHIFT)
         if vma is not None:
             yield from break_ksm(vma, item.page)
     finally:
-        mm.mmap_lock.release(mm.host.thread)
+        mm.mmap_lock.release(thread)
 
 
 def break_ksm(vma: Vma, page: int) -> Steps[None]:

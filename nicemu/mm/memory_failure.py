@@ -42,12 +42,13 @@ def memory_failure(host: Host, frame: int) -> Steps[list[AddressSpace]]:
     host.pages.flags[frame] |= PG_HWPOISON
     host.pages.get(frame)  # for ever: it is never allocated again
     host.counters["hwpoison"] += 1
-    host.thread.context.append("memory_failure")
+    thread = host.thread
+    thread.context.append("memory_failure")
     try:
         yield from _lock_page(host, frame)
         return (yield from _hwpoison_user_mappings(host, frame))
     finally:
-        host.thread.context.pop()
+        thread.context.pop()
 
 
 def _check(host: Host, frame: int) -> None:
@@ -96,7 +97,8 @@ def soft_offline_page(host: Host, frame: int) -> Steps[None]:
     _check(host, frame)
     if not host.reclaim.isolate(frame):
         raise _error(errno.EBUSY)
-    host.thread.context.append("soft_offline")
+    thread = host.thread
+    thread.context.append("soft_offline")
     try:
         new = yield from new_page(host, frame)
         if not (yield from unmap_and_move(host, frame, new)):
@@ -105,7 +107,7 @@ def soft_offline_page(host: Host, frame: int) -> Steps[None]:
         host.pages.get(frame)
         host.counters["hwpoison"] += 1
     finally:
-        host.thread.context.pop()
+        thread.context.pop()
         host.reclaim.putback(frame, "soft_offline")
 
 

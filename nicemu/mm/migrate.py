@@ -86,12 +86,13 @@ def migrate_frame(host: Host, old: int, node: int | None = None) -> Steps[bool]:
     """:func:`migrate_page` of a mapped frame, to a frame of ``node`` (None: the node it is on)."""
     if not host.reclaim.isolate(old):
         return False
-    host.thread.context.append("migrate")
+    thread = host.thread
+    thread.context.append("migrate")
     try:
         new = yield from new_page(host, old, node)
         return (yield from unmap_and_move(host, old, new))
     finally:
-        host.thread.context.pop()
+        thread.context.pop()
         host.reclaim.putback(old, "migrate")
 
 

@@ -56,7 +56,8 @@ def change_prot_numa(mm: AddressSpace, start: int, end: int) -> Steps[int]:
     :raises NotInThisKernel: 3.7 and before.
     """
     changed = 0
-    yield from mm.mmap_lock.acquire_read(mm.host.thread)
+    thread = mm.host.thread
+    yield from mm.mmap_lock.acquire_read(thread)
     try:
         mm.host.discipline.site("numa_hint")
         for vma in mm.vmas.overlapping(start, end):
@@ -64,7 +65,7 @@ def change_prot_numa(mm: AddressSpace, start: int, end: int) -> Steps[int]:
                 a, b = max(vma.start, start), min(vma.end, end)
                 changed += yield from change_entries(mm, "numa_hint", a, b, partial(_protnone, mm.host))
     finally:
-        mm.mmap_lock.release(mm.host.thread)
+        mm.mmap_lock.release(thread)
     mm.host.counters["numa_pte_updates"] += changed
     return changed
 

@@ -32,11 +32,12 @@ def clear_refs(mm: AddressSpace) -> Steps[None]:
     """``echo 4 > /proc/pid/clear_refs``. :raises NotInThisKernel: 3.x."""
     yield mm.host.costs.syscall_ns
     mm.host.discipline.site("clear_refs")
-    yield from mm.mmap_lock.acquire_write(mm.host.thread)
+    thread = mm.host.thread
+    yield from mm.mmap_lock.acquire_write(thread)
     try:
         yield from change_entries(mm, "clear_refs", 0, EVERYTHING, partial(_clear_soft_dirty, mm.host))
     finally:
-        mm.mmap_lock.release(mm.host.thread)
+        mm.mmap_lock.release(thread)
 
 
 def _clear_soft_dirty(host: Host, _first: int, view: np.ndarray) -> np.ndarray:
@@ -52,15 +53,16 @@ def _clear_soft_dirty(host: Host, _first: int, view: np.ndarray) -> np.ndarray:
 def pagemap(mm: AddressSpace, address: int, pages: int) -> Steps[np.ndarray]:
     """``pread`` of /proc/pid/pagemap: a uint64 per page."""
     first, found = address >> PAGE_SHIFT, np.zeros(pages, np.uint64)
-    yield from mm.mmap_lock.acquire_read(mm.host.thread)
+    thread = mm.host.thread
+    yield from mm.mmap_lock.acquire_read(thread)
     try:
         for a, b in mm.page_table.spans(first, first + pages):
-            yield from mm.page_table_lock.acquire(mm.host.thread)
+            yield from mm.page_table_lock.acquire(thread)
             found[a - first : b - first] = [_pagemap_entry(mm.host, int(entry)) for entry in mm.page_table.view(a, b)]
-            mm.page_table_lock.release(mm.host.thread)
+            mm.page_table_lock.release(thread)
             yield mm.host.costs.pte_ns * (b - a)
     finally:
-        mm.mmap_lock.release(mm.host.thread)
+        mm.mmap_lock.release(thread)
     return found
 
 

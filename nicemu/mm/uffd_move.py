@@ -39,7 +39,8 @@ def uffd_move(mm: AddressSpace, destination: int, source: int, length: int, allo
     """
     mm.host.discipline.site("uffd_move")
     moved = 0
-    yield from mm.mmap_lock.acquire_read(mm.host.thread)
+    thread = mm.host.thread
+    yield from mm.mmap_lock.acquire_read(thread)
     try:
         areas = validate_move_areas(mm, destination, source, length)
         while moved < length:
@@ -53,7 +54,7 @@ def uffd_move(mm: AddressSpace, destination: int, source: int, length: int, allo
         if mm.userfaultfd is not None:
             mm.userfaultfd.wake(destination, moved)
     finally:
-        mm.mmap_lock.release(mm.host.thread)
+        mm.mmap_lock.release(thread)
     return moved
 
 

@@ -38,21 +38,23 @@ def uprobe_write_opcode(mm: AddressSpace, address: int, opcode: bytes) -> Steps[
     valid = vma is not None and vma.kind == MODEL and not vma.flags & (VM_SHARED | VM_HUGETLB | VM_WRITE)
     if not valid or not opcode or (address & PAGE_SIZE - 1) + len(opcode) > PAGE_SIZE:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-    mm.host.thread.context.append("uprobe")
+    thread = mm.host.thread
+    thread.context.append("uprobe")
     try:
         for _ in range(ATTEMPTS):
             yield from mm.fault_in(address & -PAGE_SIZE, 1, False)
             if (yield from _patch(mm, address, opcode)):
                 return
     finally:
-        mm.host.thread.context.pop()
+        thread.context.pop()
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
 def _patch(mm: AddressSpace, address: int, opcode: bytes) -> Steps[bool]:
     """One attempt: a copy of the page as it is, patched, in its place; False if that has changed meanwhile."""
     host, page = mm.host, address >> PAGE_SHIFT
-    yield from mm.mmap_lock.acquire_read(host.thread)
+    thread = host.thread
+    yield from mm.mmap_lock.acquire_read(thread)
     try:
         vma, entry = mm.vmas.find(address), mm.page_table.get(page)
         if vma is None or vma.flags & VM_WRITE or entry & (PRESENT | HUGE) != PRESENT:
@@ -65,7 +67,7 @@ def _patch(mm: AddressSpace, address: int, opcode: bytes) -> Steps[bool]:
             if host.pages.put(old):
                 host.event("free", frame=old, operation="uprobe")
     finally:
-        mm.mmap_lock.release(host.thread)
+        mm.mmap_lock.release(thread)
 
 
 def _replace(vma: Vma, address: int, entry: int, opcode: bytes) -> Steps[bool]:

@@ -89,7 +89,8 @@ class Userfaultfd:
         :raises OSError: ENOENT, not a registered area.
         """
         mm, end = self.mm, start + length
-        yield from mm.mmap_lock.acquire_read(mm.host.thread)
+        thread = mm.host.thread
+        yield from mm.mmap_lock.acquire_read(thread)
         try:
             areas = mm.vmas.overlapping(start, end)
             if mm.vmas.holes(start, end) or not all(vma.flags & VM_UFFD for vma in areas):
@@ -98,7 +99,7 @@ class Userfaultfd:
                 a, b = max(vma.start, start), min(vma.end, end)
                 yield from change_entries(mm, "uffd_wp", a, b, _protect if protect else _resolve)
         finally:
-            mm.mmap_lock.release(mm.host.thread)
+            mm.mmap_lock.release(thread)
         if not protect:
             self.wake(start, length)
 
@@ -181,7 +182,8 @@ def pagemap_scan(mm: AddressSpace, start: int, end: int, write_protect: bool = T
             new[ours] = new[ours] & ~WRITE | UFFD_WP
         return new
 
-    yield from mm.mmap_lock.acquire_read(mm.host.thread)
+    thread = mm.host.thread
+    yield from mm.mmap_lock.acquire_read(thread)
     try:
         if write_protect:
             yield from change_entries(mm, "pagemap_scan", start, end, look)
@@ -190,7 +192,7 @@ def pagemap_scan(mm: AddressSpace, start: int, end: int, write_protect: bool = T
                 look(a, mm.page_table.view(a, b))
                 yield mm.host.costs.pte_ns * (b - a)
     finally:
-        mm.mmap_lock.release(mm.host.thread)
+        mm.mmap_lock.release(thread)
     return written
 
 

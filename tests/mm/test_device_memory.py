@@ -138,6 +138,17 @@ def test_pinned_and_shared_pages_stay(machine: Any) -> None:
     machine.check_counts(machine.mm, child.mm)
 
 
+def test_without_memory_the_pages_stay(make_machine: Any) -> None:
+    machine = make_machine(ram=8, swap=0)
+    at = written(machine, 8)
+    assert machine.run(migrate_vma(machine.mm, at, at + 8 * PAGE, None)) == 0
+    assert [machine.run(machine.process.read(at + page * PAGE, 6)) for page in range(8)] == [
+        b"page %d" % page for page in range(8)
+    ]
+    assert not machine.host.migrations
+    machine.check_counts()
+
+
 def test_a_write_during_the_migration_waits(machine: Any) -> None:
     at = written(machine, 1)
     for delay in range(0, 3000, 101):

@@ -59,9 +59,19 @@ class World:
             machine.run(self.mm.notifiers.register(self.mirror))
         self.expected: dict[int, set[int]] = {page: {0} for page in (*CPU, *DEVICE)}
         self.children: list[Any] = []
+        self.working = 0
+        self.writes = 0
 
     def address(self, page: int) -> int:
         return self.at + page * PAGE
+
+    def check_translation(self, page: int, write: bool) -> None:
+        """What the DMA sanitizer checks: the frame was not freed, and no invalidation of it has returned."""
+        frame, generation, stamp, _ = self.mirror.held[page]
+        row = self.machine.world.frame[frame]
+        by = f"page {page}, frame {frame}, taken by {self.machine.frames.operation_name(row.operation)}"
+        assert row.generation == generation, f"freed: {by}"
+        assert stamp >= max(row.invalidated, row.protected if write else 0), f"stale: {by}"
 
     def check(self, page: int) -> Steps[None]:
         """The bytes of a verified page. Who writes it may do so between the look and the comparison, so only its own
@@ -91,15 +101,33 @@ def cpu(world: World, draw: random.Random, times: int) -> Steps[None]:
         yield draw.randrange(4000)
 
 
-def device(world: World, draw: random.Random, times: int) -> Steps[None]:
-    """DMA through the translations that it holds, each in one instant."""
-    for _ in range(times):
+def device(world: World, draw: random.Random) -> Steps[None]:
+    """DMA through the translations that it holds, each in one instant, until all others are done."""
+    while world.working:
         writable = sorted(page for page, entry in world.mirror.held.items() if page in DEVICE and entry[3])
         if writable:
             page, value = draw.choice(writable), draw.choice(FEW)
+            world.check_translation(page, True)
             world.machine.frames.bytes_of(world.mirror.held[page][0])[:] = value
             world.expected[page] = {value}
-        yield Sleep(draw.randrange(3000))
+            world.writes += 1
+        elif world.mirror.held:
+            world.check_translation(draw.choice(sorted(world.mirror.held)), False)
+        yield Sleep(draw.randrange(2000))
+
+
+def fault_work(world: World, draw: random.Random) -> Steps[None]:
+    """Page faults of the device, until all others are done."""
+    while world.working:
+        yield from world.mirror.faults(draw, 1)
+        yield Sleep(draw.randrange(8000))
+
+
+def worker(world: World, steps: Steps[None]) -> Steps[None]:
+    """One of those that the device waits for."""
+    world.working += 1
+    yield from steps
+    world.working -= 1
 
 
 def shuffle(world: World, draw: random.Random, times: int) -> Steps[None]:
@@ -217,10 +245,11 @@ def play(machine: Any, seed: int) -> World:
     world = World(machine, seed)
     spawn = machine.scheduler.spawn
     draws = [random.Random(seed * 10 + i) for i in range(8)]
-    threads = [spawn(world.mirror.faults(draws[i], 60), f"fault work {i}") for i in (0, 1)]
-    threads += [spawn(shuffle(world, draws[i], 25), f"kernel {i}") for i in (2, 3, 4)]
-    threads += [spawn(cpu(world, draws[5], 60), "cpu"), spawn(device(world, draws[6], 120), "device")]
-    threads += [spawn(anything(world, draws[7], 30), "anything")]
+    workers = [shuffle(world, draws[i], 25) for i in (2, 3, 4)]
+    workers += [cpu(world, draws[5], 60), anything(world, draws[7], 30)]
+    threads = [spawn(worker(world, steps), f"worker {i}") for i, steps in enumerate(workers)]
+    threads += [spawn(fault_work(world, draws[i]), f"fault work {i}", delay=10) for i in (0, 1)]
+    threads += [spawn(device(world, draws[6]), "device", delay=10)]
     machine.timeline.advance(lambda: False)
     assert all(thread.finished for thread in threads), machine.timeline.who_waits()
     world.mirror.check()
