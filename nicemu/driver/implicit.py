@@ -32,7 +32,10 @@ Work = Callable[[UmemOdp, int, int], Steps[int]]
 
 
 class ImplicitUmem(OnDemand):
-    """``children`` by GiB (``implicit_children``)."""
+    """``children`` by GiB (``implicit_children``). Its mutex is a lock class of its own: children are made and enter
+    the notifiers under it, and no callback takes it."""
+
+    mutex_name = "implicit_children"
 
     def __init__(self, region: Mr) -> None:
         super().__init__(region)

@@ -35,9 +35,11 @@ ZAP_ALIGN = 8
 class OnDemand:
     """What explicit and implicit on-demand memory have in common: page-fault work holds it while it runs."""
 
+    mutex_name = "umem_mutex"
+
     def __init__(self, region: Mr) -> None:
         self.region = region
-        self.mutex = Mutex(region.pd.context.driver.scheduler, "umem_mutex")
+        self.mutex = Mutex(region.pd.context.driver.scheduler, self.mutex_name)
         self.dying = False
         self.faults = 0
         """Page-fault work in progress (``mmkey.usecount``)."""

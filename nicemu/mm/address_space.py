@@ -21,7 +21,7 @@ from nicemu.mm.interval import IntervalNotifiers
 from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap
-from nicemu.mm.notifier import NotifierChain
+from nicemu.mm.notifier import ADDRESS_END, NotifierChain
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_KSM, PIN
 from nicemu.mm.page_table import MAPS, PFN_SHIFT, PageTable
 from nicemu.mm.rmap import maps
@@ -42,12 +42,14 @@ class AddressSpace:
     def __init__(self, host: Host, name: str, number: int) -> None:
         self.host, self.name, self.number = host, name, number
         self.arena: Arena | None = host.arena
+        self.users = 1
+        """``mm_users``: 0 when the address space is being torn down."""
         self.owns_memory = True
         """Arena and program pages have their bytes in this process (not so in a forked child)."""
         self.vmas = VmaTree()
         self.page_table = PageTable(host.world)
         self.mmap_lock = RwSemaphore(host.scheduler, "mmap_lock")
-        self.page_table_lock = SpinLock(host.scheduler, "page_table_lock", host.lock_reports)
+        self.page_table_lock = SpinLock(host.scheduler, "page_table_lock")
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
         self.node = 0
@@ -153,6 +155,7 @@ class AddressSpace:
     def exit(self) -> Steps[None]:
         """``mmput`` by the last user."""
         with self._operation("exit"):
+            self.users = 0
             yield from zap.exit_mmap(self)
 
     # What the driver uses --------------------------------------------------------------------------------------------
@@ -209,6 +212,12 @@ class AddressSpace:
         self.host.log(kind, mm=self.number, region=where >> 36, page=where & (1 << 36) - 1,
                       pages=end - start >> PAGE_SHIFT, **fields)  # fmt: skip
 
+    def flush_tlb(self, start: int, end: int, operation: str) -> None:
+        """``flush_tlb_range``; 0, 0: all. Subscribers that walk the CPU's tables flush with it (6.12)."""
+        self.event("tlb_flush", start, end, operation=operation)
+        if self.host.discipline.interval:
+            self.notifiers.arch_invalidate_secondary_tlbs(start, end or ADDRESS_END)
+
     def unmapped_area(self, kind: FrameKind, length: int, prot: int, alignment: int = PAGE_SIZE) -> int:
         """``get_unmapped_area``; arena memory is really mapped there."""
         if kind == ARENA:
@@ -255,22 +264,23 @@ class AddressSpace:
         """An invalidation of the range has returned. Pinned pages stay the device's, so they get no stamp."""
         self.stamp_invalidated(self.frames_in(start, end), operation)
 
-    def stamp_invalidated(self, frames: np.ndarray, operation: str) -> None:
+    def stamp_invalidated(self, frames: np.ndarray, operation: str, counted: int = 1) -> None:
         """The same for some frames. A page that others map as well stays theirs: a device may have found it there, in
-        another address space than this one or, a KSM page, at another address."""
+        another address space than this one or, a KSM page, at another address. ``counted``: mappings of each that this
+        is about and that its mapcount still has."""
         frames, pages = self._not_pinned(frames), self.host.pages
-        elsewhere = pages.mapcounts[frames] > 1
+        elsewhere = pages.mapcounts[frames] > counted
         if elsewhere.any():
             frames = frames[~elsewhere | (self.mirrored & (pages.all_flags[frames] & PG_KSM == 0))]
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
 
-    def stamp_page(self, frame: int, operation: str) -> None:
+    def stamp_page(self, frame: int, operation: str, counted: int = 1) -> None:
         """The same for one frame."""
         pages = self.host.pages
         if frame == self.host.zero_frame or pages.flags[frame] >= PIN:
             return
-        if pages.mapcount[frame] <= 1 or (self.mirrored and not pages.flags[frame] & PG_KSM):
+        if pages.mapcount[frame] <= counted or (self.mirrored and not pages.flags[frame] & PG_KSM):
             self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:

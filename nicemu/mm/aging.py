@@ -36,7 +36,8 @@ def page_idle_clear_pte_refs(host: Host, frame: int) -> Steps[bool]:
         if maps(mm.page_table, page, frame):
             entry = mm.page_table.get(page)
             mm.page_table.set(page, entry & ~ACCESSED)
-            referenced |= bool(entry & ACCESSED) | mm.notifiers.clear_young(page << PAGE_SHIFT)
+            young = yield from mm.notifiers.clear_young(page << PAGE_SHIFT)
+            referenced |= bool(entry & ACCESSED) or young
         mm.page_table_lock.release(host.thread)
         yield host.costs.pte_ns
     return referenced
@@ -61,7 +62,7 @@ def damon_mkold(mm: AddressSpace, address: int) -> Steps[None]:
     entry = mm.page_table.get(address >> PAGE_SHIFT)
     if entry & PRESENT:
         mm.page_table.set(address >> PAGE_SHIFT, entry & ~ACCESSED)
-        mm.notifiers.clear_young(address)
+        yield from mm.notifiers.clear_young(address)
     mm.page_table_lock.release(mm.host.thread)
 
 
@@ -69,7 +70,7 @@ def damon_young(mm: AddressSpace, address: int) -> Steps[bool]:
     """``damon_young``: was it used since?"""
     yield from mm.page_table_lock.acquire(mm.host.thread)
     entry = mm.page_table.get(address >> PAGE_SHIFT)
-    young = bool(entry & PRESENT) and (bool(entry & ACCESSED) or mm.notifiers.test_young(address))
+    young = bool(entry & PRESENT) and (bool(entry & ACCESSED) or (yield from mm.notifiers.test_young(address)))
     mm.page_table_lock.release(mm.host.thread)
     return young
 

@@ -63,5 +63,5 @@ def _change_leaf(mm: AddressSpace, site: str, span: tuple[int, int], change: Cha
 
 
 def _flush(mm: AddressSpace, start: int, end: int, site: str) -> Steps[None]:
-    mm.event("tlb_flush", start, end, operation=site)
+    mm.flush_tlb(start, end, site)
     yield mm.host.costs.tlb_flush_ns

@@ -95,7 +95,7 @@ def _collect_pmd(mm: AddressSpace, a: int, b: int) -> list[int]:
     address = a << PAGE_SHIFT
     mm.event("pte_clear", address, b << PAGE_SHIFT, operation="device_private", present=len(found))
     if found:
-        mm.event("tlb_flush", address, b << PAGE_SHIFT, operation="device_private")
+        mm.flush_tlb(address, b << PAGE_SHIFT, "device_private")
     return found
 
 

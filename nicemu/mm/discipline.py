@@ -295,24 +295,25 @@ class Invalidation:
     def unlocked(self) -> Steps[None]:
         """The lock is dropped, the old page still referenced, the entry changed."""
         if self._notify.page_unlocked:
-            yield from self._pages()
+            yield from self._pages(0)
 
     def end(self) -> Steps[None]:
         """Last."""
         if self._notify.range:
             yield from invalidate_range_end(self._range)
 
-    def _pages(self) -> Steps[None]:
+    def _pages(self, counted: int = 1) -> Steps[None]:
         mm = self.mm
         for address in range(self._range.start, self._range.end, PAGE_SIZE):
             mm.event("notifier_page", address, address + PAGE_SIZE, operation=self.operation)
             yield from mm.notifiers.invalidate_page(address)
-        self._stamp()
+        self._stamp(counted)
 
-    def _stamp(self) -> None:
+    def _stamp(self, counted: int = 1) -> None:
+        """``counted``: 1 as long as the mapping that goes is in the page's mapcount."""
         if self.frames is None:
             return
         if isinstance(self.frames, int):
-            self.mm.stamp_page(self.frames, self.operation)
+            self.mm.stamp_page(self.frames, self.operation, counted)
         else:
-            self.mm.stamp_invalidated(self.frames, self.operation)
+            self.mm.stamp_invalidated(self.frames, self.operation, counted)

@@ -14,7 +14,9 @@ from nicemu.mm.compaction import compact_block
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File
 from nicemu.mm.ksm import Ksm, ksm_scan
-from nicemu.mm.locks import RcuRead, Report, Reports, Srcu, report_atomic_sleep
+from nicemu.mm.lock_report import Report
+from nicemu.mm.lockdep import lockdep_of
+from nicemu.mm.locks import Srcu
 from nicemu.mm.memory_failure import memory_failure
 from nicemu.mm.numa import Numa
 from nicemu.mm.page import Fault, Pages
@@ -44,9 +46,10 @@ class Host:
         self.discipline = find_discipline(discipline)
         self.log = log
         self.counters: Counter[str] = Counter()
-        self.lock_reports = Reports()
-        self.rcu = RcuRead(self.lock_reports)
+        self.lockdep = lockdep_of(scheduler)
         self.srcu = Srcu(scheduler)
+        self.notifiers_to_free: list[Completion] = []
+        """Subscribers after their last ``mmu_notifier_put``."""
         self.pages = Pages(frames)
         self.swap = Swap(self, profile.swap_pages)
         self.reclaim = Reclaim(self, kswapd)
@@ -65,7 +68,6 @@ class Host:
         self.zero_frame = 0
         """The zero page's frame, 0 until :meth:`zero_page` made it. Not reference counted."""
         self._anon_vmas = self._regions = self._address_spaces = 0
-        scheduler.on_atomic_sleep = report_atomic_sleep
 
     @property
     def thread(self) -> HostThread:
@@ -76,8 +78,8 @@ class Host:
 
     @property
     def reports(self) -> list[Report]:
-        """ "Sleeping function called from invalid context", one per (operation, lock, subscriber)."""
-        return list(self.lock_reports.found.values())
+        """What the lock validator and the notifiers complain about, one per (kind, operation, lock, subscriber)."""
+        return list(self.lockdep.reports.found.values())
 
     def broken(self, mutant: str) -> bool:
         """Is this deliberate bug planted?"""
@@ -135,11 +137,12 @@ class Host:
 
         :raises Fault: ENOMEM, nothing can be reclaimed.
         """
+        self.lockdep.might_alloc(self.thread)
         for _ in range(16):
             try:
                 frames = self.frames.allocate_many(kind, count, pointers, canonical)
             except OutOfFrames:
-                freed = yield from self.reclaim.direct(max(count, SWAP_CLUSTER_MAX))
+                freed = yield from self._perform_reclaim(max(count, SWAP_CLUSTER_MAX))
                 if not freed and not self.reclaim.running:
                     break
                 if not freed:
@@ -148,3 +151,12 @@ class Host:
                 self.reclaim.wakeup_kswapd()
                 return frames
         raise Fault(ENOMEM, 0, f"out of memory: {self.frames.available} of {self.frames.ram_pages} pages free")
+
+    def _perform_reclaim(self, pages: int) -> Steps[int]:
+        """``__perform_reclaim``: direct reclaim, inside ``fs_reclaim``; pages freed."""
+        thread = self.thread
+        self.lockdep.fs_reclaim.enter(thread)
+        try:
+            return (yield from self.reclaim.direct(pages))
+        finally:
+            self.lockdep.fs_reclaim.exit(thread)

@@ -165,6 +165,7 @@ class Reclaim:
 
     def _background(self) -> Steps[None]:
         self.host.thread.context.append("kswapd")
+        self.host.lockdep.fs_reclaim.enter(self.host.thread)
         while self.host.frames.available < self.high:
             if not (yield from self.shrink(CLUSTER)):
                 return

@@ -49,4 +49,4 @@ def clear_and_flush(vma: Vma, page: int, operation: str) -> None:
     mm, address = vma.mm, page << PAGE_SHIFT
     mm.page_table.set(page, 0)
     mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
-    mm.event("tlb_flush", address, address + PAGE_SIZE, operation=operation)
+    mm.flush_tlb(address, address + PAGE_SIZE, operation)

@@ -91,7 +91,7 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
         if maps(mm.page_table, page, frame):
             entry = mm.page_table.get(page)
             mm.page_table.set(page, entry & ~ACCESSED)
-            young = bool(mm.notifiers.subscribers) and mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
+            young = yield from mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
             referenced |= bool(entry & ACCESSED) or young
         mm.page_table_lock.release(host.thread)
     if referenced:
@@ -128,7 +128,7 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
             yield from notify.clearing()
             mm.page_table.set(page, 0)
             mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
-            mm.event("tlb_flush", address, address + PAGE_SIZE, operation=operation)
+            mm.flush_tlb(address, address + PAGE_SIZE, operation)
             yield from notify.cleared(replacement)
             mm.page_table.set(page, replacement)
             done = replacement != entry

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -101,10 +101,13 @@ class Completion:
     """Something that happens once; ``yield completion`` waits for it and gives its value."""
 
     spins = False
-    __slots__ = ("done", "scheduler", "value", "waiters", "what")
+    __slots__ = ("done", "holders", "scheduler", "value", "waiters", "what")
 
-    def __init__(self, scheduler: Scheduler, what: str = "completion") -> None:
+    def __init__(self, scheduler: Scheduler, what: str = "completion",
+                 holders: Callable[[], Iterable[HostThread]] = tuple) -> None:  # fmt: skip
         self.scheduler, self.what = scheduler, what
+        self.holders = holders
+        """Host threads that it depends on, as far as known (:mod:`nicemu.timeline.hung_task`)."""
         self.done, self.value = False, None
         self.waiters: list[HostThread] = []
 
@@ -145,9 +148,9 @@ class HostThread:
     since: int = 0
     """When it began to wait for that, ns."""
     atomic: list[Any] = field(default_factory=list)
-    """Spinlocks and RCU sections held, outermost first."""
+    """What forbids it to sleep, outermost first: spinlocks, RCU sections, a hardware interrupt."""
     held: list[Any] = field(default_factory=list)
-    """All locks held, outermost first (for lockdep reports)."""
+    """All locks held, outermost first (for lockdep)."""
     context: list[str] = field(default_factory=list)
     """What it is doing, outermost first: operation, subscriber (for reports)."""
 
@@ -159,6 +162,8 @@ class Scheduler:
         self.clock, self.chooser = clock, chooser or Chooser()
         self.current: HostThread | None = None
         self.on_atomic_sleep: Callable[[HostThread, Any], None] = lambda thread, wait: None
+        self.lockdep: Any = None
+        """The lock validator of what runs here (``mm.lockdep``), made by the first lock."""
         self.blocked: dict[int, HostThread] = {}
         """Threads that wait for something other than time, by number."""
         self._ready: list[tuple[int, int, HostThread]] = []
@@ -176,6 +181,13 @@ class Scheduler:
     def next_time(self) -> int:
         """When the next thread can run, ns; INFINITY if none is ready or sleeping."""
         return self._ready[0][0] if self._ready else INFINITY
+
+    def threads(self) -> Iterator[HostThread]:
+        """All that are not finished, in order of their numbers."""
+        found = {thread.number: thread for _, _, thread in self._ready} | self.blocked
+        if self.current is not None:
+            found[self.current.number] = self.current
+        return (found[number] for number in sorted(found))
 
     @property
     def active(self) -> bool:
@@ -201,15 +213,16 @@ class Scheduler:
 
     def step(self, until: int) -> None:
         """Run one thread, one yield; only threads that are ready at ``until`` ns."""
-        self._resume(self._take(until))
+        self.resume(self._take(until))
 
     def run(self, thread: HostThread) -> None:
         """Run one yield of a runnable thread now, whenever it is due: an explorer lets waits be over at once."""
         self._ready = [item for item in self._ready if item[2] is not thread]
         heapq.heapify(self._ready)
-        self._resume(thread)
+        self.resume(thread)
 
-    def _resume(self, thread: HostThread) -> None:
+    def resume(self, thread: HostThread) -> None:
+        """One yield of a thread that was taken off the ready ones; a call trace ends here."""
         self.current = thread
         value, thread.send = thread.send, None
         try:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from nicemu.tables.records import INFINITY, Stop
 from nicemu.timeline.clock import VirtualClock
 from nicemu.timeline.host import HostThread, Scheduler, Steps
+from nicemu.timeline.hung_task import chain, deadlock_lines
 
 IDLE_POLLS = 1000
 """Polls in vain, with nothing left to run and somebody stuck, after which a program that only polls is told."""
@@ -171,9 +172,15 @@ class Timeline:
         return bool(alive - self.waiting)
 
     def who_waits(self, why: str = "nothing left to run") -> str:
-        """Who waits for what since when, in one line, and below it what ``explain`` knows."""
+        """Who waits for whom since when, in one line, and below it the deadlocks and what ``explain`` knows."""
         blocked = [thread for thread in self.host.blocked.values() if not thread.daemon]
-        waits = [f"{thread.name} waits for {thread.waits_for} since {thread.since} ns" for thread in blocked]
+        waits = [f"{thread.name} waits for {_wait(thread)}" for thread in blocked]
         waits += [f"{what} since {since} ns" for what, since in self.program_waits.values()]
         head = f"{why} at {self.host.clock()} ns: " + ("; ".join(waits) or "nobody waits")
-        return "\n  ".join([head, *self.explain()])
+        return "\n  ".join([head, *deadlock_lines(self.host), *self.explain()])
+
+
+def _wait(thread: HostThread) -> str:
+    """``umem_mutex since 5 ns, held by b``."""
+    what = str(thread.waits_for)
+    return f"{what} since {thread.since} ns{chain(thread).removeprefix(what)}"
