@@ -37,7 +37,7 @@ for call in (libc.munmap, libc.madvise, libc.mprotect):
     call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int][: 2 if call is libc.munmap else 3]
 ODP = e.IBV_ACCESS_ON_DEMAND | e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
 PINNED = ODP & ~e.IBV_ACCESS_ON_DEMAND
-mrs = {{}}
+mrs, children = {{}}, []
 
 
 def check(result):
@@ -147,8 +147,12 @@ GID = 1
 FOOTER = """
 
 if __name__ == "__main__":
-    for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
-        round_()
+    try:
+        for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
+            round_()
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
     print("done")
 """
 

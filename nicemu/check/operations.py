@@ -206,7 +206,8 @@ class Fork(Operation):
         return [partial(_copy, key=("", *k), new=(self.child, *k)) for k in result]
 
     def code(self) -> list[str]:
-        return [f"{self.child} = os.fork()", f"while not {self.child}:", "    signal.pause()"]
+        name = self.child
+        return [f"{name} = os.fork()", f"while not {name}:", "    signal.pause()", f"children.append({name})"]
 
 
 def _copy(state: State, key: Any, new: Any) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ERAS = ("v3.7", "v6.12")
 REPORT_ERAS = ("v3.6", "v3.6+srcu", "v3.7-seed")
+ALL_ERAS = (*REPORT_ERAS, *ERAS)
 
 
 def check(
@@ -96,14 +97,13 @@ def _targets(names: list[str], eras: list[str] | None, planted: tuple[str, ...])
     from nicemu.check.hunt import Target
     from nicemu.check.scenarios import ALL
     from nicemu.config.mutants import MUTANTS
-    from nicemu.mm.discipline import DISCIPLINES
 
     for name in planted:
         if name not in MUTANTS:
             raise ConfigError(f"command line: field --mutant: expected one of {', '.join(MUTANTS)}, given {name!r}")
     for era in eras or ():
-        if era not in DISCIPLINES:
-            given = f"expected one of {', '.join(DISCIPLINES)}, given {era!r}"
+        if era not in ALL_ERAS:
+            given = f"expected one of {', '.join(ALL_ERAS)}, given {era!r}"
             raise ConfigError(f"command line: field --discipline: {given}")
     found = [Target(ALL[name], era, planted) for name in names for era in eras or ("v6.12",) if era in ALL[name].eras()]
     if not found:

@@ -45,15 +45,17 @@ def compact_block(host: Host, block: int = BLOCK) -> Steps[int]:
 
 def _empty_block(host: Host, number: int, block: int) -> Steps[bool]:
     first, last = number * block, (number + 1) * block
-    aside = host.frames.set_aside(first, last)
+    slots = host.frames.slots
+    aside = [slots.set_aside(first, last)]
     try:
         for frame in _frames_of(host, number, block).tolist():
             if (yield from migrate_pages(host, [frame])):
                 return False
-            aside += host.frames.set_aside(first, last)
+            aside.append(slots.set_aside(first, last))
         return not len(_frames_of(host, number, block))
     finally:
-        host.frames.give_back(aside)
+        for part in aside:
+            slots.give_back(part)
 
 
 def _model_frames(host: Host) -> np.ndarray:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory import frame_rows
 from nicemu.memory.frames import Frames
 from nicemu.tables.records import FrameKind
 
@@ -82,13 +83,10 @@ class Pages:
 
     def put_many(self, frames: np.ndarray) -> np.ndarray:
         """Drop one reference of each frame, as often as it occurs; gives those that were freed."""
-        shared = (self.refcounts[frames] > 1).any()
-        np.subtract.at(self.refcounts, frames, 1)
-        counts = self.refcounts[frames]
-        assert not len(counts) or counts.min() >= 0, "reference count below zero"
-        freed: np.ndarray = frames[counts == 0]
-        if shared:
-            freed = np.unique(freed)
+        freed = np.empty(len(frames), np.int64)
+        count = frame_rows.put(self.frames.words, frames, freed)
+        assert count >= 0, "reference count below zero"
+        freed = freed[:count]
         if len(freed):
             self.frames.free_many(freed)
         return freed
@@ -97,6 +95,11 @@ class Pages:
         """``pin_user_pages``: a reference that keeps reclaim away."""
         np.add.at(self.refcounts, frames, 1)
         np.add.at(self.all_flags, frames, PIN)
+
+    def pin_page(self, frame: int) -> None:
+        """:meth:`pin` of one page."""
+        self.refcount[frame] += 1
+        self.flags[frame] += PIN
 
     def unpin(self, frames: np.ndarray | Sequence[int]) -> None:
         """``unpin_user_pages``; a page that nobody maps any more is freed."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory import frame_rows
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File
 from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PG_IDLE, PG_KSM, PG_MLOCKED
@@ -37,13 +38,10 @@ def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
 
 def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, frames: np.ndarray) -> None:
     """:func:`page_add_new_anon_rmap` for many pages."""
-    pages = host.pages
-    pages.mapcounts[frames] = 1
-    pages.anon_vmas[frames] = vma.anon_vma.number
-    pages.indices[frames] = page_numbers + (vma.pgoff - vma.first_page)
+    frame_rows.map_new(host.frames.words, frames, page_numbers, vma.anon_vma.number, vma.pgoff - vma.first_page)
     host.numa.place(frames, vma.mm.node)
     if vma.flags & VM_LOCKED:
-        pages.all_flags[frames] |= PG_MLOCKED
+        host.pages.all_flags[frames] |= PG_MLOCKED
     host.reclaim.lru.add_many(frames)
 
 

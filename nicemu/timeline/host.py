@@ -16,7 +16,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nicemu.tables.records import INFINITY
@@ -130,29 +130,28 @@ class Completion:
         return self.what
 
 
-@dataclass(eq=False, slots=True)
 class HostThread:
-    """One thread of the host: its generator and what the scheduler knows about it."""
+    """One thread of the host: its generator and what the scheduler knows about it.
 
-    name: str
-    steps: Steps[Any]
-    daemon: bool = False
-    number: int = 0
-    finished: bool = False
-    joined: bool = False
-    idle: bool = False
+    What most threads never change are class attributes: a page fault takes four short threads.
+    """
+
+    finished = joined = idle = False
     result: Any = None
     error: BaseException | None = None
     send: Any = None
     waits_for: Any = None
-    since: int = 0
+    since = 0
     """When it began to wait for that, ns."""
-    atomic: list[Any] = field(default_factory=list)
-    """What forbids it to sleep, outermost first: spinlocks, RCU sections, a hardware interrupt."""
-    held: list[Any] = field(default_factory=list)
-    """All locks held, outermost first (for lockdep)."""
-    context: list[str] = field(default_factory=list)
-    """What it is doing, outermost first: operation, subscriber (for reports)."""
+
+    def __init__(self, name: str, steps: Steps[Any], daemon: bool = False, number: int = 0) -> None:
+        self.name, self.steps, self.daemon, self.number = name, steps, daemon, number
+        self.atomic: list[Any] = []
+        """What forbids it to sleep, outermost first: spinlocks, RCU sections, a hardware interrupt."""
+        self.held: list[Any] = []
+        """All locks held, outermost first (for lockdep)."""
+        self.context: list[str] = []
+        """What it is doing, outermost first: operation, subscriber (for reports)."""
 
 
 class Scheduler:
@@ -172,9 +171,12 @@ class Scheduler:
         self._idle = 0
 
     def spawn(self, steps: Steps[Any], name: str, daemon: bool = False, delay: int = 0) -> HostThread:
-        """Start a host thread ``delay`` ns from now."""
+        """Start a host thread ``delay`` ns from now. The delay is CPU time of its own: the same as a first step that
+        yields it, for one step less, so a chooser may stretch it as well."""
         self._threads += 1
         thread = HostThread(name, steps, daemon, self._threads)
+        if delay and self.chooser.steers:
+            delay += self.chooser.stretch("cpu")
         self._push(thread, self.clock() + delay)
         return thread
 
@@ -213,7 +215,11 @@ class Scheduler:
 
     def step(self, until: int) -> None:
         """Run one thread, one yield; only threads that are ready at ``until`` ns."""
-        self.resume(self._take(until))
+        thread = self._choose(until) if self.chooser.steers else heapq.heappop(self._ready)[2]
+        if thread.idle:
+            thread.idle = False
+            self._idle -= 1
+        self.resume(thread)
 
     def run(self, thread: HostThread) -> None:
         """Run one yield of a runnable thread now, whenever it is due: an explorer lets waits be over at once."""
@@ -224,7 +230,9 @@ class Scheduler:
     def resume(self, thread: HostThread) -> None:
         """One yield of a thread that was taken off the ready ones; a call trace ends here."""
         self.current = thread
-        value, thread.send = thread.send, None
+        value = thread.send
+        if value is not None:
+            thread.send = None
         try:
             wait = thread.steps.send(value)
         except StopIteration as stop:
@@ -234,14 +242,17 @@ class Scheduler:
             if not thread.joined:
                 raise
         else:
-            self._wait(thread, wait)
+            if type(wait) is int:
+                if self.chooser.steers:
+                    wait += self.chooser.stretch("cpu")
+                self._order += 1
+                heapq.heappush(self._ready, (self.clock() + wait, self._order, thread))
+            else:
+                self._wait(thread, wait)
         finally:
             self.current = None
 
     def _wait(self, thread: HostThread, wait: Any) -> None:
-        if type(wait) is int:
-            self._push(thread, self.clock() + wait + self.chooser.stretch("cpu"))
-            return
         spins = getattr(wait, "spins", False)
         if thread.atomic and not spins:
             self.on_atomic_sleep(thread, wait)
@@ -259,17 +270,13 @@ class Scheduler:
         self._order += 1
         heapq.heappush(self._ready, (time, self._order, thread))
 
-    def _take(self, until: int) -> HostThread:
-        first = heapq.heappop(self._ready)
-        if self.chooser.steers:
-            ready = [first]
-            while self._ready and self._ready[0][0] <= until:
-                ready.append(heapq.heappop(self._ready))
-            index = self.chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
-            first = ready.pop(index)
-            for item in ready:
-                heapq.heappush(self._ready, item)
-        if first[2].idle:
-            first[2].idle = False
-            self._idle -= 1
+    def _choose(self, until: int) -> HostThread:
+        """The chooser's pick of the threads that are ready."""
+        ready = [heapq.heappop(self._ready)]
+        while self._ready and self._ready[0][0] <= until:
+            ready.append(heapq.heappop(self._ready))
+        index = self.chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
+        first = ready.pop(index)
+        for item in ready:
+            heapq.heappush(self._ready, item)
         return first[2]

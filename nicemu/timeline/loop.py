@@ -11,6 +11,7 @@ from nicemu.timeline.clock import VirtualClock
 from nicemu.timeline.host import HostThread, Scheduler, Steps
 from nicemu.timeline.hung_task import chain, deadlock_lines
 
+DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = Stop
 IDLE_POLLS = 1000
 """Polls in vain, with nothing left to run and somebody stuck, after which a program that only polls is told."""
 
@@ -73,26 +74,26 @@ class Timeline:
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
         engine, host = self.engine, self.host
+        run, next_time, set_time, step = engine.run, host.next_time, engine.set_time, host.step
         engine.enter()
         limit = min(deadline, self.clock.limit())
         while not done():
-            due = host.next_time()
-            until = min(due, limit)
-            stop = engine.run(until)
-            if stop == Stop.INTERRUPT:
+            due = next_time()
+            stop = run(due if due < limit else limit)
+            if stop == INTERRUPT:
                 self.deliver(engine.interrupts())
-            elif stop in (Stop.TRAP, Stop.FULL):
-                raise engine.error(stop)
-            elif stop == Stop.CQE:
+            elif stop == CQE:
                 continue
-            elif stop == Stop.IDLE and not host.active:
+            elif stop in (TRAP, FULL):
+                raise engine.error(stop)
+            elif stop == IDLE and not host.active:
                 return False
             elif due <= limit and due < INFINITY:
-                engine.set_time(due)
-                host.step(due)
+                set_time(due)
+                step(due)
             else:
-                if until < INFINITY:
-                    engine.set_time(until)
+                if limit < INFINITY:
+                    set_time(limit)
                 return False
         return True
 
