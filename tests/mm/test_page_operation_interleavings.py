@@ -28,7 +28,7 @@ from nicemu.mm.madvise import (
 )
 from nicemu.mm.migrate import migrate_page
 from nicemu.mm.numa import Numa, change_prot_numa
-from nicemu.mm.page import PG_HWPOISON
+from nicemu.mm.page import PG_HWPOISON, PG_KSM
 from nicemu.mm.soft_dirty import clear_refs
 from nicemu.mm.userfaultfd import pagemap_scan
 from nicemu.timeline.host import Sleep, Steps
@@ -64,6 +64,11 @@ class World:
 
     def address(self, page: int) -> int:
         return self.at + page * PAGE
+
+    def own_frame(self, page: int) -> int:
+        """The frame of a page, 0 if there is none or KSM shares it with pages that are verified."""
+        frame = int(self.machine.frame(self.address(page)))
+        return 0 if self.host.pages.flags[frame] & PG_KSM else frame
 
     def check_translation(self, page: int, write: bool) -> None:
         """What the DMA sanitizer checks: the frame was not freed, and no invalidation of it has returned."""
@@ -228,8 +233,8 @@ def anything(world: World, draw: random.Random, times: int) -> Steps[None]:
                 yield from world.process.write(world.address(page), bytes([draw.choice(FEW)]) * PAGE)
             elif what < 0.9:
                 yield from world.process.madvise(world.address(page), PAGE, 4)
-            elif world.machine.frame(world.address(page)) and draw.random() < 0.2:
-                yield from world.host.memory_failure(world.machine.frame(world.address(page)))
+            elif draw.random() < 0.2 and (frame := world.own_frame(page)):
+                yield from world.host.memory_failure(frame)
         except OSError as error:
             assert "out of memory" not in str(error)
         yield draw.randrange(3000)
