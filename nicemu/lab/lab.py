@@ -14,6 +14,7 @@ from nicemu.driver.core import Driver, Options
 from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
 from nicemu.lab.inject import inject
+from nicemu.lab.plant import planted
 from nicemu.lab.watchdog import Watchdog
 from nicemu.memory import Frames
 from nicemu.memory.arena import Arena
@@ -69,6 +70,7 @@ class Lab:
         log = self.log.host if self.log else None
         self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log)
         self.host.mutants = of_layer("mm", config.mutants)
+        self.host.discipline = planted(self.host.discipline, of_layer("sites", config.mutants))
         self.arena = Arena()
         self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)
         self.devices = self._devices()
