@@ -59,6 +59,7 @@ class Run:
         """Run to the end or to the first violation."""
         bed = self.bed
         bed.host.notified.clear()
+        bed.host.lockdep.preempts = True
         before = self._reports()
         threads = {
             name: bed.lab.scheduler.spawn(self._thread(name, operations), name)

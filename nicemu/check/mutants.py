@@ -31,7 +31,7 @@ WHERE: dict[str, tuple[str, str]] = {
     "install_without_recheck": ("cpu-and-device", "v6.12"),
     "cow_without_recheck": ("cow", "v6.12"),
     "young_as_invalidate": ("aging", "v6.12"),
-    "cow_not_notified": ("cow", "v6.12"),
+    "cow_not_notified": ("cow-read", "v6.12"),
     "reclaim_not_notified": ("reclaim", "v6.12"),
     "mremap_not_notified": ("mremap", "v6.12"),
     "mprotect_not_notified": ("mprotect", "v6.12"),

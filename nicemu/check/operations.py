@@ -434,7 +434,7 @@ class RegMr(Operation):
         return OK
 
     def code(self) -> list[str]:
-        return [f"register({self.area})"]
+        return [f"register({self.area}, pages_of[{self.area!r}])"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +450,7 @@ class DeregMr(Operation):
         return [partial(_without_mr, area=self.area)]
 
     def code(self) -> list[str]:
-        return [f"mrs.pop({self.area!r}).close()"]
+        return [f"mrs.pop({self.area})[0].close()"]
 
 
 def _without_mr(state: State, area: str) -> bool:

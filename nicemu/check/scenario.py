@@ -22,6 +22,8 @@ class Area:
     fill: int = 1
     odp: bool = True
     """An on-demand MR; False: no MR."""
+    writable: bool = True
+    """The device may write; else faults of the device leave copy-on-write as it is."""
     flags: int = 0
     """MAP_HUGETLB and the like, of anonymous memory."""
     file: str = ""

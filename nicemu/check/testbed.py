@@ -105,7 +105,7 @@ class Testbed:
                 self.now(process.write(address + page * PAGE, self.contents(area.fill + page)), "write")
                 self._store(area, page, area.fill + page & 255)
         if area.odp:
-            access = REMOTE | Access.ON_DEMAND
+            access = (REMOTE if area.writable else Access.REMOTE_READ) | Access.ON_DEMAND
             self.mrs[area.name] = self.lab.endpoint.execute(m.RegMr(self.pd, address, length, int(access), address))
 
     def _store(self, area: Area, page: int, value: int) -> None:

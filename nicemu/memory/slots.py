@@ -109,6 +109,21 @@ class Slots:
         self._next += fresh
         return np.concatenate([zero, poisoned, np.arange(self._next - fresh, self._next)])
 
+    def clear(self, slots: np.ndarray) -> None:
+        """Pages in use are zero again."""
+        for run in np.split(slots, np.flatnonzero(slots[1:] - slots[:-1] != 1) + 1):
+            if len(run) < DISCARD:
+                self._page[run] = 0
+            else:
+                self._discard(run)
+
+    def copy(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        """Bytes of pages to as many others."""
+        self._page[targets] = self._page[sources]
+
+    def _discard(self, run: np.ndarray) -> None:
+        arena.madvise(self.base + int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE, arena.MADV_DONTNEED)
+
     def give(self, slot: int) -> None:
         """The page is free."""
         self._page[slot] = POISON
@@ -127,7 +142,7 @@ class Slots:
             if len(run) < DISCARD:
                 self._poison(run)
             else:
-                arena.madvise(self.base + int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE, arena.MADV_DONTNEED)
+                self._discard(run)
                 self._zero.push_many(run)
 
     def set_aside(self, first: int, last: int) -> np.ndarray:

@@ -5,7 +5,7 @@ callbacks must not sleep: ``clear_young`` (forget, no flush), ``test_young`` (lo
 ``page_referenced``). Interval notifiers are never asked: what a device uses by on-demand paging does not look young.
 
 Left out: DAMON's regions and schemes, MGLRU's generations (only the step that ages), the page-table walk's Bloom
-filters.
+filters; huge pages in MGLRU's step and MADV_COLD.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.page import PAGE_SHIFT, PG_IDLE
-from nicemu.mm.page_table import ACCESSED, PFN_SHIFT, PRESENT
-from nicemu.mm.rmap import maps, rmap_walk
+from nicemu.mm.page_table import ACCESSED, HUGE, PFN_SHIFT, PRESENT
+from nicemu.mm.rmap import maps, rmap_walk, test_and_clear_young
 from nicemu.mm.vma import VM_HUGETLB, VM_LOCKED
 from nicemu.timeline.host import Steps
 
@@ -34,10 +34,8 @@ def page_idle_clear_pte_refs(host: Host, frame: int) -> Steps[bool]:
         mm = vma.mm
         yield from mm.page_table_lock.acquire(host.thread)
         if maps(mm.page_table, page, frame):
-            entry = mm.page_table.get(page)
-            mm.page_table.set(page, entry & ~ACCESSED)
             young = yield from mm.notifiers.clear_young(page << PAGE_SHIFT)
-            referenced |= bool(entry & ACCESSED) or young
+            referenced |= test_and_clear_young(mm.page_table, page) or young
         mm.page_table_lock.release(host.thread)
         yield host.costs.pte_ns
     return referenced
@@ -59,9 +57,8 @@ def page_idle_get(host: Host, frame: int) -> Steps[bool]:
 def damon_mkold(mm: AddressSpace, address: int) -> Steps[None]:
     """``damon_mkold``: DAMON begins to watch a page."""
     yield from mm.page_table_lock.acquire(mm.host.thread)
-    entry = mm.page_table.get(address >> PAGE_SHIFT)
-    if entry & PRESENT:
-        mm.page_table.set(address >> PAGE_SHIFT, entry & ~ACCESSED)
+    if mm.page_table.get(address >> PAGE_SHIFT) & PRESENT:
+        test_and_clear_young(mm.page_table, address >> PAGE_SHIFT)
         yield from mm.notifiers.clear_young(address)
     mm.page_table_lock.release(mm.host.thread)
 
@@ -82,7 +79,7 @@ def mglru_age(mm: AddressSpace, start: int, end: int) -> Steps[int]:
     for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
         yield from mm.page_table_lock.acquire(host.thread)
         view = mm.page_table.view(a, b)
-        used = np.flatnonzero((view & (PRESENT | ACCESSED)) == PRESENT | ACCESSED)
+        used = np.flatnonzero(((view & (PRESENT | ACCESSED)) == PRESENT | ACCESSED) & (view & HUGE == 0))
         frames = view[used] >> PFN_SHIFT
         view[used] &= ~ACCESSED
         for frame in frames[frames != host.zero_frame].tolist():
@@ -105,7 +102,7 @@ def madvise_cold(mm: AddressSpace, start: int, end: int) -> Steps[None]:
         for a, b in mm.page_table.spans(max(vma.start, start) >> PAGE_SHIFT, min(vma.end, end) >> PAGE_SHIFT):
             yield from mm.page_table_lock.acquire(mm.host.thread)
             view = mm.page_table.view(a, b)
-            present = np.flatnonzero(view & PRESENT)
+            present = np.flatnonzero((view & (PRESENT | HUGE)) == PRESENT)
             view[present] &= ~ACCESSED
             frames = view[present] >> PFN_SHIFT
             mm.host.reclaim.lru.age(frames[mm.host.pages.mapcounts[frames] == 1])

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_KSM
-from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, SOFT_DIRTY, UFFD_WP, WRITE, WRITTEN, pte
+from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, SOFT_DIRTY, UFFD_WP, WRITE, WRITTEN, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap
 from nicemu.mm.vma import VM_WRITE, Vma
 from nicemu.timeline.host import Steps
@@ -36,7 +36,7 @@ def can_reuse(mm: AddressSpace, frame: int) -> bool:
 def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     """Make the entry of ``page`` writable, unless it changed meanwhile; the caller looks again."""
     entry = mm.page_table.get(page)
-    if not entry & PRESENT or entry & WRITE:
+    if not entry & PRESENT or entry & (WRITE | HUGE):
         return
     if can_reuse(mm, entry >> PFN_SHIFT):
         mm.page_table.set(page, entry | WRITTEN | ACCESSED)
@@ -56,7 +56,7 @@ def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     new = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
     entry = mm.page_table.get(page)
     old = entry >> PFN_SHIFT
-    if not entry & PRESENT or entry & WRITE:
+    if not entry & PRESENT or entry & (WRITE | HUGE):
         host.pages.put(new)
         return
     host.pages.get(old)

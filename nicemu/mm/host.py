@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nicemu.memory.blocks import Blocks
 from nicemu.memory.frames import Frames, OutOfFrames
 from nicemu.mm.address_space import AddressSpace
 from nicemu.mm.compaction import compact_block
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File
+from nicemu.mm.hugetlb import Hugetlb
 from nicemu.mm.ksm import Ksm, ksm_scan
 from nicemu.mm.lock_report import Report
 from nicemu.mm.lockdep import lockdep_of
-from nicemu.mm.locks import Srcu
+from nicemu.mm.locks import RwSemaphore, Srcu
 from nicemu.mm.memory_failure import memory_failure
 from nicemu.mm.numa import Numa
 from nicemu.mm.page import Fault, Pages
@@ -63,6 +65,12 @@ class Host:
         self.numa = Numa(self, profile.numa_nodes)
         self.arena: Arena | None = None
         self.anon_vma_of: dict[int, AnonVma] = {}
+        self.blocks = Blocks(frames)
+        self.transparent_hugepage: Literal["always", "madvise", "never"] = "never"
+        """Who gets THP (``/sys/kernel/mm/transparent_hugepage/enabled``)."""
+        self.compound_mapcount: dict[int, int] = {}
+        """Page tables that map a THP whole, by its head."""
+        self.hugetlb = Hugetlb(self)
         self.files: dict[int, File] = {}
         """By number: what ``page.mapping`` of a page-cache page names."""
         self.zero_frame = 0
@@ -128,7 +136,7 @@ class Host:
     def new_anon_vma(self) -> AnonVma:
         """``anon_vma_alloc``."""
         self._anon_vmas += 1
-        self.anon_vma_of[self._anon_vmas] = AnonVma(self._anon_vmas)
+        self.anon_vma_of[self._anon_vmas] = AnonVma(self._anon_vmas, RwSemaphore(self.scheduler, "anon_vma"))
         return self.anon_vma_of[self._anon_vmas]
 
     def alloc_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0,

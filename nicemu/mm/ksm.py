@@ -3,13 +3,14 @@
 ksmd looks at one page after the other. A page that equals a KSM page is merged with it. Otherwise, if its checksum is
 what it was in the pass before, it is kept in mind for the rest of the pass (the unstable tree), and a later page that
 equals it makes both one new KSM page. Before bytes are compared for good the page is write-protected, so that neither
-the CPU nor a device can change them: a page that somebody holds a reference to (a pin, O_DIRECT) is left alone. A write
-to a KSM page always copies it. The last mapping frees it; the stable tree holds no reference.
+the CPU nor a device can change them: a page that somebody holds a reference to (a pin, O_DIRECT) is left alone. A huge
+page is split when one of its pages has found its like. A write to a KSM page always copies it. The last mapping frees
+it; the stable tree holds no reference.
 
 The trees are dicts by checksum: what is found there is compared byte by byte.
 
-Left out: ``max_page_sharing``, ``use_zero_pages``, merging across NUMA nodes as a choice, the smart scan, huge and file
-pages; MERGEABLE of a whole process (``prctl``).
+Left out: ``max_page_sharing``, ``use_zero_pages``, merging across NUMA nodes as a choice, the smart scan, file pages;
+MERGEABLE of a whole process (``prctl``).
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.mm.compound import compound_head
 from nicemu.mm.cow import do_wp_page
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.huge_split import isolate_vmas, split_huge_page
 from nicemu.mm.locks import Mutex
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_DIRTY, PG_FILE, PG_HWPOISON, PG_KSM
 from nicemu.mm.page_table import DIRTY, HUGE, PFN_SHIFT, PRESENT, WRITE, pte
@@ -176,7 +179,7 @@ def _mergeable_page(item: RmapItem) -> int:
     mm, pages = item.mm, item.mm.host.pages
     vma, entry = mm.vmas.find(item.page << PAGE_SHIFT), mm.page_table.get(item.page)
     frame = entry >> PFN_SHIFT
-    if vma is None or not vma.flags & VM_MERGEABLE or entry & (PRESENT | HUGE) != PRESENT:
+    if vma is None or not vma.flags & VM_MERGEABLE or not entry & PRESENT:
         return 0
     ours = frame != mm.host.zero_frame and pages.kind[frame] == MODEL and not pages.flags[frame] & UNMERGEABLE
     return frame if ours else 0
@@ -247,7 +250,11 @@ def try_to_merge(item: RmapItem, frame: int, shared: int) -> Steps[bool]:
     yield from mm.mmap_lock.acquire_read(thread)
     try:
         vma = mm.vmas.find(item.page << PAGE_SHIFT)
-        if vma is None or _mergeable_page(item) != frame or not host.reclaim.isolate(frame):
+        if mm.page_table.get(item.page) & HUGE and not (yield from split_huge_page(host, compound_head(frame))):
+            return False
+        if vma is None or _mergeable_page(item) != frame or mm.page_table.get(item.page) & HUGE:
+            return False
+        if not host.reclaim.isolate(frame):
             return False
         try:
             return (yield from _try_to_merge_one_page(vma, item.page, frame, shared))
@@ -339,7 +346,7 @@ def ksm_madvise(mm: AddressSpace, start: int, end: int, mergeable: bool) -> Step
 
     :raises Fault: ENOMEM, unsharing needs pages.
     """
-    for vma in mm.vmas.isolate(start, end):
+    for vma in (yield from isolate_vmas(mm, start, end)):
         if vma.flags & (VM_SHARED | VM_HUGETLB):
             continue
         if mergeable:

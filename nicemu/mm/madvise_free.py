@@ -5,7 +5,7 @@ by a fault and sets the dirty bit again. Reclaim drops a page that is still clea
 written since is an ordinary page again (``try_to_unmap_one``, the part for pages that are not swap-backed).
 
 Only pages that no other address space maps are marked. Arena and program pages cannot be dropped behind the program's
-back and stay. Left out: huge pages, the inactive file list (marked pages keep their place).
+back and stay. Left out: huge pages as a whole (they are split), the inactive file list (marked pages keep their place).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.change_protection import change_entries
+from nicemu.mm.huge_split import split_huge_range
 from nicemu.mm.page import MODEL, PG_DIRTY, PG_KSM, PG_LAZYFREE
 from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, SWAP
 from nicemu.mm.rmap import Unmapping, rmap_walk, try_to_unmap_one
@@ -35,6 +36,7 @@ def madvise_free(mm: AddressSpace, start: int, end: int) -> Steps[None]:
         if vma.file is not None or vma.flags & (VM_HUGETLB | VM_LOCKED):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         a, b = max(vma.start, start), min(vma.end, end)
+        yield from split_huge_range(vma.mm, a, b)
         yield from change_entries(mm, "madvise_free", a, b, partial(_mark, vma))
 
 

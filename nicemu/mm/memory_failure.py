@@ -7,7 +7,8 @@ the contents move to another frame first, and nobody notices. In both the frame 
 A page that a device has pinned stays with the device: it is only marked, its mappings remain, and the last unpin and
 unmap leave the one reference. (Linux unmaps it from the CPUs and cannot take it from the device either.)
 
-Left out: pages of files and huge pages (EBUSY), free pages, kernel pages, killing early (``PR_MCE_KILL``).
+A huge page is split first. Left out: pages of files and hugetlb pages (EBUSY), free pages, kernel pages, killing early
+(``PR_MCE_KILL``).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from nicemu.mm.compound import compound_head, is_compound
+from nicemu.mm.huge_split import split_huge_page
 from nicemu.mm.migrate import PASSES, new_page, unmap_and_move
-from nicemu.mm.page import EHWPOISON, MODEL, PAGE_SHIFT, PG_FILE, PG_HEAD, PG_HWPOISON, PG_KSM, PG_TAIL, Fault
+from nicemu.mm.page import EHWPOISON, MODEL, PAGE_SHIFT, PG_FILE, PG_HUGETLB, PG_HWPOISON, PG_KSM, Fault
 from nicemu.mm.page_table import HWPOISON, PFN_SHIFT, pte
 from nicemu.mm.rmap import Unmapping, rmap_walk, try_to_unmap_one
 from nicemu.mm.vma import Vma
@@ -38,7 +41,7 @@ def memory_failure(host: Host, frame: int) -> Steps[list[AddressSpace]]:
 
     :raises OSError: EHWPOISON, it had failed before; EBUSY, the model cannot take this kind of page out of use.
     """
-    _check(host, frame)
+    yield from _check(host, frame)
     host.pages.flags[frame] |= PG_HWPOISON
     host.pages.get(frame)  # for ever: it is never allocated again
     host.counters["hwpoison"] += 1
@@ -51,11 +54,14 @@ def memory_failure(host: Host, frame: int) -> Steps[list[AddressSpace]]:
         thread.context.pop()
 
 
-def _check(host: Host, frame: int) -> None:
+def _check(host: Host, frame: int) -> Steps[None]:
+    """Can it be taken out of use? A huge page is split for it."""
     pages = host.pages
     if pages.flags[frame] & PG_HWPOISON:
         raise Fault(EHWPOISON, 0, f"the memory of frame {frame} has failed before")
-    if pages.kind[frame] != MODEL or frame == host.zero_frame or pages.flags[frame] & (PG_FILE | PG_HEAD | PG_TAIL):
+    if pages.kind[frame] != MODEL or frame == host.zero_frame or pages.flags[frame] & (PG_FILE | PG_HUGETLB):
+        raise _error(errno.EBUSY)
+    if is_compound(host, frame) and not (yield from split_huge_page(host, compound_head(frame))):
         raise _error(errno.EBUSY)
 
 
@@ -94,7 +100,7 @@ def soft_offline_page(host: Host, frame: int) -> Steps[None]:
 
     :raises OSError: EBUSY, the page cannot move now (pinned, held, not movable); EHWPOISON; ENOMEM.
     """
-    _check(host, frame)
+    yield from _check(host, frame)
     if not host.reclaim.isolate(frame):
         raise _error(errno.EBUSY)
     thread = host.thread

@@ -8,18 +8,23 @@ waits until all that is over.
 Contents of arena and program pages stay in place: the new frame takes over the real address, the old one is retired to
 the graveyard as soon as every device was told.
 
-Left out: file and huge pages; batches that share one TLB flush (6.12).
+A huge page is split first; hugetlb pages stay.
+
+Left out: file pages; batches that share one TLB flush (6.12).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nicemu.mm.compound import compound_head, is_compound
+from nicemu.mm.huge_split import split_huge_page
 from nicemu.mm.page import (
     MODEL,
     PAGE_SHIFT,
     PG_DEVICE_PRIVATE,
     PG_DIRTY,
+    PG_HUGETLB,
     PG_IDLE,
     PG_KSM,
     PG_LAZYFREE,
@@ -28,7 +33,6 @@ from nicemu.mm.page import (
 from nicemu.mm.page_table import (
     ACCESSED,
     DIRTY,
-    HUGE,
     MAPS,
     MIGRATION,
     PFN_SHIFT,
@@ -77,14 +81,18 @@ def migrate_page(mm: AddressSpace, address: int) -> Steps[bool]:
     :raises Fault: ENOMEM, no frame to move it to.
     """
     entry = mm.page_table.get(address >> PAGE_SHIFT)
-    if not entry & MAPS or entry & HUGE or entry >> PFN_SHIFT == mm.host.zero_frame:
+    if not entry & MAPS or entry >> PFN_SHIFT == mm.host.zero_frame:
         return False
     return (yield from migrate_frame(mm.host, entry >> PFN_SHIFT))
 
 
 def migrate_frame(host: Host, old: int, node: int | None = None) -> Steps[bool]:
     """:func:`migrate_page` of a mapped frame, to a frame of ``node`` (None: the node it is on)."""
-    if not host.reclaim.isolate(old):
+    if host.pages.flags[old] & PG_HUGETLB:
+        return False
+    if is_compound(host, old):
+        yield from split_huge_page(host, compound_head(old))
+    if is_compound(host, old) or not host.reclaim.isolate(old):
         return False
     thread = host.thread
     thread.context.append("migrate")

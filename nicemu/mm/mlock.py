@@ -13,6 +13,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from nicemu.mm.huge_split import isolate_vmas
 from nicemu.mm.page import PAGE_SHIFT, PG_MLOCKED
 from nicemu.mm.rmap import rmap_walk
 from nicemu.mm.vma import VM_LOCKED
@@ -48,9 +49,6 @@ def do_mlock(mm: AddressSpace, start: int, end: int) -> Steps[None]:
 def do_munlock(mm: AddressSpace, start: int, end: int) -> Steps[None]:
     """``munlock``. :raises OSError: ENOMEM, part of the range is not mapped (the rest is unlocked)."""
     yield from _apply(mm, start, end, False)
-    for frame in mm.frames_in(start, end).tolist():
-        if mm.host.pages.flags[frame] & PG_MLOCKED and not mlocked(mm.host, frame):
-            mm.host.reclaim.lru.add(frame)
     if mm.vmas.holes(start, end):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
@@ -58,7 +56,7 @@ def do_munlock(mm: AddressSpace, start: int, end: int) -> Steps[None]:
 def _apply(mm: AddressSpace, start: int, end: int, lock: bool) -> Steps[None]:
     """``apply_vma_lock_flags``."""
     yield from mm.mmap_lock.acquire_write(mm.host.thread)
-    for vma in mm.vmas.isolate(start, end):
+    for vma in (yield from isolate_vmas(mm, start, end)):
         if bool(vma.flags & VM_LOCKED) != lock:
             vma.flags ^= VM_LOCKED
             mm.locked_vm += (vma.last_page - vma.first_page) * (1 if lock else -1)

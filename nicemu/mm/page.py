@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno as errno_names
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -54,6 +54,8 @@ class Pages:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
+        self.free_huge: Callable[[np.ndarray], None] | None = None
+        """Where PG_HUGETLB pages go when they are freed; None: there are none."""
         rows = frames.table.view(np.ndarray)
         self.refcounts, self.mapcounts, self.all_flags = rows["refcount"], rows["mapcount"], rows["flags"]
         self.pointers, self.kinds, self.slots = rows["pointer"], rows["kind"], rows["slot"]
@@ -78,7 +80,10 @@ class Pages:
         assert count >= 0, f"frame {frame}: reference count below zero"
         self.refcount[frame] = count
         if count == 0:
-            self.frames.free(frame)
+            if self.free_huge is not None and self.flags[frame] & PG_HUGETLB:
+                self.free_huge(np.array([frame]))
+            else:
+                self.frames.free(frame)
         return count == 0
 
     def put_many(self, frames: np.ndarray) -> np.ndarray:
@@ -88,8 +93,15 @@ class Pages:
         assert count >= 0, "reference count below zero"
         freed = freed[:count]
         if len(freed):
-            self.frames.free_many(freed)
+            self._free_many(freed)
         return freed
+
+    def _free_many(self, freed: np.ndarray) -> None:
+        if self.free_huge is not None:
+            huge = (self.all_flags[freed] & PG_HUGETLB) != 0
+            self.free_huge(freed[huge])
+            freed = freed[~huge]
+        self.frames.free_many(freed)
 
     def pin(self, frames: np.ndarray) -> None:
         """``pin_user_pages``: a reference that keeps reclaim away."""

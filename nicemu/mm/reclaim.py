@@ -3,6 +3,8 @@
 The list is first in, first out with a second chance for pages whose accessed bit is set. A page is isolated (one
 reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed.
 
+A huge page is split before any of it goes (6.12 can write it to swap whole: left out), and hugetlb pages stay.
+
 Left out: active and inactive lists, workingset, cgroups, file pages (there are none), clean swap cache.
 """
 
@@ -12,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nicemu.mm.compound import compound_head, is_compound
+from nicemu.mm.huge_split import split_huge_page
 from nicemu.mm.madvise_free import discard_lazyfree
 from nicemu.mm.mlock import mlocked
-from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_LAZYFREE, PG_MLOCKED
+from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_HUGETLB, PG_LAZYFREE, PG_MLOCKED, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.rmap import Unmapping, page_referenced, rmap_walk, try_to_unmap_one
 from nicemu.mm.swap import SWAP_KEPT, swap_entry
@@ -190,10 +194,11 @@ class Reclaim:
 
     def _may_go(self, frame: int) -> bool:
         pages = self.host.pages
-        return pages.mapcount[frame] > 0 and not pages.pinned(frame) and frame not in self.isolated
+        flags = pages.flags[frame]
+        return pages.mapcount[frame] > 0 and flags < PIN and not flags & PG_HUGETLB and frame not in self.isolated
 
     def _evictable(self, frame: int) -> bool:
-        """May reclaim have it? A locked page waits off the list for munlock (``unevictable``)."""
+        """May reclaim have it? Linux keeps locked pages on a list of their own."""
         flags = self.host.pages.flags[frame]
         return self._may_go(frame) and not flags & PG_DEVICE_PRIVATE and not (
             flags & PG_MLOCKED and mlocked(self.host, frame))  # fmt: skip
@@ -215,6 +220,8 @@ class Reclaim:
             elif self._evictable(frame):
                 self.isolated[frame] = None
                 victims.append(frame)
+            elif self.host.pages.mapcount[frame] > 0:
+                self.lru.add(frame)
         for frame in victims:
             del self.isolated[frame]
         return victims, looked
@@ -222,6 +229,7 @@ class Reclaim:
     def _pageout(self, victims: list[int]) -> Steps[int]:
         """``shrink_page_list``: unmap, write to swap as one cluster, free."""
         host, swap, thread = self.host, self.host.swap, self.host.thread
+        victims = yield from self._split_huge(victims)
         written = Completion(host.scheduler, "writeback")
         for frame in victims:
             host.pages.get(frame)
@@ -245,6 +253,22 @@ class Reclaim:
                 swap.writeback.pop(slot, None)
             written.complete()
         return self._free(victims)
+
+    def _split_huge(self, victims: list[int]) -> Steps[list[int]]:
+        """``split_folio``: the victims that can go, none of them part of a huge page any more."""
+        if not any(is_compound(self.host, frame) for frame in victims):
+            return victims
+        for frame in victims:
+            if is_compound(self.host, frame):
+                yield from split_huge_page(self.host, compound_head(frame))
+        ready = []
+        for frame in victims:
+            if self._may_go(frame) and not is_compound(self.host, frame):
+                self.lru.drop(frame)
+                ready.append(frame)
+            elif self.host.pages.mapcount[frame] > 0:
+                self.lru.add(compound_head(frame) if is_compound(self.host, frame) else frame)
+        return ready
 
     def _unmap(self, frame: int, slot: int) -> Steps[None]:
         """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""

@@ -17,7 +17,7 @@ from nicemu.memory import frame_rows
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File
 from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PG_IDLE, PG_KSM, PG_MLOCKED
-from nicemu.mm.page_table import ACCESSED, MAPS, PFN_SHIFT, PageTable
+from nicemu.mm.page_table import ACCESSED, ENTRIES, HUGE, MAPS, PFN_SHIFT, PageTable
 from nicemu.mm.vma import VM_LOCKED, AnonVma, Vma
 from nicemu.timeline.host import Steps
 
@@ -81,20 +81,28 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
     for vma, page in rmap_walk(host, frame):
         mm = vma.mm
         if not mm.notifiers.subscribers and mm.page_table_lock.owner is None:  # the same, without a lock to wait for
-            entry = mm.page_table.get(page)
-            mm.page_table.set(page, entry & ~ACCESSED)
-            referenced |= bool(entry & ACCESSED)
+            referenced |= test_and_clear_young(mm.page_table, page)
             continue
         yield from mm.page_table_lock.acquire(host.thread)
         if maps(mm.page_table, page, frame):
-            entry = mm.page_table.get(page)
-            mm.page_table.set(page, entry & ~ACCESSED)
             young = yield from mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
-            referenced |= bool(entry & ACCESSED) or young
+            referenced |= test_and_clear_young(mm.page_table, page) or young
         mm.page_table_lock.release(host.thread)
     if referenced:
         host.pages.flags[frame] &= ~PG_IDLE
     return referenced
+
+
+def test_and_clear_young(page_table: PageTable, page: int) -> bool:
+    """``ptep_clear_flush_young``; of all entries of a huge mapping (``pmdp_clear_flush_young``)."""
+    entry = page_table.get(page)
+    if not entry & HUGE:
+        page_table.set(page, entry & ~ACCESSED)
+        return bool(entry & ACCESSED)
+    view = page_table.view(page & -ENTRIES, (page & -ENTRIES) + ENTRIES)
+    young = bool((view & ACCESSED).any())
+    view &= ~ACCESSED
+    return young
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +128,8 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
     yield from notify.start()
     yield from lock.acquire(thread)
     try:
-        if maps(mm.page_table, page, frame) and not host.pages.pinned(frame):
-            entry = mm.page_table.get(page)
+        entry = mm.page_table.get(page)
+        if maps(mm.page_table, page, frame) and not entry & HUGE and not host.pages.pinned(frame):
             replacement = unmapping.replacement(entry)
             yield from notify.clearing()
             mm.page_table.set(page, 0)

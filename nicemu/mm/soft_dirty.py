@@ -4,7 +4,7 @@ A write fault sets SOFT_DIRTY. Writing 4 to clear_refs (6.12) clears it everywhe
 between one ``range_start`` over 0..-1 and its end, the TLB flush last; pinned pages are left as they are, since a
 device writes to them without a fault (``clear_refs_write``, ``clear_soft_dirty``).
 
-Left out: VM_SOFTDIRTY of areas made since, the other values of clear_refs.
+Left out: VM_SOFTDIRTY of areas made since, the other values of clear_refs, hugetlb (as in Linux).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.change_protection import change_entries
-from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PIN
+from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PG_HUGETLB, PIN
 from nicemu.mm.page_table import HUGE, MAPS, MIGRATION, PFN_SHIFT, PRESENT, SOFT_DIRTY, SWAP, UFFD_WP, WRITE
 from nicemu.timeline.host import Steps
 
@@ -42,8 +42,10 @@ def clear_refs(mm: AddressSpace) -> Steps[None]:
 
 def _clear_soft_dirty(host: Host, _first: int, view: np.ndarray) -> np.ndarray:
     new = view.copy()
-    mapped = np.flatnonzero(((view & MAPS) != 0) & (view & HUGE == 0))
+    mapped = np.flatnonzero((view & MAPS) != 0)
     ours = mapped[host.pages.all_flags[view[mapped] >> PFN_SHIFT] < PIN]
+    if view[0] & HUGE and (len(ours) < len(view) or host.pages.flags[int(view[0]) >> PFN_SHIFT] & PG_HUGETLB):
+        return new
     new[ours] &= ~(WRITE | SOFT_DIRTY)
     new[(view & MIGRATION) != 0] &= ~(WRITE | SOFT_DIRTY)
     new[(view & SWAP) != 0] &= ~SOFT_DIRTY

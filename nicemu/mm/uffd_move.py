@@ -4,7 +4,8 @@ Page by page: ``range_start`` over the source page, both entries checked under t
 and flushed, the destination set, the reverse map corrected, ``range_end``. The destination must be empty, the source
 a page that nobody else maps or has pinned.
 
-Left out: huge pages (moved as a whole by the site ``uffd_move_huge``); a page that is locked by reclaim or migration
+A huge page moves as a whole where both addresses allow it and the destination's 2 MiB are empty
+(``move_pages_huge_pmd``); otherwise it is split. Left out: a page that is locked by reclaim or migration
 gives EAGAIN at once.
 """
 
@@ -15,7 +16,18 @@ import os
 from typing import TYPE_CHECKING
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.mm.compound import (
+    HPAGE_PMD_NR,
+    HPAGE_PMD_SIZE,
+    clear_huge,
+    frames_of,
+    page_add_huge_rmap,
+    pmd_same,
+    pmd_trans_huge,
+    set_huge,
+)  # fmt: skip
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.huge_split import split_huge_pmd
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_KSM
 from nicemu.mm.page_table import HUGE, MIGRATION, PFN_SHIFT, PRESENT, SOFT_DIRTY, SWAP, UFFD_WP, WRITE, WRITTEN
 from nicemu.mm.replace_page import clear_and_flush
@@ -45,12 +57,16 @@ def uffd_move(mm: AddressSpace, destination: int, source: int, length: int, allo
         areas = validate_move_areas(mm, destination, source, length)
         while moved < length:
             pages = source + moved >> PAGE_SHIFT, destination + moved >> PAGE_SHIFT
-            error = yield from _move_pages_pte(areas, *pages, allow_holes)
+            huge = yield from _huge_or_split(mm, *pages, length - moved)
+            if huge:
+                error = yield from move_pages_huge_pmd(areas, *pages)
+            else:
+                error = yield from _move_pages_pte(areas, *pages, allow_holes)
             if error and not moved:
                 raise _error(error)
             if error:
                 break
-            moved += PAGE_SIZE
+            moved += HPAGE_PMD_SIZE if huge else PAGE_SIZE
         if mm.userfaultfd is not None:
             mm.userfaultfd.wake(destination, moved)
     finally:
@@ -70,6 +86,44 @@ def validate_move_areas(mm: AddressSpace, destination: int, source: int, length:
     if not inside or overlap or not anonymous or not alike or not other.flags & VM_UFFD:
         raise _error(errno.EINVAL)
     return one, other
+
+
+def _huge_or_split(mm: AddressSpace, source: int, destination: int, left: int) -> Steps[bool]:
+    """Can the source move as a huge page? A huge one that cannot is split."""
+    if not pmd_trans_huge(mm, source):
+        return False
+    aligned = not (source | destination) & HPAGE_PMD_NR - 1 and left >= HPAGE_PMD_SIZE
+    if aligned and not mm.page_table.view(destination, destination + HPAGE_PMD_NR).any():
+        return True
+    yield from split_huge_pmd(mm, source)
+    return False
+
+
+def move_pages_huge_pmd(areas: tuple[Vma, Vma], source: int, destination: int) -> Steps[int]:
+    """``move_pages_huge_pmd``: gives an errno, 0 if it moved."""
+    mm, host = areas[0].mm, areas[0].mm.host
+    start, end = source << PAGE_SHIFT, source + HPAGE_PMD_NR << PAGE_SHIFT
+    entry = mm.page_table.get(source)
+    frames = frames_of(entry >> PFN_SHIFT)
+    notify = Invalidation(mm, "uffd_move_huge", start, end, "uffd_move_huge", frames)
+    yield from notify.start()
+    yield from mm.page_table_lock.acquire(host.thread)
+    error = errno.EAGAIN
+    if pmd_same(mm.page_table.get(source), entry):
+        error = errno.EBUSY
+        taken = mm.page_table.view(destination, destination + HPAGE_PMD_NR).any()
+        if taken:
+            error = errno.EEXIST
+        elif (host.pages.mapcounts[frames] == 1).all() and (host.pages.refcounts[frames] == 1).all():
+            error = 0
+            clear_huge(mm, source, HPAGE_PMD_NR, "uffd_move_huge")
+            page_add_huge_rmap(host, areas[1], destination, frames)
+            set_huge(mm, destination, entry & ~UFFD_WP | WRITTEN)
+            mm.event("pte_move", start, end, operation="uffd_move_huge")
+    mm.page_table_lock.release(host.thread)
+    yield host.costs.tlb_flush_ns
+    yield from notify.end()
+    return error
 
 
 def _move_pages_pte(areas: tuple[Vma, Vma], source: int, destination: int, allow_holes: bool) -> Steps[int]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.mm.huge_split import split_huge_range
 from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import DIRTY, HUGE, PFN_SHIFT, PRESENT, SOFT_DIRTY, WRITE, pte
 from nicemu.mm.replace_page import replace_page
@@ -43,6 +44,7 @@ def uprobe_write_opcode(mm: AddressSpace, address: int, opcode: bytes) -> Steps[
     try:
         for _ in range(ATTEMPTS):
             yield from mm.fault_in(address & -PAGE_SIZE, 1, False)
+            yield from split_huge_range(mm, address & -PAGE_SIZE, (address & -PAGE_SIZE) + PAGE_SIZE)
             if (yield from _patch(mm, address, opcode)):
                 return
     finally:

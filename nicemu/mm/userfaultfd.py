@@ -6,7 +6,7 @@ message and waits until the handler takes the protection away. In an asynchronou
 write takes the protection away, and PAGEMAP_SCAN finds what was written.
 
 Left out: missing and minor faults, markers in empty entries, several handlers per address space, fork events (a child
-inherits nothing), huge pages.
+inherits nothing). Huge pages are split when an area is registered, and it gets none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.change_protection import change_entries
+from nicemu.mm.huge_split import isolate_vmas, split_huge_range
 from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import HUGE, MIGRATION, PRESENT, PROTNONE, SWAP, UFFD_WP, WRITE
 from nicemu.mm.uffd_move import uffd_move
@@ -64,8 +65,9 @@ class Userfaultfd:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         yield from mm.mmap_lock.acquire_write(mm.host.thread)
         mm.userfaultfd = self
-        for vma in mm.vmas.isolate(start, end):
+        for vma in (yield from isolate_vmas(mm, start, end)):
             vma.flags |= VM_UFFD
+            yield from split_huge_range(mm, vma.start, vma.end)
         mm.vmas.merge(start, end)
         mm.mmap_lock.release(mm.host.thread)
 
@@ -73,7 +75,7 @@ class Userfaultfd:
         """UFFDIO_UNREGISTER: protections end and who waits goes on."""
         mm, end = self.mm, start + length
         yield from mm.mmap_lock.acquire_write(mm.host.thread)
-        for vma in mm.vmas.isolate(start, end):
+        for vma in (yield from isolate_vmas(mm, start, end)):
             if vma.flags & VM_UFFD:
                 yield from change_entries(mm, "uffd_wp", vma.start, vma.end, _resolve)
                 vma.flags &= ~VM_UFFD

@@ -93,7 +93,7 @@ class Machine:
             assert pages.mapcount[frame] == count
             assert pages.refcount[frame] == count + (pages.flags[frame] >> 16)
         held = {frame for frame in range(1, self.frames._next) if pages.kind[frame] and pages.refcount[frame]}
-        assert self.frames.allocated == len(held | set(mapped))
+        assert self.frames.allocated == len(held | set(mapped)) + self.host.hugetlb.parked
         unmapped = held - set(mapped) - {self.host.zero_frame}
         assert all(pages.pinned(frame) or pages.flags[frame] & PG_HWPOISON for frame in unmapped)
 
