@@ -6,6 +6,7 @@ Left out: RLIMIT_MEMLOCK accounting, other block sizes.
 
 from __future__ import annotations
 
+import errno
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from nicemu.abi.command import HUGE_SHIFT, MTT_FRAME_SHIFT, MTT_READ, MTT_STAMP_
 from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE
 from nicemu.driver.command import MTT_CHUNK
 from nicemu.driver.errors import DriverError
-from nicemu.mm.page import Fault
+from nicemu.mm.page import EHWPOISON, Fault
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ def pin(region: Mr) -> Steps[Umem]:
     except Fault as error:
         for frames in pinned:
             mm.unpin(frames >> 1)
-        raise DriverError(error.errno, f"MR: {error.strerror}") from error
+        # as without FOLL_HWPOISON (``vm_fault_to_errno``)
+        number = errno.EFAULT if error.errno == EHWPOISON else error.errno
+        raise DriverError(number, f"MR: {error.strerror}") from error
     together = np.concatenate(pinned)
     return Umem(together, best_page_shift(start, together))
 

@@ -25,8 +25,8 @@ from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap, mremap_to
 from nicemu.mm.notifier import ADDRESS_END, NotifierChain
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
-from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_KSM, PIN
+from nicemu.mm.page_table import MAPS, PFN_SHIFT, PageTable
 from nicemu.mm.rmap import maps
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
 from nicemu.tables.records import FrameKind
@@ -34,6 +34,7 @@ from nicemu.timeline.host import HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
+    from nicemu.mm.userfaultfd import Userfaultfd
 
 PAGE_SIZE = 1 << PAGE_SHIFT
 
@@ -54,6 +55,11 @@ class AddressSpace:
         self.page_table_lock = SpinLock(host.scheduler, "page_table_lock")
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
+        self.node = 0
+        """NUMA node of the CPUs that its threads run on."""
+        self.locked_vm = 0
+        """Pages in VM_LOCKED areas."""
+        self.userfaultfd: Userfaultfd | None = None
 
     # System calls ----------------------------------------------------------------------------------------------------
 
@@ -277,7 +283,7 @@ class AddressSpace:
     def frames_in(self, start: int, end: int) -> np.ndarray:
         """Frames mapped in [start, end) now, without the zero page."""
         entries = self.page_table.entries(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
-        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         counted: np.ndarray = frames[frames != self.host.zero_frame]
         return counted
 
@@ -295,11 +301,14 @@ class AddressSpace:
         """An invalidation of the range has returned. Pinned pages stay the device's, so they get no stamp."""
         self.stamp_invalidated(self.frames_in(start, end), operation)
 
-    def stamp_invalidated(self, frames: np.ndarray, operation: str) -> None:
-        """The same for some frames."""
-        frames = self._not_pinned(frames)
-        if not self.mirrored:
-            frames = frames[self.host.pages.mapcounts[frames] <= 1]
+    def stamp_invalidated(self, frames: np.ndarray, operation: str, ours: int = 1) -> None:
+        """The same for some frames. A page that others map as well stays theirs: a device may have found it there, in
+        another address space than this one or, a KSM page, at another address. ``ours``: how many times we
+        map each still."""
+        frames, pages = self._not_pinned(frames), self.host.pages
+        elsewhere = pages.mapcounts[frames] > ours
+        if elsewhere.any():
+            frames = frames[~elsewhere | (self.mirrored & (pages.all_flags[frames] & PG_KSM == 0))]
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
 
@@ -308,7 +317,7 @@ class AddressSpace:
         pages = self.host.pages
         if frame == self.host.zero_frame or pages.flags[frame] >= PIN:
             return
-        if self.mirrored or pages.mapcount[frame] <= ours:
+        if pages.mapcount[frame] <= ours or (self.mirrored and not pages.flags[frame] & PG_KSM):
             self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:

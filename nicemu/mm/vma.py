@@ -28,7 +28,7 @@ VM_SHARED, VM_LOCKED, VM_HUGETLB, VM_HUGEPAGE = 16, 32, 64, 128
 VM_MERGEABLE, VM_NONLINEAR, VM_XIP, VM_UFFD = 256, 512, 1024, 2048
 VM_NOHUGEPAGE, VM_HUGE_1GB = 1 << 16, 1 << 17
 """No THP; the huge pages of a VM_HUGETLB area are of 1 GiB, not of 2 MiB."""
-VM_SPECIAL = VM_SHARED | VM_NONLINEAR | VM_XIP
+VM_SPECIAL = VM_SHARED | VM_NONLINEAR | VM_XIP | VM_UFFD
 """Areas whose faults are resolved page by page, not in bulk."""
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 

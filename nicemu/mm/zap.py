@@ -11,6 +11,8 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nicemu.memory import arena as real_memory
 from nicemu.mm.compound import pmd_trans_huge, thp_unmapped_whole
 from nicemu.mm.discipline import Invalidation
@@ -19,8 +21,8 @@ from nicemu.mm.huge_split import isolate_vmas, split_huge_pmd
 from nicemu.mm.hugetlb_range import discarded, unmap_hugepage_range
 from nicemu.mm.notifier import Event, mmu_notifier_release
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import ENTRIES, HUGE, PFN_SHIFT, PRESENT, SWAP
-from nicemu.mm.vma import VM_HUGETLB, Vma
+from nicemu.mm.page_table import ENTRIES, HUGE, MAPS, PFN_SHIFT, SWAP
+from nicemu.mm.vma import VM_HUGETLB, VM_LOCKED, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ def do_munmap(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]
     gather = MmuGather(mm, "munmap")
     yield from unmap_vmas(mm, vmas, vmas[0].start, vmas[-1].end, gather, Event.UNMAP, real)
     for vma in vmas:
+        if vma.flags & VM_LOCKED:
+            mm.locked_vm -= vma.last_page - vma.first_page
         mm.vmas.remove(vma)
     mm.page_table.free_empty(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
     yield from gather.finish(start, end)
@@ -95,9 +99,9 @@ def _zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) -
         view = mm.page_table.view(a, b)
         entries = view[view != 0]
         view[:] = 0
-        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         frames = frames[frames != host.zero_frame]
-        host.pages.mapcounts[frames] -= 1
+        np.subtract.at(host.pages.mapcounts, frames, 1)  # KSM: one frame may be here more than once
         if len(entries) and entries[0] & HUGE:
             thp_unmapped_whole(host, int(frames[0]))
         mm.event("pte_clear", a << PAGE_SHIFT, b << PAGE_SHIFT, operation=gather.operation, present=len(frames))
@@ -121,10 +125,13 @@ def _lock_split(mm: AddressSpace, a: int, b: int) -> Steps[None]:
 def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]:
     """``madvise_dontneed_single_vma`` of each area; the caller holds mmap_lock for read.
 
-    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux); EINVAL, hugetlb.
+    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux); EINVAL, locked memory or
+        hugetlb.
     """
     failed: OSError | None = None
     for vma in mm.vmas.overlapping(start, end):
+        if vma.flags & VM_LOCKED:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         a, b = discarded(vma, max(vma.start, start), min(vma.end, end))
         gather = MmuGather(mm, "dontneed")
         failed = (yield from unmap_vmas(mm, [vma], a, b, gather, Event.CLEAR, real)) or failed
