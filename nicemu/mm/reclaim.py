@@ -274,6 +274,9 @@ class Reclaim:
         """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""
         host, users = self.host, 0
         unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda entry: swap_entry(slot) | entry & SWAP_KEPT)
+        early = host.broken("swap_write_before_unmap")
+        if early:
+            host.swap.write(slot, frame)
         for vma, page in rmap_walk(host, frame):
             host.swap.get(slot)
             if (yield from try_to_unmap_one(host, vma, page, unmapping)):
@@ -282,7 +285,8 @@ class Reclaim:
             else:
                 host.swap.put(slot)
         if users:
-            host.swap.write(slot, frame)
+            if not early:
+                host.swap.write(slot, frame)
             if host.pages.kind[frame] != MODEL:
                 host.frames.retire(frame)
         host.swap.put(slot)
