@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nicemu.config.types import Nanoseconds, Pages, Record
+from nicemu.config.types import Count, Nanoseconds, Pages, Record
 
 
 class HostCosts(Record):
@@ -19,6 +19,8 @@ class HostCosts(Record):
     tlb_flush_ns: Nanoseconds = 500
     swap_read_ns: Nanoseconds = 60_000
     swap_write_ns: Nanoseconds = 20_000
+    swap_page_ns: Nanoseconds = 1_300  # transfer of each page, beside the latency
+    scan_page_ns: Nanoseconds = 50  # reclaim looks at a page of its list
     irq_ns: Nanoseconds = 1_000  # handler entered -> its work queued
     driver_fault_ns: Nanoseconds = 4_000  # the page-fault work, without faulting pages in
     driver_fault_page_ns: Nanoseconds = 90
@@ -35,5 +37,13 @@ class HostProfile(Record):
     source: str = ""
     ram_pages: Pages = 262_144  # 4 KiB each: 1 GiB
     swap_pages: Annotated[int, Field(ge=0, le=2**36)] = 1_048_576
+    swap_queue_depth: Count = 32  # requests that the swap device takes at once; more wait
+    min_free_pages: Annotated[int, Field(ge=0, le=2**36)] | None = None  # vm.min_free_kbytes; None: as Linux computes it
+    kswapd: bool = True  # reclaim in the background below the low watermark
+    rlimit_memlock_bytes: Annotated[int, Field(ge=0, le=2**63)] | None = None  # RLIMIT_MEMLOCK; None: unlimited
+    cap_ipc_lock: bool = False  # the program may pin beyond RLIMIT_MEMLOCK
+    memory_max_pages: Pages | None = None  # memory.max of the program's control group; None: no group
+    oom_score_adj: Annotated[int, Field(ge=-1000, le=1000)] = 0  # of the program; -1000: never a victim
+    oom_kills_program: bool = False  # a victim that asks for memory dies; else only what it asked for fails
     hung_task_timeout_ns: Nanoseconds = 10_000_000_000  # a host thread blocked so long is reported; 0: never
     costs: HostCosts = HostCosts()

@@ -67,7 +67,7 @@ class Lab:
         now, stamp = (memoryview(world.control.view(np.ndarray)[name]) for name in ("now", "stamp"))
         self.scheduler = Scheduler(lambda: now[0], chooser)
         log = self.log.host if self.log else None
-        self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log)
+        self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log, config.host.kswapd)
         self.host.mutants = of_layer("mm", config.mutants)
         self.arena = Arena()
         self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nicemu.memory.frames import Frames, OutOfFrames
+from nicemu.memory.frames import Frames
 from nicemu.mm.address_space import AddressSpace
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File
 from nicemu.mm.locks import RcuRead, Report, Reports, Srcu, report_atomic_sleep
 from nicemu.mm.page import Fault, Pages
-from nicemu.mm.reclaim import Reclaim
+from nicemu.mm.reclaim import MAX_RECLAIM_RETRIES, Reclaim
 from nicemu.mm.swap import Swap
 from nicemu.mm.vma import AnonVma
+from nicemu.mm.watermark import Watermarks
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, HostThread, Scheduler, Sleep, Steps
 
@@ -43,7 +44,8 @@ class Host:
         self.rcu = RcuRead(self.lock_reports)
         self.srcu = Srcu(scheduler)
         self.pages = Pages(frames)
-        self.swap = Swap(self, profile.swap_pages)
+        self.watermarks = Watermarks.of(profile.ram_pages, profile.min_free_pages)
+        self.swap = Swap(self, profile)
         self.reclaim = Reclaim(self, kswapd)
         self.mutants: tuple[str, ...] = ()
         """Deliberate bugs of the mm (``config.mutants``)."""
@@ -114,16 +116,15 @@ class Host:
 
         :raises Fault: ENOMEM, nothing can be reclaimed.
         """
-        for _ in range(16):
-            try:
-                frames = self.frames.allocate_many(kind, count, pointers, canonical)
-            except OutOfFrames:
-                freed = yield from self.reclaim.direct(max(count, SWAP_CLUSTER_MAX))
-                if not freed and not self.reclaim.running:
-                    break
-                if not freed:
-                    yield Sleep(self.costs.swap_write_ns)  # ``reclaim_throttle``: others are at it
-            else:
+        for _ in range(MAX_RECLAIM_RETRIES):
+            free = self.frames.available - count
+            if self.reclaim.kswapd_enabled and free < self.watermarks.low:
                 self.reclaim.wakeup_kswapd()
-                return frames
+            if free >= self.watermarks.min:
+                return self.frames.allocate_many(kind, count, pointers, canonical)
+            freed = yield from self.reclaim.direct(max(self.watermarks.min - free, SWAP_CLUSTER_MAX))
+            if not freed and not self.reclaim.running:
+                break
+            if not freed:
+                yield Sleep(self.costs.swap_write_ns)  # ``reclaim_throttle``: others are at it
         raise Fault(ENOMEM, 0, f"out of memory: {self.frames.available} of {self.frames.ram_pages} pages free")

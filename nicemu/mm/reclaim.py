@@ -1,9 +1,10 @@
 """Reclaim (``vmscan.c``): a clock over all anonymous pages, direct reclaim, kswapd.
 
 The list is first in, first out with a second chance for pages whose accessed bit is set. A page is isolated (one
-reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed.
+reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed. A cluster is written
+and freed together; each page is unmapped, and notified, by itself, as ``shrink_folio_list`` does.
 
-Left out: active and inactive lists, workingset, cgroups, file pages (there are none), clean swap cache.
+Left out: active and inactive lists, workingset, file pages (there are none), clean swap cache, batched TLB flushes.
 """
 
 from __future__ import annotations
@@ -12,76 +13,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nicemu.mm.lru import Lru
 from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
-from nicemu.mm.rmap import Unmapping, page_referenced, rmap_walk, try_to_unmap_one
+from nicemu.mm.rmap import Unmapping, page_referenced, referenced_at_once, rmap_walk, try_to_unmap_one
 from nicemu.mm.swap import swap_entry
-from nicemu.timeline.host import Completion, HostThread, Sleep, Steps
+from nicemu.timeline.host import Completion, HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
     from nicemu.mm.host import Host
+    from nicemu.mm.memcg import Memcg
 
 CLUSTER = 32
 """Pages isolated and written together (``SWAP_CLUSTER_MAX``)."""
-
-
-class Lru:
-    """Frames in the order they came. An entry is alive if it is the frame's newest; dead ones are skipped."""
-
-    def __init__(self, frames: int) -> None:
-        self._ring = np.zeros(1 << 12, np.int64)
-        self._places: np.ndarray = np.zeros(frames, np.int64)
-        self._place = self._places.data
-        self._head = self._tail = 1
-
-    def __len__(self) -> int:
-        return self._tail - self._head
-
-    def add(self, frame: int) -> None:
-        """Put a frame at the tail."""
-        if len(self) == len(self._ring):
-            self._compact(1)
-        self._ring[self._tail & len(self._ring) - 1] = frame
-        self._place[frame] = self._tail
-        self._tail += 1
-
-    def add_many(self, frames: np.ndarray) -> None:
-        """Put frames at the tail, in order."""
-        if len(self) + len(frames) > len(self._ring):
-            self._compact(len(frames))
-        places = np.arange(self._tail, self._tail + len(frames))
-        self._ring[places & len(self._ring) - 1] = frames
-        self._places[frames] = places
-        self._tail += len(frames)
-
-    def take(self) -> int:
-        """The oldest live frame, 0 if there is none."""
-        while self._head < self._tail:
-            frame = int(self._ring[self._head & len(self._ring) - 1])
-            self._head += 1
-            if self._place[frame] == self._head - 1:
-                self._place[frame] = 0
-                return frame
-        return 0
-
-    def drop(self, frame: int) -> None:
-        """Take a frame off the list."""
-        self._place[frame] = 0
-
-    def _compact(self, more: int) -> None:
-        places = np.arange(self._head, self._tail)
-        frames = self._ring[places & len(self._ring) - 1]
-        live = frames[self._places[frames] == places]
-        size = len(self._ring)
-        while size < 2 * (len(live) + more):
-            size *= 2
-        self._ring = np.zeros(size, np.int64)
-        self._head = self._tail = self._tail  # places never repeat
-        places = np.arange(self._tail, self._tail + len(live))
-        self._ring[places & size - 1] = live
-        self._places[live] = places
-        self._tail += len(live)
+MAX_RECLAIM_RETRIES = 16
+"""Rounds without progress after which kswapd gives up and an allocation calls the OOM killer."""
 
 
 class Reclaim:
@@ -92,70 +39,74 @@ class Reclaim:
         self.lru = Lru(len(host.frames.table))
         self.isolated: dict[int, None] = {}
         """Frames off the list whose pages are locked: unmapped or being unmapped, by reclaim or migration."""
-        ram = host.frames.ram_pages
         self.kswapd_enabled = kswapd
-        self.low, self.high = ram // 64, ram // 32
         self._kswapd: HostThread | None = None
+        self._kswapd_failures = 0
 
     @property
     def running(self) -> bool:
         """Somebody is freeing pages now."""
         return bool(self.isolated)
 
-    def direct(self, pages: int) -> Steps[int]:
-        """``try_to_free_pages``: in the context of whoever needs memory; pages freed."""
+    def direct(self, pages: int, memcg: Memcg | None = None) -> Steps[int]:
+        """``try_to_free_pages``, ``try_to_free_mem_cgroup_pages``: in the context of whoever needs memory; pages freed."""
         self.host.counters["allocstall"] += 1
-        return (yield from self.shrink(pages))
+        freed = yield from self.shrink(pages, memcg)
+        self.host.counters["pgsteal_direct"] += freed
+        return freed
 
-    def shrink(self, pages: int) -> Steps[int]:
-        """``shrink_list``: free about ``pages`` pages; gives how many were freed."""
+    def shrink(self, pages: int, memcg: Memcg | None = None) -> Steps[int]:
+        """``shrink_lruvec``: free about ``pages`` pages (of a group, if given); gives how many were freed."""
         freed = 0
         budget = 2 * len(self.lru) + CLUSTER
         while freed < pages and budget > 0:
-            victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget)
+            victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget, memcg)
             budget -= looked
             if not victims:
                 break
             freed += yield from self._pageout(victims)
+        if freed:
+            self._kswapd_failures = 0
         return freed
 
     def evict(self, mm: AddressSpace, address: int) -> Steps[bool]:
         """Reclaim the page at ``address`` now; False if there is none or it cannot go."""
         entry = mm.page_table.get(address >> PAGE_SHIFT)
         frame = entry >> PFN_SHIFT
-        if not entry & PRESENT or frame == self.host.zero_frame or not self._may_go(frame):
+        if not entry & PRESENT or frame == self.host.zero_frame or not self.isolate(frame):
             return False
-        self.lru.drop(frame)
         return (yield from self._pageout([frame])) == 1
 
     def reclaim_range(self, mm: AddressSpace, start: int, end: int) -> Steps[int]:
         """``MADV_PAGEOUT``: reclaim every page of the range that only this address space maps."""
-        freed = 0
+        freed, pages = 0, self.host.pages
         for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
             entries = mm.page_table.view(a, b)
             frames = (entries[(entries & PRESENT) != 0] >> PFN_SHIFT).tolist()
-            victims = [f for f in frames if f != self.host.zero_frame and self._may_go(f)
-                       and self.host.pages.mapcount[f] == 1]  # fmt: skip
-            for i in range(0, len(victims), CLUSTER):
-                cluster = [f for f in victims[i : i + CLUSTER] if self._may_go(f)]
-                for frame in cluster:
-                    self.lru.drop(frame)
-                freed += yield from self._pageout(cluster)
+            for i in range(0, len(frames), CLUSTER):
+                cluster = [f for f in frames[i : i + CLUSTER]
+                           if f != self.host.zero_frame and pages.mapcount[f] == 1 and self.isolate(f)]  # fmt: skip
+                if cluster:
+                    freed += yield from self._pageout(cluster)
         return freed
 
     def wakeup_kswapd(self) -> None:
-        """``wakeup_kswapd``: reclaim in the background when free memory is low."""
-        if (
-            self.kswapd_enabled
-            and self.host.frames.available < self.low
-            and (self._kswapd is None or self._kswapd.finished)
-        ):
+        """``wakeup_kswapd``: reclaim in the background when free memory is low. Not after it has failed too often: who
+        needs memory then reclaims by itself."""
+        if self._kswapd is not None and not self._kswapd.finished:
+            return
+        if self._kswapd_failures < MAX_RECLAIM_RETRIES:
             self._kswapd = self.host.scheduler.spawn(self._background(), "kswapd")
 
     def _background(self) -> Steps[None]:
-        self.host.thread.context.append("kswapd")
-        while self.host.frames.available < self.high:
-            if not (yield from self.shrink(CLUSTER)):
+        """``balance_pgdat``."""
+        host = self.host
+        host.thread.context.append("kswapd")
+        while host.frames.available < host.watermarks.high:
+            freed = yield from self.shrink(CLUSTER)
+            host.counters["pgsteal_kswapd"] += freed
+            if not freed:
+                self._kswapd_failures += 1
                 return
 
     def isolate(self, frame: int) -> bool:
@@ -180,55 +131,71 @@ class Reclaim:
         pages = self.host.pages
         return pages.mapcount[frame] > 0 and not pages.pinned(frame) and frame not in self.isolated
 
-    def _isolate(self, wanted: int, budget: int) -> Steps[tuple[list[int], int]]:
-        """Up to ``wanted`` pages that were not used lately, looking at ``budget`` at most."""
+    def _isolate(self, wanted: int, budget: int, memcg: Memcg | None) -> Steps[tuple[list[int], int]]:
+        """Isolate up to ``wanted`` pages that were not used lately, looking at ``budget`` at most."""
         victims: list[int] = []
         looked = 0
         while len(victims) < wanted and looked < budget:
-            frame = self.lru.take()
-            if not frame:
+            frames = self._oldest(wanted - len(victims), memcg)
+            if not len(frames):
                 break
-            looked += 1
-            if not self._may_go(frame):
-                if self.host.pages.mapcount[frame] > 0:
+            looked += len(frames)
+            for frame in frames.tolist():
+                if not self._may_go(frame):
+                    if self.host.pages.mapcount[frame] > 0:
+                        self.lru.add(frame)
+                    continue
+                used = referenced_at_once(self.host, frame)
+                if used is None:
+                    used = yield from page_referenced(self.host, frame)
+                if used:
                     self.lru.add(frame)
-            elif (yield from page_referenced(self.host, frame)):
-                self.lru.add(frame)
-            elif self._may_go(frame):
-                self.isolated[frame] = None
-                victims.append(frame)
-        for frame in victims:
-            del self.isolated[frame]
+                elif self.isolate(frame):
+                    victims.append(frame)
+            yield self.host.costs.scan_page_ns * len(frames)
+        self.host.counters["pgscan"] += looked
         return victims, looked
 
+    def _oldest(self, wanted: int, memcg: Memcg | None) -> np.ndarray:
+        """Off the list."""
+        return self.lru.take(wanted) if memcg is None else self.lru.oldest(wanted, memcg.members)
+
     def _pageout(self, victims: list[int]) -> Steps[int]:
-        """``shrink_page_list``: unmap, write to swap as one cluster, free."""
+        """``shrink_folio_list``: unmap isolated pages, write them to swap as one cluster, free them. Those for which swap
+        has no room stay."""
         host, swap, thread = self.host, self.host.swap, self.host.thread
+        costs = host.costs
         written = Completion(host.scheduler, "writeback")
-        for frame in victims:
-            host.pages.get(frame)
-            self.isolated[frame] = None
         slots: list[int] = []
+        taken: list[tuple[int, int]] = []
         thread.context.append("reclaim")
         try:
             for frame in victims:
                 slot = swap.get_slot()
-                if slot:
-                    swap.writeback[slot] = written
-                    slots.append(slot)
-                    yield from self._unmap(frame, slot)
-            yield Sleep(host.costs.swap_write_ns + (host.costs.pte_ns + host.costs.tlb_flush_ns) * len(victims))
+                if not slot:
+                    break
+                swap.writeback[slot] = written
+                slots.append(slot)
+                if (yield from self._unmap(frame, slot)):
+                    taken.append((slot, frame))
+            yield (costs.pte_ns + costs.tlb_flush_ns) * len(slots)
         finally:
             thread.context.pop()
+            swap.write([slot for slot, _ in taken], [frame for _, frame in taken])
+        try:
+            if taken:
+                yield from swap.device.request(costs.swap_write_ns, len(taken))
+        finally:
             for slot in slots:
                 swap.writeback.pop(slot, None)
+                swap.put(slot)
             written.complete()
         return self._free(victims)
 
-    def _unmap(self, frame: int, slot: int) -> Steps[None]:
-        """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""
-        host, users = self.host, 0
-        unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda _: swap_entry(slot))
+    def _unmap(self, frame: int, slot: int) -> Steps[bool]:
+        """``try_to_unmap``: a swap entry wherever the page was mapped; the slot has a user for each. True if any."""
+        host, entry, users = self.host, swap_entry(slot), 0
+        unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda _: entry)
         for vma, page in rmap_walk(host, frame):
             host.swap.get(slot)
             if (yield from try_to_unmap_one(host, vma, page, unmapping)):
@@ -236,19 +203,17 @@ class Reclaim:
                 vma.mm.event("swap_out", page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, frame=frame, slot=slot)
             else:
                 host.swap.put(slot)
-        if users:
-            host.swap.write(slot, frame)
-            if host.pages.kind[frame] != MODEL:
-                host.frames.retire(frame)
-        host.swap.put(slot)
+        if users and host.pages.kind[frame] != MODEL:
+            host.frames.retire(frame)
+        return users > 0
 
     def _free(self, victims: list[int]) -> int:
-        freed = 0
+        pages, frames = self.host.pages, np.array(victims, np.int64)
         for frame in victims:
             self.isolated.pop(frame, None)
-            if self.host.pages.mapcount[frame] > 0:
-                self.lru.add(frame)
-            if self.host.pages.put(frame):
-                freed += 1
+        self.lru.add_many(frames[pages.mapcounts[frames] > 0])
+        freed = pages.put_many(frames)
+        if self.host.log is not None:
+            for frame in freed.tolist():
                 self.host.event("free", frame=frame, operation="reclaim")
-        return freed
+        return len(freed)
