@@ -64,7 +64,9 @@ class Machine:
         device = NoDevice(self.world)
         scheduler = Scheduler(lambda: device.now[0])
         self.timeline = Timeline(device, scheduler, lambda _: None)
-        profile = SimpleNamespace(costs=COSTS, ram_pages=ram, swap_pages=swap, swap_queue_depth=32, min_free_pages=0)
+        profile = SimpleNamespace(costs=COSTS, ram_pages=ram, swap_pages=swap, swap_queue_depth=32, min_free_pages=0,
+                                  rlimit_memlock_bytes=None, cap_ipc_lock=False,
+                                  oom_score_adj=0, oom_kills_program=False)  # fmt: skip
         self.host = Host(self.world, self.frames, scheduler, profile, "v6.12")
         self.arena = Arena()
         self.mm = self.host.new_address_space("program")

@@ -38,7 +38,7 @@ class HostProfile(Record):
     ram_pages: Pages = 262_144  # 4 KiB each: 1 GiB
     swap_pages: Annotated[int, Field(ge=0, le=2**36)] = 1_048_576
     swap_queue_depth: Count = 32  # requests that the swap device takes at once; more wait
-    min_free_pages: Annotated[int, Field(ge=0, le=2**36)] | None = None  # vm.min_free_kbytes; None: as Linux computes it
+    min_free_pages: Annotated[int, Field(ge=0, le=2**36)] | None = None  # vm.min_free_kbytes; None: Linux's rule
     kswapd: bool = True  # reclaim in the background below the low watermark
     rlimit_memlock_bytes: Annotated[int, Field(ge=0, le=2**63)] | None = None  # RLIMIT_MEMLOCK; None: unlimited
     cap_ipc_lock: bool = False  # the program may pin beyond RLIMIT_MEMLOCK

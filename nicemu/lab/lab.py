@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,6 +20,7 @@ from nicemu.memory import Frames
 from nicemu.memory.arena import Arena
 from nicemu.memory.safe_copy import method, scratch
 from nicemu.mm.host import Host
+from nicemu.mm.memcg import Memcg
 from nicemu.mm.syscalls import Process
 from nicemu.nic import firmware
 from nicemu.nic.device import Device
@@ -69,6 +71,9 @@ class Lab:
         log = self.log.host if self.log else None
         self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log, config.host.kswapd)
         self.host.mutants = of_layer("mm", config.mutants)
+        if config.host.memory_max_pages is not None:
+            self.host.memcg = Memcg(self.host, "program", config.host.memory_max_pages)
+        self.host.console = lambda text: print(text, file=sys.stderr, flush=True)
         self.arena = Arena()
         self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)
         self.devices = self._devices()

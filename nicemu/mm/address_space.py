@@ -19,18 +19,21 @@ from nicemu.mm import fault, zap
 from nicemu.mm.fork import dup_mmap
 from nicemu.mm.interval import IntervalNotifiers
 from nicemu.mm.locks import RwSemaphore, SpinLock
+from nicemu.mm.memlock import Memlock
 from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap
 from nicemu.mm.notifier import NotifierChain
+from nicemu.mm.oom_kill import check_alive
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
 from nicemu.mm.rmap import maps
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
 from nicemu.tables.records import FrameKind
-from nicemu.timeline.host import HostThread, Steps
+from nicemu.timeline.host import Completion, HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
+    from nicemu.mm.memcg import Memcg
 
 PAGE_SIZE = 1 << PAGE_SHIFT
 
@@ -47,6 +50,17 @@ class AddressSpace:
         self.page_table = PageTable(host.world)
         self.mmap_lock = RwSemaphore(host.scheduler, "mmap_lock")
         self.page_table_lock = SpinLock(host.scheduler, "page_table_lock", host.lock_reports)
+        self.memlock = Memlock()
+        self.memcg: Memcg | None = None
+        self.is_program = True
+        """The real program's; not so a forked child's."""
+        self.oom_score_adj = 0
+        self.killed = ""
+        """Why the OOM killer killed it."""
+        self.dying: Completion | None = None
+        """Killed and not yet gone; completes when it is."""
+        self.oom_skip = False
+        """``MMF_OOM_SKIP``: nothing is to be had here any more."""
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
 
@@ -137,6 +151,7 @@ class AddressSpace:
         with self._operation("fork") as thread:
             yield self.host.costs.syscall_ns
             child = self.host.new_address_space(name)
+            child.is_program, child.memcg = False, self.memcg
             yield from self.mmap_lock.acquire_write(thread)
             try:
                 yield from dup_mmap(self, child)
@@ -145,9 +160,25 @@ class AddressSpace:
         return child
 
     def exit(self) -> Steps[None]:
-        """``mmput`` by the last user."""
+        """``mmput`` by the last user. One that the OOM killer has ended already is gone."""
+        if self.number not in self.host.address_spaces:
+            return
+        del self.host.address_spaces[self.number]
         with self._operation("exit"):
             yield from zap.exit_mmap(self)
+        self.dead()
+
+    @property
+    def may_be_killed(self) -> bool:
+        """The OOM killer may end it."""
+        return not self.is_program or self.host.profile.oom_kills_program
+
+    def dead(self) -> None:
+        """The OOM killer has nothing to expect here any more (``MMF_OOM_SKIP``)."""
+        self.oom_skip = True
+        if self.dying is not None:
+            self.dying.complete()
+            self.dying = None
 
     # What the driver uses --------------------------------------------------------------------------------------------
 
@@ -303,6 +334,8 @@ class AddressSpace:
     def _operation(self, name: str) -> Generator[HostThread, None, None]:
         """Name what the thread does, for lock reports; gives the thread."""
         thread = self.host.thread
+        if name != "exit":
+            check_alive(self)
         thread.context.append(name)
         try:
             yield thread

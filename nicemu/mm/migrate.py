@@ -57,7 +57,7 @@ def migrate_page(mm: AddressSpace, address: int) -> Steps[bool]:
     try:
         canonical = vma.canonical(address >> PAGE_SHIFT)
         pointer = 0 if vma.kind == MODEL else host.frames.graveyard
-        new = int((yield from host.alloc_pages(vma.kind, 1, pointer, canonical))[0])
+        new = int((yield from host.alloc_pages(vma.kind, 1, pointer, canonical, mm))[0])
         return (yield from unmap_and_move(host, old, new))
     finally:
         host.thread.context.pop()

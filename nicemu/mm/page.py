@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno as errno_names
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,6 +61,8 @@ class Pages:
         self.flags, self.pointer, self.kind = (
             memoryview(self.all_flags), memoryview(self.pointers), memoryview(self.kinds))  # fmt: skip
         self.index, self.anon_vma = memoryview(self.indices), memoryview(self.anon_vmas)
+        self.groups: list[Any] = []
+        """Memory control groups: each hears of freed frames."""
 
     def pinned(self, frame: int) -> bool:
         """``page_maybe_dma_pinned``: a pinned MR holds the page."""
@@ -75,6 +78,8 @@ class Pages:
         assert count >= 0, f"frame {frame}: reference count below zero"
         self.refcount[frame] = count
         if count == 0:
+            for group in self.groups:
+                group.uncharge(np.array([frame]))
             self.frames.free(frame)
         return count == 0
 
@@ -85,6 +90,8 @@ class Pages:
         self.refcounts[frames] = counts
         freed: np.ndarray = frames[counts == 0]
         if len(freed):
+            for group in self.groups:
+                group.uncharge(freed)
             self.frames.free_many(freed)
         return freed
 

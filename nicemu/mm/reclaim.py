@@ -49,7 +49,7 @@ class Reclaim:
         return bool(self.isolated)
 
     def direct(self, pages: int, memcg: Memcg | None = None) -> Steps[int]:
-        """``try_to_free_pages``, ``try_to_free_mem_cgroup_pages``: in the context of whoever needs memory; pages freed."""
+        """``try_to_free_pages``, ``try_to_free_mem_cgroup_pages``: in the context of who needs memory; pages freed."""
         self.host.counters["allocstall"] += 1
         freed = yield from self.shrink(pages, memcg)
         self.host.counters["pgsteal_direct"] += freed
@@ -161,8 +161,8 @@ class Reclaim:
         return self.lru.take(wanted) if memcg is None else self.lru.oldest(wanted, memcg.members)
 
     def _pageout(self, victims: list[int]) -> Steps[int]:
-        """``shrink_folio_list``: unmap isolated pages, write them to swap as one cluster, free them. Those for which swap
-        has no room stay."""
+        """``shrink_folio_list``: unmap isolated pages, write them to swap as one cluster, free them. Those for which
+        swap has no room stay."""
         host, swap, thread = self.host, self.host.swap, self.host.thread
         costs = host.costs
         written = Completion(host.scheduler, "writeback")

@@ -19,18 +19,19 @@ class SwapDevice:
     def __init__(self, scheduler: Scheduler, profile: Any) -> None:
         self.scheduler, self.depth, self.page_ns = scheduler, profile.swap_queue_depth, profile.costs.swap_page_ns
         self.in_flight = self.deepest = 0
+        """Requests, those that wait among them at the most."""
         self._free_at = 0
         self._waiting: deque[Completion] = deque()
 
     def request(self, latency_ns: int, pages: int) -> Steps[None]:
         """``submit_bio`` and the wait for its end: ``pages`` pages in one piece."""
+        self.deepest = max(self.deepest, self.in_flight + len(self._waiting) + 1)
         if self.in_flight >= self.depth:
             turn = Completion(self.scheduler, "the queue of the swap device")
             self._waiting.append(turn)
             yield turn
         else:
             self.in_flight += 1
-        self.deepest = max(self.deepest, self.in_flight + len(self._waiting))
         now = self.scheduler.clock()
         self._free_at = max(self._free_at, now + latency_ns) + pages * self.page_ns
         yield Sleep(self._free_at - now)

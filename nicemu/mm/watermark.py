@@ -28,8 +28,8 @@ class Watermarks:
 
     @classmethod
     def of(cls, ram_pages: int, min_free_pages: int | None = None) -> Watermarks:
-        """Linux's defaults for so much RAM, or with ``vm.min_free_kbytes`` set. At most an eighth of the RAM: Linux does
-        not run on machines so small that it would be more."""
+        """Linux's defaults for so much RAM, or with ``vm.min_free_kbytes`` set. At most an eighth of the RAM: Linux
+        does not run on machines so small that it would be more."""
         if min_free_pages is None:
             wanted = math.isqrt(ram_pages * KIB_PER_PAGE * 16)
             min_free_pages = min(max(wanted, SMALLEST_KIB), LARGEST_KIB) // KIB_PER_PAGE

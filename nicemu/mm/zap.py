@@ -75,7 +75,7 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
     for vma in vmas:
         a, b = max(vma.start, start), min(vma.end, end)
         failed = _take_real_memory(mm, vma, a, b, event, real) or failed
-        yield from _zap_pte_ranges(mm, a, b, gather)
+        yield from zap_pte_ranges(mm, a, b, gather)
     yield from notify.end()
     return failed
 
@@ -105,7 +105,7 @@ def _real_call(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, r
         real_memory.madvise(start, end - start, real_memory.MADV_DONTNEED)
 
 
-def _zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) -> Steps[None]:
+def zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) -> Steps[None]:
     """``zap_pte_range`` of every leaf, one yield a leaf."""
     host, thread = mm.host, mm.host.thread
     for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):

@@ -60,7 +60,8 @@ class Machine:
         self.timeline = Timeline(engine, self.scheduler, lambda _: None)
         self.events: list[tuple[str, dict[str, Any]]] = []
         profile = SimpleNamespace(costs=COSTS, ram_pages=ram, swap_pages=swap, swap_queue_depth=32,
-                                  min_free_pages=None if kswapd else 0)  # fmt: skip
+                                  min_free_pages=None if kswapd else 0, rlimit_memlock_bytes=None, cap_ipc_lock=False,
+                                  oom_score_adj=0, oom_kills_program=False)  # fmt: skip
         self.host = Host(self.world, self.frames, self.scheduler, profile, discipline, self._log, kswapd)
         self.host.arena = arena
         self.mm = self.host.new_address_space("program")
