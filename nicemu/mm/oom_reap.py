@@ -2,8 +2,8 @@
 
 It may not block: a notifier that would have to sleep refuses, the area is skipped and tried again later. RDMA's
 on-demand regions always refuse (odp.md 3.5), so their areas stay until the process gives its regions up. Pinned pages
-lose their mapping but stay the device's. Left out: real memory of a program (it goes on in truth), and hugetlb areas, as
-in Linux.
+lose their mapping but stay the device's. Left out: real memory of a program (it goes on in truth), and hugetlb areas,
+as in Linux.
 """
 
 from __future__ import annotations
