@@ -52,6 +52,8 @@ class Host:
         self.watermarks = Watermarks.of(profile.ram_pages, profile.min_free_pages)
         self.swap = Swap(self, profile)
         self.reclaim = Reclaim(self, kswapd)
+        self.notified: set[tuple[str, str]] = set()
+        """(operation, call site) of every notification so far."""
         self.mutants: tuple[str, ...] = ()
         """Deliberate bugs of the mm (``config.mutants``)."""
         self.migrations: dict[int, Completion] = {}
