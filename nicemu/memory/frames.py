@@ -164,15 +164,6 @@ class Frames:
         page: np.ndarray = self._slot_pages[self._slot_of[frame]]
         return page
 
-    def bytes_of_many(self, frames: np.ndarray) -> np.ndarray:
-        """A copy of the bytes of model frames (uint8, 4096 a row)."""
-        pages: np.ndarray = self._slot_pages[self._slot[frames]]
-        return pages
-
-    def set_bytes_of(self, frames: np.ndarray, contents: np.ndarray) -> None:
-        """Write model frames (uint8, 4096 a row)."""
-        self._slot_pages[self._slot[frames]] = contents
-
     def get(self, frame: int) -> None:
         """Take a reference."""
         self._refcount_of[frame] += 1

@@ -61,6 +61,8 @@ class Pages:
         self.flags, self.pointer, self.kind = (
             memoryview(self.all_flags), memoryview(self.pointers), memoryview(self.kinds))  # fmt: skip
         self.index, self.anon_vma = memoryview(self.indices), memoryview(self.anon_vmas)
+        memory = frames.model_bytes
+        self._contents = memory[: len(memory) // PAGE_SIZE * PAGE_SIZE].reshape(-1, PAGE_SIZE)
         self.groups: list[Any] = []
         """Memory control groups: each hears of freed frames."""
 
@@ -106,6 +108,15 @@ class Pages:
         assert (self.all_flags[frames] >= PIN).all(), "unpin of a page that is not pinned"
         self.all_flags[frames] -= PIN
         self.put_many(frames)
+
+    def contents(self, frames: np.ndarray) -> np.ndarray:
+        """A copy of the bytes of model frames (uint8, 4096 a row)."""
+        rows: np.ndarray = self._contents[self.slots[frames]]
+        return rows
+
+    def set_contents(self, frames: np.ndarray, rows: np.ndarray) -> None:
+        """Write model frames (uint8, 4096 a row)."""
+        self._contents[self.slots[frames]] = rows
 
     def copy(self, source: int, destination: int) -> None:
         """``copy_user_highpage``: only model frames have bytes of their own to move."""

@@ -120,7 +120,7 @@ class Swap:
         self.host.counters["pswpout"] += len(slots)
         where, what = self._model_pages(slots, frames)
         if len(where):
-            self.area.store(where, self.host.frames.bytes_of_many(what))
+            self.area.store(where, self.host.pages.contents(what))
 
     def read(self, slots: list[int], frames: list[int]) -> Steps[None]:
         """``swap_readpage``: sleeps for the device, after any writeback of these slots."""
@@ -134,7 +134,7 @@ class Swap:
             yield from self.device.request(costs.swap_read_ns, min(READAHEAD_PAGES, len(slots) - at))
         where, what = self._model_pages(slots, frames)
         if len(where):
-            self.host.frames.set_bytes_of(what, self.area.load(where))
+            self.host.pages.set_contents(what, self.area.load(where))
 
     def _model_pages(self, slots: list[int], frames: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Those whose bytes move."""
