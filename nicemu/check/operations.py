@@ -206,7 +206,7 @@ class Fork(Operation):
         return [partial(_copy, key=("", *k), new=(self.child, *k)) for k in result]
 
     def code(self) -> list[str]:
-        return [f"{self.child} = os.fork()  # and the child waits: if not {self.child}: signal.pause()"]
+        return [f"{self.child} = os.fork()", f"while not {self.child}:", "    signal.pause()"]
 
 
 def _copy(state: State, key: Any, new: Any) -> bool:

@@ -11,7 +11,9 @@ import random
 from typing import Protocol
 
 DEVICE = 0
-PATIENCE = 300
+SYSTEMATIC = 100
+"""Ways to deviate once from the plain run up to which a scenario counts as small."""
+PATIENCE = 60
 """Choices in a row for one option, while others wait, after which it must wait as well: a spin is no schedule."""
 
 
@@ -87,12 +89,22 @@ class NonPreemptive:
         return 0 if preempts and options[0] != DEVICE else self._draw.randrange(len(options))
 
 
-def policy_of(number: int, draw: random.Random, length: int, preemptive: bool = True) -> Policy:
-    """Schedule ``number`` of a hunt: the plain one, then PCT of rising depth and random walks by turns."""
-    if not preemptive:
-        return NonPreemptive(draw)
+def single_deviations(widths: list[int]) -> list[tuple[int, int]]:
+    """Every way to deviate once from a run whose choices had so many options, earliest first."""
+    return [(number, answer) for number, width in enumerate(widths) for answer in range(1, width)]
+
+
+def policy_of(number: int, draw: random.Random, widths: list[int]) -> Policy:
+    """Schedule ``number`` of a hunt in what has a plain run with choices of these ``widths``: the plain one; if the
+    scenario is small, each that deviates from it once, systematically; then PCT of rising depth and random walks by
+    turns."""
+    single = single_deviations(widths)
     if number == 0:
         return Follow()
+    if len(single) <= SYSTEMATIC:
+        if number <= len(single):
+            return Follow(dict([single[number - 1]]))
+        number -= len(single)
     if number % 2:
-        return Pct(draw, 2 + number // 2 % 4, length)
+        return Pct(draw, 2 + number // 2 % 4, len(widths))
     return RandomWalk(draw, (0.05, 0.25, 0.6)[number // 2 % 3])

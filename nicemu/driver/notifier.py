@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.interval import IntervalNotifier
-from nicemu.mm.locks import SUBSCRIBER, Mutex
+from nicemu.mm.lock_report import SUBSCRIBER
+from nicemu.mm.locks import Mutex
 from nicemu.mm.notifier import NotifierRange, NotifierSubscriber
 from nicemu.timeline.host import Completion, HostThread, Steps
 

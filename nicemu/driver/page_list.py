@@ -25,11 +25,24 @@ class PageList:
             page = first + at
             start = page & CHUNK - 1
             part = frames[at : at + CHUNK - start]
-            chunk = self._chunks.setdefault(page >> SHIFT, np.zeros(CHUNK, np.int64))
-            window = chunk[start : start + len(part)]
+            window = self._chunk(page)[start : start + len(part)]
             self.mapped += int(np.count_nonzero(part) - np.count_nonzero(window))
             window[:] = part
             at += len(part)
+
+    def store_page(self, page: int, frame: int) -> None:
+        """The same for one page."""
+        chunk = self._chunk(page).data
+        at = page & CHUNK - 1
+        self.mapped += (frame != 0) - (chunk[at] != 0)
+        chunk[at] = frame
+
+    def _chunk(self, page: int) -> np.ndarray:
+        """The chunk that holds a page, made if absent."""
+        chunk = self._chunks.get(page >> SHIFT)
+        if chunk is None:
+            chunk = self._chunks[page >> SHIFT] = np.zeros(CHUNK, np.int64)
+        return chunk
 
     def numbers(self, first: int, last: int) -> np.ndarray:
         """Numbers of the mapped pages in [first, last), ascending."""

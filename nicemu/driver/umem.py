@@ -6,6 +6,7 @@ Left out: other block sizes.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from nicemu.timeline.host import Steps
 if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
 
+ENTRY = struct.Struct("<q")
 BLOCK = 1 << HUGE_SHIFT - PAGE_SHIFT
 """Pages of 2 MiB."""
 
@@ -48,12 +50,21 @@ def mtt_entries(frames: np.ndarray, writable: bool, stamp: int) -> np.ndarray:
     return entries
 
 
+def update_mtt_page(region: Mr, page: int, frame: int, stamp: int) -> Steps[bytes]:
+    """:func:`update_mtt` of one page, ``frame << 1 | writable``: what most page faults are, without numpy."""
+    entry = 0
+    if frame:
+        write = frame & region.writable
+        entry = MTT_READ | write * MTT_WRITE | frame >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
+    return region.device.commands.execute(Command.UPDATE_MTT, region.index, page, 1, mailbox=ENTRY.pack(entry))
+
+
 def update_mtt(region: Mr, first: int, entries: np.ndarray) -> Steps[None]:
     """``mlx5r_umr_update_mr_pas``: hand over the translations of pages ``first``.., a mailbox full at a time."""
     for at in range(0, len(entries), MTT_CHUNK):
         chunk = entries[at : at + MTT_CHUNK]
         yield from region.device.commands.execute(
-            Command.UPDATE_MTT, region.index, first + at, len(chunk), mailbox=chunk.astype("<i8").tobytes()
+            Command.UPDATE_MTT, region.index, first + at, len(chunk), mailbox=chunk.astype("<i8", copy=False).tobytes()
         )
 
 

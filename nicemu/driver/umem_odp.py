@@ -21,7 +21,7 @@ from nicemu.driver import mkey
 from nicemu.driver.errors import DriverError
 from nicemu.driver.notifier import Subscription
 from nicemu.driver.page_list import PageList
-from nicemu.driver.umem import mtt_entries, page_span, update_mtt
+from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page
 from nicemu.mm.locks import Mutex
 from nicemu.timeline.host import Completion, Steps
 
@@ -35,9 +35,11 @@ ZAP_ALIGN = 8
 class OnDemand:
     """What explicit and implicit on-demand memory have in common: page-fault work holds it while it runs."""
 
+    mutex_name = "umem_mutex"
+
     def __init__(self, region: Mr) -> None:
         self.region = region
-        self.mutex = Mutex(region.pd.context.driver.scheduler, "umem_mutex")
+        self.mutex = Mutex(region.pd.context.driver.scheduler, self.mutex_name)
         self.dying = False
         self.faults = 0
         """Page-fault work in progress (``mmkey.usecount``)."""
@@ -137,31 +139,22 @@ def destroy(region: Mr, memory: UmemOdp) -> Steps[None]:
 
 
 def map_range(memory: UmemOdp, address: int, length: int, write: bool, stages: dict[str, Any]) -> Steps[int]:
-    """Fault the pages of a byte range in and give them to the device; gives how many.
+    """``ib_umem_odp_map_dma_and_lock`` and the MTT update: fault the pages of a byte range in and give them to the
+    device; gives how many.
 
     :raises Fault: a page cannot be had.
     """
+    context = memory.region.pd.context
     start, count = page_span(address, length)
-    yield from map_pages(memory, (start - memory.start) >> PAGE_SHIFT, count, write, stages)
-    return count
-
-
-def map_pages(memory: UmemOdp, first: int, count: int, write: bool, stages: dict[str, Any]) -> Steps[None]:
-    """``ib_umem_odp_map_dma_and_lock`` and the MTT update: fault pages in and give them to the device.
-
-    :raises Fault: a page cannot be had.
-    """
-    driver = memory.region.pd.context.driver
-    mm = memory.region.pd.context.mm
-    address = memory.start + (first << PAGE_SHIFT)
 
     def look() -> Steps[list[tuple[int, np.ndarray]]]:
-        stages.setdefault("mm", driver.scheduler.clock())
-        frames = yield from mm.fault_in(address, count, write)
-        stages["mm_done"] = driver.scheduler.clock()
-        return [(address >> PAGE_SHIFT, frames)]
+        stages.setdefault("mm", context.driver.scheduler.clock())
+        frames = yield from context.mm.fault_in(start, count, write)
+        stages["mm_done"] = context.driver.scheduler.clock()
+        return [(start >> PAGE_SHIFT, frames)]
 
     yield from _map(memory, look, stages)
+    return count
 
 
 def map_present(memory: UmemOdp, start: int, end: int) -> Steps[int]:
@@ -202,13 +195,20 @@ def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stag
     """The page list and the device's translations, both, of (page number, frames) runs."""
     region = memory.region
     driver = region.pd.context.driver
-    found = sum(int(np.count_nonzero(frames)) for _, frames in runs)
+    found = 0
+    for _, frames in runs:
+        found += int(np.count_nonzero(frames)) if len(frames) > 1 else int(frames[0] != 0)
     yield driver.costs.driver_fault_page_ns * found
     stages["update"] = driver.scheduler.clock()
     for page, frames in runs:
         first = page - (memory.start >> PAGE_SHIFT)
-        memory.pages.store(first, frames)
-        yield from update_mtt(region, first, mtt_entries(frames, region.writable, stamp))
+        if len(frames) == 1:
+            frame = int(frames[0])
+            memory.pages.store_page(first, frame)
+            yield from update_mtt_page(region, first, frame, stamp)
+        else:
+            memory.pages.store(first, frames)
+            yield from update_mtt(region, first, mtt_entries(frames, region.writable, stamp))
     stages["update_done"] = driver.scheduler.clock()
     return found
 

@@ -22,7 +22,7 @@ from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.memlock import Memlock
 from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap
-from nicemu.mm.notifier import NotifierChain
+from nicemu.mm.notifier import ADDRESS_END, NotifierChain
 from nicemu.mm.oom_kill import check_alive
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
@@ -44,12 +44,14 @@ class AddressSpace:
     def __init__(self, host: Host, name: str, number: int) -> None:
         self.host, self.name, self.number = host, name, number
         self.arena: Arena | None = host.arena
+        self.users = 1
+        """``mm_users``: 0 when the address space is being torn down."""
         self.owns_memory = True
         """Arena and program pages have their bytes in this process (not so in a forked child)."""
         self.vmas = VmaTree()
         self.page_table = PageTable(host.world)
         self.mmap_lock = RwSemaphore(host.scheduler, "mmap_lock")
-        self.page_table_lock = SpinLock(host.scheduler, "page_table_lock", host.lock_reports)
+        self.page_table_lock = SpinLock(host.scheduler, "page_table_lock")
         self.memlock = Memlock()
         self.memcg: Memcg | None = None
         self.is_program = True
@@ -165,6 +167,7 @@ class AddressSpace:
             return
         del self.host.address_spaces[self.number]
         with self._operation("exit"):
+            self.users = 0
             yield from zap.exit_mmap(self)
         self.dead()
 
@@ -233,6 +236,12 @@ class AddressSpace:
         where = vma.canonical(start >> PAGE_SHIFT) if vma is not None else 0
         self.host.log(kind, mm=self.number, region=where >> 36, page=where & (1 << 36) - 1,
                       pages=end - start >> PAGE_SHIFT, **fields)  # fmt: skip
+
+    def flush_tlb(self, start: int, end: int, operation: str) -> None:
+        """``flush_tlb_range``; 0, 0: all. Subscribers that walk the CPU's tables flush with it (6.12)."""
+        self.event("tlb_flush", start, end, operation=operation)
+        if self.host.discipline.interval:
+            self.notifiers.arch_invalidate_secondary_tlbs(start, end or ADDRESS_END)
 
     def unmapped_area(self, kind: FrameKind, length: int, prot: int, alignment: int = PAGE_SIZE) -> int:
         """``get_unmapped_area``; arena memory is really mapped there."""

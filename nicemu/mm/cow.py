@@ -91,7 +91,7 @@ def _replace(vma: Vma, page: int, entry: int, replacement: int, notify: Invalida
         yield from notify.clearing()
         mm.page_table.set(page, 0)
         mm.event("pte_clear", address, address + PAGE_SIZE, operation="cow")
-        mm.event("tlb_flush", address, address + PAGE_SIZE, operation="cow")
+        mm.flush_tlb(address, address + PAGE_SIZE, "cow")
         page_add_new_anon_rmap(host, vma, page, new)
         yield from notify.cleared(replacement)
         mm.page_table.set(page, replacement)

@@ -35,7 +35,7 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
         copy = Vma(child, vma.start, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
         child.vmas.insert(copy)
         yield from copy_page_range(parent, child, vma, copy)
-    parent.event("tlb_flush", 0, 0, operation="fork")
+    parent.flush_tlb(0, 0, "fork")
     yield host.costs.tlb_flush_ns
 
 

@@ -13,7 +13,9 @@ from nicemu.memory.frames import Frames
 from nicemu.mm.address_space import AddressSpace
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File
-from nicemu.mm.locks import RcuRead, Report, Reports, Srcu, report_atomic_sleep
+from nicemu.mm.lock_report import Report
+from nicemu.mm.lockdep import lockdep_of
+from nicemu.mm.locks import Srcu
 from nicemu.mm.memlock import Memlock
 from nicemu.mm.oom_kill import check_alive, out_of_memory
 from nicemu.mm.page import Fault, Pages
@@ -45,9 +47,10 @@ class Host:
         self.discipline = find_discipline(discipline)
         self.log = log
         self.counters: Counter[str] = Counter()
-        self.lock_reports = Reports()
-        self.rcu = RcuRead(self.lock_reports)
+        self.lockdep = lockdep_of(scheduler)
         self.srcu = Srcu(scheduler)
+        self.notifiers_to_free: list[Completion] = []
+        """Subscribers after their last ``mmu_notifier_put``."""
         self.pages = Pages(frames)
         self.watermarks = Watermarks.of(profile.ram_pages, profile.min_free_pages)
         self.swap = Swap(self, profile)
@@ -72,7 +75,6 @@ class Host:
         self.zero_frame = 0
         """The zero page's frame, 0 until :meth:`zero_page` made it. Not reference counted."""
         self._anon_vmas = self._regions = self._address_spaces = 0
-        scheduler.on_atomic_sleep = report_atomic_sleep
 
     @property
     def thread(self) -> HostThread:
@@ -83,8 +85,8 @@ class Host:
 
     @property
     def reports(self) -> list[Report]:
-        """ "Sleeping function called from invalid context", one per (operation, lock, subscriber)."""
-        return list(self.lock_reports.found.values())
+        """What the lock validator and the notifiers complain about, one per (kind, operation, lock, subscriber)."""
+        return list(self.lockdep.reports.found.values())
 
     def broken(self, mutant: str) -> bool:
         """Is this deliberate bug planted?"""
@@ -142,6 +144,7 @@ class Host:
         ``mm``: whom they are for, and whose control group pays; None: the kernel.
         :raises Fault: ENOMEM, nothing can be reclaimed, and the OOM killer found nobody else; Killed, it chose ``mm``.
         """
+        self.lockdep.might_alloc(self.thread)
         group = mm.memcg if mm is not None else None
         while True:
             if mm is not None:
@@ -177,9 +180,18 @@ class Host:
                 self.reclaim.wakeup_kswapd()
             if free >= self.watermarks.min:
                 return self.frames.allocate_many(kind, count, pointers, canonical)
-            freed = yield from self.reclaim.direct(max(self.watermarks.min - free, SWAP_CLUSTER_MAX))
+            freed = yield from self._perform_reclaim(max(self.watermarks.min - free, SWAP_CLUSTER_MAX))
             if not freed and not self.reclaim.running:
                 break
             if not freed:
                 yield Sleep(self.costs.swap_write_ns)  # ``reclaim_throttle``: others are at it
         return None
+
+    def _perform_reclaim(self, pages: int) -> Steps[int]:
+        """``__perform_reclaim``: direct reclaim, inside ``fs_reclaim``; pages freed."""
+        thread = self.thread
+        self.lockdep.fs_reclaim.enter(thread)
+        try:
+            return (yield from self.reclaim.direct(pages))
+        finally:
+            self.lockdep.fs_reclaim.exit(thread)

@@ -65,7 +65,7 @@ def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[O
 
 def _flush(mm: AddressSpace, start: int, end: int, populated: bool) -> Steps[None]:
     if populated:
-        mm.event("tlb_flush", start, end, operation="mprotect")
+        mm.flush_tlb(start, end, "mprotect")
         yield mm.host.costs.tlb_flush_ns
 
 

@@ -63,7 +63,7 @@ def move_vma(mm: AddressSpace, old: int, old_length: int, new_length: int) -> St
     if vma.kind == ARENA:
         _move_real_memory(mm, old, old_length, new)
     yield from _move_page_tables(mm, old, old_length, new)
-    mm.event("tlb_flush", old, old + old_length, operation="mremap")
+    mm.flush_tlb(old, old + old_length, "mremap")
     yield mm.host.costs.tlb_flush_ns
     yield from notify.end()
     mm.vmas.remove(vma)

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory import frame_rows
 from nicemu.memory.frames import Frames
 from nicemu.tables.records import FrameKind
 
@@ -87,10 +88,10 @@ class Pages:
 
     def put_many(self, frames: np.ndarray) -> np.ndarray:
         """Drop one reference of each (distinct) frame; gives those that were freed."""
-        counts = self.refcounts[frames] - 1
-        assert not len(counts) or counts.min() >= 0, "reference count below zero"
-        self.refcounts[frames] = counts
-        freed: np.ndarray = frames[counts == 0]
+        freed = np.empty(len(frames), np.int64)
+        count = frame_rows.put(self.frames.words, frames, freed)
+        assert count >= 0, "reference count below zero"
+        freed = freed[:count]
         if len(freed):
             for group in self.groups:
                 group.uncharge(freed)
@@ -101,6 +102,11 @@ class Pages:
         """``pin_user_pages``: a reference that keeps reclaim away."""
         self.refcounts[frames] += 1
         self.all_flags[frames] += PIN
+
+    def pin_page(self, frame: int) -> None:
+        """:meth:`pin` of one page."""
+        self.refcount[frame] += 1
+        self.flags[frame] += PIN
 
     def unpin(self, frames: np.ndarray | Sequence[int]) -> None:
         """``unpin_user_pages``; a page that nobody maps any more is freed."""

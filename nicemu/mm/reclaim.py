@@ -102,6 +102,7 @@ class Reclaim:
         """``balance_pgdat``."""
         host = self.host
         host.thread.context.append("kswapd")
+        host.lockdep.fs_reclaim.enter(host.thread)
         while host.frames.available < host.watermarks.high:
             freed = yield from self.shrink(CLUSTER)
             host.counters["pgsteal_kswapd"] += freed

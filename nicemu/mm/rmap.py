@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory import frame_rows
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File
 from nicemu.mm.page import PAGE_SHIFT, PG_FILE
@@ -34,10 +35,7 @@ def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
 
 def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, frames: np.ndarray) -> None:
     """:func:`page_add_new_anon_rmap` for many pages."""
-    pages = host.pages
-    pages.mapcounts[frames] = 1
-    pages.anon_vmas[frames] = vma.anon_vma.number
-    pages.indices[frames] = page_numbers + (vma.pgoff - vma.first_page)
+    frame_rows.map_new(host.frames.words, frames, page_numbers, vma.anon_vma.number, vma.pgoff - vma.first_page)
     host.reclaim.lru.add_many(frames)
 
 
@@ -90,7 +88,7 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
         if maps(mm.page_table, page, frame):
             entry = mm.page_table.get(page)
             mm.page_table.set(page, entry & ~ACCESSED)
-            young = bool(mm.notifiers.subscribers) and mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
+            young = yield from mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
             referenced |= bool(entry & ACCESSED) or young
         mm.page_table_lock.release(host.thread)
     return referenced
@@ -124,7 +122,7 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
             yield from notify.clearing()
             mm.page_table.set(page, 0)
             mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
-            mm.event("tlb_flush", address, address + PAGE_SIZE, operation=operation)
+            mm.flush_tlb(address, address + PAGE_SIZE, operation)
             yield from notify.cleared(replacement)
             mm.page_table.set(page, replacement)
             host.pages.mapcount[frame] -= 1

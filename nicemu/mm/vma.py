@@ -100,6 +100,8 @@ class VmaTree:
 
     def __init__(self) -> None:
         self._by_start: SortedDict[int, Vma] = SortedDict()
+        self._last: Vma | None = None
+        """The area found last, while it is in the tree (``vmacache``)."""
 
     def __iter__(self) -> Iterator[Vma]:
         return iter(list(self._by_start.values()))
@@ -109,11 +111,17 @@ class VmaTree:
 
     def find(self, address: int) -> Vma | None:
         """``vma_lookup``: the area that holds ``address``."""
+        last = self._last
+        if last is not None and last.start <= address < last.end:
+            return last
         at = self._by_start.bisect_right(address) - 1
         if at < 0:
             return None
         vma: Vma = self._by_start.peekitem(at)[1]
-        return vma if address < vma.end else None
+        if address >= vma.end:
+            return None
+        self._last = vma
+        return vma
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """Areas that touch [start, end), in order."""
@@ -135,6 +143,7 @@ class VmaTree:
     def remove(self, vma: Vma) -> None:
         """Take an area out and unlink it."""
         del self._by_start[vma.start]
+        self._last = None
         vma.unlink()
 
     def split(self, vma: Vma, address: int) -> Vma:

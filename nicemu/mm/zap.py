@@ -15,7 +15,7 @@ import numpy as np
 
 from nicemu.memory import arena as real_memory
 from nicemu.mm.discipline import Invalidation
-from nicemu.mm.notifier import Event, NotifierRange
+from nicemu.mm.notifier import Event, mmu_notifier_release
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, SWAP
 from nicemu.mm.vma import Vma
@@ -42,7 +42,7 @@ class MmuGather:
         """``tlb_finish_mmu``: flush, then free."""
         if not self._frames:
             return
-        self.mm.event("tlb_flush", start, end, operation=self.operation)
+        self.mm.flush_tlb(start, end, self.operation)
         yield self.mm.host.costs.tlb_flush_ns
         for frames in self._frames:
             freed = self.mm.host.pages.put_many(frames)
@@ -143,11 +143,7 @@ def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Step
 
 def exit_mmap(mm: AddressSpace) -> Steps[None]:
     """``exit_mmap``: every subscriber drops everything, then all is unmapped."""
-    release = NotifierRange(mm, 0, USER_END, Event.RELEASE, "exit")
-    mm.event("notifier_release", 0, 0)
-    yield from mm.intervals.invalidate_start(release)
-    mm.intervals.invalidate_end()
-    yield from mm.notifiers.release()
+    yield from mmu_notifier_release(mm)
     mm.stamp_range(0, USER_END, "exit")
     vmas, gather = list(mm.vmas), MmuGather(mm, "exit")
     if vmas:
