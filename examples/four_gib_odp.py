@@ -8,8 +8,8 @@ reclaim gives what it can, the OOM killer reports, registration fails and gives 
 RAM is pinned for comparison. The table at the end says what each costs, in virtual time.
 
 The verbs are plain pyverbs. The figures, and the limit, come from the emulator behind them (``nicemu.uverbs.session``).
-Pages hold 512 words that grow by a step of their own, which the model's swap keeps short: a run takes well below 1.5 GiB
-of real memory. With --random-bytes they do not, and it takes what the region has.
+Pages hold 512 words that grow by a step of their own, which the model's swap keeps short: a run takes well below
+1.5 GiB of real memory. With --random-bytes they do not, and it takes what the region has.
 """
 
 import argparse
@@ -34,6 +34,7 @@ PAGE = 4096
 WRITE, READ = e.IBV_WR_RDMA_WRITE, e.IBV_WR_RDMA_READ
 SMALL = 64 << 10
 """Bytes of a random operation."""
+TIMES = 1024
 RNR_TIMER = 10
 """0.32 ms: what a fault of a small operation takes; one that has to evict a mebibyte first takes a few of them."""
 COLUMNS = ("what", "MiB", "ms/MiB", "p50 us", "p99 us", "faults", "evicted", "swapped in", "swapped out", "pinned")
@@ -49,7 +50,8 @@ class Contents:
 
     def expected(self, first, pages):
         """The bytes of some pages."""
-        number = np.arange(first, first + pages, dtype=np.uint64) * np.uint64(64) + self.generation[first : first + pages]
+        generation = self.generation[first : first + pages]
+        number = np.arange(first, first + pages, dtype=np.uint64) * np.uint64(64) + generation
         if self.random_bytes:
             return b"".join(np.random.Generator(np.random.SFC64(int(seed))).bytes(PAGE) for seed in number)
         start, step = number * np.uint64(0x9E3779B97F4A7C15), number * np.uint64(0xD6E8FEB86659FD93) | np.uint64(1)
@@ -93,6 +95,11 @@ class Meter:
         for row in table:
             print("  ".join(cell.ljust(width) if i == 0 else cell.rjust(width)
                             for i, (cell, width) in enumerate(zip(row, widths, strict=True))))  # fmt: skip
+
+
+def ram_mebibytes():
+    """RAM of the host."""
+    return session.current().config.host.ram_pages * PAGE // MIB
 
 
 def pinned_pages():
@@ -168,15 +175,16 @@ def on_demand(worker, meter, mebibytes):
     """The promise: all of it is registered, a part of it is in RAM."""
     mr = MR(worker.pd, mebibytes * MIB, REMOTE | e.IBV_ACCESS_ON_DEMAND, address=worker.region)
     meter.measure("on demand, write in order", mebibytes, lambda: worker.sequential(worker.put, mr, mebibytes, "WRITE"))
-    times = 1024
-    jumps = lambda: worker.jump(mr, mebibytes, times, True)  # noqa: E731
-    meter.measure("on demand, read and write at random", times * SMALL / MIB, jumps)
-    for part in (128, 192, 256, 384):
+    jumps = lambda: worker.jump(mr, mebibytes, TIMES, True)  # noqa: E731
+    meter.measure("on demand, read and write at random", TIMES * SMALL / MIB, jumps)
+    for eighths in (4, 6, 8, 12):
+        part = ram_mebibytes() * eighths // 8
         if part <= mebibytes:
             worker.sequential(worker.get, mr, part)
-            meter.measure(f"on demand, read within {part} MiB", times * SMALL / MIB,
-                          lambda part=part: worker.jump(mr, part, times, False))  # fmt: skip
-    meter.measure("on demand, read all in order", mebibytes, lambda: worker.sequential(worker.get, mr, mebibytes, "READ"))
+            meter.measure(f"on demand, read within {part} MiB", TIMES * SMALL / MIB,
+                          lambda part=part: worker.jump(mr, part, TIMES, False))  # fmt: skip
+    again = lambda: worker.sequential(worker.get, mr, mebibytes, "READ")  # noqa: E731
+    meter.measure("on demand, read all in order", mebibytes, again)
     mr.close()
 
 
@@ -186,7 +194,7 @@ def pinned(worker, meter, mebibytes):
     session.endpoint().process.setrlimit_memlock(None)
     print("RLIMIT_MEMLOCK lifted")
     refused(f"pinned {mebibytes} MiB", worker.pd, mebibytes * MIB, worker.region)
-    fits = min(128, mebibytes)
+    fits = ram_mebibytes() // 2
     mrs = []
 
     def register():
@@ -196,7 +204,8 @@ def pinned(worker, meter, mebibytes):
 
     meter.measure("pinned, register", fits, register)
     meter.measure("pinned, write in order", fits, lambda: worker.sequential(worker.put, mrs[0], fits))
-    meter.measure("pinned, read and write at random", 64, lambda: worker.jump(mrs[0], fits, 1024, True))
+    jumps = lambda: worker.jump(mrs[0], fits, TIMES, True)  # noqa: E731
+    meter.measure("pinned, read and write at random", TIMES * SMALL / MIB, jumps)
     meter.measure("pinned, read all in order", fits, lambda: worker.sequential(worker.get, mrs[0], fits))
     mrs[0].close()
     assert pinned_pages() == MIB // PAGE, "the buffer's pages alone are pinned"

@@ -1,10 +1,10 @@
-"""Reclaim (``vmscan.c``): a clock over all anonymous pages, direct reclaim, kswapd.
+"""Reclaim (``vmscan.c``) of anonymous pages: direct reclaim, kswapd.
 
-The list is first in, first out with a second chance for pages whose accessed bit is set. A page is isolated (one
+Pages are looked at in the order of their lists (``lru.py``) and stay if they were used. Others are isolated (one
 reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed. A cluster is written
 and freed together; each page is unmapped, and notified, by itself, as ``shrink_folio_list`` does.
 
-Left out: active and inactive lists, workingset, file pages (there are none), clean swap cache, batched TLB flushes.
+Left out: file pages (there are none), clean swap cache, batched TLB flushes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicemu.mm.lru import Lru
+from nicemu.mm.lru import Lru, Ring
 from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.rmap import Unmapping, page_referenced, referenced_at_once, rmap_walk, try_to_unmap_one
@@ -58,7 +58,7 @@ class Reclaim:
     def shrink(self, pages: int, memcg: Memcg | None = None) -> Steps[int]:
         """``shrink_lruvec``: free about ``pages`` pages (of a group, if given); gives how many were freed."""
         freed = 0
-        budget = 2 * len(self.lru) + CLUSTER
+        budget = 3 * len(self.lru) + CLUSTER
         while freed < pages and budget > 0:
             victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget, memcg)
             budget -= looked
@@ -133,33 +133,44 @@ class Reclaim:
         return pages.mapcount[frame] > 0 and not pages.pinned(frame) and frame not in self.isolated
 
     def _isolate(self, wanted: int, budget: int, memcg: Memcg | None) -> Steps[tuple[list[int], int]]:
-        """Isolate up to ``wanted`` pages that were not used lately, looking at ``budget`` at most."""
+        """Isolate up to ``wanted`` inactive pages that were not used lately, looking at ``budget`` at most."""
         victims: list[int] = []
         looked = 0
         while len(victims) < wanted and looked < budget:
-            frames = self._oldest(wanted - len(victims), memcg)
-            if not len(frames):
+            if self.lru.inactive_is_low:
+                looked += yield from self._shrink_active(memcg)
+            frames = _oldest(self.lru.inactive, wanted - len(victims), memcg)
+            if not len(frames) and not (yield from self._shrink_active(memcg)):
                 break
             looked += len(frames)
             for frame in frames.tolist():
                 if not self._may_go(frame):
                     if self.host.pages.mapcount[frame] > 0:
-                        self.lru.add(frame)
+                        self.lru.rotate(frame)
                     continue
                 used = referenced_at_once(self.host, frame)
                 if used is None:
                     used = yield from page_referenced(self.host, frame)
                 if used:
-                    self.lru.add(frame)
+                    self.lru.used(frame)
                 elif self.isolate(frame):
                     victims.append(frame)
             yield self.host.costs.scan_page_ns * len(frames)
         self.host.counters["pgscan"] += looked
         return victims, looked
 
-    def _oldest(self, wanted: int, memcg: Memcg | None) -> np.ndarray:
-        """Off the list."""
-        return self.lru.take(wanted) if memcg is None else self.lru.oldest(wanted, memcg.members)
+    def _shrink_active(self, memcg: Memcg | None) -> Steps[int]:
+        """``shrink_active_list``: the oldest active pages become inactive, and have to be used again to stay; how
+        many."""
+        frames = _oldest(self.lru.active, CLUSTER, memcg)
+        for frame in frames.tolist():
+            if referenced_at_once(self.host, frame) is None:
+                yield from page_referenced(self.host, frame)
+            if self.host.pages.mapcount[frame] > 0:
+                self.lru.add(frame)
+        yield self.host.costs.scan_page_ns * len(frames)
+        self.host.counters["pgdeactivate"] += len(frames)
+        return len(frames)
 
     def _pageout(self, victims: list[int]) -> Steps[int]:
         """``shrink_folio_list``: unmap isolated pages, write them to swap as one cluster, free them. Those for which
@@ -218,3 +229,8 @@ class Reclaim:
             for frame in freed.tolist():
                 self.host.event("free", frame=frame, operation="reclaim")
         return len(freed)
+
+
+def _oldest(ring: Ring, wanted: int, memcg: Memcg | None) -> np.ndarray:
+    """The oldest pages of a list (of the group, if given), taken off it."""
+    return ring.take(wanted) if memcg is None else ring.oldest(wanted, memcg.members)
