@@ -18,6 +18,7 @@ from nicemu.check.policy import DEVICE, Policy
 from nicemu.check.reference import Call, explained
 from nicemu.check.scenario import Operation
 from nicemu.check.testbed import Testbed
+from nicemu.mm.lock_report import Kind
 from nicemu.tables.records import Stop
 from nicemu.timeline.host import HostThread, Steps
 
@@ -58,6 +59,7 @@ class Run:
         """Run to the end or to the first violation."""
         bed = self.bed
         bed.host.notified.clear()
+        bed.host.lockdep.preempts = True
         before = self._reports()
         threads = {
             name: bed.lab.scheduler.spawn(self._thread(name, operations), name)
@@ -75,7 +77,8 @@ class Run:
         return self.outcome
 
     def _reports(self) -> set[tuple[str, str, str]]:
-        return {(report.operation, report.lock, report.subscriber) for report in self.bed.host.reports}
+        found = (report for report in self.bed.host.reports if report.kind == Kind.ATOMIC_SLEEP)
+        return {(report.operation, report.lock, report.subscriber) for report in found}
 
     def _abandon(self) -> None:
         """Threads that will not go on release what they hold, in their own names."""
@@ -105,7 +108,7 @@ class Run:
 
     def _explore(self) -> None:
         bed, outcome = self.bed, self.outcome
-        scheduler, control, events = bed.lab.scheduler, bed.lab.world.control[0], bed.lab.world.event
+        scheduler, control = bed.lab.scheduler, bed.lab.world.control[0]
         last = -1
         bed.lab.engine.enter()
         while outcome.steps < LIMIT:
@@ -125,7 +128,7 @@ class Run:
             outcome.switches += chosen != last
             last = chosen
             if chosen == DEVICE:
-                self._device(int(events[0].time))
+                self._device()
             else:
                 thread = next(thread for thread in threads if thread.number == chosen)
                 scheduler.run(thread)
@@ -143,9 +146,14 @@ class Run:
         self.outcome.widths.append(len(options))
         return options[answer]
 
-    def _device(self, time: int) -> None:
-        lab = self.bed.lab
-        stop = lab.engine.run(time)
+    def _device(self) -> None:
+        """The next events of the devices: a grain of the scenario, or up to what the host can see."""
+        lab, events = self.bed.lab, self.bed.lab.world.event
+        control, stop = lab.world.control[0], Stop.DEADLINE
+        for _ in range(self.bed.scenario.grain):
+            stop = lab.engine.run(int(events[0].time))
+            if stop != Stop.DEADLINE or control.pending == control.stale or self.bed.completed():
+                break
         if stop in (Stop.TRAP, Stop.FULL):
             raise lab.engine.error(stop)
         if stop == Stop.INTERRUPT:
@@ -169,8 +177,7 @@ class Run:
         if blocked or not all(thread.finished for thread in threads.values()):
             self._found([Violation(self._why(blocked), self._who())])
             return
-        if not self.tolerate:
-            self._found(invariants.locks(bed))
+        self._found(invariants.locks(bed, self.tolerate))
         self._found(invariants.stale(bed))
         self._found(invariants.counts(bed))
         if not self.outcome.violations:

@@ -36,8 +36,9 @@ libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctype
 for call in (libc.munmap, libc.madvise, libc.mprotect):
     call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int][: 2 if call is libc.munmap else 3]
 ODP = e.IBV_ACCESS_ON_DEMAND | e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
+READABLE = e.IBV_ACCESS_ON_DEMAND | e.IBV_ACCESS_REMOTE_READ
 PINNED = ODP & ~e.IBV_ACCESS_ON_DEMAND
-mrs = {{}}
+mrs, children = {{}}, []
 
 
 def check(result):
@@ -53,8 +54,8 @@ def new_area(pages, fill, flags=0x22, fd=-1):
     return at
 
 
-def register(at, pages):
-    mrs[at] = MR(pd, pages * PAGE, ODP, address=at), pages * PAGE
+def register(at, pages, access=ODP):
+    mrs[at] = MR(pd, pages * PAGE, access, address=at), pages * PAGE
 
 
 def mr_of(at):
@@ -147,8 +148,12 @@ GID = 1
 FOOTER = """
 
 if __name__ == "__main__":
-    for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
-        round_()
+    try:
+        for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
+            round_()
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
     print("done")
 """
 
@@ -156,7 +161,8 @@ if __name__ == "__main__":
 def export(scenario: Scenario) -> str:
     """The program's text."""
     lines = [HEADER.format(name=scenario.name, what=scenario.what), "", "def round_():"]
-    body = [line for area in scenario.areas for line in _area(area)]
+    pages = {area.name: area.pages for area in scenario.areas}
+    body = [f"pages_of = {pages}", *(line for area in scenario.areas for line in _area(area))]
     body += [line for operation in scenario.before for line in operation.code()]
     body += [f"{name} = None" for name in _areas(scenario)[len(scenario.areas) :]]
     names = []
@@ -188,5 +194,6 @@ def _area(area: Area) -> list[str]:
     else:
         lines = [f"{area.name} = new_area({area.pages}, {area.fill}, {flags:#x})"]
     if area.odp:
-        lines.append(f"register({area.name}, {area.pages})")
+        access = "" if area.writable else ", READABLE"
+        lines.append(f"register({area.name}, {area.pages}{access})")
     return lines

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ERAS = ("v3.7", "v6.12")
 REPORT_ERAS = ("v3.6", "v3.6+srcu", "v3.7-seed")
+ALL_ERAS = (*REPORT_ERAS, *ERAS)
 
 
 def check(
@@ -31,7 +32,9 @@ def check(
     seed: Annotated[int, typer.Option(help="Same seed, same schedules.")] = 1,
     only: Annotated[int | None, typer.Option(min=0, help="Run this one schedule, to see a violation again.")] = None,
     mutant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Plant a deliberate bug.")] = None,
-    mutants: Annotated[bool, typer.Option("--mutants", help="Plant each deliberate bug and catch it.")] = False,
+    mutants: Annotated[
+        bool, typer.Option("--mutants", help="Plant each deliberate bug (or those named) and catch it.")
+    ] = False,
     escapes: Annotated[
         bool, typer.Option("--escapes", help="With --mutants: which escape 1,000 schedules without preemption.")
     ] = False,
@@ -50,6 +53,7 @@ def check(
     prints the shortest schedule found and how to see it again; the exit status is then 1.
     """
     from nicemu.check.scenarios import ALL
+    from nicemu.config.mutants import MUTANTS
 
     chosen = scenarios or list(ALL)
     for name in chosen:
@@ -67,7 +71,8 @@ def check(
         return
     hunter = Hunter(seed, workers or os.cpu_count() or 1, seconds)
     if mutants or escapes:
-        hunter.mutants(escapes)
+        _check_mutants(mutant)
+        hunter.mutants(mutant or list(MUTANTS), escapes)
     elif only is not None:
         hunter.once(_targets(chosen, discipline, tuple(mutant or ())), only, not non_preemptive)
     else:
@@ -91,19 +96,23 @@ def _list() -> None:
         typer.echo(f"  {name:<30} {bug.layer}: {bug.what} (in {' under '.join(WHERE[name])})")
 
 
+def _check_mutants(names: Iterable[str] | None) -> None:
+    from nicemu.config.mutants import MUTANTS
+
+    for name in names or ():
+        if name not in MUTANTS:
+            raise ConfigError(f"command line: field --mutant: expected one of {', '.join(MUTANTS)}, given {name!r}")
+
+
 def _targets(names: list[str], eras: list[str] | None, planted: tuple[str, ...]) -> list["Target"]:
     """Every scenario in every era that has it."""
     from nicemu.check.hunt import Target
     from nicemu.check.scenarios import ALL
-    from nicemu.config.mutants import MUTANTS
-    from nicemu.mm.discipline import DISCIPLINES
 
-    for name in planted:
-        if name not in MUTANTS:
-            raise ConfigError(f"command line: field --mutant: expected one of {', '.join(MUTANTS)}, given {name!r}")
+    _check_mutants(planted)
     for era in eras or ():
-        if era not in DISCIPLINES:
-            given = f"expected one of {', '.join(DISCIPLINES)}, given {era!r}"
+        if era not in ALL_ERAS:
+            given = f"expected one of {', '.join(ALL_ERAS)}, given {era!r}"
             raise ConfigError(f"command line: field --discipline: {given}")
     found = [Target(ALL[name], era, planted) for name in names for era in eras or ("v6.12",) if era in ALL[name].eras()]
     if not found:
@@ -163,14 +172,13 @@ class Hunter:
                 typer.echo(line)
             self.failed |= found.outcome is not None
 
-    def mutants(self, escapes: bool) -> None:
+    def mutants(self, names: list[str], escapes: bool) -> None:
         """Each deliberate bug."""
         from nicemu.check import report
         from nicemu.check.campaign import parallel, work_mutant
-        from nicemu.config.mutants import MUTANTS
 
-        say = self._progress(len(MUTANTS), "mutants")
-        for found in parallel(work_mutant, [(name, self.seed, escapes) for name in MUTANTS], self.workers):
+        say = self._progress(len(names), "mutants")
+        for found in parallel(work_mutant, [(name, self.seed, escapes) for name in names], self.workers):
             self.caught.append(found)
             typer.echo(report.mutant_line(found))
             say(len(self.caught))

@@ -1,6 +1,6 @@
 """How much memory a host has and how long the steps of its kernel take (`configs/host/*.yaml`)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ class HostCosts(Record):
     swap_write_ns: Nanoseconds = 20_000
     swap_page_ns: Nanoseconds = 1_300  # transfer of each page, beside the latency
     scan_page_ns: Nanoseconds = 50  # reclaim looks at a page of its list
+    ksm_compare_ns: Nanoseconds = 400  # ksmd: checksum of a page, or two compared
+    numa_remote_ns: Nanoseconds = 60  # a CPU access to a frame of another node, longer than a local one
     irq_ns: Nanoseconds = 1_000  # handler entered -> its work queued
     driver_fault_ns: Nanoseconds = 4_000  # the page-fault work, without faulting pages in
     driver_fault_page_ns: Nanoseconds = 90
@@ -45,5 +47,9 @@ class HostProfile(Record):
     memory_max_pages: Pages | None = None  # memory.max of the program's control group; None: no group
     oom_score_adj: Annotated[int, Field(ge=-1000, le=1000)] = 0  # of the program; -1000: never a victim
     oom_kills_program: bool = False  # a victim that asks for memory dies; else only what it asked for fails
+    numa_nodes: Annotated[int, Field(ge=1, le=64)] = 1  # a frame is on the node of its first user
+    transparent_hugepage: Literal["always", "madvise", "never"] = "never"  # who gets THP, of model memory
+    nr_hugepages_2m: Annotated[int, Field(ge=0)] = 0  # hugetlb pools, out of RAM; for memory: model
+    nr_hugepages_1g: Annotated[int, Field(ge=0)] = 0
     hung_task_timeout_ns: Nanoseconds = 10_000_000_000  # a host thread blocked so long is reported; 0: never
     costs: HostCosts = HostCosts()

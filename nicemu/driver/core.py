@@ -63,8 +63,8 @@ class Driver:
         """The timeline's interrupt callback: an interrupt handler for each (device index, vector)."""
         for index, vector in messages:
             device = self.devices[index]
-            handler = device.interrupt(vector)
-            HARDIRQ.enter(self.scheduler.spawn(handler, device.irq_names[vector], delay=self.costs.irq_ns))
+            name, delay = device.irq_names[vector], self.costs.irq_ns
+            HARDIRQ.enter(self.scheduler.spawn(device.interrupt(vector), name, delay=delay))
 
     @property
     def thread(self) -> HostThread:

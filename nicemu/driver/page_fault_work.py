@@ -100,6 +100,8 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
     except (Fault, DriverError):
         driver.counters.num_failed_resolutions += 1
         error = 1
+    if error and driver.broken("no_resume_on_error"):
+        return
     stages["resume"] = clock()
     with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
         yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error)

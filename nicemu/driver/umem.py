@@ -6,6 +6,7 @@ Left out: other block sizes.
 
 from __future__ import annotations
 
+import errno
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE
 from nicemu.driver.command import MTT_CHUNK
 from nicemu.driver.errors import DriverError
 from nicemu.mm.memlock import charge_pinned, uncharge_pinned
-from nicemu.mm.page import Fault
+from nicemu.mm.page import EHWPOISON, Fault
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ def pin(region: Mr) -> Steps[Umem]:
         for frames in pinned:
             mm.unpin(frames >> 1)
         uncharge_pinned(mm, pages, owner(region))
-        raise DriverError(error.errno, f"MR: {error.strerror}") from error
+        # as without FOLL_HWPOISON (``vm_fault_to_errno``)
+        number = errno.EFAULT if error.errno == EHWPOISON else error.errno
+        raise DriverError(number, f"MR: {error.strerror}") from error
     together = np.concatenate(pinned)
     return Umem(together, best_page_shift(start, together))
 

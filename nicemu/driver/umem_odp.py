@@ -11,7 +11,7 @@ Left out: huge page shifts, dirtying at unmap (a page is writable only once a fa
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,11 +23,13 @@ from nicemu.driver.notifier import Subscription
 from nicemu.driver.page_list import PageList
 from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page
 from nicemu.mm.locks import Mutex
+from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
 
 if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
 
+T = TypeVar("T")
 ZAP_ALIGN = 8
 """MTT entries are written 64 bytes at a time: a hole ends a block only at such a boundary (``UMR_MTT_ALIGNMENT``)."""
 
@@ -174,9 +176,11 @@ def _map(
     thread = driver.thread
     while True:
         sequence = yield from memory.notifier.read_begin()
-        runs = yield from look()
+        runs = yield from (look() if not driver.broken("fault_under_mutex") else _look_locked(memory, look))
+        unchecked = driver.broken("retry_not_checked") or (
+            driver.broken("retry_check_before_mutex") and not memory.notifier.read_retry(sequence))  # fmt: skip
         yield from memory.mutex.acquire(thread)
-        if not memory.notifier.read_retry(sequence):
+        if unchecked or not memory.notifier.read_retry(sequence):
             break
         memory.mutex.release(thread)
         driver.counters.invalidations_faults_contentions += 1
@@ -187,6 +191,16 @@ def _map(
         return (yield from _store(memory, runs, stamp, stages))
     try:
         return (yield from _store(memory, runs, stamp, stages))
+    finally:
+        memory.mutex.release(thread)
+
+
+def _look_locked(memory: UmemOdp, look: Callable[[], Steps[T]]) -> Steps[T]:
+    """The mutant ``fault_under_mutex``."""
+    thread = memory.region.pd.context.driver.thread
+    yield from memory.mutex.acquire(thread)
+    try:
+        return (yield from look())
     finally:
         memory.mutex.release(thread)
 
@@ -228,11 +242,15 @@ def invalidate(memory: UmemOdp, start: int, end: int, begin: Callable[[], None],
     entered = scheduler.clock()
     yield from memory.mutex.acquire(thread)
     try:
-        begin()
+        if not driver.broken("seq_not_set") and (memory.mapped or not driver.broken("seq_set_if_mapped")):
+            begin()
+        if driver.broken("allocates_in_callback"):
+            mm = region.pd.context.mm
+            mm.host.pages.put_many((yield from mm.host.alloc_pages(FrameKind.MODEL, 1)))
         yield costs.invalidate_check_ns
         if not memory.mapped:
             return
-        first, last = memory.pages_between(start, end)
+        first, last = memory.pages_between(start, end - driver.broken("last_page_forgotten") * PAGE_SIZE)
         numbers = memory.pages.numbers(first, last)
         if not len(numbers):
             return

@@ -37,6 +37,21 @@ class FrameIds:
         self._ring[: len(frames) - first] = frames[first:]
         self._tail += len(frames)
 
+    def push_front(self, frames: np.ndarray) -> None:
+        """These are next, in order: they never had a use to rest from."""
+        self._head -= len(frames)
+        self._ring[np.arange(self._head, self._head + len(frames)) & self._mask] = frames
+
+    def resting(self) -> np.ndarray:
+        """A copy of all, the one that rested longest first."""
+        frames: np.ndarray = self._ring[np.arange(self._head, self._tail) & self._mask]
+        return frames
+
+    def keep(self, frames: np.ndarray) -> None:
+        """Only these go on resting."""
+        self._head = self._tail = 0
+        self.push_many(frames)
+
     def pop_many(self, count: int) -> np.ndarray:
         """The ``count`` that rested longest, in order."""
         places = np.arange(self._head, self._head + count) & self._mask

@@ -55,6 +55,15 @@ class Stack:
         self._count = first
         return items
 
+    def remove(self, first: int, last: int) -> np.ndarray:
+        """Take out those in [first, last)."""
+        items = self._items[: self._count].copy()
+        inside = (items >= first) & (items < last)
+        self._count = 0
+        self.push_many(items[~inside])
+        removed: np.ndarray = items[inside]
+        return removed
+
 
 class Slots:
     """``pages`` pages of simulated RAM."""
@@ -100,6 +109,21 @@ class Slots:
         self._next += fresh
         return np.concatenate([zero, poisoned, np.arange(self._next - fresh, self._next)])
 
+    def clear(self, slots: np.ndarray) -> None:
+        """Pages in use are zero again."""
+        for run in np.split(slots, np.flatnonzero(slots[1:] - slots[:-1] != 1) + 1):
+            if len(run) < DISCARD:
+                self._page[run] = 0
+            else:
+                self._discard(run)
+
+    def copy(self, sources: np.ndarray, targets: np.ndarray) -> None:
+        """Bytes of pages to as many others."""
+        self._page[targets] = self._page[sources]
+
+    def _discard(self, run: np.ndarray) -> None:
+        arena.madvise(self.base + int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE, arena.MADV_DONTNEED)
+
     def give(self, slot: int) -> None:
         """The page is free."""
         self._page[slot] = POISON
@@ -118,8 +142,19 @@ class Slots:
             if len(run) < DISCARD:
                 self._poison(run)
             else:
-                arena.madvise(self.base + int(run[0]) * PAGE_SIZE, len(run) * PAGE_SIZE, arena.MADV_DONTNEED)
+                self._discard(run)
                 self._zero.push_many(run)
+
+    def set_aside(self, first: int, last: int) -> np.ndarray:
+        """Take the free pages in [first, last) out of use until :meth:`give_back` (``isolate_freepages``); those freed
+        later are not among them."""
+        fresh = np.arange(self._next, min(last, self.pages)) if first <= self._next else np.empty(0, np.int64)
+        self._next += len(fresh)
+        return np.concatenate([self._zero.remove(first, last), self._poisoned.remove(first, last), fresh])
+
+    def give_back(self, slots: np.ndarray) -> None:
+        """The end of :meth:`set_aside`; whether or not they are zero, they are cleared when they are taken."""
+        self._poisoned.push_many(slots)
 
     def _poison(self, slots: np.ndarray) -> None:
         self._page[slots] = POISON

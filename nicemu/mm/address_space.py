@@ -17,15 +17,18 @@ import numpy as np
 from nicemu.memory.arena import MODEL_BASE, MODEL_BYTES, Arena
 from nicemu.mm import fault, zap
 from nicemu.mm.fork import dup_mmap
+from nicemu.mm.huge_memory import madvise_hugepage, thp_alignment
+from nicemu.mm.huge_split import isolate_vmas
 from nicemu.mm.interval import IntervalNotifiers
+from nicemu.mm.khugepaged import madvise_collapse
 from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.memlock import Memlock
 from nicemu.mm.mprotect import do_mprotect
-from nicemu.mm.mremap import do_mremap
+from nicemu.mm.mremap import do_mremap, mremap_to
 from nicemu.mm.notifier import ADDRESS_END, NotifierChain
 from nicemu.mm.oom_kill import check_alive
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
-from nicemu.mm.page_table import PFN_SHIFT, PRESENT, PageTable
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_KSM, PIN
+from nicemu.mm.page_table import MAPS, PFN_SHIFT, PageTable
 from nicemu.mm.rmap import maps
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
 from nicemu.tables.records import FrameKind
@@ -34,6 +37,7 @@ from nicemu.timeline.host import Completion, HostThread, Steps
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
     from nicemu.mm.memcg import Memcg
+    from nicemu.mm.userfaultfd import Userfaultfd
 
 PAGE_SIZE = 1 << PAGE_SHIFT
 
@@ -65,6 +69,11 @@ class AddressSpace:
         """``MMF_OOM_SKIP``: nothing is to be had here any more."""
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
+        self.node = 0
+        """NUMA node of the CPUs that its threads run on."""
+        self.locked_vm = 0
+        """Pages in VM_LOCKED areas."""
+        self.userfaultfd: Userfaultfd | None = None
 
     # System calls ----------------------------------------------------------------------------------------------------
 
@@ -81,6 +90,7 @@ class AddressSpace:
                     if kind == ARENA:
                         self._need_arena().map(address, length, prot)
                 else:
+                    alignment = max(alignment, thp_alignment(self, length)) if kind == MODEL else alignment
                     address = self.unmapped_area(kind, length, prot, alignment)
                 self._add_area(address, address + length, prot, kind)
                 yield self.host.costs.syscall_ns
@@ -105,6 +115,16 @@ class AddressSpace:
             yield from self.mmap_lock.acquire_write(thread)
             try:
                 yield from do_mprotect(self, address, address + length, prot, real)
+            finally:
+                self.mmap_lock.release(thread)
+
+    def mremap_to(self, address: int, old_length: int, new_length: int, new: int) -> Steps[int]:
+        """MREMAP_FIXED: move to ``new``, over what is there."""
+        with self._operation("mremap") as thread:
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_write(thread)
+            try:
+                return (yield from mremap_to(self, address, old_length, new_length, new))
             finally:
                 self.mmap_lock.release(thread)
 
@@ -138,15 +158,33 @@ class AddressSpace:
             finally:
                 self.mmap_lock.release(thread)
 
+    def madvise_hugepage(self, address: int, length: int, wanted: bool) -> Steps[None]:
+        """MADV_HUGEPAGE (``wanted``) and MADV_NOHUGEPAGE. :raises OSError: ENOMEM for holes; EINVAL."""
+        with self._operation("madvise") as thread:
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_write(thread)
+            try:
+                yield from madvise_hugepage(self, address, address + length, wanted)
+            finally:
+                self.mmap_lock.release(thread)
+
+    def madvise_collapse(self, address: int, length: int) -> Steps[None]:
+        """MADV_COLLAPSE. :raises OSError: EINVAL, ENOMEM, EAGAIN."""
+        with self._operation("madvise"):
+            yield self.host.costs.syscall_ns
+            yield from madvise_collapse(self, address, address + length)
+
     def madvise_fork(self, address: int, length: int, copy: bool) -> Steps[None]:
         """MADV_DONTFORK (``copy`` False) and MADV_DOFORK."""
         with self._operation("madvise") as thread:
             yield self.host.costs.syscall_ns
             yield from self.mmap_lock.acquire_write(thread)
-            for vma in self.vmas.isolate(address, address + length):
-                vma.flags = vma.flags & ~VM_DONTCOPY if copy else vma.flags | VM_DONTCOPY
-            self.vmas.merge(address, address + length)
-            self.mmap_lock.release(thread)
+            try:
+                for vma in (yield from isolate_vmas(self, address, address + length)):
+                    vma.flags = vma.flags & ~VM_DONTCOPY if copy else vma.flags | VM_DONTCOPY
+                self.vmas.merge(address, address + length)
+            finally:
+                self.mmap_lock.release(thread)
 
     def fork(self, name: str) -> Steps[AddressSpace]:
         """The child's address space."""
@@ -157,6 +195,9 @@ class AddressSpace:
             yield from self.mmap_lock.acquire_write(thread)
             try:
                 yield from dup_mmap(self, child)
+            except OSError:
+                yield from zap.exit_mmap(child)
+                raise
             finally:
                 self.mmap_lock.release(thread)
         return child
@@ -166,8 +207,10 @@ class AddressSpace:
         if self.number not in self.host.address_spaces:
             return
         del self.host.address_spaces[self.number]
-        with self._operation("exit"):
+        with self._operation("exit") as thread:
             self.users = 0
+            yield from self.mmap_lock.acquire_write(thread)  # ``__khugepaged_exit``: until a collapse is over
+            self.mmap_lock.release(thread)
             yield from zap.exit_mmap(self)
         self.dead()
 
@@ -271,7 +314,7 @@ class AddressSpace:
     def frames_in(self, start: int, end: int) -> np.ndarray:
         """Frames mapped in [start, end) now, without the zero page."""
         entries = self.page_table.entries(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
-        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         counted: np.ndarray = frames[frames != self.host.zero_frame]
         return counted
 
@@ -289,20 +332,23 @@ class AddressSpace:
         """An invalidation of the range has returned. Pinned pages stay the device's, so they get no stamp."""
         self.stamp_invalidated(self.frames_in(start, end), operation)
 
-    def stamp_invalidated(self, frames: np.ndarray, operation: str) -> None:
-        """The same for some frames."""
-        frames = self._not_pinned(frames)
-        if not self.mirrored:
-            frames = frames[self.host.pages.mapcounts[frames] <= 1]
+    def stamp_invalidated(self, frames: np.ndarray, operation: str, ours: int = 1) -> None:
+        """The same for some frames. A page that others map as well stays theirs: a device may have found it there, in
+        another address space than this one or, a KSM page, at another address. ``ours``: how many times we
+        map each still."""
+        frames, pages = self._not_pinned(frames), self.host.pages
+        elsewhere = pages.mapcounts[frames] > ours
+        if elsewhere.any():
+            frames = frames[~elsewhere | (self.mirrored & (pages.all_flags[frames] & PG_KSM == 0))]
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
 
-    def stamp_page(self, frame: int, operation: str) -> None:
-        """The same for one frame."""
+    def stamp_page(self, frame: int, operation: str, ours: int = 1) -> None:
+        """The same for one frame, which we map ``ours`` times still."""
         pages = self.host.pages
         if frame == self.host.zero_frame or pages.flags[frame] >= PIN:
             return
-        if self.mirrored or pages.mapcount[frame] <= 1:
+        if pages.mapcount[frame] <= ours or (self.mirrored and not pages.flags[frame] & PG_KSM):
             self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:

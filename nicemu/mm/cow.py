@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.discipline import Invalidation
-from nicemu.mm.page import MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, WRITE, pte
+from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_KSM
+from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, SOFT_DIRTY, UFFD_WP, WRITE, WRITTEN, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap
-from nicemu.mm.vma import Vma
+from nicemu.mm.vma import VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -24,19 +24,22 @@ if TYPE_CHECKING:
 
 
 def can_reuse(mm: AddressSpace, frame: int) -> bool:
-    """``reuse_swap_page``: no other page table maps it. Not while the page is locked: an entry of another page table
-    may have become a swap or migration entry, and expects the bytes as they were."""
+    """``reuse_swap_page``: no other page table maps it, and it is not KSM's. Not while the page is locked: an entry of
+    another page table may have become a swap or migration entry, and expects the bytes as they were."""
     host = mm.host
-    return frame != host.zero_frame and host.pages.mapcount[frame] == 1 and frame not in host.reclaim.isolated
+    return (
+        frame != host.zero_frame and host.pages.mapcount[frame] == 1 and frame not in host.reclaim.isolated
+        and not host.pages.flags[frame] & PG_KSM
+    )  # fmt: skip
 
 
 def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     """Make the entry of ``page`` writable, unless it changed meanwhile; the caller looks again."""
     entry = mm.page_table.get(page)
-    if not entry & PRESENT or entry & WRITE:
+    if not entry & PRESENT or entry & (WRITE | HUGE):
         return
     if can_reuse(mm, entry >> PFN_SHIFT):
-        mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
+        mm.page_table.set(page, entry | WRITTEN | ACCESSED)
         yield mm.host.costs.pte_ns
         return
     context = mm.host.thread.context
@@ -53,13 +56,15 @@ def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     new = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page), mm))[0])
     entry = mm.page_table.get(page)
     old = entry >> PFN_SHIFT
-    if not entry & PRESENT or entry & WRITE:
+    if not entry & PRESENT or entry & (WRITE | HUGE):
         host.pages.put(new)
         return
     host.pages.get(old)
     host.pages.copy(old, new)
     yield host.costs.zero_page_ns if old == host.zero_frame else host.costs.copy_page_ns
-    replacement = pte(new, PRESENT | WRITE | DIRTY | ACCESSED)
+    writable = vma.flags & VM_WRITE and not entry & UFFD_WP
+    kept = entry & UFFD_WP | ACCESSED | PRESENT
+    replacement = pte(new, kept | (WRITTEN if writable else DIRTY | SOFT_DIRTY))
     notify = Invalidation(mm, "cow", address, address + PAGE_SIZE, "cow", old)
     yield from notify.start()
     replaced = yield from _replace(vma, page, entry, replacement, notify)

@@ -166,7 +166,7 @@ SITES: dict[str, Site] = {
         _since("device_private", "migrate_vma_collect", Event.MIGRATE, "migration to device-private memory"),
         _since("device_exclusive", "page_make_device_exclusive_one", Event.EXCLUSIVE, "exclusive access of a device"),
         _since("oom_reap", "__oom_reap_task_mm", Event.UNMAP, "the OOM reaper, not blockable", flush_last=True),
-        _since("clear_refs", "clear_refs_write", Event.SOFT_DIRTY, "/proc/pid/clear_refs soft-dirty"),
+        _since("clear_refs", "clear_refs_write", Event.SOFT_DIRTY, "/proc/pid/clear_refs soft-dirty", flush_last=True),
         _since("pagemap_scan", "pagemap_scan", Event.PROTECTION_VMA, "PAGEMAP_SCAN write-protect"),
     )
 }  # fmt: skip
@@ -183,8 +183,16 @@ class Discipline:
     """Interval notifiers exist; ``invalidate_page`` and ``change_pte`` do not."""
     fork_copies_pinned: bool = False
     """fork gives the child a copy of a pinned page at once, and the parent keeps its own."""
+    huge_pages_612: bool = False
+    """Huge pages as in 6.12: one mapping splits without the page; the pair of munmap and DONTNEED covers hugetlb; areas
+    for THP are aligned; hugetlb memory can be discarded and moved."""
     sites: dict[str, Notify] = field(default_factory=dict)
     """By name of :data:`SITES`; those that the era has."""
+
+    def need_modern(self, what: str) -> None:
+        """:raises NotInThisKernel: ``what`` came after 3.7."""
+        if not self.interval:
+            raise NotInThisKernel(f"{what}: {self.name} has no such thing")
 
     def site(self, name: str) -> Notify:
         """Where a site notifies. :raises NotInThisKernel: it does not exist in this era."""
@@ -206,7 +214,7 @@ DISCIPLINES: dict[str, Discipline] = {
         _era("v3.6+srcu"),
         _era("v3.7-seed"),
         _era("v3.7"),
-        _era("v6.12", interval=True, fork_copies_pinned=True),
+        _era("v6.12", interval=True, fork_copies_pinned=True, huge_pages_612=True),
     )
 }
 
@@ -240,6 +248,20 @@ class Invalidation:
         return self._notify.lazy
 
     @property
+    def clears(self) -> bool:
+        """The range is said to be gone, not protected."""
+        return self._notify.event == Event.CLEAR
+
+    @property
+    def owner(self) -> object | None:
+        """The subscriber that asked for it and may skip it (MIGRATE, EXCLUSIVE)."""
+        return self._range.owner
+
+    @owner.setter
+    def owner(self, owner: object | None) -> None:
+        self._range.owner = owner
+
+    @property
     def flush_last(self) -> bool:
         """Flush the CPU TLB after :meth:`end`."""
         return self._notify.flush_last
@@ -251,7 +273,7 @@ class Invalidation:
         self._range.blockable = blockable
         started = yield from invalidate_range_start(self._range)
         if started:
-            self._stamp()
+            self._stamp(ours=0)  # without the lock: the entry may be another one by now
         return started
 
     def clearing(self) -> Steps[None]:
@@ -276,24 +298,25 @@ class Invalidation:
     def unlocked(self) -> Steps[None]:
         """The lock is dropped, the old page still referenced, the entry changed."""
         if self._notify.page_unlocked:
-            yield from self._pages()
+            yield from self._pages(ours=0)
 
     def end(self) -> Steps[None]:
         """Last."""
         if self._notify.range:
             yield from invalidate_range_end(self._range)
 
-    def _pages(self) -> Steps[None]:
+    def _pages(self, ours: int = 1) -> Steps[None]:
         mm = self.mm
         for address in range(self._range.start, self._range.end, PAGE_SIZE):
             mm.event("notifier_page", address, address + PAGE_SIZE, operation=self.operation)
             yield from mm.notifiers.invalidate_page(address)
-        self._stamp()
+        self._stamp(ours)
 
-    def _stamp(self) -> None:
+    def _stamp(self, ours: int = 1) -> None:
+        """``ours``: 1 as long as the mapping that goes is in the page's mapcount."""
         if self.frames is None:
             return
         if isinstance(self.frames, int):
-            self.mm.stamp_page(self.frames, self.operation)
+            self.mm.stamp_page(self.frames, self.operation, ours)
         else:
-            self.mm.stamp_invalidated(self.frames, self.operation)
+            self.mm.stamp_invalidated(self.frames, self.operation, ours)

@@ -2,7 +2,8 @@
 
 One notifier pair per area, in the parent's address space; pages of both sides are write-protected leaf by leaf; one
 CPU TLB flush at the end. With ``fork_copies_pinned`` (6.12) a pinned page is copied for the child at once and stays
-writable in the parent; before, the parent's next write leaves the device with the old page, as it did in Linux.
+writable in the parent; before, the parent's next write leaves the device with the old page, as it did in Linux. A huge
+mapping stays whole on both sides (``copy_huge_pmd``) unless it is pinned so.
 
 The child of a program does not own the real memory: its arena and program pages have no bytes in this process.
 """
@@ -14,14 +15,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.discipline import Invalidation
-from nicemu.mm.page import PAGE_SHIFT, PIN
-from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE
+from nicemu.mm.huge_split import split_huge_pmd
+from nicemu.mm.hugetlb_range import copy_hugetlb_page_range
+from nicemu.mm.page import PAGE_SHIFT, PG_DEVICE_PRIVATE, PIN
+from nicemu.mm.page_table import (
+    HUGE,
+    HWPOISON,
+    MAPS,
+    MIGRATION,
+    PFN_SHIFT,
+    PRESENT,
+    PROTNONE,
+    SPECIAL,
+    SWAP,
+    UFFD_WP,
+    WRITE,
+)  # fmt: skip
 from nicemu.mm.rmap import page_add_new_anon_rmaps
-from nicemu.mm.vma import VM_DONTCOPY, Vma
+from nicemu.mm.vma import VM_DONTCOPY, VM_HUGETLB, VM_LOCKED, VM_UFFD, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
+    from nicemu.mm.host import Host
 
 
 def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
@@ -32,9 +48,13 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
     for vma in parent.vmas:
         if vma.flags & VM_DONTCOPY:
             continue
-        copy = Vma(child, vma.start, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
+        flags = vma.flags & ~(VM_LOCKED | VM_UFFD)
+        copy = Vma(child, vma.start, vma.end, flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
         child.vmas.insert(copy)
-        yield from copy_page_range(parent, child, vma, copy)
+        if vma.flags & VM_HUGETLB:
+            yield from copy_hugetlb_page_range(parent, child, vma, copy)
+        else:
+            yield from copy_page_range(parent, child, vma, copy)
     parent.flush_tlb(0, 0, "fork")
     yield host.costs.tlb_flush_ns
 
@@ -52,25 +72,31 @@ def copy_page_range(parent: AddressSpace, child: AddressSpace, vma: Vma, copy: V
 def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int, b: int) -> Steps[bool]:
     """``copy_pte_range`` of one leaf; False: start over, more pages are needed for copies of pinned ones."""
     host, thread, pages = parent.host, parent.host.thread, parent.host.pages
-    spare = yield from _spare_pages(child, copy, _pinned(parent, a, b) + a)
-    yield from parent.page_table_lock.acquire(thread)
     pinned = _pinned(parent, a, b)
-    if len(pinned) != len(spare):
+    if len(pinned) and parent.page_table.get(a) & HUGE:
+        yield from split_huge_pmd(parent, a)
+    spare = yield from _spare_pages(child, copy, pinned + a)
+    yield from parent.page_table_lock.acquire(thread)
+    pinned, huge = _pinned(parent, a, b), bool(parent.page_table.get(a) & HUGE)
+    if len(pinned) != len(spare) or (huge and len(pinned)):
         parent.page_table_lock.release(thread)
         pages.put_many(spare)
         return False
     view = parent.page_table.view(a, b)
-    shared = (view & PRESENT) != 0
+    _restore_exclusive(host, view)
+    shared = (view & MAPS) != 0
     shared[pinned] = False
     view[shared | ((view & MIGRATION) != 0)] &= ~WRITE
-    entries = np.where(shared | ((view & (SWAP | MIGRATION)) != 0), view, 0)
+    entries = np.where(shared | ((view & (SWAP | MIGRATION | HWPOISON)) != 0), view & ~UFFD_WP, 0)
     entries[pinned] = spare << PFN_SHIFT | view[pinned] & ((1 << PFN_SHIFT) - 1)
     for frame, new in zip((view[pinned] >> PFN_SHIFT).tolist(), spare.tolist(), strict=True):
         pages.copy(frame, new)
     frames = view[shared] >> PFN_SHIFT
     frames = frames[frames != host.zero_frame]
-    pages.refcounts[frames] += 1
-    pages.mapcounts[frames] += 1
+    np.add.at(pages.refcounts, frames, 1)  # KSM: one frame may be here more than once
+    np.add.at(pages.mapcounts, frames, 1)
+    if huge:
+        host.compound_mapcount[int(frames[0])] += 1
     host.swap.duplicate(entries[(entries & SWAP) != 0] >> PFN_SHIFT)
     if entries.any():
         child.page_table.view(a, b)[:] = entries
@@ -80,6 +106,13 @@ def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int
     parent.page_table_lock.release(thread)
     yield host.costs.pte_ns * len(frames) + host.costs.copy_page_ns * len(spare)
     return True
+
+
+def _restore_exclusive(host: Host, view: np.ndarray) -> None:
+    """``try_restore_exclusive_pte``: a child has no device that could use the page alone."""
+    for i in np.flatnonzero((view & (PROTNONE | SPECIAL)) == PROTNONE | SPECIAL).tolist():
+        if not host.pages.flags[view[i] >> PFN_SHIFT] & PG_DEVICE_PRIVATE:
+            view[i] += PRESENT - PROTNONE - SPECIAL
 
 
 def _pinned(parent: AddressSpace, a: int, b: int) -> np.ndarray:

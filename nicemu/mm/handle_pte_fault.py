@@ -14,11 +14,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.cow import can_reuse, do_wp_page
+from nicemu.mm.device_memory import do_device_page
+from nicemu.mm.huge_memory import handle_huge_fault, thp_enabled
+from nicemu.mm.hugetlb_fault import hugetlb_fault
 from nicemu.mm.migrate import migration_entry_wait
-from nicemu.mm.page import MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import ACCESSED, DIRTY, MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
+from nicemu.mm.numa import do_numa_page
+from nicemu.mm.page import EHWPOISON, MODEL, PAGE_SHIFT, Fault
+from nicemu.mm.page_table import (
+    ACCESSED,
+    DIRTY,
+    HUGE,
+    HWPOISON,
+    MIGRATION,
+    PFN_SHIFT,
+    PRESENT,
+    PROTNONE,
+    SPECIAL,
+    SWAP,
+    UFFD_WP,
+    WRITE,
+    WRITTEN,
+    pte,
+)  # fmt: skip
 from nicemu.mm.rmap import page_add_new_anon_rmap, page_add_new_anon_rmaps
-from nicemu.mm.vma import VM_SPECIAL, VM_WRITE, Vma
+from nicemu.mm.swap import SWAP_KEPT
+from nicemu.mm.userfaultfd import do_uffd_wp
+from nicemu.mm.vma import VM_HUGETLB, VM_SPECIAL, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -27,9 +48,18 @@ if TYPE_CHECKING:
 
 def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
     """One page whose entry was ``entry``; the caller looks again."""
+    if (yield from _huge(mm, vma, page, entry, write)):
+        return
     if entry & PRESENT:
         _count(mm, "wp_fault", page, 1, True)
-        yield from do_wp_page(mm, vma, page)
+        if entry & UFFD_WP:
+            yield from do_uffd_wp(mm, page)
+        else:
+            yield from do_wp_page(mm, vma, page)
+    elif entry & HWPOISON:
+        raise Fault(EHWPOISON, page << PAGE_SHIFT, "the memory of the page has failed")
+    elif entry & PROTNONE:
+        yield from (do_device_page if entry & SPECIAL else do_numa_page)(mm, vma, page, entry)
     elif entry & SWAP:
         yield from do_swap_page(mm, vma, page, entry, write)
     elif entry & MIGRATION:
@@ -42,13 +72,23 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
         yield from _install_one(mm, page, 0, pte(zero, PRESENT | ACCESSED))
 
 
+def _huge(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[bool]:
+    """Is it a matter of huge pages, and done?"""
+    if vma.flags & VM_HUGETLB:
+        yield from hugetlb_fault(mm, vma, page, write)
+        return True
+    if entry & HUGE or thp_enabled(vma):
+        return (yield from handle_huge_fault(mm, vma, page, entry, write))
+    return False
+
+
 def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Steps[None]:
     """A fresh zeroed page; of a real page, a frame that points at it."""
     host = mm.host
     frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page), mm))[0])
     _count(mm, "fault", page, 1, write)
     yield host.costs.zero_page_ns
-    flags = PRESENT | ACCESSED | (WRITE | DIRTY if write else 0)
+    flags = PRESENT | ACCESSED | (WRITTEN if write else 0)
     if (yield from _install_one(mm, page, 0, pte(frame, flags))):
         page_add_new_anon_rmap(host, vma, page, frame)
     else:
@@ -62,7 +102,9 @@ def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool)
     _count(mm, "swap_in", page, 1, write)
     slot = entry >> PFN_SHIFT
     yield from host.swap.read([slot], [frame])
-    flags = PRESENT | ACCESSED | DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
+    flags = PRESENT | ACCESSED | DIRTY | entry & SWAP_KEPT
+    if write and vma.flags & VM_WRITE and not entry & UFFD_WP:
+        flags |= WRITTEN
     if (yield from _install_one(mm, page, entry, pte(frame, flags))):
         page_add_new_anon_rmap(host, vma, page, frame)
         host.swap.put(slot)
@@ -89,6 +131,8 @@ def _count(mm: AddressSpace, kind: str, page: int, pages: int, write: bool) -> N
 
 def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
     """:func:`handle_pte_fault` for the pages ``numbers`` whose entries were ``entries``, in bulk."""
+    if (yield from _huge(mm, vma, int(numbers[0]), int(entries[0]), write)):
+        return
     if vma.flags & VM_SPECIAL or vma.file is not None:
         for page, entry in zip(numbers.tolist(), entries.tolist(), strict=True):
             yield from handle_pte_fault(mm, vma, page, entry, write)
@@ -104,6 +148,9 @@ def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: 
         yield from do_swap_pages(mm, vma, numbers[swapped], entries[swapped], write)
     for entry in entries[(entries & MIGRATION) != 0].tolist():
         yield from migration_entry_wait(mm, entry)
+    marked = (entries & (HWPOISON | PROTNONE)) != 0
+    for page, entry in zip(numbers[marked].tolist(), entries[marked].tolist(), strict=True):
+        yield from handle_pte_fault(mm, vma, page, entry, write)
     protected = numbers[(entries & PRESENT) != 0]
     if len(protected):
         yield from _wp_pages(mm, vma, protected)
@@ -120,7 +167,7 @@ def do_anonymous_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, write: b
     host = mm.host
     frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers), mm)
     yield _count_many(mm, "fault", numbers, write) + host.costs.zero_page_ns * len(numbers)
-    flags = PRESENT | ACCESSED | (WRITE | DIRTY if write else 0)
+    flags = PRESENT | ACCESSED | (WRITTEN if write else 0)
     yield from _install(mm, vma, numbers, np.zeros_like(numbers), frames, flags)
 
 
@@ -130,13 +177,13 @@ def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.n
     frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers), mm)
     yield _count_many(mm, "swap_in", numbers, write)
     yield from host.swap.read((entries >> PFN_SHIFT).tolist(), frames.tolist())
-    flags = PRESENT | ACCESSED | DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
-    installed = yield from _install(mm, vma, numbers, entries, frames, flags)
+    flags = PRESENT | ACCESSED | DIRTY | (WRITTEN if write and vma.flags & VM_WRITE else 0)
+    installed = yield from _install(mm, vma, numbers, entries, frames, flags | entries & SWAP_KEPT)
     host.swap.put_entries(entries[installed])
 
 
 def _install(mm: AddressSpace, vma: Vma, numbers: np.ndarray, expected: np.ndarray, frames: np.ndarray,
-             flags: int) -> Steps[np.ndarray]:  # fmt: skip
+             flags: np.ndarray | int) -> Steps[np.ndarray]:  # fmt: skip
     """Enter new pages where the entry is still ``expected``; the rest is freed. Gives which were entered."""
     host, thread = mm.host, mm.host.thread
     yield from mm.page_table_lock.acquire(thread)
@@ -144,7 +191,7 @@ def _install(mm: AddressSpace, vma: Vma, numbers: np.ndarray, expected: np.ndarr
     view = mm.page_table.view(first, int(numbers[-1]) + 1)
     same: np.ndarray = view[numbers - first] == expected
     used = frames[same]
-    view[numbers[same] - first] = used << PFN_SHIFT | flags
+    view[numbers[same] - first] = (frames << PFN_SHIFT | flags)[same]
     page_add_new_anon_rmaps(host, vma, numbers[same], used)
     mm.page_table_lock.release(thread)
     if len(used) < len(frames):
@@ -171,9 +218,9 @@ def _wp_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray) -> Steps[None]:
     shared = []
     for page in numbers.tolist():
         entry = mm.page_table.get(page)
-        if entry & PRESENT and not entry & WRITE:
+        if entry & PRESENT and not entry & (WRITE | HUGE):
             if can_reuse(mm, entry >> PFN_SHIFT):
-                mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
+                mm.page_table.set(page, entry | WRITTEN | ACCESSED)
             else:
                 shared.append(page)
     yield host.costs.pte_ns * len(numbers)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory.blocks import Blocks
 from nicemu.memory.frames import Frames
 from nicemu.mm.address_space import AddressSpace
+from nicemu.mm.compaction import compact_block
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File
+from nicemu.mm.hugetlb import Hugetlb
+from nicemu.mm.ksm import Ksm, ksm_scan
 from nicemu.mm.lock_report import Report
 from nicemu.mm.lockdep import lockdep_of
-from nicemu.mm.locks import Srcu
+from nicemu.mm.locks import RwSemaphore, Srcu
 from nicemu.mm.memlock import Memlock
+from nicemu.mm.memory_failure import memory_failure
+from nicemu.mm.numa import Numa
 from nicemu.mm.oom_kill import check_alive, out_of_memory
 from nicemu.mm.page import Fault, Pages
 from nicemu.mm.reclaim import MAX_RECLAIM_RETRIES, Reclaim
@@ -37,7 +43,8 @@ SWAP_CLUSTER_MAX = 32
 
 
 class Host:
-    """One machine. ``profile`` has ``costs`` (virtual ns per kernel step), ``ram_pages`` and ``swap_pages``;
+    """One machine. ``profile`` has ``costs`` (virtual ns per kernel step), ``ram_pages``, ``swap_pages``,
+    ``numa_nodes``;
     ``log(kind, **fields)`` is called for each event with canonical values only."""
 
     def __init__(self, world: World, frames: Frames, scheduler: Scheduler, profile: Any, discipline: str,
@@ -61,8 +68,16 @@ class Host:
         """Deliberate bugs of the mm (``config.mutants``)."""
         self.migrations: dict[int, Completion] = {}
         """Ends of the migrations in progress, by the frame that the migration entries name."""
+        self.ksm = Ksm(self)
+        self.numa = Numa(self, profile.numa_nodes)
         self.arena: Arena | None = None
         self.anon_vma_of: dict[int, AnonVma] = {}
+        self.blocks = Blocks(frames)
+        self.transparent_hugepage: Literal["always", "madvise", "never"] = "never"
+        """Who gets THP (``/sys/kernel/mm/transparent_hugepage/enabled``)."""
+        self.compound_mapcount: dict[int, int] = {}
+        """Page tables that map a THP whole, by its head."""
+        self.hugetlb = Hugetlb(self)
         self.files: dict[int, File] = {}
         """By number: what ``page.mapping`` of a page-cache page names."""
         self.address_spaces: dict[int, AddressSpace] = {}
@@ -121,6 +136,18 @@ class Host:
         self.event("oom", pages=report.pages, victim=report.victim)
         self.console(str(report))
 
+    def ksm_scan(self, pages: int) -> Steps[int]:
+        """A step of ksmd: see :func:`nicemu.mm.ksm.ksm_scan`."""
+        return ksm_scan(self, pages)
+
+    def memory_failure(self, frame: int) -> Steps[list[AddressSpace]]:
+        """A machine check: see :func:`nicemu.mm.memory_failure.memory_failure`."""
+        return memory_failure(self, frame)
+
+    def compact(self) -> Steps[int]:
+        """``echo 1 > /proc/sys/vm/compact_memory``, one step: see :func:`nicemu.mm.compaction.compact_block`."""
+        return compact_block(self)
+
     def event(self, kind: str, **fields: int | str) -> None:
         """Log an event."""
         if self.log is not None:
@@ -134,7 +161,7 @@ class Host:
     def new_anon_vma(self) -> AnonVma:
         """``anon_vma_alloc``."""
         self._anon_vmas += 1
-        self.anon_vma_of[self._anon_vmas] = AnonVma(self._anon_vmas)
+        self.anon_vma_of[self._anon_vmas] = AnonVma(self._anon_vmas, RwSemaphore(self.scheduler, "anon_vma"))
         return self.anon_vma_of[self._anon_vmas]
 
     def alloc_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0,
@@ -176,8 +203,7 @@ class Host:
         """``__alloc_pages_slowpath``: None after direct reclaim in vain."""
         for _ in range(MAX_RECLAIM_RETRIES):
             free = self.frames.available - count
-            if self.reclaim.kswapd_enabled and free < self.watermarks.low:
-                self.reclaim.wakeup_kswapd()
+            self.reclaim.wakeup_kswapd(count)
             if free >= self.watermarks.min:
                 return self.frames.allocate_many(kind, count, pointers, canonical)
             freed = yield from self._perform_reclaim(max(self.watermarks.min - free, SWAP_CLUSTER_MAX))

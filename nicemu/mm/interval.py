@@ -107,7 +107,7 @@ class IntervalNotifiers:
         self._order += 1
         subscription.mm, subscription.start, subscription.end = self.mm, start, start + length
         subscription.order = self._order
-        if self.active_invalidate_ranges:
+        if self.active_invalidate_ranges and not self.host.broken("insert_not_deferred"):
             if self.writing:
                 self._deferred.append(("insert", subscription))
             else:
@@ -137,7 +137,7 @@ class IntervalNotifiers:
         """See :meth:`IntervalNotifier.read_begin`."""
         seq = subscription.invalidate_seq
         self._may_wait("mmu_interval_read_begin")
-        while self.invalidate_seq == seq:
+        while self.invalidate_seq == seq and not self.host.broken("read_begin_does_not_wait"):
             yield self._waitqueue()
         return seq
 
@@ -168,7 +168,7 @@ class IntervalNotifiers:
     def invalidate_end(self) -> None:
         """``mn_itree_inv_end``: the last one makes the sequence even, applies what was deferred, wakes readers."""
         self.active.remove(self.host.thread)
-        if self.active or not self.writing:
+        if (self.active and not self.host.broken("end_of_one_is_end_of_all")) or not self.writing:
             return
         self.invalidate_seq += 1
         deferred, self._deferred = self._deferred, []

@@ -112,6 +112,8 @@ class Lockdep:
         self.classes: dict[str, LockClass] = {}
         self.reports = Reports()
         self.observer: Callable[[str, Any, HostThread], None] | None = None
+        self.preempts = False
+        """Whoever takes a lock may be preempted before: for explorers of schedules, and no cost in time."""
         self.fs_reclaim = LockMap(self, "fs_reclaim")
         self.invalidate_range_start = LockMap(self, "mmu_notifier_invalidate_range_start")
 

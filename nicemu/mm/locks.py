@@ -89,6 +89,8 @@ class Mutex:
         held = thread.held
         if (held[-1].lock_class if held else None) not in self.lock_class.before:
             self.lockdep.depends(thread, self, self.how)
+        if self.lockdep.preempts:
+            yield 0
         if self.owner is not None:
             yield _Wait(self, self.spins)
         else:
@@ -176,6 +178,8 @@ class RwSemaphore:
         held = thread.held
         if (held[-1].lock_class if held else None) not in self.lock_class.before:
             self.lockdep.depends(thread, self, "down_read")
+        if self.lockdep.preempts:
+            yield 0
         if self.writer is not None or self.waiters:
             yield _Wait(self, write=False)
         else:
@@ -191,6 +195,8 @@ class RwSemaphore:
         held = thread.held
         if (held[-1].lock_class if held else None) not in self.lock_class.before:
             self.lockdep.depends(thread, self, "down_write")
+        if self.lockdep.preempts:
+            yield 0
         if self.writer is not None or self.readers:
             yield _Wait(self)
         else:

@@ -19,7 +19,7 @@ class Ring:
         self._ring = np.zeros(1 << 12, np.int64)
         self._places: np.ndarray = np.zeros(frames, np.int64)
         self._place = self._places.data
-        self._head = self._tail = 1
+        self._head = self._tail = 1 << 32  # room before the head for :meth:`age`
         self.live = 0
         """How many frames are on the list."""
 
@@ -67,6 +67,16 @@ class Ring:
         self.live -= len(found)
         return found
 
+    def age(self, frames: np.ndarray) -> None:
+        """Put frames at the head: the next to go."""
+        if len(self) + len(frames) > len(self._ring):
+            self._compact(len(frames))
+        self._head -= len(frames)
+        places = np.arange(self._head, self._head + len(frames))
+        self._ring[places & len(self._ring) - 1] = frames
+        self.live += int(np.count_nonzero(self._places[frames] == 0))
+        self._places[frames] = places
+
     def drop(self, frame: int) -> None:
         """Take a frame off the list, if it is there."""
         if self._place[frame]:
@@ -113,6 +123,13 @@ class Lru:
         """:meth:`add` for frames that are on no list, in order."""
         np.asarray(self._referenced)[frames] = False
         self.inactive.add_many(frames)
+
+    def age(self, frames: np.ndarray) -> None:
+        """``folio_deactivate``: to the head of the inactive list, not referenced."""
+        for frame in frames.tolist():
+            self.active.drop(frame)
+        np.asarray(self._referenced)[frames] = False
+        self.inactive.age(frames)
 
     def rotate(self, frame: int) -> None:
         """To the tail of the inactive list, as it is: it cannot go now."""

@@ -2,7 +2,8 @@
 
 A page is charged to the group of the address space that it was allocated for, and uncharged when it is freed, whoever
 maps it then. Over the limit the group reclaims its own pages; if that frees nothing, the OOM killer looks among its
-address spaces. Left out: hierarchies, ``memory.high`` and ``low``, swap limits, charges that move, page tables.
+address spaces. Left out: hierarchies, ``memory.high`` and ``low``, swap limits, charges that move, page tables, and
+huge pages, which are charged to nobody.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ class Memcg:
     def commit(self, frames: np.ndarray) -> None:
         """``commit_charge``: these are the pages that were charged."""
         self.members[frames] = True
+
+    def migrate(self, old: int, new: int) -> None:
+        """``mem_cgroup_migrate``: the page's new frame is charged as well, until one of the two is freed."""
+        if self.members[old]:
+            self.members[new] = True
+            self.usage += 1
 
     def cancel(self, pages: int) -> None:
         """``cancel_charge``: they were not allocated after all."""

@@ -1,4 +1,4 @@
-"""RLIMIT_MEMLOCK: what an address space may pin (``pinned_vm``) and lock (``locked_vm``).
+"""RLIMIT_MEMLOCK: what an address space may pin (``pinned_vm``) and lock (``AddressSpace.locked_vm``).
 
 The two are counted apart and each is held against the limit by itself, in every era here (``ib_umem_get`` in
 drivers/infiniband/core/umem.c counts ``pinned_vm`` since before 3.6). A page that is pinned twice counts twice: what is
@@ -30,7 +30,6 @@ class Memlock:
     capable: bool = False
     """CAP_IPC_LOCK: the limit does not bind."""
     pinned_vm: int = 0
-    locked_vm: int = 0
     pins: dict[str, int] = field(default_factory=dict)
     """Pinned pages by who pinned them, for reports."""
 
@@ -67,13 +66,7 @@ def uncharge_pinned(mm: AddressSpace, pages: int, owner: str) -> None:
         del mm.memlock.pins[owner]
 
 
-def charge_locked(mm: AddressSpace, pages: int) -> None:
-    """``mlock``: count ``pages`` more pages of VM_LOCKED areas. :raises Fault: EPERM; ENOMEM, more than the limit."""
+def check_locked(mm: AddressSpace, pages: int) -> None:
+    """``mlock``: may ``pages`` more pages be locked? :raises Fault: EPERM; ENOMEM, more than the limit."""
     can_do_mlock(mm)
-    _check(mm.memlock, mm.memlock.locked_vm, pages, "locked")
-    mm.memlock.locked_vm += pages
-
-
-def uncharge_locked(mm: AddressSpace, pages: int) -> None:
-    """``munlock``, ``munmap``."""
-    mm.memlock.locked_vm -= pages
+    _check(mm.memlock, mm.locked_vm, pages, "locked")

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.gather import MmuGather
 from nicemu.mm.page import MODEL
 from nicemu.mm.vma import VM_HUGETLB, VM_SHARED, Vma
-from nicemu.mm.zap import MmuGather, zap_pte_ranges
+from nicemu.mm.zap import zap_pte_ranges
 from nicemu.timeline.host import Sleep, Steps
 
 if TYPE_CHECKING:

@@ -96,7 +96,7 @@ def describe(host: Host, wanted: int, memcg: Memcg | None, candidates: list[tupl
     pins = [(mm, owner, pages) for mm, _, _ in candidates for owner, pages in mm.memlock.pins.items()]
     lines += [f"  pins  {owner}: {pages} pages of process {mm.number} ({mm.name})" for mm, owner, pages in pins]
     lines.append("  [process]    rss  pinned  locked    swap  tables   adj   score  name")
-    lines += [f"  [{mm.number:7}] {has.rss:6} {mm.memlock.pinned_vm:7} {mm.memlock.locked_vm:7} {has.swap:7} "
+    lines += [f"  [{mm.number:7}] {has.rss:6} {mm.memlock.pinned_vm:7} {mm.locked_vm:7} {has.swap:7} "
               f"{has.tables:7} {mm.oom_score_adj:5} {score:7}  {mm.name}" for mm, has, score in candidates]  # fmt: skip
     return "\n".join(lines)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno as errno_names
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,12 +26,14 @@ from nicemu.memory.frames import Frames
 from nicemu.tables.records import FrameKind
 
 PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
+EHWPOISON = 133
 MODEL, ARENA, PROGRAM = int(FrameKind.MODEL), int(FrameKind.ARENA), int(FrameKind.PROGRAM)
 """Kinds as plain ints: enum attributes are slow."""
 PIN_SHIFT = 16
 PIN = 1 << PIN_SHIFT
 PG_DIRTY, PG_WRITEBACK, PG_FILE, PG_KSM, PG_HWPOISON, PG_MLOCKED = 1, 2, 4, 8, 16, 32
 PG_HEAD, PG_TAIL, PG_HUGETLB, PG_SWAPCACHE, PG_ISOLATED, PG_ANON_EXCLUSIVE = 64, 128, 256, 512, 1024, 2048
+PG_LAZYFREE, PG_DEVICE_PRIVATE, PG_IDLE = 4096, 8192, 16384
 """Page flags, below the pins."""
 
 
@@ -53,6 +55,8 @@ class Pages:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
+        self.free_huge: Callable[[np.ndarray], None] | None = None
+        """Where PG_HUGETLB pages go when they are freed; None: there are none."""
         rows = frames.table.view(np.ndarray)
         self.refcounts, self.mapcounts, self.all_flags = rows["refcount"], rows["mapcount"], rows["flags"]
         self.pointers, self.kinds, self.slots = rows["pointer"], rows["kind"], rows["slot"]
@@ -83,11 +87,14 @@ class Pages:
         if count == 0:
             for group in self.groups:
                 group.uncharge(np.array([frame]))
-            self.frames.free(frame)
+            if self.free_huge is not None and self.flags[frame] & PG_HUGETLB:
+                self.free_huge(np.array([frame]))
+            else:
+                self.frames.free(frame)
         return count == 0
 
     def put_many(self, frames: np.ndarray) -> np.ndarray:
-        """Drop one reference of each (distinct) frame; gives those that were freed."""
+        """Drop one reference of each frame, as often as it occurs; gives those that were freed."""
         freed = np.empty(len(frames), np.int64)
         count = frame_rows.put(self.frames.words, frames, freed)
         assert count >= 0, "reference count below zero"
@@ -95,13 +102,20 @@ class Pages:
         if len(freed):
             for group in self.groups:
                 group.uncharge(freed)
-            self.frames.free_many(freed)
+            self._free_many(freed)
         return freed
+
+    def _free_many(self, freed: np.ndarray) -> None:
+        if self.free_huge is not None:
+            huge = (self.all_flags[freed] & PG_HUGETLB) != 0
+            self.free_huge(freed[huge])
+            freed = freed[~huge]
+        self.frames.free_many(freed)
 
     def pin(self, frames: np.ndarray) -> None:
         """``pin_user_pages``: a reference that keeps reclaim away."""
-        self.refcounts[frames] += 1
-        self.all_flags[frames] += PIN
+        np.add.at(self.refcounts, frames, 1)
+        np.add.at(self.all_flags, frames, PIN)
 
     def pin_page(self, frame: int) -> None:
         """:meth:`pin` of one page."""
@@ -112,7 +126,7 @@ class Pages:
         """``unpin_user_pages``; a page that nobody maps any more is freed."""
         frames = np.asarray(frames, np.int64)
         assert (self.all_flags[frames] >= PIN).all(), "unpin of a page that is not pinned"
-        self.all_flags[frames] -= PIN
+        np.subtract.at(self.all_flags, frames, PIN)
         self.put_many(frames)
 
     def contents(self, frames: np.ndarray) -> np.ndarray:

@@ -4,6 +4,8 @@ Pages are looked at in the order of their lists (``lru.py``) and stay if they we
 reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed. A cluster is written
 and freed together; each page is unmapped, and notified, by itself, as ``shrink_folio_list`` does.
 
+A huge page is split before any of it goes (6.12 can write it to swap whole: left out), and hugetlb pages stay.
+
 Left out: file pages (there are none), clean swap cache, batched TLB flushes.
 """
 
@@ -13,11 +15,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nicemu.mm.compound import compound_head, is_compound
+from nicemu.mm.huge_split import split_huge_page
 from nicemu.mm.lru import Lru, Ring
-from nicemu.mm.page import MODEL, PAGE_SHIFT
+from nicemu.mm.madvise_free import discard_lazyfree
+from nicemu.mm.mlock import mlocked
+from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_HUGETLB, PG_LAZYFREE, PG_MLOCKED, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.rmap import Unmapping, page_referenced, referenced_at_once, rmap_walk, try_to_unmap_one
-from nicemu.mm.swap import swap_entry
+from nicemu.mm.swap import SWAP_KEPT, swap_entry
 from nicemu.timeline.host import Completion, HostThread, Steps
 
 if TYPE_CHECKING:
@@ -73,7 +79,7 @@ class Reclaim:
         """Reclaim the page at ``address`` now; False if there is none or it cannot go."""
         entry = mm.page_table.get(address >> PAGE_SHIFT)
         frame = entry >> PFN_SHIFT
-        if not entry & PRESENT or frame == self.host.zero_frame or not self.isolate(frame):
+        if not entry & PRESENT or frame == self.host.zero_frame or not (yield from self._isolate_small(frame)):
             return False
         return (yield from self._pageout([frame])) == 1
 
@@ -84,16 +90,20 @@ class Reclaim:
             entries = mm.page_table.view(a, b)
             frames = (entries[(entries & PRESENT) != 0] >> PFN_SHIFT).tolist()
             for i in range(0, len(frames), CLUSTER):
-                cluster = [f for f in frames[i : i + CLUSTER]
-                           if f != self.host.zero_frame and pages.mapcount[f] == 1 and self.isolate(f)]  # fmt: skip
+                cluster = []
+                for frame in frames[i : i + CLUSTER]:
+                    alone = frame != self.host.zero_frame and pages.mapcount[frame] == 1
+                    if alone and (yield from self._isolate_small(frame)):
+                        cluster.append(frame)
                 if cluster:
                     freed += yield from self._pageout(cluster)
         return freed
 
-    def wakeup_kswapd(self) -> None:
-        """``wakeup_kswapd``: reclaim in the background when free memory is low. Not after it has failed too often: who
-        needs memory then reclaims by itself."""
-        if self._kswapd is not None and not self._kswapd.finished:
+    def wakeup_kswapd(self, pages: int = 0) -> None:
+        """``wakeup_kswapd``: reclaim in the background if free memory is low, or will be when ``pages`` are taken. Not
+        after it has failed too often: who needs memory then reclaims by itself."""
+        low = self.host.frames.available - pages < self.host.watermarks.low
+        if not low or not self.kswapd_enabled or (self._kswapd is not None and not self._kswapd.finished):
             return
         if self._kswapd_failures < MAX_RECLAIM_RETRIES:
             self._kswapd = self.host.scheduler.spawn(self._background(), "kswapd")
@@ -123,14 +133,21 @@ class Reclaim:
     def putback(self, frame: int, operation: str) -> None:
         """``putback_lru_page``: give the reference back, which frees a page that nobody maps."""
         self.isolated.pop(frame, None)
-        if self.host.pages.mapcount[frame] > 0:
+        if self.host.pages.mapcount[frame] > 0 and not self.host.pages.flags[frame] & PG_DEVICE_PRIVATE:
             self.lru.add(frame)
         if self.host.pages.put(frame):
             self.host.event("free", frame=frame, operation=operation)
 
     def _may_go(self, frame: int) -> bool:
         pages = self.host.pages
-        return pages.mapcount[frame] > 0 and not pages.pinned(frame) and frame not in self.isolated
+        flags = pages.flags[frame]
+        return pages.mapcount[frame] > 0 and flags < PIN and not flags & PG_HUGETLB and frame not in self.isolated
+
+    def _evictable(self, frame: int) -> bool:
+        """May reclaim have it? Linux keeps locked pages on a list of their own."""
+        flags = self.host.pages.flags[frame]
+        return self._may_go(frame) and not flags & PG_DEVICE_PRIVATE and not (
+            flags & PG_MLOCKED and mlocked(self.host, frame))  # fmt: skip
 
     def _isolate(self, wanted: int, budget: int, memcg: Memcg | None) -> Steps[tuple[list[int], int]]:
         """Isolate up to ``wanted`` inactive pages that were not used lately, looking at ``budget`` at most."""
@@ -153,8 +170,10 @@ class Reclaim:
                     used = yield from page_referenced(self.host, frame)
                 if used:
                     self.lru.used(frame)
-                elif self.isolate(frame):
+                elif (yield from self._isolate_small(frame)):
                     victims.append(frame)
+                elif self.host.pages.mapcount[frame] > 0:
+                    self.lru.rotate(compound_head(frame) if is_compound(self.host, frame) else frame)
             yield self.host.costs.scan_page_ns * len(frames)
         self.host.counters["pgscan"] += looked
         return victims, looked
@@ -183,6 +202,9 @@ class Reclaim:
         thread.context.append("reclaim")
         try:
             for frame in victims:
+                if host.pages.flags[frame] & PG_LAZYFREE:
+                    yield from discard_lazyfree(host, frame)
+                    continue
                 slot = swap.get_slot()
                 if not slot:
                     break
@@ -204,10 +226,18 @@ class Reclaim:
             written.complete()
         return self._free(victims)
 
+    def _isolate_small(self, frame: int) -> Steps[bool]:
+        """:meth:`isolate`, out of a huge page that is split first (``split_folio``); False if it cannot go."""
+        if not self._evictable(frame):
+            return False
+        if is_compound(self.host, frame):
+            yield from split_huge_page(self.host, compound_head(frame))
+        return not is_compound(self.host, frame) and self._evictable(frame) and self.isolate(frame)
+
     def _unmap(self, frame: int, slot: int) -> Steps[bool]:
         """``try_to_unmap``: a swap entry wherever the page was mapped; the slot has a user for each. True if any."""
-        host, entry, users = self.host, swap_entry(slot), 0
-        unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda _: entry)
+        host, users = self.host, 0
+        unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda entry: swap_entry(slot) | entry & SWAP_KEPT)
         for vma, page in rmap_walk(host, frame):
             host.swap.get(slot)
             if (yield from try_to_unmap_one(host, vma, page, unmapping)):

@@ -16,9 +16,9 @@ from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.memory import frame_rows
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File
-from nicemu.mm.page import PAGE_SHIFT, PG_FILE
-from nicemu.mm.page_table import ACCESSED, PFN_SHIFT, PRESENT, PageTable
-from nicemu.mm.vma import AnonVma, Vma
+from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PG_IDLE, PG_KSM, PG_MLOCKED
+from nicemu.mm.page_table import ACCESSED, ENTRIES, HUGE, MAPS, PFN_SHIFT, PageTable
+from nicemu.mm.vma import VM_LOCKED, AnonVma, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -30,21 +30,34 @@ def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
     pages = host.pages
     pages.mapcount[frame] = 1
     pages.anon_vma[frame], pages.index[frame] = vma.anon_vma.number, vma.pgoff + page - vma.first_page
+    host.numa.place(frame, vma.mm.node)
+    if vma.flags & VM_LOCKED:
+        pages.flags[frame] |= PG_MLOCKED
     host.reclaim.lru.add(frame)
 
 
 def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, frames: np.ndarray) -> None:
     """:func:`page_add_new_anon_rmap` for many pages."""
     frame_rows.map_new(host.frames.words, frames, page_numbers, vma.anon_vma.number, vma.pgoff - vma.first_page)
+    host.numa.place(frames, vma.mm.node)
+    if vma.flags & VM_LOCKED:
+        host.pages.all_flags[frames] |= PG_MLOCKED
     host.reclaim.lru.add_many(frames)
 
 
 def rmap_places(host: Host, frame: int) -> Iterator[tuple[Vma, int]]:
     """(area, page number) of every entry that could map the frame. Not to be kept over a yield."""
     number, index = host.pages.anon_vma[frame], host.pages.index[frame]
-    mapping: AnonVma | File | None = host.anon_vma_of.get(number)
-    if host.pages.flags[frame] & PG_FILE:
-        mapping = host.files.get(number)
+    if host.pages.flags[frame] & PG_KSM:
+        for number, index in host.ksm.places(frame):
+            yield from _places(host.anon_vma_of.get(number), index)
+    elif host.pages.flags[frame] & PG_FILE:
+        yield from _places(host.files.get(number), index)
+    else:
+        yield from _places(host.anon_vma_of.get(number), index)
+
+
+def _places(mapping: AnonVma | File | None, index: int) -> Iterator[tuple[Vma, int]]:
     for vma in mapping.vmas if mapping is not None else ():
         page = (vma.start >> PAGE_SHIFT) + index - vma.pgoff
         if vma.start <= page << PAGE_SHIFT < vma.end:
@@ -59,7 +72,7 @@ def rmap_walk(host: Host, frame: int) -> list[tuple[Vma, int]]:
 def maps(page_table: PageTable, page: int, frame: int) -> bool:
     """``page_check_address``: does the entry of ``page`` map the frame?"""
     entry = page_table.get(page)
-    return bool(entry & PRESENT) and entry >> PFN_SHIFT == frame
+    return bool(entry & MAPS) and entry >> PFN_SHIFT == frame
 
 
 def referenced_at_once(host: Host, frame: int) -> bool | None:
@@ -73,10 +86,10 @@ def referenced_at_once(host: Host, frame: int) -> bool | None:
     mm, page = place[0].mm, place[1]
     if mm.notifiers.subscribers or mm.page_table_lock.owner is not None or not maps(mm.page_table, page, frame):
         return None
-    entry = mm.page_table.get(page)
-    if entry & ACCESSED:
-        mm.page_table.set(page, entry & ~ACCESSED)
-    return bool(entry & ACCESSED)
+    young = test_and_clear_young(mm.page_table, page)
+    if young:
+        host.pages.flags[frame] &= ~PG_IDLE
+    return young
 
 
 def page_referenced(host: Host, frame: int) -> Steps[bool]:
@@ -86,12 +99,24 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
         mm = vma.mm
         yield from mm.page_table_lock.acquire(host.thread)
         if maps(mm.page_table, page, frame):
-            entry = mm.page_table.get(page)
-            mm.page_table.set(page, entry & ~ACCESSED)
             young = yield from mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
-            referenced |= bool(entry & ACCESSED) or young
+            referenced |= test_and_clear_young(mm.page_table, page) or young
         mm.page_table_lock.release(host.thread)
+    if referenced:
+        host.pages.flags[frame] &= ~PG_IDLE
     return referenced
+
+
+def test_and_clear_young(page_table: PageTable, page: int) -> bool:
+    """``ptep_clear_flush_young``; of all entries of a huge mapping (``pmdp_clear_flush_young``)."""
+    entry = page_table.get(page)
+    if not entry & HUGE:
+        page_table.set(page, entry & ~ACCESSED)
+        return bool(entry & ACCESSED)
+    view = page_table.view(page & -ENTRIES, (page & -ENTRIES) + ENTRIES)
+    young = bool((view & ACCESSED).any())
+    view &= ~ACCESSED
+    return young
 
 
 @dataclass(slots=True)
@@ -104,7 +129,7 @@ class Unmapping:
     site: str
     """Its call site: ``unmap_one`` or ``migrate``."""
     replacement: Callable[[int], int]
-    """The entry that replaces the one given: a swap entry, a migration entry."""
+    """The entry that replaces the one given: a swap entry, a migration entry; the same one, and it stays mapped."""
 
 
 def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> Steps[bool]:
@@ -117,17 +142,19 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
     yield from notify.start()
     yield from lock.acquire(thread)
     try:
-        if maps(mm.page_table, page, frame) and not host.pages.pinned(frame):
-            replacement = unmapping.replacement(mm.page_table.get(page))
+        entry = mm.page_table.get(page)
+        if maps(mm.page_table, page, frame) and not entry & HUGE and not host.pages.pinned(frame):
+            replacement = unmapping.replacement(entry)
             yield from notify.clearing()
             mm.page_table.set(page, 0)
             mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
             mm.flush_tlb(address, address + PAGE_SIZE, operation)
             yield from notify.cleared(replacement)
             mm.page_table.set(page, replacement)
-            host.pages.mapcount[frame] -= 1
-            host.pages.refcount[frame] -= 1
-            done = True
+            done = replacement != entry
+            if done:
+                host.pages.mapcount[frame] -= 1
+                host.pages.refcount[frame] -= 1
     finally:
         lock.release(thread)
     if done:

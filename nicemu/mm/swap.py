@@ -18,7 +18,7 @@ import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.page import MODEL
-from nicemu.mm.page_table import PFN_SHIFT, SWAP
+from nicemu.mm.page_table import PFN_SHIFT, SOFT_DIRTY, SWAP, UFFD_WP
 from nicemu.mm.swap_device import SwapDevice
 from nicemu.tables.world import lazy_bytes
 from nicemu.timeline.host import Completion, Steps
@@ -26,6 +26,8 @@ from nicemu.timeline.host import Completion, Steps
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
 
+SWAP_KEPT = SOFT_DIRTY | UFFD_WP
+"""Bits that a swap entry keeps of the entry it replaces."""
 READAHEAD_PAGES = 8
 """Pages of one swap read (``page_cluster`` 3)."""
 
@@ -98,6 +100,10 @@ class Swap:
     def get(self, slot: int) -> None:
         """One more user of a slot."""
         self._users[slot] += 1
+
+    def users(self, slot: int) -> int:
+        """``swp_swapcount``."""
+        return self._users[slot]
 
     def duplicate(self, slots: np.ndarray) -> None:
         """``swap_duplicate``: one more user of each slot (fork)."""

@@ -14,16 +14,28 @@ from nicemu.memory import arena as real_memory
 from nicemu.memory.arena import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_READ, PROT_WRITE, Arena
 from nicemu.mm.address_space import PAGE_SIZE, AddressSpace
 from nicemu.mm.host import Host
+from nicemu.mm.hugetlb import MAP_HUGETLB, hugetlb_mmap
+from nicemu.mm.madvise import ADVICE, do_madvise
+from nicemu.mm.mlock import do_mlock, do_munlock
+from nicemu.mm.numa import move_pages
+from nicemu.mm.userfaultfd import Userfaultfd
+from nicemu.mm.vma import VM_HUGETLB
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
 Memory = Literal["arena", "model"]
 MADV_DONTNEED, MADV_DONTFORK, MADV_DOFORK, MADV_PAGEOUT = 4, 10, 11, 21
-MREMAP_MAYMOVE = 1
+MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE = 14, 15, 25
+MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 
 
 def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
+
+
+def _whole_pages(address: int, length: int) -> tuple[int, int]:
+    start = address & -PAGE_SIZE
+    return start, start + _pages_up(address - start + length)
 
 
 def _pages_up(length: int) -> int:
@@ -42,13 +54,15 @@ class Process:
 
     def mmap(self, length: int, prot: int = PROT_READ | PROT_WRITE, flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
              address: int = 0, fd: int = -1, offset: int = 0, memory: Memory | None = None) -> Steps[int]:  # fmt: skip
-        """``mmap``; an ``address`` without MAP_FIXED is a hint that is not taken."""
+        """``mmap``; an ``address`` without MAP_FIXED is a hint that is not taken. MAP_HUGETLB: model memory."""
         if length <= 0 or address % PAGE_SIZE or offset % PAGE_SIZE:
             raise _error(errno.EINVAL)
         length = _pages_up(length)
         fixed = bool(flags & MAP_FIXED)
         private = flags & MAP_PRIVATE and flags & MAP_ANONYMOUS
         kind = self._kind(address if fixed else 0, memory)
+        if private and kind == FrameKind.MODEL and flags & MAP_HUGETLB:
+            return (yield from hugetlb_mmap(self.mm, length, prot & 7, flags, address if fixed else 0))
         if private and kind != FrameKind.PROGRAM:
             return (yield from self.mm.mmap(length, prot & 7, kind, address if fixed else 0))
         if fixed and self.mm.arena is not None and self.mm.arena.reserved(address):
@@ -76,7 +90,7 @@ class Process:
             yield from self.mm.mprotect(address, _pages_up(length), prot & 7)
 
     def madvise(self, address: int, length: int, advice: int) -> Steps[None]:
-        """``madvise``: DONTNEED, PAGEOUT, DONTFORK and DOFORK act; other advice is taken and changes nothing."""
+        """``madvise``. Advice that the model does not know is taken and changes nothing."""
         if address % PAGE_SIZE or length < 0:
             raise _error(errno.EINVAL)
         if not length:
@@ -86,15 +100,47 @@ class Process:
         if advice == MADV_DONTNEED:
             yield from self.mm.madvise_dontneed(address, length)
         elif advice == MADV_PAGEOUT:
+            if any(vma.flags & VM_HUGETLB for vma in self.mm.vmas.overlapping(address, address + length)):
+                raise _error(errno.EINVAL)
             yield from self.mm.madvise_pageout(address, length)
         elif advice in (MADV_DONTFORK, MADV_DOFORK):
             yield from self.mm.madvise_fork(address, length, advice == MADV_DOFORK)
+        elif advice in (MADV_HUGEPAGE, MADV_NOHUGEPAGE):
+            yield from self.mm.madvise_hugepage(address, length, advice == MADV_HUGEPAGE)
+        elif advice == MADV_COLLAPSE:
+            yield from self.mm.madvise_collapse(address, length)
+        elif advice in ADVICE:
+            yield from do_madvise(self.mm, address, address + length, advice)
 
-    def mremap(self, address: int, old_length: int, new_length: int, flags: int = MREMAP_MAYMOVE) -> Steps[int]:
-        """``mremap`` without MREMAP_FIXED."""
-        if address % PAGE_SIZE or not new_length or not old_length or flags & ~MREMAP_MAYMOVE:
+    def mlock(self, address: int, length: int) -> Steps[None]:
+        """``mlock``."""
+        yield self.host.costs.syscall_ns
+        yield from do_mlock(self.mm, *_whole_pages(address, length))
+
+    def munlock(self, address: int, length: int) -> Steps[None]:
+        """``munlock``."""
+        yield self.host.costs.syscall_ns
+        yield from do_munlock(self.mm, *_whole_pages(address, length))
+
+    def move_pages(self, addresses: list[int], node: int) -> Steps[list[int]]:
+        """``move_pages`` of this process: the node of each page afterwards, or a negative errno."""
+        yield self.host.costs.syscall_ns
+        return (yield from move_pages(self.mm, addresses, node))
+
+    def userfaultfd(self, asynchronous: bool = False) -> Steps[Userfaultfd]:
+        """``userfaultfd``: a handler, to be registered."""
+        yield self.host.costs.syscall_ns
+        return Userfaultfd(self.mm, asynchronous)
+
+    def mremap(self, address: int, old_length: int, new_length: int, flags: int = MREMAP_MAYMOVE,
+               new_address: int = 0) -> Steps[int]:  # fmt: skip
+        """``mremap``; ``new_address`` counts with MREMAP_FIXED, for model memory."""
+        known = flags in (0, MREMAP_MAYMOVE, MREMAP_MAYMOVE | MREMAP_FIXED)
+        if address % PAGE_SIZE or new_address % PAGE_SIZE or not new_length or not old_length or not known:
             raise _error(errno.EINVAL)
         lengths = _pages_up(old_length), _pages_up(new_length)
+        if flags & MREMAP_FIXED:
+            return (yield from self.mm.mremap_to(address, *lengths, new_address))
         return (yield from self.mm.mremap(address, *lengths, may_move=bool(flags & MREMAP_MAYMOVE)))
 
     def posix_memalign(self, size: int, alignment: int, memory: Memory | None = None) -> Steps[int]:

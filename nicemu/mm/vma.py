@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from sortedcontainers import SortedDict
 
+from nicemu.mm.locks import RwSemaphore
 from nicemu.mm.page import PAGE_SHIFT
 from nicemu.tables.records import FrameKind
 
@@ -25,7 +26,9 @@ T = TypeVar("T", int, np.ndarray)
 VM_READ, VM_WRITE, VM_EXEC, VM_DONTCOPY = 1, 2, 4, 8
 VM_SHARED, VM_LOCKED, VM_HUGETLB, VM_HUGEPAGE = 16, 32, 64, 128
 VM_MERGEABLE, VM_NONLINEAR, VM_XIP, VM_UFFD = 256, 512, 1024, 2048
-VM_SPECIAL = VM_SHARED | VM_HUGETLB | VM_HUGEPAGE | VM_NONLINEAR | VM_XIP
+VM_NOHUGEPAGE, VM_HUGE_1GB = 1 << 16, 1 << 17
+"""No THP; the huge pages of a VM_HUGETLB area are of 1 GiB, not of 2 MiB."""
+VM_SPECIAL = VM_SHARED | VM_NONLINEAR | VM_XIP | VM_UFFD
 """Areas whose faults are resolved page by page, not in bulk."""
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 
@@ -43,6 +46,8 @@ class AnonVma:
     """``struct anon_vma``: all areas, of parent and forked children, that may map a page made in one of them."""
 
     number: int
+    lock: RwSemaphore
+    """``anon_vma->root->rwsem``: split and collapse of huge pages hold it for write."""
     vmas: list[Vma] = field(default_factory=list)
 
 

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.memory import arena as real_memory
+from nicemu.mm.compound import pmd_trans_huge, thp_unmapped_whole
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.gather import MmuGather
+from nicemu.mm.huge_split import isolate_vmas, split_huge_pmd
+from nicemu.mm.hugetlb_range import discarded, unmap_hugepage_range
 from nicemu.mm.notifier import Event, mmu_notifier_release
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import PFN_SHIFT, PRESENT, SWAP
-from nicemu.mm.vma import Vma
+from nicemu.mm.page_table import ENTRIES, HUGE, MAPS, PFN_SHIFT, SWAP
+from nicemu.mm.vma import VM_HUGETLB, VM_LOCKED, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -27,37 +31,16 @@ if TYPE_CHECKING:
 USER_END = 1 << 48
 
 
-class MmuGather:
-    """``struct mmu_gather``: pages that are freed after the TLB flush."""
-
-    def __init__(self, mm: AddressSpace, operation: str) -> None:
-        self.mm, self.operation = mm, operation
-        self._frames: list[np.ndarray] = []
-
-    def add(self, frames: np.ndarray) -> None:
-        """These lost a mapping."""
-        self._frames.append(frames)
-
-    def finish(self, start: int, end: int) -> Steps[None]:
-        """``tlb_finish_mmu``: flush, then free."""
-        if not self._frames:
-            return
-        self.mm.flush_tlb(start, end, self.operation)
-        yield self.mm.host.costs.tlb_flush_ns
-        for frames in self._frames:
-            freed = self.mm.host.pages.put_many(frames)
-            if len(freed):
-                self.mm.host.event("free", frame=int(freed[0]), frames=len(freed), operation=self.operation)
-
-
 def do_munmap(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]:
-    """``do_munmap``; the caller holds mmap_lock for write."""
-    vmas = mm.vmas.isolate(start, end)
+    """``do_munmap``; the caller holds mmap_lock for write. :raises OSError: EINVAL, part of a hugetlb page."""
+    vmas = yield from isolate_vmas(mm, start, end)
     if not vmas:
         return
     gather = MmuGather(mm, "munmap")
     yield from unmap_vmas(mm, vmas, vmas[0].start, vmas[-1].end, gather, Event.UNMAP, real)
     for vma in vmas:
+        if vma.flags & VM_LOCKED:
+            mm.locked_vm -= vma.last_page - vma.first_page
         mm.vmas.remove(vma)
     mm.page_table.free_empty(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
     yield from gather.finish(start, end)
@@ -75,7 +58,10 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
     for vma in vmas:
         a, b = max(vma.start, start), min(vma.end, end)
         failed = _take_real_memory(mm, vma, a, b, event, real) or failed
-        yield from zap_pte_ranges(mm, a, b, gather)
+        if vma.flags & VM_HUGETLB:
+            yield from unmap_hugepage_range(mm, vma, a, b, gather)
+        else:
+            yield from zap_pte_ranges(mm, a, b, gather)
     yield from notify.end()
     return failed
 
@@ -109,13 +95,15 @@ def zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) ->
     """``zap_pte_range`` of every leaf, one yield a leaf."""
     host, thread = mm.host, mm.host.thread
     for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
-        yield from mm.page_table_lock.acquire(thread)
+        yield from _lock_split(mm, a, b)
         view = mm.page_table.view(a, b)
         entries = view[view != 0]
         view[:] = 0
-        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         frames = frames[frames != host.zero_frame]
-        host.pages.mapcounts[frames] -= 1
+        np.subtract.at(host.pages.mapcounts, frames, 1)  # KSM: one frame may be here more than once
+        if len(entries) and entries[0] & HUGE:
+            thp_unmapped_whole(host, int(frames[0]))
         mm.event("pte_clear", a << PAGE_SHIFT, b << PAGE_SHIFT, operation=gather.operation, present=len(frames))
         mm.page_table_lock.release(thread)
         host.swap.put_entries(entries[(entries & SWAP) != 0])
@@ -124,14 +112,27 @@ def zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) ->
         yield host.costs.pte_ns * len(entries)
 
 
+def _lock_split(mm: AddressSpace, a: int, b: int) -> Steps[None]:
+    """Take the page-table lock; pages [a, b) are no part of a huge mapping then, but all of it (``zap_pmd_range``)."""
+    while True:
+        yield from mm.page_table_lock.acquire(mm.host.thread)
+        if b - a == ENTRIES or not pmd_trans_huge(mm, a):
+            return
+        mm.page_table_lock.release(mm.host.thread)
+        yield from split_huge_pmd(mm, a)
+
+
 def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]:
     """``madvise_dontneed_single_vma`` of each area; the caller holds mmap_lock for read.
 
-    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux).
+    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux); EINVAL, locked memory or
+        hugetlb.
     """
     failed: OSError | None = None
     for vma in mm.vmas.overlapping(start, end):
-        a, b = max(vma.start, start), min(vma.end, end)
+        if vma.flags & VM_LOCKED:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        a, b = discarded(vma, max(vma.start, start), min(vma.end, end))
         gather = MmuGather(mm, "dontneed")
         failed = (yield from unmap_vmas(mm, [vma], a, b, gather, Event.CLEAR, real)) or failed
         yield from gather.finish(a, b)

@@ -301,6 +301,9 @@ class FakeHost:
         assert self.scheduler.current is not None
         return self.scheduler.current
 
+    def broken(self, mutant: str) -> bool:
+        return False
+
 
 class FakeMm:
     """An address space with the real notifiers. ``table``: frame of each page, made when faulted in."""

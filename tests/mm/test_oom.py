@@ -12,6 +12,7 @@ from nicemu.mm import memlock
 from nicemu.mm.interval import IntervalNotifier
 from nicemu.mm.memcg import Memcg
 from nicemu.mm.memlock import Memlock
+from nicemu.mm.mlock import do_mlock, do_munlock
 from nicemu.mm.notifier import NotifierRange, NotifierSubscriber
 from nicemu.mm.oom_kill import Killed, candidates, oom_kill_process, select_bad_process
 from nicemu.mm.page import Fault
@@ -296,13 +297,16 @@ def test_pins_up_to_the_limit_and_not_beyond(limited: Any) -> None:
     assert limited.memlock.pins == {"b": 24, "c": 1}
 
 
-def test_pinned_and_locked_are_counted_apart(limited: Any) -> None:
+def test_pinned_and_locked_are_counted_apart(machine: Any, limited: Any) -> None:
     memlock.charge_pinned(limited, 64, "a")
-    memlock.charge_locked(limited, 64)
-    with pytest.raises(Fault, match="256 KiB locked"):
-        memlock.charge_locked(limited, 1)
-    memlock.uncharge_locked(limited, 64)
-    assert (limited.memlock.pinned_vm, limited.memlock.locked_vm) == (64, 0)
+    at = machine.run(machine.process.mmap(65 * PAGE))
+    machine.run(do_mlock(limited, at, at + 64 * PAGE))
+    with pytest.raises(Fault, match="256 KiB locked") as caught:
+        machine.run(do_mlock(limited, at, at + 65 * PAGE))  # of which one is not locked yet
+    assert caught.value.errno == errno.ENOMEM
+    machine.run(do_munlock(limited, at, at + PAGE))
+    machine.run(do_mlock(limited, at + PAGE, at + 65 * PAGE))
+    assert (limited.memlock.pinned_vm, limited.locked_vm) == (64, 64)
 
 
 def test_cap_ipc_lock_is_not_bound(limited: Any) -> None:
@@ -312,7 +316,7 @@ def test_cap_ipc_lock_is_not_bound(limited: Any) -> None:
 
 def test_limit_of_zero_is_eperm(limited: Any) -> None:
     limited.memlock.limit = 0
-    for steps in (lambda: memlock.charge_pinned(limited, 1, "a"), lambda: memlock.charge_locked(limited, 1)):
+    for steps in (lambda: memlock.charge_pinned(limited, 1, "a"), lambda: memlock.check_locked(limited, 1)):
         with pytest.raises(Fault) as caught:
             steps()
         assert caught.value.errno == errno.EPERM
