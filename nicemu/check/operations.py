@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nicemu.abi.verbs import Access, WrOpcode
 from nicemu.check.reference import Effect, State, discard, loads, readable, store
 from nicemu.check.scenario import Operation
+from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 from nicemu.uverbs import messages as m
 
@@ -157,17 +158,22 @@ def _protect(state: State, key: Any, prot: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Mremap(_Range):
-    """``mremap`` that must move the whole area, which is ``to`` afterwards."""
+    """``mremap`` that must move the whole area, which is ``to`` afterwards: it grows, or (``align``) goes to a free
+    address that is a multiple of so many bytes."""
 
     to: str = "moved"
+    align: int = 0
 
     def run(self, bed: Testbed) -> Steps[Any]:
-        old, length = bed.at(self.area, self.page), self.pages * PAGE
+        old, length, process = bed.at(self.area, self.page), self.pages * PAGE, bed.process(self.mm)
+        where = (length + PAGE, 1, 0)
+        if self.align:
+            where = (length, 3, process.mm.unmapped_area(FrameKind.MODEL, length, 3, self.align))
         try:
-            bed.areas[self.to] = yield from bed.process(self.mm).mremap(old, length, length + PAGE)
+            bed.areas[self.to] = yield from process.mremap(old, length, *where)
         except OSError as error:
             return errno.errorcode[error.errno or 0]
-        bed.sizes[self.to] = self.pages
+        bed.sizes[self.to] = bed.sizes[self.area]
         return OK
 
     def effects(self, key: Any, result: Any) -> list[Effect]:
@@ -427,7 +433,7 @@ class RegMr(Operation):
     area: str
 
     def run(self, bed: Testbed) -> Steps[Any]:
-        address, length = bed.at(self.area), bed.sizes[self.area] * PAGE
+        address, length = bed.at(self.area), bed.lengths[self.area]
         access = int(Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ | Access.ON_DEMAND)
         command = m.RegMr(bed.pd, address, length, access, address)
         bed.mrs[self.area] = yield from bed.lab.endpoint.dispatcher.run(command)

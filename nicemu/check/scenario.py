@@ -31,7 +31,14 @@ class Area:
     shared: bool = False
     touched: bool = True
     """The program has written ``fill`` before the schedule begins."""
+    seen: int = 0
+    """Pages from the start that the scenario looks at (0: all): the rest is there, and zero."""
     align: int = 4096
+
+    @property
+    def known(self) -> int:
+        """How many pages the scenario looks at."""
+        return self.seen or self.pages
 
 
 class Operation:

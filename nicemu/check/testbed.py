@@ -16,6 +16,7 @@ from nicemu.check.scenario import Area, Scenario
 from nicemu.config import load_config
 from nicemu.lab.lab import Lab
 from nicemu.mm.page_table import PFN_SHIFT
+from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
 from nicemu.uverbs import messages as m
 
@@ -51,7 +52,8 @@ class Testbed:
         self.host, self.mm = lab.host, lab.process.mm
         self.spaces: dict[str, Any] = {"": lab.process}
         self.areas: dict[str, int] = {}
-        self.sizes = {area.name: area.pages for area in scenario.areas}
+        self.sizes = {area.name: area.known for area in scenario.areas}
+        self.lengths = {area.name: area.pages * PAGE for area in scenario.areas}
         self.mrs: dict[str, m.MrResponse] = {}
         self.files: dict[str, Any] = {}
         self.pairs: dict[str, Pair] = {}
@@ -93,20 +95,24 @@ class Testbed:
             file = self.files[area.file]
             address = self.now(process.mmap_file(file, length, READ | WRITE, area.shared, 0), "mmap")
         else:
-            flags = 0x22 | area.flags
-            address = self.now(process.mmap(length, READ | WRITE, flags, memory="model"), "mmap")
+            address = self.now(self._anonymous(area, length), "mmap")
         self.areas[area.name] = address
-        for page in range(area.pages):
+        for page in range(area.known):
             file_page = (area.file, page) if area.file else None
             value = None if area.file else 0
             self.state["", area.name, page] = Cell(READ | WRITE, value, file_page, area.shared)
         if area.touched:
-            for page in range(area.pages):
+            for page in range(area.known):
                 self.now(process.write(address + page * PAGE, self.contents(area.fill + page)), "write")
                 self._store(area, page, area.fill + page & 255)
         if area.odp:
             access = (REMOTE if area.writable else Access.REMOTE_READ) | Access.ON_DEMAND
             self.mrs[area.name] = self.lab.endpoint.execute(m.RegMr(self.pd, address, length, int(access), address))
+
+    def _anonymous(self, area: Area, length: int) -> Steps[int]:
+        if area.align > PAGE:
+            return self.mm.mmap(length, READ | WRITE, FrameKind.MODEL, alignment=area.align)
+        return self.lab.process.mmap(length, READ | WRITE, 0x22 | area.flags, memory="model")
 
     def _store(self, area: Area, page: int, value: int) -> None:
         cell = self.state["", area.name, page]
@@ -157,7 +163,7 @@ class Testbed:
         """The device writes what is there already, so that it has translations."""
         area = next(area for area in self.scenario.areas if area.name == name)
         pair = next(iter(self.pairs.values()))
-        for page in range(area.pages):
+        for page in range(area.known):
             self.peer_write(pair, page % SLOTS, area.fill + page)
             self.post(pair, WrOpcode.RDMA_WRITE, page % SLOTS, (name, page, 1), True)
             self.lab.timeline.advance(lambda: self._all_polled(pair), self.host.scheduler.clock() + 10**10)

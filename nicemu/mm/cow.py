@@ -91,7 +91,7 @@ def _replace(vma: Vma, page: int, entry: int, replacement: int, notify: Invalida
     old, new = entry >> PFN_SHIFT, replacement >> PFN_SHIFT
     yield from mm.page_table_lock.acquire(thread)
     try:
-        if mm.page_table.get(page) != entry:
+        if mm.page_table.get(page) != entry and not host.broken("cow_without_recheck"):
             return False
         yield from notify.clearing()
         mm.page_table.set(page, 0)

@@ -116,7 +116,7 @@ def _install_one(mm: AddressSpace, page: int, expected: int, entry: int) -> Step
     """Enter a page where the entry is still ``expected``."""
     thread = mm.host.thread
     yield from mm.page_table_lock.acquire(thread)
-    same = mm.page_table.get(page) == expected
+    same = mm.page_table.get(page) == expected or mm.host.broken("install_without_recheck")
     if same:
         mm.page_table.set(page, entry)
     mm.page_table_lock.release(thread)
@@ -189,7 +189,7 @@ def _install(mm: AddressSpace, vma: Vma, numbers: np.ndarray, expected: np.ndarr
     yield from mm.page_table_lock.acquire(thread)
     first = int(numbers[0])
     view = mm.page_table.view(first, int(numbers[-1]) + 1)
-    same: np.ndarray = view[numbers - first] == expected
+    same: np.ndarray = (view[numbers - first] == expected) | host.broken("install_without_recheck")
     used = frames[same]
     view[numbers[same] - first] = (frames << PFN_SHIFT | flags)[same]
     page_add_new_anon_rmaps(host, vma, numbers[same], used)

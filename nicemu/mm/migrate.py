@@ -140,6 +140,8 @@ def unmap_and_move(host: Host, old: int, new: int) -> Steps[bool]:
     """The move of an isolated page; the reference to ``new`` is used up."""
     begin_migration(host, old)
     try:
+        if host.broken("copy_before_unmap"):
+            host.pages.copy(old, new)
         yield from try_to_migrate(host, old)
         moved = yield from move_to_new_page(host, old, new)
         yield from remove_migration_ptes(host, old, new if moved else old)
@@ -168,7 +170,8 @@ def move_to_new_page(host: Host, old: int, new: int) -> Steps[bool]:
     pages.flags[new] |= pages.flags[old] & CARRIED
     if pages.flags[old] & PG_KSM:
         host.ksm.migrated(old, new)
-    pages.copy(old, new)
+    if not host.broken("copy_before_unmap"):
+        pages.copy(old, new)
     if pages.kind[old] != MODEL:
         host.frames.retire(old)
     host.event("migrate", old=old, new=new)

@@ -194,10 +194,24 @@ class Reclaim:
     def _pageout(self, victims: list[int]) -> Steps[int]:
         """``shrink_folio_list``: unmap isolated pages, write them to swap as one cluster, free them. Those for which
         swap has no room stay."""
-        host, swap, thread = self.host, self.host.swap, self.host.thread
-        costs = host.costs
-        written = Completion(host.scheduler, "writeback")
+        swap, costs = self.host.swap, self.host.costs
+        written = Completion(self.host.scheduler, "writeback")
         slots: list[int] = []
+        try:
+            pages = yield from self._unmap_cluster(victims, slots, written)
+            if pages:
+                yield from swap.device.request(costs.swap_write_ns, pages)
+        finally:
+            for slot in slots:
+                swap.writeback.pop(slot, None)
+                swap.put(slot)
+            written.complete()
+        return self._free(victims)
+
+    def _unmap_cluster(self, victims: list[int], slots: list[int], written: Completion) -> Steps[int]:
+        """Unmap the victims; their bytes are in their ``slots``, under writeback, at the end. Gives how many."""
+        host, swap, thread = self.host, self.host.swap, self.host.thread
+        early = host.broken("swap_write_before_unmap")
         taken: list[tuple[int, int]] = []
         thread.context.append("reclaim")
         try:
@@ -210,21 +224,16 @@ class Reclaim:
                     break
                 swap.writeback[slot] = written
                 slots.append(slot)
+                if early:
+                    swap.write([slot], [frame])
                 if (yield from self._unmap(frame, slot)):
                     taken.append((slot, frame))
-            yield (costs.pte_ns + costs.tlb_flush_ns) * len(slots)
+            yield (host.costs.pte_ns + host.costs.tlb_flush_ns) * len(slots)
         finally:
             thread.context.pop()
-            swap.write([slot for slot, _ in taken], [frame for _, frame in taken])
-        try:
-            if taken:
-                yield from swap.device.request(costs.swap_write_ns, len(taken))
-        finally:
-            for slot in slots:
-                swap.writeback.pop(slot, None)
-                swap.put(slot)
-            written.complete()
-        return self._free(victims)
+            if not early:
+                swap.write([slot for slot, _ in taken], [frame for _, frame in taken])
+        return len(taken)
 
     def _isolate_small(self, frame: int) -> Steps[bool]:
         """:meth:`isolate`, out of a huge page that is split first (``split_folio``); False if it cannot go."""

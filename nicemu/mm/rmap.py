@@ -16,6 +16,7 @@ from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.memory import frame_rows
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File
+from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
 from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PG_IDLE, PG_KSM, PG_MLOCKED
 from nicemu.mm.page_table import ACCESSED, ENTRIES, HUGE, MAPS, PFN_SHIFT, PageTable
 from nicemu.mm.vma import VM_LOCKED, AnonVma, Vma
@@ -99,6 +100,10 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
         mm = vma.mm
         yield from mm.page_table_lock.acquire(host.thread)
         if maps(mm.page_table, page, frame):
+            if host.broken("young_as_invalidate"):
+                range = NotifierRange(mm, page << PAGE_SHIFT, page + 1 << PAGE_SHIFT, Event.CLEAR, "young")
+                yield from invalidate_range_start(range)
+                yield from invalidate_range_end(range)
             young = yield from mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
             referenced |= test_and_clear_young(mm.page_table, page) or young
         mm.page_table_lock.release(host.thread)
@@ -157,6 +162,8 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
                 host.pages.refcount[frame] -= 1
     finally:
         lock.release(thread)
+    if done and host.broken("free_before_invalidate_page"):
+        host.pages.put(frame)
     if done:
         yield from notify.unlocked()
     yield from notify.end()

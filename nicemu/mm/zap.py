@@ -53,6 +53,9 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
     Gives the first error of a real system call. The model's part is done all the same."""
     failed: OSError | None = None
     notify = Invalidation(mm, "unmap" if event == Event.UNMAP else "zap", start, end, gather.operation)
+    if mm.host.broken("free_before_start"):
+        yield from zap_pte_ranges(mm, start, end, gather)
+        yield from gather.finish(start, end)
     yield from notify.start()
     mm.stamp_range(start, end, gather.operation)
     for vma in vmas:

@@ -1,6 +1,7 @@
 """The scenarios, one file per area of the mm."""
 
 from nicemu.check.scenario import Scenario
-from nicemu.check.scenarios import ranges
+from nicemu.check.scenarios import huge, page_operations, ranges
 
-ALL: dict[str, Scenario] = {scenario.name: scenario for module in (ranges,) for scenario in module.SCENARIOS}
+MODULES = (ranges, huge, page_operations)
+ALL: dict[str, Scenario] = {scenario.name: scenario for module in MODULES for scenario in module.SCENARIOS}
