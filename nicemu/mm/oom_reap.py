@@ -76,6 +76,9 @@ def reap_area(victim: AddressSpace, vma: Vma) -> Steps[bool]:
     if not (yield from notify.start(blockable=False)):
         victim.host.counters["oom_reap_skipped"] += 1
         victim.event("oom_reap_skip", start, end)
+        if victim.host.broken("reaper_ignores_refusal"):
+            yield from zap_pte_ranges(victim, start, end, gather)
+            yield from gather.finish(start, end)
         return False
     victim.stamp_range(start, end, "oom_reap")
     yield from zap_pte_ranges(victim, start, end, gather)
