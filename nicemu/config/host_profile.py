@@ -19,6 +19,9 @@ class HostCosts(Record):
     tlb_flush_ns: Nanoseconds = 500
     swap_read_ns: Nanoseconds = 60_000
     swap_write_ns: Nanoseconds = 20_000
+    file_read_ns: Nanoseconds = 80_000  # one request of the page cache
+    file_write_ns: Nanoseconds = 25_000
+    dax_flush_ns: Nanoseconds = 300  # each page
     irq_ns: Nanoseconds = 1_000  # handler entered -> its work queued
     driver_fault_ns: Nanoseconds = 4_000  # the page-fault work, without faulting pages in
     driver_fault_page_ns: Nanoseconds = 90

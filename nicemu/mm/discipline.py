@@ -293,6 +293,6 @@ class Invalidation:
         if self.frames is None:
             return
         if isinstance(self.frames, int):
-            self.mm.stamp_page(self.frames, self.operation)
+            self.mm.stamp_page(self.frames, self.operation, self._range.start, self._range.end)
         else:
-            self.mm.stamp_invalidated(self.frames, self.operation)
+            self.mm.stamp_invalidated(self.frames, self.operation, self._range.start, self._range.end)

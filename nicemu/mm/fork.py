@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.discipline import Invalidation
-from nicemu.mm.page import PAGE_SHIFT, PIN
-from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE
+from nicemu.mm.file import link_vma
+from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PIN
+from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, SPECIAL, SWAP, WRITE
 from nicemu.mm.rmap import page_add_new_anon_rmaps
-from nicemu.mm.vma import VM_DONTCOPY, Vma
+from nicemu.mm.vma import VM_DONTCOPY, VM_NONLINEAR, VM_SHARED, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -33,20 +34,30 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
         if vma.flags & VM_DONTCOPY:
             continue
         copy = Vma(child, vma.start, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
-        child.vmas.insert(copy)
+        yield from link_vma(copy)
         yield from copy_page_range(parent, child, vma, copy)
     parent.event("tlb_flush", 0, 0, operation="fork")
     yield host.costs.tlb_flush_ns
 
 
 def copy_page_range(parent: AddressSpace, child: AddressSpace, vma: Vma, copy: Vma) -> Steps[None]:
-    """The entries of one area."""
+    """The entries of one area. Pages of files need no copy: the child faults them in (``vma_needs_copy``). A shared
+    area is not write-protected, so nobody is told."""
+    if vma.file is not None and not vma.anon_vma.prepared and not vma.flags & VM_NONLINEAR:
+        return
+    if vma.flags & VM_SHARED:
+        yield from _copy_leaves(parent, child, vma, copy)
+        return
     notify = Invalidation(parent, "fork", vma.start, vma.end, "fork")
     yield from notify.start()
+    yield from _copy_leaves(parent, child, vma, copy)
+    yield from notify.end()
+
+
+def _copy_leaves(parent: AddressSpace, child: AddressSpace, vma: Vma, copy: Vma) -> Steps[None]:
     for a, b in parent.page_table.spans(vma.first_page, vma.last_page):
         while not (yield from _copy_pte_range(parent, child, copy, a, b)):
             pass
-    yield from notify.end()
 
 
 def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int, b: int) -> Steps[bool]:
@@ -62,21 +73,26 @@ def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int
     view = parent.page_table.view(a, b)
     shared = (view & PRESENT) != 0
     shared[pinned] = False
-    view[shared | ((view & MIGRATION) != 0)] &= ~WRITE
-    entries = np.where(shared | ((view & (SWAP | MIGRATION)) != 0), view, 0)
+    kept = SWAP | MIGRATION
+    if copy.flags & VM_SHARED:
+        kept |= SPECIAL
+    else:
+        view[shared | ((view & MIGRATION) != 0)] &= ~WRITE
+    entries = np.where(shared | ((view & kept) != 0), view, 0)
     entries[pinned] = spare << PFN_SHIFT | view[pinned] & ((1 << PFN_SHIFT) - 1)
     for frame, new in zip((view[pinned] >> PFN_SHIFT).tolist(), spare.tolist(), strict=True):
         pages.copy(frame, new)
     frames = view[shared] >> PFN_SHIFT
     frames = frames[frames != host.zero_frame]
-    pages.refcounts[frames] += 1
-    pages.mapcounts[frames] += 1
+    np.add.at(pages.refcounts, frames, 1)
+    np.add.at(pages.mapcounts, frames, 1)
     host.swap.duplicate(entries[(entries & SWAP) != 0] >> PFN_SHIFT)
     if entries.any():
         child.page_table.view(a, b)[:] = entries
     page_add_new_anon_rmaps(host, copy, pinned + a, spare)
-    parent.stamp_protected(frames, "fork")
-    parent.event("pte_protect", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="fork", present=len(frames))
+    if not copy.flags & VM_SHARED:
+        parent.stamp_protected(frames, "fork")
+        parent.event("pte_protect", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="fork", present=len(frames))
     parent.page_table_lock.release(thread)
     yield host.costs.pte_ns * len(frames) + host.costs.copy_page_ns * len(spare)
     return True
@@ -88,7 +104,8 @@ def _pinned(parent: AddressSpace, a: int, b: int) -> np.ndarray:
         return np.empty(0, np.int64)
     view = parent.page_table.view(a, b)
     found: np.ndarray = np.flatnonzero((view & PRESENT) != 0)
-    pinned: np.ndarray = found[parent.host.pages.all_flags[view[found] >> PFN_SHIFT] >= PIN]
+    flags = parent.host.pages.all_flags[view[found] >> PFN_SHIFT]
+    pinned: np.ndarray = found[(flags >= PIN) & ((flags & PG_FILE) == 0)]
     return pinned
 
 

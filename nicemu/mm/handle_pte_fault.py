@@ -4,7 +4,7 @@ The bulk form does for up to a leaf what the other does for a page, with one all
 In both, nothing is entered where the entry has changed since the caller looked.
 
 Left out: the zero page for arena and program memory (the program's own stores are not seen by the model, so a page
-read first gets its own frame, mapped read-only), swap cache, huge pages.
+read first gets its own frame, mapped read-only), huge pages.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.cow import can_reuse, do_wp_page
+from nicemu.mm.direct import do_direct_fault
+from nicemu.mm.filemap import do_fault
 from nicemu.mm.migrate import migration_entry_wait
 from nicemu.mm.page import MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import ACCESSED, DIRTY, MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
@@ -34,6 +36,9 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
         yield from do_swap_page(mm, vma, page, entry, write)
     elif entry & MIGRATION:
         yield from migration_entry_wait(mm, entry)
+    elif vma.file is not None:
+        _count(mm, "fault", page, 1, write)
+        yield from (do_direct_fault if vma.file.direct else do_fault)(mm, vma, page, entry, write)
     elif write or vma.kind != MODEL:
         yield from do_anonymous_page(mm, vma, page, write)
     else:
@@ -56,7 +61,10 @@ def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Ste
 
 
 def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
-    """A major fault."""
+    """A major fault; a minor one if the swap cache has the page."""
+    if vma.kind == MODEL:
+        yield from _do_cached_swap_page(mm, vma, page, entry, write)
+        return
     host = mm.host
     frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
     _count(mm, "swap_in", page, 1, write)
@@ -68,6 +76,31 @@ def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool)
         host.swap.put(slot)
     else:
         host.pages.put(frame)
+
+
+def _do_cached_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
+    """:func:`do_swap_page` of model memory. Nobody else having the slot, a write takes the page out of the cache."""
+    host, swap, slot = mm.host, mm.host.swap, entry >> PFN_SHIFT
+    _count(mm, "swap_in", page, 1, write)
+    frame = yield from swap.read_cached(slot, vma.canonical(page))
+    if not frame:
+        return
+    yield from mm.page_table_lock.acquire(host.thread)
+    if mm.page_table.get(page) == entry and swap.slot_of.get(frame) == slot:
+        flags = PRESENT | ACCESSED
+        alone = not host.pages.mapcount[frame] and swap.users(slot) == 2 and frame not in host.reclaim.isolated
+        if alone and (write or swap.full):
+            swap.forget(frame)
+            flags |= DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
+        if host.pages.mapcount[frame]:
+            host.pages.mapcount[frame] += 1
+        else:
+            page_add_new_anon_rmap(host, vma, page, frame)
+        mm.page_table.set(page, pte(frame, flags))
+        swap.put(slot)
+    else:
+        host.pages.put(frame)
+    mm.page_table_lock.release(host.thread)
 
 
 def _install_one(mm: AddressSpace, page: int, expected: int, entry: int) -> Steps[bool]:
@@ -100,6 +133,12 @@ def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: 
         else:
             yield from _map_zero_page(mm, empty)
     swapped = (entries & SWAP) != 0
+    if vma.kind == MODEL:
+        for i in np.flatnonzero(swapped).tolist():
+            slot = int(entries[i]) >> PFN_SHIFT
+            if slot in mm.host.swap.cache or mm.host.swap.users(slot) > 1:
+                swapped[i] = False
+                yield from do_swap_page(mm, vma, int(numbers[i]), int(entries[i]), write)
     if swapped.any():
         yield from do_swap_pages(mm, vma, numbers[swapped], entries[swapped], write)
     for entry in entries[(entries & MIGRATION) != 0].tolist():
@@ -130,8 +169,13 @@ def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.n
     frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
     yield _count_many(mm, "swap_in", numbers, write)
     yield from host.swap.read((entries >> PFN_SHIFT).tolist(), frames.tolist())
-    flags = PRESENT | ACCESSED | DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
+    keep = vma.kind == MODEL and not write and not host.swap.full
+    flags = PRESENT | ACCESSED | (0 if keep else DIRTY) | (WRITE if write and vma.flags & VM_WRITE else 0)
     installed = yield from _install(mm, vma, numbers, entries, frames, flags)
+    if keep:
+        for slot, frame in zip((entries[installed] >> PFN_SHIFT).tolist(), frames[installed].tolist(), strict=True):
+            if slot not in host.swap.cache:
+                host.swap.add_to_cache(slot, frame)
     host.swap.put_entries(entries[installed])
 
 
@@ -173,6 +217,7 @@ def _wp_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray) -> Steps[None]:
         entry = mm.page_table.get(page)
         if entry & PRESENT and not entry & WRITE:
             if can_reuse(mm, entry >> PFN_SHIFT):
+                host.swap.forget(entry >> PFN_SHIFT)
                 mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
             else:
                 shared.append(page)

@@ -10,13 +10,16 @@ import numpy as np
 
 from nicemu.memory.frames import Frames, OutOfFrames
 from nicemu.mm.address_space import AddressSpace
+from nicemu.mm.discipline import NotInThisKernel
 from nicemu.mm.discipline import discipline as find_discipline
-from nicemu.mm.file import File
-from nicemu.mm.locks import RcuRead, Report, Reports, Srcu, report_atomic_sleep
+from nicemu.mm.file import File, FileKind
+from nicemu.mm.locks import RcuRead, Report, Reports, RwSemaphore, Srcu, report_atomic_sleep
 from nicemu.mm.page import Fault, Pages
+from nicemu.mm.page_lock import PageBits
 from nicemu.mm.reclaim import Reclaim
 from nicemu.mm.swap import Swap
-from nicemu.mm.vma import AnonVma
+from nicemu.mm.truncate import evict_inode
+from nicemu.mm.vma import AnonVma, Vma
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, HostThread, Scheduler, Sleep, Steps
 
@@ -53,9 +56,15 @@ class Host:
         self.anon_vma_of: dict[int, AnonVma] = {}
         self.files: dict[int, File] = {}
         """By number: what ``page.mapping`` of a page-cache page names."""
+        self.page_locks = PageBits(scheduler, "page lock")
+        """PG_locked of pages in a page cache."""
+        self.writebacks = PageBits(scheduler, "writeback")
+        """PG_writeback of file pages."""
+        self.xip_sparse = 0
+        """3.x: the zero page of all holes of execute-in-place files, 0 until one was read."""
         self.zero_frame = 0
         """The zero page's frame, 0 until :meth:`zero_page` made it. Not reference counted."""
-        self._anon_vmas = self._regions = self._address_spaces = 0
+        self._anon_vmas = self._regions = self._address_spaces = self._files = 0
         scheduler.on_atomic_sleep = report_atomic_sleep
 
     @property
@@ -105,8 +114,30 @@ class Host:
     def new_anon_vma(self) -> AnonVma:
         """``anon_vma_alloc``."""
         self._anon_vmas += 1
-        self.anon_vma_of[self._anon_vmas] = AnonVma(self._anon_vmas)
-        return self.anon_vma_of[self._anon_vmas]
+        anon_vma = AnonVma(self._anon_vmas, RwSemaphore(self.scheduler, "anon_vma_lock"))
+        self.anon_vma_of[self._anon_vmas] = anon_vma
+        return anon_vma
+
+    def new_file(self, name: str, kind: FileKind = FileKind.REGULAR, size: int = 0, linked: bool = True) -> File:
+        """``new_inode``: an empty file (a hole) of ``size`` bytes.
+
+        :raises NotInThisKernel: execute-in-place after 3.x, DAX before it.
+        """
+        if kind == FileKind.XIP:
+            self.discipline.site("xip_unmap")
+        if kind == FileKind.DAX and not self.discipline.interval:
+            raise NotInThisKernel(f"DAX: {self.discipline.name} has no such thing")
+        self._files += 1
+        file = File(self._files, name, self.scheduler, kind, size, self.next_region(),
+                    mutex=not self.discipline.interval, linked=linked)  # fmt: skip
+        self.files[file.number] = file
+        return file
+
+    def drop_files(self, vmas: list[Vma]) -> Steps[None]:
+        """``fput`` of what was mapped: files without a name and users go."""
+        for file in dict.fromkeys(vma.file for vma in vmas if vma.file is not None):
+            if file.unused:
+                yield from evict_inode(self, file)
 
     def alloc_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0,
                     canonical: np.ndarray | int = 0) -> Steps[np.ndarray]:  # fmt: skip

@@ -166,6 +166,14 @@ class RwSemaphore:
             self.readers += 1
         thread.held.append(self)
 
+    def try_acquire_read(self, thread: HostThread) -> bool:
+        """``down_read_trylock``: False if a writer has it or waits for it."""
+        if self.writer is not None or self.waiters:
+            return False
+        self.readers += 1
+        thread.held.append(self)
+        return True
+
     def acquire_write(self, thread: HostThread) -> Steps[None]:
         """``down_write``."""
         if self.writer is not None or self.readers:

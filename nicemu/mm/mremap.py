@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.file import link_vma, unlink_vma
+from nicemu.mm.locks import RwSemaphore
 from nicemu.mm.page import ARENA, PAGE_SHIFT, PROGRAM
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.vma import Vma
 from nicemu.mm.zap import do_munmap
-from nicemu.timeline.host import Steps
+from nicemu.timeline.host import HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
@@ -56,17 +58,17 @@ def move_vma(mm: AddressSpace, old: int, old_length: int, new_length: int) -> St
     vma = mm.vmas.isolate(old, old + old_length)[0]
     new = mm.unmapped_area(vma.kind, new_length, vma.flags & 7)
     moved = Vma(mm, new, new + new_length, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
-    mm.vmas.insert(moved)
+    yield from link_vma(moved)
     notify = Invalidation(mm, "mremap", old, old + old_length, "mremap")
     yield from notify.start()
     mm.stamp_range(old, old + old_length, "mremap")
     if vma.kind == ARENA:
         _move_real_memory(mm, old, old_length, new)
-    yield from _move_page_tables(mm, old, old_length, new)
+    yield from _move_page_tables(vma, old, old_length, new)
     mm.event("tlb_flush", old, old + old_length, operation="mremap")
     yield mm.host.costs.tlb_flush_ns
     yield from notify.end()
-    mm.vmas.remove(vma)
+    yield from unlink_vma(vma)
     mm.page_table.free_empty(old >> PAGE_SHIFT, old + old_length >> PAGE_SHIFT)
     return new
 
@@ -92,11 +94,21 @@ def _follow(mm: AddressSpace, source: np.ndarray, page: int, shift: int) -> None
         pointers[frames[late]] += shift << PAGE_SHIFT
 
 
-def _move_page_tables(mm: AddressSpace, old: int, length: int, new: int) -> Steps[None]:
+def take_rmap_locks(vma: Vma, thread: HostThread) -> Steps[list[RwSemaphore]]:
+    """``take_rmap_locks``: a walk of reverse maps must not miss a page that is between two places."""
+    locks = [vma.anon_vma.lock] if vma.file is None else [vma.file.i_mmap, vma.anon_vma.lock]
+    for lock in locks:
+        yield from lock.acquire_write(thread)
+    return locks
+
+
+def _move_page_tables(vma: Vma, old: int, length: int, new: int) -> Steps[None]:
     """``move_ptes``, at most one leaf of source and destination at a time."""
+    mm = vma.mm
     host, thread = mm.host, mm.host.thread
     shift = new - old >> PAGE_SHIFT
     for a, b in mm.page_table.spans(old >> PAGE_SHIFT, old + length >> PAGE_SHIFT):
+        locks = yield from take_rmap_locks(vma, thread)
         yield from mm.page_table_lock.acquire(thread)
         page = a
         while page < b:
@@ -109,4 +121,6 @@ def _move_page_tables(mm: AddressSpace, old: int, length: int, new: int) -> Step
             page = stop
         mm.event("pte_move", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="mremap")
         mm.page_table_lock.release(thread)
+        for lock in reversed(locks):
+            lock.release(thread)
         yield host.costs.pte_ns * (b - a)

@@ -1,9 +1,10 @@
-"""Reclaim (``vmscan.c``): a clock over all anonymous pages, direct reclaim, kswapd.
+"""Reclaim (``vmscan.c``): a clock over all anonymous and file pages, direct reclaim, kswapd.
 
 The list is first in, first out with a second chance for pages whose accessed bit is set. A page is isolated (one
-reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed.
+reference), unmapped everywhere with the notifiers of the discipline, written to swap unless the swap cache has it
+clean, and freed; file pages: ``reclaim_file.py``.
 
-Left out: active and inactive lists, workingset, cgroups, file pages (there are none), clean swap cache.
+Left out: active and inactive lists, workingset, cgroups.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicemu.mm.page import MODEL, PAGE_SHIFT
+from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_FILE, PG_UNEVICTABLE
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
-from nicemu.mm.rmap import Unmapping, page_referenced, rmap_walk, try_to_unmap_one
+from nicemu.mm.reclaim_file import shrink_file_pages
+from nicemu.mm.rmap import Unmapping, page_referenced, rmap_lock, rmap_walk, try_to_unmap_one
 from nicemu.mm.swap import swap_entry
 from nicemu.timeline.host import Completion, HostThread, Sleep, Steps
 
@@ -166,19 +168,31 @@ class Reclaim:
         self.lru.drop(frame)
         self.host.pages.get(frame)
         self.isolated[frame] = None
+        if self.host.pages.flags[frame] & PG_FILE:
+            self.host.page_locks.set(frame)
         return True
 
     def putback(self, frame: int, operation: str) -> None:
         """``putback_lru_page``: give the reference back, which frees a page that nobody maps."""
         self.isolated.pop(frame, None)
-        if self.host.pages.mapcount[frame] > 0:
+        if frame in self.host.page_locks:
+            self.host.page_locks.clear(frame)
+        if self._used(frame):
             self.lru.add(frame)
         if self.host.pages.put(frame):
             self.host.event("free", frame=frame, operation=operation)
 
+    def _used(self, frame: int) -> bool:
+        """Is it mapped, or in a page cache? Otherwise it belongs on no list."""
+        return bool(self.host.pages.mapcount[frame] > 0 or self.host.pages.flags[frame] & PG_FILE)
+
     def _may_go(self, frame: int) -> bool:
-        pages = self.host.pages
-        return pages.mapcount[frame] > 0 and not pages.pinned(frame) and frame not in self.isolated
+        host = self.host
+        return (
+            self._used(frame) and not host.pages.pinned(frame) and frame not in self.isolated
+            and frame not in host.page_locks and frame not in host.writebacks
+            and not host.pages.flags[frame] & PG_UNEVICTABLE
+        )  # fmt: skip
 
     def _isolate(self, wanted: int, budget: int) -> Steps[tuple[list[int], int]]:
         """Up to ``wanted`` pages that were not used lately, looking at ``budget`` at most."""
@@ -190,7 +204,7 @@ class Reclaim:
                 break
             looked += 1
             if not self._may_go(frame):
-                if self.host.pages.mapcount[frame] > 0:
+                if self._used(frame) and not self.host.pages.flags[frame] & PG_UNEVICTABLE:
                     self.lru.add(frame)
             elif (yield from page_referenced(self.host, frame)):
                 self.lru.add(frame)
@@ -202,7 +216,15 @@ class Reclaim:
         return victims, looked
 
     def _pageout(self, victims: list[int]) -> Steps[int]:
-        """``shrink_page_list``: unmap, write to swap as one cluster, free."""
+        """``shrink_page_list``: file pages, then anonymous ones."""
+        flags = self.host.pages.flags
+        of_files = [frame for frame in victims if flags[frame] & PG_FILE]
+        anonymous = [frame for frame in victims if not flags[frame] & PG_FILE]
+        freed = (yield from shrink_file_pages(self.host, of_files)) if of_files else 0
+        return freed + ((yield from self._swap_out(anonymous)) if anonymous else 0)
+
+    def _swap_out(self, victims: list[int]) -> Steps[int]:
+        """Unmap, write to swap as one cluster what is not there, free."""
         host, swap, thread = self.host, self.host.swap, self.host.thread
         written = Completion(host.scheduler, "writeback")
         for frame in victims:
@@ -212,12 +234,17 @@ class Reclaim:
         thread.context.append("reclaim")
         try:
             for frame in victims:
-                slot = swap.get_slot()
-                if slot:
+                clean = swap.slot_of.get(frame, 0)
+                slot = clean or swap.get_slot()
+                if clean:
+                    swap.get(slot)
+                elif slot:
                     swap.writeback[slot] = written
                     slots.append(slot)
-                    yield from self._unmap(frame, slot)
-            yield Sleep(host.costs.swap_write_ns + (host.costs.pte_ns + host.costs.tlb_flush_ns) * len(victims))
+                if slot:
+                    yield from self._unmap(frame, slot, not clean)
+            unmapping_ns = (host.costs.pte_ns + host.costs.tlb_flush_ns) * len(victims)
+            yield Sleep(host.costs.swap_write_ns + unmapping_ns) if slots else unmapping_ns
         finally:
             thread.context.pop()
             for slot in slots:
@@ -225,18 +252,23 @@ class Reclaim:
             written.complete()
         return self._free(victims)
 
-    def _unmap(self, frame: int, slot: int) -> Steps[None]:
+    def _unmap(self, frame: int, slot: int, write: bool) -> Steps[None]:
         """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""
         host, users = self.host, 0
         unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda _: swap_entry(slot))
-        for vma, page in rmap_walk(host, frame):
-            host.swap.get(slot)
-            if (yield from try_to_unmap_one(host, vma, page, unmapping)):
-                users += 1
-                vma.mm.event("swap_out", page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, frame=frame, slot=slot)
-            else:
-                host.swap.put(slot)
-        if users:
+        lock = yield from rmap_lock(host, frame)
+        try:
+            for vma, page in rmap_walk(host, frame):
+                host.swap.get(slot)
+                if (yield from try_to_unmap_one(host, vma, page, unmapping)):
+                    users += 1
+                    vma.mm.event("swap_out", page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, frame=frame, slot=slot)
+                else:
+                    host.swap.put(slot)
+        finally:
+            if lock is not None:
+                lock.release(host.thread)
+        if users and write:
             host.swap.write(slot, frame)
             if host.pages.kind[frame] != MODEL:
                 host.frames.retire(frame)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from sortedcontainers import SortedDict
 
+from nicemu.mm.locks import RwSemaphore
 from nicemu.mm.page import PAGE_SHIFT
 from nicemu.tables.records import FrameKind
 
@@ -25,6 +26,8 @@ T = TypeVar("T", int, np.ndarray)
 VM_READ, VM_WRITE, VM_EXEC, VM_DONTCOPY = 1, 2, 4, 8
 VM_SHARED, VM_LOCKED, VM_HUGETLB, VM_HUGEPAGE = 16, 32, 64, 128
 VM_MERGEABLE, VM_NONLINEAR, VM_XIP, VM_UFFD = 256, 512, 1024, 2048
+VM_MAYNOTWRITE = 1 << 16
+"""A shared mapping of a file that is open for reading only (no VM_MAYWRITE)."""
 VM_SPECIAL = VM_SHARED | VM_HUGETLB | VM_HUGEPAGE | VM_NONLINEAR | VM_XIP
 """Areas whose faults are resolved page by page, not in bulk."""
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
@@ -43,7 +46,11 @@ class AnonVma:
     """``struct anon_vma``: all areas, of parent and forked children, that may map a page made in one of them."""
 
     number: int
+    lock: RwSemaphore
+    """``anon_vma->rwsem`` (a mutex in 3.x): walks of ``vmas``."""
     vmas: list[Vma] = field(default_factory=list)
+    prepared: bool = False
+    """A page was made in one of the areas (``anon_vma_prepare``)."""
 
 
 @dataclass(eq=False, slots=True)
@@ -61,6 +68,8 @@ class Vma:
     """Page number, within the anon_vma and the file, of the first page."""
     file: File | None = None
     """What is mapped; None: anonymous memory."""
+    cursor: int = 0
+    """Nonlinear: pages from its start at which reclaim goes on (``vm_private_data``)."""
 
     @property
     def first_page(self) -> int:
@@ -141,7 +150,7 @@ class VmaTree:
         """``__split_vma``: cut ``vma`` at ``address``; gives the upper part."""
         upper = Vma(vma.mm, address, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma,
                     vma.pgoff + (address - vma.start >> PAGE_SHIFT), vma.file)  # fmt: skip
-        vma.end = address
+        vma.end, vma.cursor = address, 0
         self.insert(upper)
         return upper
 

@@ -20,7 +20,7 @@ from nicemu.timeline.loop import Timeline
 PAGE = 4096
 COSTS = SimpleNamespace(
     syscall_ns=150, fault_ns=1500, fault_page_ns=98, zero_page_ns=200, copy_page_ns=400, pte_ns=5, tlb_flush_ns=500,
-    swap_read_ns=60_000, swap_write_ns=20_000, irq_ns=1000,
+    swap_read_ns=60_000, swap_write_ns=20_000, irq_ns=1000, file_read_ns=80_000, file_write_ns=25_000, dax_flush_ns=300,
 )  # fmt: skip
 
 
@@ -88,12 +88,17 @@ class Machine:
             for frame in mm.frames_in(0, 1 << 48).tolist():
                 mapped[frame] = mapped.get(frame, 0) + 1
         pages = self.host.pages
+        cached = {frame for file in self.host.files.values() for frame in file.pages.values()}
+        cached |= {self.host.xip_sparse} - {0}
+        for frame in cached - set(mapped):
+            assert pages.mapcount[frame] == 0 and pages.refcount[frame] == 1 + (pages.flags[frame] >> 16)
+        assert not self.host.page_locks and not self.host.writebacks
         for frame, count in mapped.items():
             assert pages.mapcount[frame] == count
-            assert pages.refcount[frame] == count + (pages.flags[frame] >> 16)
+            assert pages.refcount[frame] == count + (pages.flags[frame] >> 16) + (frame in cached)
         held = {frame for frame in range(1, self.frames._next) if pages.kind[frame] and pages.refcount[frame]}
         assert self.frames.allocated == len(held | set(mapped))
-        assert all(pages.pinned(frame) for frame in held - set(mapped) - {self.host.zero_frame})
+        assert all(pages.pinned(frame) for frame in held - set(mapped) - cached - {self.host.zero_frame})
 
 
 @pytest.fixture
