@@ -162,7 +162,7 @@ def _zap_selected(vma: Vma, first: int, view: np.ndarray, details: ZapDetails) -
     """Clear what ``details`` selects; gives those entries. A nonlinear entry remembers its place in the file."""
     host = vma.mm.host
     selected = details.selects(host, vma, view)
-    entries = view[selected]
+    entries: np.ndarray = view[selected]
     view[selected] = 0
     if vma.flags & VM_NONLINEAR:
         at = np.flatnonzero(selected)
