@@ -131,6 +131,7 @@ def _sparse_page_once(host: Host, frame: int) -> None:
 
 def xip_unmap(host: Host, file: File, index: int) -> Steps[None]:
     """``__xip_unmap``: take the sparse page out of every mapping of page ``index`` of the file."""
+    host.thread.context.append("xip_unmap")
     yield from i_mmap_lock_read(file, host.thread)
     try:
         for vma, page in list(places_in(file.vmas, index)):
@@ -138,6 +139,7 @@ def xip_unmap(host: Host, file: File, index: int) -> Steps[None]:
                 yield from _xip_unmap_one(vma, page)
     finally:
         file.i_mmap.release(host.thread)
+        host.thread.context.pop()
 
 
 def _xip_unmap_one(vma: Vma, page: int) -> Steps[None]:

@@ -39,6 +39,7 @@ def _walk_page_mapping(host: Host, file: File, first: int, pages: int, bit: int)
     """Clear ``bit`` of the entries; gives the page indices of those that had it."""
     host.discipline.site("wp_clean")
     found: list[int] = []
+    host.thread.context.append("wp_clean")
     yield from i_mmap_lock_read(file, host.thread)
     try:
         for vma in list(file.vmas):
@@ -48,6 +49,7 @@ def _walk_page_mapping(host: Host, file: File, first: int, pages: int, bit: int)
                 found += yield from _wp_clean_vma(vma, a, b, bit)
     finally:
         file.i_mmap.release(host.thread)
+        host.thread.context.pop()
     return found
 
 

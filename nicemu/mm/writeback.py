@@ -39,6 +39,7 @@ ALL = 1 << 52
 def page_mkclean(host: Host, file: File, frame: int) -> Steps[int]:
     """``page_mkclean``: make every shared mapping of a locked page clean and read-only; gives how many were not."""
     cleaned = 0
+    host.thread.context.append("mkclean")
     yield from i_mmap_lock_read(file, host.thread)
     try:
         for vma, page in rmap_walk(host, frame):
@@ -46,6 +47,7 @@ def page_mkclean(host: Host, file: File, frame: int) -> Steps[int]:
                 cleaned += yield from page_mkclean_one(host, vma, page, frame)
     finally:
         file.i_mmap.release(host.thread)
+        host.thread.context.pop()
     return cleaned
 
 

@@ -187,3 +187,17 @@ def test_3x_has_no_dirty_helpers(make_machine: Any, era: str) -> None:
     with pytest.raises(NotInThisKernel):
         machine.run(wp_shared_mapping_range(machine.host, file.inode, 0, 1))
     assert entry(machine, at) & WRITE
+
+
+@pytest.mark.parametrize(
+    ("era", "lock"),
+    [("v3.6", "page_table_lock"), ("v3.6+srcu", "page_table_lock"), ("v3.7-seed", ""), ("v3.7", ""), ("v6.12", "")],
+)
+def test_a_subscriber_that_sleeps_in_mkclean_is_reported_until_the_seed(make_machine: Any, era: str, lock: str) -> None:
+    from tests.mm.test_disciplines import Sleeper
+
+    machine = make_machine(era)
+    machine.run(machine.mm.notifiers.register(Sleeper()))
+    file, _ = dirty(machine)
+    machine.run(machine.process.fsync(file))
+    assert [(report.operation, report.lock) for report in machine.host.reports] == [("mkclean", lock)] * bool(lock)
