@@ -17,6 +17,7 @@ Limits: a unit must not raise (numba would print and return 0): it traps.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 from collections.abc import Callable
@@ -46,6 +47,7 @@ UNIT_SIGNATURE = types.int64(types.int64, types.int64, types.int64)
 _i64, _i32, _i8p = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 
 
+@functools.cache
 def kernel_digest() -> str:
     """Digest of everything compiled code depends on: kernel sources, dtypes, enums and the numba version."""
     digest = hashlib.sha256(f"{numba.__version__} {np.__version__}".encode())

@@ -232,6 +232,7 @@ class Invalidation:
         self.mm, self.operation, self.frames = mm, operation, frames
         self._notify = mm.host.discipline.site(site)
         self._range = NotifierRange(mm, start, end, self._notify.event, operation)
+        mm.host.notified.add((operation, site))
 
     @property
     def lazy(self) -> bool:

@@ -48,6 +48,8 @@ class Host:
         self.pages = Pages(frames)
         self.swap = Swap(self, profile.swap_pages)
         self.reclaim = Reclaim(self, kswapd)
+        self.notified: set[tuple[str, str]] = set()
+        """(operation, call site) of every notification so far."""
         self.mutants: tuple[str, ...] = ()
         """Deliberate bugs of the mm (``config.mutants``)."""
         self.migrations: dict[int, Completion] = {}

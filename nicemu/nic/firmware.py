@@ -40,13 +40,23 @@ class Image:
             raise FirmwareError(f"{self.path}: hook {hook.name.lower()}: does not compile: {reason}") from error
 
 
+_loaded: dict[tuple[Path, str, Path | None], Image] = {}
+
+
 def load(path: Path, default: Image | None = None) -> Image:
-    """Load an image file; what it lacks comes from ``default``."""
+    """Load an image file, once per process and content; what it lacks comes from ``default``."""
     try:
         source = path.read_bytes()
     except OSError as error:
         raise FirmwareError(f"{path}: expected a firmware image, given: {error.strerror}") from error
     digest = hashlib.sha256(source).hexdigest()[:16]
+    key = path, digest, default.path if default else None
+    if key not in _loaded:
+        _loaded[key] = _load(path, source, digest, default)
+    return _loaded[key]
+
+
+def _load(path: Path, source: bytes, digest: str, default: Image | None) -> Image:
     module = types.ModuleType(f"nicemu_firmware_{digest}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module  # where numba looks for the globals of cached code

@@ -194,9 +194,22 @@ class Scheduler:
         thread.send, thread.waits_for = value, None
         self._push(thread, self.clock())
 
+    @property
+    def runnable(self) -> list[HostThread]:
+        """Threads that are ready or sleep for time, idle pauses of daemons aside, in the order they are due."""
+        return [item[2] for item in sorted(self._ready) if not item[2].idle]
+
     def step(self, until: int) -> None:
         """Run one thread, one yield; only threads that are ready at ``until`` ns."""
-        thread = self._take(until)
+        self._resume(self._take(until))
+
+    def run(self, thread: HostThread) -> None:
+        """Run one yield of a runnable thread now, whenever it is due: an explorer lets waits be over at once."""
+        self._ready = [item for item in self._ready if item[2] is not thread]
+        heapq.heapify(self._ready)
+        self._resume(thread)
+
+    def _resume(self, thread: HostThread) -> None:
         self.current = thread
         value, thread.send = thread.send, None
         try:

@@ -1,0 +1,98 @@
+"""Ways to choose a schedule: what runs next, asked whenever more than one thing can.
+
+Options are numbers: of host threads, and :data:`DEVICE` for the next event of the devices. Option 0 of the list is
+what a kernel without preemption would do: go on with the thread that runs. A schedule is the list of answers, of which
+those that are not 0 are its deviations.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+DEVICE = 0
+PATIENCE = 300
+"""Choices in a row for one option, while others wait, after which it must wait as well: a spin is no schedule."""
+
+
+class Policy(Protocol):
+    """``choose`` gives the index of an option; ``preempts``: option 0 would go on with what ran last."""
+
+    def choose(self, options: list[int], preempts: bool) -> int:
+        """Which option."""
+
+
+class Follow:
+    """The schedule with these deviations: number of the choice -> answer."""
+
+    def __init__(self, deviations: dict[int, int] | None = None) -> None:
+        self.deviations, self._number = deviations or {}, -1
+
+    def choose(self, options: list[int], preempts: bool) -> int:
+        """As recorded; what is not there any more is taken for option 0."""
+        self._number += 1
+        answer = self.deviations.get(self._number, 0)
+        return answer if answer < len(options) else 0
+
+
+class RandomWalk:
+    """Any option, with the same probability for each that is not option 0."""
+
+    def __init__(self, draw: random.Random, deviate: float = 0.25) -> None:
+        self._draw, self._deviate = draw, deviate
+
+    def choose(self, options: list[int], preempts: bool) -> int:
+        """Go on, or switch."""
+        if preempts and self._draw.random() >= self._deviate:
+            return 0
+        return self._draw.randrange(len(options))
+
+
+class Pct:
+    """Random priorities, and ``depth`` - 1 places where the one that runs gets the lowest (Burckhardt et al.,
+    "A randomized scheduler with probabilistic guarantees of finding bugs", recalled). ``length``: about how many
+    choices a run has."""
+
+    def __init__(self, draw: random.Random, depth: int, length: int) -> None:
+        self._draw = draw
+        self._places = {draw.randrange(max(length, 1)) for _ in range(depth - 1)}
+        self._priority: dict[int, float] = {}
+        self._number, self._lowest, self._last, self._row = -1, 0.0, -1, 0
+
+    def choose(self, options: list[int], preempts: bool) -> int:
+        """The highest priority."""
+        self._number += 1
+        for option in options:
+            if option not in self._priority:
+                self._priority[option] = 1 + self._draw.random()
+        best = max(options, key=lambda option: self._priority[option])
+        self._row = self._row + 1 if best == self._last else 0
+        if self._number in self._places or self._row > PATIENCE:
+            self._lowest -= 1
+            self._priority[best] = self._lowest
+            self._row = 0
+            best = max(options, key=lambda option: self._priority[option])
+        self._last = best
+        return options.index(best)
+
+
+class NonPreemptive:
+    """One CPU, a kernel without preemption: a thread runs until it sleeps; then anything may go on."""
+
+    def __init__(self, draw: random.Random) -> None:
+        self._draw = draw
+
+    def choose(self, options: list[int], preempts: bool) -> int:
+        """Only at a sleep is there a choice."""
+        return 0 if preempts and options[0] != DEVICE else self._draw.randrange(len(options))
+
+
+def policy_of(number: int, draw: random.Random, length: int, preemptive: bool = True) -> Policy:
+    """Schedule ``number`` of a hunt: the plain one, then PCT of rising depth and random walks by turns."""
+    if not preemptive:
+        return NonPreemptive(draw)
+    if number == 0:
+        return Follow()
+    if number % 2:
+        return Pct(draw, 2 + number // 2 % 4, length)
+    return RandomWalk(draw, (0.05, 0.25, 0.6)[number // 2 % 3])

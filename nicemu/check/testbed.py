@@ -1,0 +1,256 @@
+"""A scenario set up on a lab: the program's memory, its MRs, an RC pair per verbs thread, and what the checks need."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+from nicemu.abi import rings
+from nicemu.abi.rings import CQE, CQE_BYTES, CQE_OWNER, SEND_WQE, SGE, Doorbell, doorbell_offset, owner
+from nicemu.abi.verbs import Access, QpAttrMask, QpState, WcStatus, WrOpcode
+from nicemu.check.operations import Verbs
+from nicemu.check.reference import READ, WRITE, Cell, State
+from nicemu.check.scenario import Area, Scenario
+from nicemu.config import load_config
+from nicemu.lab.lab import Lab
+from nicemu.mm.page_table import PFN_SHIFT
+from nicemu.timeline.host import Completion, Steps
+from nicemu.uverbs import messages as m
+
+PAGE = 4096
+REMOTE = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ
+SLOTS = 32
+"""Pages of the peer's buffer, for each verbs thread."""
+MMAP_BYTES = PAGE
+
+
+@dataclass(slots=True)
+class Pair:
+    """A thread's RC pair: requester QP, its CQ, WRs in flight, the peer's buffer."""
+
+    qp: m.QpResponse
+    cq: m.CqResponse
+    buffer: int
+    lkey: int
+    posted: int = 0
+    polled: int = 0
+    waiting: dict[int, Completion] = field(default_factory=dict)
+
+
+class Testbed:
+    """``areas``: address of each area by name; ``spaces``: the program (``""``) and its children by name."""
+
+    def __init__(self, scenario: Scenario, discipline: str, mutants: tuple[str, ...] = (), **config: Any) -> None:
+        self.scenario, self.discipline, self.mutants = scenario, discipline, mutants
+        overrides = {"memory": "model", "discipline": discipline, "mutants": list(mutants), **config}
+        settings = load_config(None, overrides)
+        settings = _changed(settings, scenario)
+        self.lab = lab = Lab(settings)
+        self.host, self.mm = lab.host, lab.process.mm
+        self.spaces: dict[str, Any] = {"": lab.process}
+        self.areas: dict[str, int] = {}
+        self.sizes = {area.name: area.pages for area in scenario.areas}
+        self.mrs: dict[str, m.MrResponse] = {}
+        self.files: dict[str, Any] = {}
+        self.pairs: dict[str, Pair] = {}
+        self.subscribers: list[Any] = []
+        self.state: State = {}
+        self._set_up()
+
+    # Set-up ----------------------------------------------------------------------------------------------------------
+
+    def _set_up(self) -> None:
+        scenario, execute = self.scenario, self.lab.endpoint.execute
+        self.context = execute(m.OpenDevice("nicemu0"))
+        self.pd = execute(m.AllocPd(self.context))
+        for area in scenario.areas:
+            self._map(area)
+        for name, operations in scenario.threads.items():
+            if any(isinstance(operation, Verbs) for operation in operations):
+                self.pairs[name] = self._pair()
+        for name in scenario.warm:
+            self._warm(name)
+        for operation in scenario.before:
+            self.now(operation.run(self), str(operation))
+            for effect in operation.effects("before", None):
+                assert effect(self.state), f"{scenario.name}: {operation} cannot happen"
+        self._subscribe()
+
+    def now(self, steps: Steps[Any], name: str) -> Any:
+        """Run a host thread to its end, outside of any schedule."""
+        return self.lab.timeline.call(steps, name)
+
+    def _map(self, area: Area) -> None:
+        process: Any = self.lab.process
+        length = area.pages * PAGE
+        if area.file:
+            if area.file not in self.files:
+                self.files[area.file] = self.now(process.open_file(area.file, length), "open")
+                for page in range(area.pages):
+                    self.state[area.file, page] = 0
+            file = self.files[area.file]
+            address = self.now(process.mmap_file(file, length, READ | WRITE, area.shared, 0), "mmap")
+        else:
+            flags = 0x22 | area.flags
+            address = self.now(process.mmap(length, READ | WRITE, flags, memory="model"), "mmap")
+        self.areas[area.name] = address
+        for page in range(area.pages):
+            file_page = (area.file, page) if area.file else None
+            value = None if area.file else 0
+            self.state["", area.name, page] = Cell(READ | WRITE, value, file_page, area.shared)
+        if area.touched:
+            for page in range(area.pages):
+                self.now(process.write(address + page * PAGE, self.contents(area.fill + page)), "write")
+                self._store(area, page, area.fill + page & 255)
+        if area.odp:
+            access = REMOTE | Access.ON_DEMAND
+            self.mrs[area.name] = self.lab.endpoint.execute(m.RegMr(self.pd, address, length, int(access), address))
+
+    def _store(self, area: Area, page: int, value: int) -> None:
+        cell = self.state["", area.name, page]
+        if cell.file is not None and cell.shared:
+            self.state[cell.file] = value
+        else:
+            self.state["", area.name, page] = cell._replace(value=value)
+
+    @staticmethod
+    def contents(value: int) -> bytes:
+        """A page full of one byte."""
+        return bytes([value & 255]) * PAGE
+
+    def _subscribe(self) -> None:
+        for name in self.scenario.subscribers:
+            from nicemu.check.mirrors import mirror
+
+            self.subscribers.append(mirror(self, name))
+
+    def _pair(self) -> Pair:
+        run, lab = self.lab.endpoint.execute, self.lab
+        cq = run(m.CreateCq(self.context, 64))
+        caps = m.Capabilities(SLOTS, 1, 1, 1, 0)
+        qps = [run(m.CreateQp(self.pd, 2, cq.handle, cq.handle, caps, 0)) for _ in range(2)]
+        vector = m.AddressVector(is_global=1, dgid=lab.devices[0].gids[1], sgid_index=1)
+        for qp, peer in (qps, reversed(qps)):
+            self._connect(qp.handle, peer.number, vector)
+        length = SLOTS * PAGE
+        address = self.now(lab.process.mmap(length, READ | WRITE, 0x22, memory="model"), "mmap")
+        region = run(m.RegMr(self.pd, address, length, int(REMOTE), address))
+        return Pair(qps[0], cq, address, region.lkey)
+
+    def _connect(self, handle: int, peer: int, vector: m.AddressVector) -> None:
+        """To RTS: MTU 4096, endless RNR retries, no ACK timer: nothing is lost, and time is not the schedule's."""
+        attr = m.QpAttributes(
+            path_mtu=5, dest_qp_num=peer, max_rd_atomic=4, max_dest_rd_atomic=4, min_rnr_timer=1, port_num=1,
+            qp_access_flags=REMOTE, timeout=0, retry_cnt=7, rnr_retry=7, ah_attr=vector,
+        )  # fmt: skip
+        mask = QpAttrMask
+        steps = (
+            (QpState.INIT, mask.PKEY_INDEX | mask.PORT | mask.ACCESS_FLAGS),
+            (QpState.RTR, mask.AV | mask.PATH_MTU | mask.DEST_QPN | mask.RQ_PSN | mask.MAX_DEST_RD_ATOMIC
+             | mask.MIN_RNR_TIMER),
+            (QpState.RTS, mask.TIMEOUT | mask.RETRY_CNT | mask.RNR_RETRY | mask.SQ_PSN | mask.MAX_QP_RD_ATOMIC),
+        )  # fmt: skip
+        for state, bits in steps:
+            attr.qp_state = state
+            self.lab.endpoint.execute(m.ModifyQp(handle, attr, bits | mask.STATE))
+
+    def _warm(self, name: str) -> None:
+        """The device writes what is there already, so that it has translations."""
+        area = next(area for area in self.scenario.areas if area.name == name)
+        pair = next(iter(self.pairs.values()))
+        for page in range(area.pages):
+            self.peer_write(pair, page % SLOTS, area.fill + page)
+            self.post(pair, WrOpcode.RDMA_WRITE, page % SLOTS, (name, page, 1), True)
+            self.lab.timeline.advance(lambda: self._all_polled(pair), self.host.scheduler.clock() + 10**10)
+            self._store(area, page, area.fill + page & 255)
+        assert self._all_polled(pair), f"{self.scenario.name}: the set-up does not end"
+
+    def _all_polled(self, pair: Pair) -> bool:
+        self.poll()
+        return pair.polled == pair.posted
+
+    # What operations use ---------------------------------------------------------------------------------------------
+
+    def at(self, area: str, page: int = 0) -> int:
+        """Address of a page of an area."""
+        return self.areas[area] + page * PAGE
+
+    def process(self, space: str = "") -> Any:
+        """The program, or a child of it."""
+        return self.spaces[space]
+
+    def peer_frame(self, pair: Pair, slot: int) -> int:
+        """Frame of a page of the peer's buffer, which is pinned."""
+        return int(self.mm.page_table.get((pair.buffer >> 12) + slot)) >> PFN_SHIFT
+
+    def peer_write(self, pair: Pair, slot: int, value: int) -> None:
+        """The peer's CPU fills a page of its buffer."""
+        self.lab.frames.bytes_of(self.peer_frame(pair, slot))[:] = value & 255
+
+    def peer_read(self, pair: Pair, slot: int) -> int:
+        """The byte that fills a page of the peer's buffer, -1 if it is not one."""
+        return uniform(self.lab.frames.bytes_of(self.peer_frame(pair, slot)).tobytes())
+
+    def post(self, pair: Pair, opcode: WrOpcode, slot: int, target: tuple[str, int, int], remote: bool) -> Completion:
+        """Post a WR between the peer's buffer and (area, page, pages); ``remote``: the area is the remote side."""
+        qp, (name, page, pages) = pair.qp, target
+        index, at = pair.posted, pair.posted % pair.qp.send_slots * pair.qp.send_stride
+        mr, area = self.mrs[name], (self.areas[name] + page * PAGE)
+        buffer = pair.buffer + slot * PAGE
+        far, key, near, lkey = (area, mr.rkey, buffer, pair.lkey) if remote else (buffer, pair.lkey, area, mr.lkey)
+        SEND_WQE.pack_into(qp.send_ring, at, index, opcode, 2, 1, 0, far, key, 0, 0, 0, 0, 0)
+        SGE.pack_into(qp.send_ring, at + rings.SEND_HEADER_BYTES, near, pages * PAGE, lkey)
+        pair.posted += 1
+        struct.pack_into("<q", qp.record, rings.DB_SEND, pair.posted)
+        self.lab.devices[0].write_doorbell(doorbell_offset(Doorbell.SEND, qp.number), 0)
+        pair.waiting[index] = Completion(self.lab.scheduler, f"completion of WR {index}")
+        return pair.waiting[index]
+
+    def poll(self) -> None:
+        """Every thread polls its CQ. A completion's value is its status."""
+        for pair in self.pairs.values():
+            cq = pair.cq
+            while True:
+                at = pair.polled % cq.slots * CQE_BYTES
+                if int.from_bytes(cq.ring[at + CQE_OWNER : at + CQE_OWNER + 4], "little") != owner(
+                    pair.polled, cq.slots
+                ):
+                    break
+                fields = CQE.unpack_from(cq.ring, at)
+                pair.polled += 1
+                struct.pack_into("<q", cq.record, rings.DB_CONSUMER, pair.polled)
+                waiting = pair.waiting.pop(fields[0], None)
+                if waiting is None:
+                    raise AssertionError(f"WR {fields[0]} completed twice")
+                waiting.complete(WcStatus(fields[5]).name)
+
+    def memory(self) -> State:
+        """What a look at all memory finds, by the keys of the reference's pages; None: no access."""
+        return {(mm, area, page): self._look(mm, area, page) for mm, area, page in self.pages()}
+
+    def pages(self) -> list[tuple[str, str, int]]:
+        """Every page that a scenario's operations could have left."""
+        return [(mm, area, page) for mm in self.spaces for area, count in self.sizes.items() for page in range(count)]
+
+    def _look(self, mm: str, area: str, page: int) -> int | None:
+        process = self.spaces[mm]
+        vma = process.mm.vmas.find(self.at(area, page)) if process is not None else None
+        if vma is None:
+            return None
+        try:
+            return uniform(self.now(process.mm.copy_from_user(self.at(area, page), PAGE), "look"))
+        except OSError:
+            return None
+
+
+def _changed(settings: Any, scenario: Scenario) -> Any:
+    """The configuration with the scenario's host and device."""
+    host = settings.host.model_copy(update=scenario.host)
+    nic = settings.nic.model_copy(update={"costs": settings.nic.costs.model_copy(update=scenario.nic)})
+    return settings.model_copy(update={"host": host, "nic": nic})
+
+
+def uniform(data: bytes) -> int:
+    """The byte that fills ``data``, -1 if there are several."""
+    return data[0] if data.count(data[0]) == len(data) else -1
