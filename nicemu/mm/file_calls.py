@@ -17,7 +17,7 @@ from nicemu.mm.host import Host
 from nicemu.mm.nonlinear import remap_file_pages
 from nicemu.mm.page import PAGE_SHIFT
 from nicemu.mm.page_cache import read_mapping_page, set_page_dirty, unlock_page
-from nicemu.mm.truncate import do_truncate, evict_inode, may_punch, punch_hole
+from nicemu.mm.truncate import do_truncate, evict_inode, may_punch, punch_hole, zero_partial_page
 from nicemu.mm.vma import VM_MAYNOTWRITE, VM_SHARED, VM_WRITE, VM_XIP, Region, Vma
 from nicemu.mm.writeback import fsync, msync
 from nicemu.tables.records import FrameKind
@@ -225,6 +225,8 @@ class FileCalls:
         yield self.host.costs.syscall_ns
         yield from inode.i_rwsem.acquire(self.host.thread)
         try:
+            if offset > inode.size:
+                yield from zero_partial_page(self.host, inode, inode.size, PAGE_SIZE)
             done = 0
             while done < len(data):
                 at = (offset + done) % PAGE_SIZE

@@ -100,13 +100,13 @@ def do_truncate(host: Host, file: File, size: int) -> Steps[None]:
             yield from unmap_mapping_range(host, file, gone, "truncate")
             yield from truncate_inode_pages(host, file, file.end, ALL, "truncate")
             yield from unmap_mapping_range(host, file, gone, "truncate")
-        yield from _zero_partial_page(host, file, min(size, old), PAGE_SIZE)
+        yield from zero_partial_page(host, file, min(size, old), PAGE_SIZE)
     finally:
         file.invalidate_lock.release(thread)
         file.i_rwsem.release(thread)
 
 
-def _zero_partial_page(host: Host, file: File, start: int, end: int) -> Steps[None]:
+def zero_partial_page(host: Host, file: File, start: int, end: int) -> Steps[None]:
     """``truncate_inode_partial_folio``, ``block_truncate_page``: zero bytes [start, end) of the page of ``start``;
     ``end`` counts within the page."""
     index, offset = divmod(start, PAGE_SIZE)
@@ -133,11 +133,11 @@ def punch_hole(host: Host, file: File, start: int, end: int) -> Steps[None]:
             yield from unmap_mapping_range(host, file, ZapDetails(first, last, False), "punch_hole")
             yield from truncate_inode_pages(host, file, first, last, "punch_hole")
         if start // PAGE_SIZE == end // PAGE_SIZE:
-            yield from _zero_partial_page(host, file, start, end % PAGE_SIZE)
+            yield from zero_partial_page(host, file, start, end % PAGE_SIZE)
         else:
-            yield from _zero_partial_page(host, file, start, PAGE_SIZE)
+            yield from zero_partial_page(host, file, start, PAGE_SIZE)
             if end % PAGE_SIZE:
-                yield from _zero_partial_page(host, file, last * PAGE_SIZE, end % PAGE_SIZE)
+                yield from zero_partial_page(host, file, last * PAGE_SIZE, end % PAGE_SIZE)
     finally:
         file.invalidate_lock.release(thread)
         file.i_rwsem.release(thread)
