@@ -37,7 +37,8 @@ PACKAGE = Path(__file__).parent
 KERNEL_FOLDERS = ("abi", "tables", "memory", "nic", "fabric", "wire")
 NOT_KERNELS = frozenset((
     "fabric/cable.py", "fabric/fabric.py", "fabric/story.py",
-    "memory/arena.py", "memory/frames.py", "memory/safe_copy.py", "nic/compile.py", "nic/device.py", "nic/doorbell.py",
+    "memory/arena.py", "memory/frame_ids.py", "memory/frames.py", "memory/safe_copy.py", "memory/slots.py",
+    "nic/compile.py", "nic/device.py", "nic/doorbell.py",
     "nic/firmware.py", "tables/world.py", "wire/frame.py", "wire/packet.py", "wire/pcapng.py",
 ))  # fmt: skip
 """Files of those folders that compile nothing: editing them keeps the cache."""

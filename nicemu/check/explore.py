@@ -18,6 +18,7 @@ from nicemu.check.policy import DEVICE, Policy
 from nicemu.check.reference import Call, explained
 from nicemu.check.scenario import Operation
 from nicemu.check.testbed import Testbed
+from nicemu.mm.lock_report import Kind
 from nicemu.tables.records import Stop
 from nicemu.timeline.host import HostThread, Steps
 
@@ -58,6 +59,7 @@ class Run:
         """Run to the end or to the first violation."""
         bed = self.bed
         bed.host.notified.clear()
+        bed.host.lockdep.preempts = True
         before = self._reports()
         threads = {
             name: bed.lab.scheduler.spawn(self._thread(name, operations), name)
@@ -75,7 +77,8 @@ class Run:
         return self.outcome
 
     def _reports(self) -> set[tuple[str, str, str]]:
-        return {(report.operation, report.lock, report.subscriber) for report in self.bed.host.reports}
+        found = (report for report in self.bed.host.reports if report.kind == Kind.ATOMIC_SLEEP)
+        return {(report.operation, report.lock, report.subscriber) for report in found}
 
     def _abandon(self) -> None:
         """Threads that will not go on release what they hold, in their own names."""
@@ -169,8 +172,7 @@ class Run:
         if blocked or not all(thread.finished for thread in threads.values()):
             self._found([Violation(self._why(blocked), self._who())])
             return
-        if not self.tolerate:
-            self._found(invariants.locks(bed))
+        self._found(invariants.locks(bed, self.tolerate))
         self._found(invariants.stale(bed))
         self._found(invariants.counts(bed))
         if not self.outcome.violations:

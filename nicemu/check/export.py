@@ -36,8 +36,9 @@ libc.mremap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctype
 for call in (libc.munmap, libc.madvise, libc.mprotect):
     call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int][: 2 if call is libc.munmap else 3]
 ODP = e.IBV_ACCESS_ON_DEMAND | e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
+READABLE = e.IBV_ACCESS_ON_DEMAND | e.IBV_ACCESS_REMOTE_READ
 PINNED = ODP & ~e.IBV_ACCESS_ON_DEMAND
-mrs = {{}}
+mrs, children = {{}}, []
 
 
 def check(result):
@@ -53,12 +54,12 @@ def new_area(pages, fill, flags=0x22, fd=-1):
     return at
 
 
-def register(at, pages):
-    mrs[at] = MR(pd, pages * PAGE, ODP, address=at)
+def register(at, pages, access=ODP):
+    mrs[at] = MR(pd, pages * PAGE, access, address=at), pages * PAGE
 
 
 def mr_of(at):
-    return next(mr for start, mr in mrs.items() if start <= at < start + mr.length)
+    return next(mr for start, (mr, length) in mrs.items() if start <= at < start + length)
 
 
 def fill(at, length, value):
@@ -98,8 +99,9 @@ class Peer:
         self.qps = [QP(pd, init), QP(pd, init)]
         for qp, far in (self.qps, self.qps[::-1]):
             route = GlobalRoute(dgid=context.query_gid(1, GID), sgid_index=GID)
-            attr = QPAttr(port_num=1, path_mtu=e.IBV_MTU_1024, dest_qp_num=far.qp_num, rnr_retry=7, retry_cnt=7,
-                          timeout=14, min_rnr_timer=1, max_rd_atomic=1, max_dest_rd_atomic=1)
+            attr = QPAttr(port_num=1)
+            attr.path_mtu, attr.dest_qp_num, attr.rnr_retry, attr.retry_cnt = e.IBV_MTU_1024, far.qp_num, 7, 7
+            attr.timeout, attr.min_rnr_timer, attr.max_rd_atomic, attr.max_dest_rd_atomic = 14, 1, 1, 1
             attr.qp_access_flags = PINNED
             attr.ah_attr = AHAttr(gr=route, is_global=1, port_num=1)
             qp.to_rts(attr)
@@ -146,8 +148,12 @@ GID = 1
 FOOTER = """
 
 if __name__ == "__main__":
-    for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
-        round_()
+    try:
+        for _ in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
+            round_()
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
     print("done")
 """
 
@@ -155,15 +161,15 @@ if __name__ == "__main__":
 def export(scenario: Scenario) -> str:
     """The program's text."""
     lines = [HEADER.format(name=scenario.name, what=scenario.what), "", "def round_():"]
-    body = [line for area in scenario.areas for line in _area(area)]
+    pages = {area.name: area.pages for area in scenario.areas}
+    body = [f"pages_of = {pages}", *(line for area in scenario.areas for line in _area(area))]
     body += [line for operation in scenario.before for line in operation.code()]
+    body += [f"{name} = None" for name in _areas(scenario)[len(scenario.areas) :]]
     names = []
     for number, (name, operations) in enumerate(scenario.threads.items()):
         body += ["", f"def thread_{number}():  # {name}", f"    nonlocal {', '.join(_areas(scenario))}"]
-        body += [
-            "    peer.here = peers.pop()",
-            *(f"    {line}" for operation in operations for line in operation.code()),
-        ]
+        body += ["    peer.here = peers.pop()"]
+        body += [f"    {line}" for operation in operations for line in operation.code()]
         names.append(f"thread_{number}")
     body += ["", f"peers = [Peer() for _ in range({len(names)})]",
              f"threads = [threading.Thread(target=target) for target in ({', '.join(names)},)]",
@@ -188,5 +194,6 @@ def _area(area: Area) -> list[str]:
     else:
         lines = [f"{area.name} = new_area({area.pages}, {area.fill}, {flags:#x})"]
     if area.odp:
-        lines.append(f"register({area.name}, {area.pages})")
+        access = "" if area.writable else ", READABLE"
+        lines.append(f"register({area.name}, {area.pages}{access})")
     return lines

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from nicemu.check.explore import Outcome, Run
 from nicemu.check.invariants import Violation
-from nicemu.check.policy import Follow, Policy, policy_of
+from nicemu.check.policy import Follow, NonPreemptive, Policy, policy_of
 from nicemu.check.scenario import Scenario
 from nicemu.check.testbed import Testbed
 
@@ -22,6 +23,17 @@ class Target:
     scenario: Scenario
     era: str
     mutants: tuple[str, ...] = ()
+
+    def __reduce__(self) -> Any:
+        """Scenarios hold functions: another process looks its own up by the name."""
+        return named, (self.scenario.name, self.era, self.mutants)
+
+
+def named(scenario: str, era: str, mutants: tuple[str, ...] = ()) -> Target:
+    """The target with the shipped scenario of this name."""
+    from nicemu.check.scenarios import ALL
+
+    return Target(ALL[scenario], era, mutants)
 
 
 @dataclass(slots=True)
@@ -52,10 +64,10 @@ def run(target: Target, policy: Policy, traced: bool = False) -> Outcome:
 
 def hunt(target: Target, schedules: int, seed: int, preemptive: bool = True, first: int = 0) -> Hunt:
     """Run schedules ``first``, ``first`` + 1, ... until one violates something."""
-    found, length = Hunt(target, seed), len(run(target, Follow()).answers)
+    found, widths = Hunt(target, seed), run(target, Follow()).widths
     for number in range(first, first + schedules):
         draw = random.Random(f"{seed}/{target.scenario.name}/{number}")
-        outcome = run(target, policy_of(number, draw, length, preemptive))
+        outcome = run(target, policy_of(number, draw, widths) if preemptive else NonPreemptive(draw))
         found.schedules += 1
         found.steps += outcome.steps
         found.reports.update(outcome.reports)

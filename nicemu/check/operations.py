@@ -206,7 +206,8 @@ class Fork(Operation):
         return [partial(_copy, key=("", *k), new=(self.child, *k)) for k in result]
 
     def code(self) -> list[str]:
-        return [f"{self.child} = os.fork()  # and the child waits: if not {self.child}: signal.pause()"]
+        name = self.child
+        return [f"{name} = os.fork()", f"while not {name}:", "    signal.pause()", f"children.append({name})"]
 
 
 def _copy(state: State, key: Any, new: Any) -> bool:
@@ -319,7 +320,7 @@ class _Store(Verbs):
             return []
         values = enumerate(self.keys(), self.value)
         stores = [partial(store, key=k, value=v & 255) for v, k in values]
-        return _until_failed(key, result[0] == "SUCCESS", stores)
+        return _until_failed(key, result[0] == "SUCCESS", [partial(_through, self.area, part) for part in stores])
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +355,8 @@ class _Load(Verbs):
         if result[0] == FLUSHED:
             return []
         if result[0] != "SUCCESS":
-            return _until_failed(key, False, [partial(readable, key=k) for k in self.keys()])
+            reads = [partial(readable, key=k) for k in self.keys()]
+            return _until_failed(key, False, [partial(_through, self.area, part) for part in reads])
         return [partial(loads, key=k, value=v) for k, v in zip(self.keys(), result[1:], strict=True)]
 
 
@@ -378,6 +380,11 @@ class Gather(_Load):
 
     def code(self) -> list[str]:
         return [f"gather({self.place()})"]
+
+
+def _through(area: str, part: Effect, state: State) -> bool:
+    """An effect of the device, which needs the area's MR."""
+    return state.get((area, "MR"), True) and part(state)
 
 
 def _until_failed(key: Any, succeeded: bool, parts: Sequence[Effect]) -> list[Effect]:
@@ -427,7 +434,7 @@ class RegMr(Operation):
         return OK
 
     def code(self) -> list[str]:
-        return [f"register({self.area})"]
+        return [f"register({self.area}, pages_of[{self.area!r}])"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -439,5 +446,29 @@ class DeregMr(Operation):
     def run(self, bed: Testbed) -> Steps[Any]:
         return (yield from _try(bed.lab.endpoint.dispatcher.run(m.DeregMr(bed.mrs[self.area].handle))))
 
+    def effects(self, key: Any, result: Any) -> list[Effect]:
+        return [partial(_without_mr, area=self.area)]
+
     def code(self) -> list[str]:
-        return [f"mrs.pop({self.area!r}).close()"]
+        return [f"mrs.pop({self.area})[0].close()"]
+
+
+def _without_mr(state: State, area: str) -> bool:
+    state[area, "MR"] = False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Guest(_Range):
+    """Other subscribers reach the pages through translations of their own: each faults them in."""
+
+    write: bool = True
+
+    def run(self, bed: Testbed) -> Steps[Any]:
+        for page in range(self.page, self.page + self.pages):
+            for each in bed.subscribers:
+                yield from _try(each.access(bed.at(self.area, page), self.write))
+        return OK
+
+    def code(self) -> list[str]:
+        return ["pass  # a virtual machine or another partition uses the pages"]

@@ -11,7 +11,9 @@ import random
 from typing import Protocol
 
 DEVICE = 0
-PATIENCE = 300
+SYSTEMATIC = 100
+"""Ways to deviate once from the plain run up to which a scenario counts as small."""
+PATIENCE = 60
 """Choices in a row for one option, while others wait, after which it must wait as well: a spin is no schedule."""
 
 
@@ -36,26 +38,32 @@ class Follow:
 
 
 class RandomWalk:
-    """Any option, with the same probability for each that is not option 0."""
+    """Any option, with a probability that each thread has from the start, some a hundred times that of others: what is
+    slow in one run is fast in the next."""
 
     def __init__(self, draw: random.Random, deviate: float = 0.25) -> None:
         self._draw, self._deviate = draw, deviate
+        self._weight: dict[int, float] = {}
 
     def choose(self, options: list[int], preempts: bool) -> int:
         """Go on, or switch."""
         if preempts and self._draw.random() >= self._deviate:
             return 0
-        return self._draw.randrange(len(options))
+        for option in options:
+            if option not in self._weight:
+                self._weight[option] = 10 ** self._draw.uniform(-2.5, 0)
+        return self._draw.choices(range(len(options)), [self._weight[option] for option in options])[0]
 
 
 class Pct:
     """Random priorities, and ``depth`` - 1 places where the one that runs gets the lowest (Burckhardt et al.,
     "A randomized scheduler with probabilistic guarantees of finding bugs", recalled). ``length``: about how many
-    choices a run has."""
+    choices a run has; as one in another order may have more, the places lie in up to eight times as many."""
 
     def __init__(self, draw: random.Random, depth: int, length: int) -> None:
         self._draw = draw
-        self._places = {draw.randrange(max(length, 1)) for _ in range(depth - 1)}
+        length = max(length, 8) << draw.randrange(4)
+        self._places = {draw.randrange(length) for _ in range(depth - 1)}
         self._priority: dict[int, float] = {}
         self._number, self._lowest, self._last, self._row = -1, 0.0, -1, 0
 
@@ -87,12 +95,22 @@ class NonPreemptive:
         return 0 if preempts and options[0] != DEVICE else self._draw.randrange(len(options))
 
 
-def policy_of(number: int, draw: random.Random, length: int, preemptive: bool = True) -> Policy:
-    """Schedule ``number`` of a hunt: the plain one, then PCT of rising depth and random walks by turns."""
-    if not preemptive:
-        return NonPreemptive(draw)
+def single_deviations(widths: list[int]) -> list[tuple[int, int]]:
+    """Every way to deviate once from a run whose choices had so many options, earliest first."""
+    return [(number, answer) for number, width in enumerate(widths) for answer in range(1, width)]
+
+
+def policy_of(number: int, draw: random.Random, widths: list[int]) -> Policy:
+    """Schedule ``number`` of a hunt in what has a plain run with choices of these ``widths``: the plain one; if the
+    scenario is small, each that deviates from it once, systematically; then PCT of rising depth and random walks by
+    turns."""
+    single = single_deviations(widths)
     if number == 0:
         return Follow()
+    if len(single) <= SYSTEMATIC:
+        if number <= len(single):
+            return Follow(dict([single[number - 1]]))
+        number -= len(single)
     if number % 2:
-        return Pct(draw, 2 + number // 2 % 4, length)
+        return Pct(draw, 2 + number // 2 % 4, len(widths))
     return RandomWalk(draw, (0.05, 0.25, 0.6)[number // 2 % 3])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from nicemu.check.reference import Effect, State
+from nicemu.check.reference import Effect
 from nicemu.mm.discipline import DISCIPLINES, ERAS
 from nicemu.timeline.host import Steps
 
@@ -23,6 +22,8 @@ class Area:
     fill: int = 1
     odp: bool = True
     """An on-demand MR; False: no MR."""
+    writable: bool = True
+    """The device may write; else faults of the device leave copy-on-write as it is."""
     flags: int = 0
     """MAP_HUGETLB and the like, of anonymous memory."""
     file: str = ""
@@ -68,13 +69,9 @@ class Scenario:
     """Fields of the host profile that differ."""
     nic: dict[str, int] = field(default_factory=dict)
     """Costs of the device that differ, ns."""
-    era: str = ""
-    """Only there (``v6.12`` or ``3.x``); empty: where all its sites are."""
+    only: tuple[str, ...] = ERAS
+    """The eras that it makes sense in, of those that have all its sites."""
 
     def eras(self) -> list[str]:
         """The disciplines that have all its sites."""
-        return [era for era in ERAS if all(site in DISCIPLINES[era].sites for site in self.sites)
-                and (not self.era or (era == "v6.12") == (self.era == "v6.12"))]  # fmt: skip
-
-
-Setup = Callable[[State], State]
+        return [era for era in self.only if all(site in DISCIPLINES[era].sites for site in self.sites)]

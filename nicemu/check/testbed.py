@@ -9,6 +9,7 @@ from typing import Any
 from nicemu.abi import rings
 from nicemu.abi.rings import CQE, CQE_BYTES, CQE_OWNER, SEND_WQE, SGE, Doorbell, doorbell_offset, owner
 from nicemu.abi.verbs import Access, QpAttrMask, QpState, WcStatus, WrOpcode
+from nicemu.check.mirrors import mirror
 from nicemu.check.operations import Verbs
 from nicemu.check.reference import READ, WRITE, Cell, State
 from nicemu.check.scenario import Area, Scenario
@@ -104,7 +105,7 @@ class Testbed:
                 self.now(process.write(address + page * PAGE, self.contents(area.fill + page)), "write")
                 self._store(area, page, area.fill + page & 255)
         if area.odp:
-            access = REMOTE | Access.ON_DEMAND
+            access = (REMOTE if area.writable else Access.REMOTE_READ) | Access.ON_DEMAND
             self.mrs[area.name] = self.lab.endpoint.execute(m.RegMr(self.pd, address, length, int(access), address))
 
     def _store(self, area: Area, page: int, value: int) -> None:
@@ -120,10 +121,7 @@ class Testbed:
         return bytes([value & 255]) * PAGE
 
     def _subscribe(self) -> None:
-        for name in self.scenario.subscribers:
-            from nicemu.check.mirrors import mirror
-
-            self.subscribers.append(mirror(self, name))
+        self.subscribers = [mirror(self, name) for name in self.scenario.subscribers]
 
     def _pair(self) -> Pair:
         run, lab = self.lab.endpoint.execute, self.lab

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import nicemu
-from nicemu.cli import devinfo, fuzz, run
+from nicemu.cli import check, devinfo, fuzz, run
 from nicemu.cli.conformance import command as conformance
 
 app = typer.Typer(
@@ -36,4 +36,5 @@ def _options(
 app.command("run", cls=run.RunCommand)(run.run)
 app.command("devinfo")(devinfo.devinfo)
 app.command("conformance")(conformance.conformance)
+app.command("check")(check.check)
 app.command("fuzz")(fuzz.fuzz)

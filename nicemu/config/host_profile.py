@@ -1,6 +1,6 @@
 """How much memory a host has and how long the steps of its kernel take (`configs/host/*.yaml`)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -38,5 +38,8 @@ class HostProfile(Record):
     source: str = ""
     ram_pages: Pages = 262_144  # 4 KiB each: 1 GiB
     swap_pages: Annotated[int, Field(ge=0, le=2**36)] = 1_048_576
+    transparent_hugepage: Literal["always", "madvise", "never"] = "never"  # who gets THP, of model memory
+    nr_hugepages_2m: Annotated[int, Field(ge=0)] = 0  # hugetlb pools, out of RAM; for memory: model
+    nr_hugepages_1g: Annotated[int, Field(ge=0)] = 0
     hung_task_timeout_ns: Nanoseconds = 10_000_000_000  # a host thread blocked so long is reported; 0: never
     costs: HostCosts = HostCosts()

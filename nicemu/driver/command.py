@@ -20,7 +20,9 @@ MAILBOX_BYTES = 64 << 10
 MTT_CHUNK = MAILBOX_BYTES // 8
 """MTT entries of one UPDATE_MTT: as many as a mailbox holds (mlx5's fallback XLT buffer is 64 KiB as well)."""
 
-PARAMS = 14
+ZEROS = (0,) * 14
+"""Parameter words that a command does not use."""
+COMMAND_DOORBELL = doorbell_offset(Doorbell.COMMAND, 0)
 ERRNO = {
     Status.BAD_OPCODE: errno.EOPNOTSUPP,
     Status.BAD_PARAM: errno.EINVAL,
@@ -30,6 +32,7 @@ ERRNO = {
     Status.INTERNAL_ERROR: errno.EIO,
 }
 """``mlx5_cmd_check``: command status to errno."""
+STATUS = {int(status): status for status in Status}
 
 
 class CommandQueue:
@@ -46,43 +49,41 @@ class CommandQueue:
         self._free = deque(range(COMMAND_SLOTS))
         self._queue: deque[Completion] = deque()
         self._flight: dict[int, tuple[Completion, int]] = {}
+        self._names = {opcode: f"{opcode.name} of {device.name}" for opcode in Command}
         device.set_command_ring(self._ring.address)
 
     def post(self, opcode: Command, *params: int, mailbox: Any = b"", reply_bytes: int = 0) -> Steps[Completion]:
         """Submit a command. The completion's value is (status, reply, when it was done)."""
         assert len(mailbox) <= MAILBOX_BYTES, "command: mailbox too small"
-        slot = yield from self._take_slot(opcode)
+        slot = self._free.popleft() if self._free else (yield from self._wait_for_slot(opcode))
         box = self._mailboxes[slot]
-        box.view[: len(mailbox)] = mailbox
-        words = params + (0,) * (PARAMS - len(params))
-        COMMAND.pack_into(self._ring.view, slot * COMMAND_BYTES, opcode, 0, *words, box.address)
-        completion = Completion(self.scheduler, f"{opcode.name} of {self.device.name}")
+        if mailbox:
+            box.view[: len(mailbox)] = mailbox
+        COMMAND.pack_into(self._ring.view, slot * COMMAND_BYTES, opcode, 0, *params, *ZEROS[len(params) :], box.address)
+        completion = Completion(self.scheduler, self._names[opcode])
         self._flight[slot] = completion, reply_bytes
-        self.device.write_doorbell(doorbell_offset(Doorbell.COMMAND, slot), 1)
+        self.device.write_doorbell(COMMAND_DOORBELL + (slot << 3), 1)
         return completion
 
     def execute(self, opcode: Command, *params: int, mailbox: Any = b"", reply_bytes: int = 0) -> Steps[bytes]:
         """Submit a command and sleep until its interrupt; gives the reply. A bad status is an error."""
         completion = yield from self.post(opcode, *params, mailbox=mailbox, reply_bytes=reply_bytes)
         status, reply, _ = yield completion
-        if status != Status.OK:
-            name = Status(status).name
-            raise DriverError(ERRNO[status], f"{self.device.name}: command {opcode.name} failed with {name}")
+        if status:
+            raise DriverError(ERRNO[status], f"{self.device.name}: command {opcode.name} failed with {status.name}")
         return bytes(reply)
 
     def complete(self, slot: int, status: int, done: int) -> None:
         """``mlx5_cmd_comp_handler``: the device has finished a command."""
         completion, reply_bytes = self._flight.pop(slot)
-        reply = bytes(self._mailboxes[slot].view[:reply_bytes])
+        reply = bytes(self._mailboxes[slot].view[:reply_bytes]) if reply_bytes else b""
         if self._queue:
             self._queue.popleft().complete(slot)
         else:
             self._free.append(slot)
-        completion.complete((Status(status), reply, done))
+        completion.complete((STATUS[status], reply, done))
 
-    def _take_slot(self, opcode: Command) -> Steps[int]:
-        if self._free:
-            return self._free.popleft()
+    def _wait_for_slot(self, opcode: Command) -> Steps[int]:
         turn = Completion(self.scheduler, f"a command slot for {opcode.name}")
         self._queue.append(turn)
         slot: int = yield turn

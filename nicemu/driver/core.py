@@ -10,6 +10,7 @@ from nicemu.driver import ring
 from nicemu.driver.counters import DriverCounters, MrCounters, Stages
 from nicemu.driver.device import IbDevice
 from nicemu.driver.handles import Handles
+from nicemu.mm.locks import HARDIRQ
 from nicemu.timeline.host import HostThread, Scheduler
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class Driver:
         """The timeline's interrupt callback: an interrupt handler for each (device index, vector)."""
         for index, vector in messages:
             device = self.devices[index]
-            self.scheduler.spawn(device.interrupt(vector), f"irq/{device.name}-{vector}")
+            name, delay = device.irq_names[vector], self.costs.irq_ns
+            HARDIRQ.enter(self.scheduler.spawn(device.interrupt(vector), name, delay=delay))
 
     @property
     def thread(self) -> HostThread:

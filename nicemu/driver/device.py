@@ -74,6 +74,7 @@ class IbDevice:
             EqeType.COMP: self._completion,
         }  # fmt: skip
         self.eqs = {eqn: self._create_eq(eqn, slots) for eqn, slots in self._eq_sizes()}
+        self.irq_names = {eqn: f"irq/{self.name}-{eqn:d}" for eqn in self.eqs}
 
     def _eq_sizes(self) -> list[tuple[int, int]]:
         """Room for a completion of each command slot, an event of each CQ, and many async events. The device holds page
@@ -96,9 +97,10 @@ class IbDevice:
     # Interrupts ---------------------------------------------------------------------------------------------------
 
     def interrupt(self, vector: int) -> Steps[None]:
-        """An MSI-X message came: the handler, as a host thread."""
-        driver = self.driver
-        return irq.handle(self.eqs[vector], self.handlers, driver.scheduler, driver.costs.irq_ns)
+        """An MSI-X message came: the handler, a host thread that begins after ``irq_ns``."""
+        forgetful = vector == Eqn.PAGE_FAULT and self.driver.broken("eq_not_armed")
+        handle = irq.drain if forgetful else irq.handle
+        return handle(self.eqs[vector], self.handlers, self.driver.scheduler.clock())
 
     def _command(self, event: Eqe) -> None:
         slot, status = event.data[:2]

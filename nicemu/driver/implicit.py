@@ -32,7 +32,10 @@ Work = Callable[[UmemOdp, int, int], Steps[int]]
 
 
 class ImplicitUmem(OnDemand):
-    """``children`` by GiB (``implicit_children``)."""
+    """``children`` by GiB (``implicit_children``). Its mutex is a lock class of its own: children are made and enter
+    the notifiers under it, and no callback takes it."""
+
+    mutex_name = "implicit_children"
 
     def __init__(self, region: Mr) -> None:
         super().__init__(region)
@@ -81,12 +84,12 @@ def map_range(memory: OnDemand, address: int, length: int, write: bool, stages: 
     :raises Fault: a page cannot be had.
     """
     if isinstance(memory, UmemOdp):
-        return (yield from umem_odp.map_range(memory, address, length, write, stages))
+        return umem_odp.map_range(memory, address, length, write, stages)
     assert isinstance(memory, ImplicitUmem)
     memory.region.pd.context.mm.adopt(address, length)
-    return (yield from _for_children(
+    return _for_children(
         memory, address, length, lambda child, at, size: umem_odp.map_range(child, at, size, write, stages)
-    ))  # fmt: skip
+    )
 
 
 def map_present(memory: OnDemand, address: int, length: int) -> Steps[int]:

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from nicemu.abi.rings import DB_CONSUMER, EQE, EQE_BYTES, EQE_OWNER, Doorbell, EqeType, doorbell_offset, owner
+from nicemu.abi.rings import DB_CONSUMER, EQE, EQE_BYTES, EQE_OWNER, Doorbell, EqeType, doorbell_offset
 from nicemu.driver.ring import Memory
-from nicemu.timeline.host import Scheduler, Steps
+from nicemu.timeline.host import Steps
 
-OWNER = struct.Struct("<I")
 COUNTER = struct.Struct("<q")
 
 
-@dataclass(frozen=True, slots=True)
-class Eqe:
-    """One event. ``interrupt``: when the handler that read it was entered, ns."""
+class Eqe(NamedTuple):
+    """One event. ``type``: an ``EqeType``; ``interrupt``: when the handler that read it was entered, ns."""
 
-    type: EqeType
+    type: int
     subtype: int
-    data: tuple[int, ...]
+    data: list[int]
     interrupt: int
     happened: int
     """When what it reports happened in the device, ns (the EQE carries the low 32 bits)."""
@@ -35,31 +32,35 @@ class EventQueue:
     """One event queue and what is done with its events."""
 
     def __init__(self, device: Any, eqn: int, slots: int, ring: Memory, record: Memory) -> None:
-        self.device, self.eqn, self.slots, self._ring, self._record = device, eqn, slots, ring, record
+        self.device, self.eqn, self.slots, self._ring, self._record = device, eqn, slots, ring.view, record.view
+        self._doorbell = doorbell_offset(Doorbell.EQ_ARM, eqn)
         self.consumed = 0
         device.attach_eq(eqn, ring.address, slots, record.address)
 
     def poll(self, interrupt: int = 0) -> Eqe | None:
         """The next event, if the device has written it."""
-        at = (self.consumed & (self.slots - 1)) * EQE_BYTES
-        if OWNER.unpack_from(self._ring.view, at + EQE_OWNER)[0] != owner(self.consumed, self.slots):
+        consumed, slots, ring = self.consumed, self.slots, self._ring
+        at = (consumed & (slots - 1)) * EQE_BYTES
+        if ring[at + EQE_OWNER] != (consumed // slots + 1) & 1:  # ``rings.owner``, by its low byte
             return None
-        fields = EQE.unpack_from(self._ring.view, at)
-        self.consumed += 1
-        happened = interrupt - ((interrupt - fields[8]) & 0xFFFFFFFF)
-        return Eqe(EqeType(fields[0]), fields[1], fields[2:8], interrupt, happened)
+        kind, subtype, *data, time, _ = EQE.unpack_from(ring, at)
+        self.consumed = consumed + 1
+        return Eqe(kind, subtype, data, interrupt, interrupt - ((interrupt - time) & 0xFFFFFFFF))
 
     def arm(self) -> None:
         """Tell the device what was consumed, and ask for an interrupt at the next event."""
-        COUNTER.pack_into(self._record.view, DB_CONSUMER, self.consumed)
-        self.device.write_doorbell(doorbell_offset(Doorbell.EQ_ARM, self.eqn), 1)
+        COUNTER.pack_into(self._record, DB_CONSUMER, self.consumed)
+        self.device.write_doorbell(self._doorbell, 1)
 
 
-def handle(queue: EventQueue, handlers: dict[EqeType, Callable[[Eqe], None]], scheduler: Scheduler,
-           irq_ns: int) -> Steps[None]:  # fmt: skip
-    """One interrupt: ``irq_ns`` until the first event is dispatched, then all that are there."""
-    entered = scheduler.clock()
-    yield irq_ns
+def drain(queue: EventQueue, handlers: dict[EqeType, Callable[[Eqe], None]], entered: int) -> Steps[None]:
+    """The events that are there, without arming the queue again."""
+    yield from ()
     while event := queue.poll(entered):
-        handlers[event.type](event)
+        handlers[event.type](event)  # type: ignore[index]  # an EqeType is its number
+
+
+def handle(queue: EventQueue, handlers: dict[EqeType, Callable[[Eqe], None]], entered: int) -> Steps[None]:
+    """One interrupt that came at ``entered``: all events that are there by the time the first is dispatched."""
+    yield from drain(queue, handlers, entered)
     queue.arm()

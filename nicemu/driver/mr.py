@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 KEY_BITS = mkey.KEY_BITS
 ADDRESS_END = 1 << 64
 WHOLE_ADDRESS_SPACE = ADDRESS_END - 1
-WRITABLE = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_ATOMIC | Access.MW_BIND
-"""``ib_access_writable``."""
+WRITABLE = int(Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_ATOMIC | Access.MW_BIND)
+"""``ib_access_writable``. An int, as what a page fault asks must not be an enum: their operators cost a microsecond."""
 OPTIONAL = ((1 << 10) - 1) << 20
 """``IB_ACCESS_OPTIONAL``: bits a driver may ignore, RELAXED_ORDERING among them."""
 KNOWN = sum(Access) | OPTIONAL

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.interval import IntervalNotifier
-from nicemu.mm.locks import SUBSCRIBER, Mutex
+from nicemu.mm.lock_report import SUBSCRIBER
+from nicemu.mm.locks import Mutex
 from nicemu.mm.notifier import NotifierRange, NotifierSubscriber
 from nicemu.timeline.host import Completion, HostThread, Steps
 
@@ -60,7 +61,7 @@ class Interval(IntervalNotifier):
 
     def invalidate(self, range: NotifierRange, cur_seq: int) -> Steps[bool]:
         """``mlx5_ib_invalidate_range``."""
-        if not range.blockable:
+        if not range.blockable and not self._context.driver.broken("non_blockable_sleeps"):
             return False
         if self._context.driver.broken("ignore_fork_protect") and range.operation in WRITE_PROTECTING:
             return True
@@ -123,7 +124,7 @@ class Private:
         yield from self.mutex.acquire(thread)
         if self.active:
             self.sequence += 1
-            self.count -= 1
+            self.count = 0 if self._chain.broken("ranges_toggle") else self.count - 1
         self.mutex.release(thread)
         self.wake()
 
@@ -205,6 +206,10 @@ class ContextNotifier(NotifierSubscriber):
         self._registered = False
         for memory in list(self.memories):
             yield from memory.zap(memory.start, memory.end, memory.begin, self._operation())
+
+    def broken(self, mutant: str) -> bool:
+        """Is this deliberate bug planted?"""
+        return self._driver.broken(mutant)
 
     def _overlapping(self, start: int, end: int) -> list[Private]:
         return [memory for memory in self.memories if memory.start < end and memory.end > start]

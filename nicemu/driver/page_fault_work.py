@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nicemu.abi.command import Command
 from nicemu.abi.rings import FaultSubtype, FaultType
@@ -33,13 +32,13 @@ MAX_ACTIVE = 32
 MAX_PAGES = 1024
 """Pages faulted in for one RDMA operation when the firmware names no number."""
 LOW = (1 << 32) - 1
+WQE, RESPONDER_RECV = int(FaultSubtype.WQE), int(FaultType.RESPONDER_RECV)
 
 
-@dataclass(frozen=True, slots=True)
-class PageFault:
+class PageFault(NamedTuple):
     """A page-fault EQE. ``last``: bytes left of the RDMA operation, or the WQE's counter; ``pages``: 0 means all."""
 
-    subtype: FaultSubtype
+    subtype: int
     type: int
     qpn: int
     token: int
@@ -55,7 +54,7 @@ class PageFault:
     def parse(cls, event: Eqe) -> PageFault:
         """The fields of ``EqeType.PAGE_FAULT``."""
         kind, token, key, va, committed, last = event.data
-        return cls(FaultSubtype(event.subtype), kind >> 32, kind & LOW, token, key, va, committed, last & LOW,
+        return cls(event.subtype, kind >> 32, kind & LOW, token, key, va, committed, last & LOW,
                    last >> 32, event.interrupt, event.happened)  # fmt: skip
 
 
@@ -63,7 +62,7 @@ class PageFaultWork:
     """One device's page-fault work queue."""
 
     def __init__(self, device: IbDevice) -> None:
-        self.device = device
+        self.device, self._name = device, f"kworker/{device.name}-page-fault"
         self.active = 0
         self.waiting: deque[PageFault] = deque()
 
@@ -75,24 +74,25 @@ class PageFaultWork:
     def _start(self) -> None:
         while self.waiting and self.active < MAX_ACTIVE:
             self.active += 1
-            scheduler = self.device.driver.scheduler
-            scheduler.spawn(self._work(self.waiting.popleft()), f"kworker/{self.device.name}-page-fault")
+            driver = self.device.driver
+            work = self._work(self.waiting.popleft(), driver.scheduler.clock())
+            driver.scheduler.spawn(work, self._name, delay=driver.costs.driver_fault_ns)
 
-    def _work(self, fault: PageFault) -> Steps[None]:
+    def _work(self, fault: PageFault, started: int) -> Steps[None]:
         try:
-            yield from resolve(self.device, fault)
+            yield from resolve(self.device, fault, started)
         finally:
             self.active -= 1
             self._start()
 
 
-def resolve(device: IbDevice, fault: PageFault) -> Steps[None]:
-    """``mlx5_ib_eqe_pf_action``: fault in, then resume the QP, with an error if it cannot be done."""
+def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
+    """``mlx5_ib_eqe_pf_action``: fault in, then resume the QP, with an error if it cannot be done. ``started``: when
+    the work began, ``driver_fault_ns`` ago."""
     driver = device.driver
     clock = driver.scheduler.clock
     stages: dict[str, Any] = {"device": device.index, "detected": fault.detected, "interrupt": fault.interrupt,
-                              "driver": clock(), "pages": 0}  # fmt: skip
-    yield driver.costs.driver_fault_ns
+                              "driver": started, "pages": 0}  # fmt: skip
     error = 0
     try:
         for segment in needed(device, fault):
@@ -100,6 +100,8 @@ def resolve(device: IbDevice, fault: PageFault) -> Steps[None]:
     except (Fault, DriverError):
         driver.counters.num_failed_resolutions += 1
         error = 1
+    if error and driver.broken("no_resume_on_error"):
+        return
     stages["resume"] = clock()
     with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
         yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error)
@@ -115,11 +117,11 @@ def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
     asks for. The device has checked the operation's range, so where the missing address lies some bytes further on than
     the operation stood, the region's end is the end.
     """
-    if fault.subtype == FaultSubtype.WQE:
+    if fault.subtype == WQE:
         pair = device.qps.get(fault.qpn)
         if pair is None:
             return []
-        if fault.type == FaultType.RESPONDER_RECV and not pair.recv_slots:
+        if fault.type == RESPONDER_RECV and not pair.recv_slots:
             return [Segment(fault.key, fault.va, 1)]
         return wqe.remaining(wqe.data_segments(pair, fault.type, fault.last), fault.bytes_committed)
     length = max(fault.last, 1)

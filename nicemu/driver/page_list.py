@@ -20,16 +20,32 @@ class PageList:
 
     def store(self, first: int, frames: np.ndarray) -> None:
         """Pages ``first``.. from now on; 0: not mapped."""
+        if len(frames) == 1:
+            self.store_page(first, int(frames[0]))
+            return
         at = 0
         while at < len(frames):
             page = first + at
             start = page & CHUNK - 1
             part = frames[at : at + CHUNK - start]
-            chunk = self._chunks.setdefault(page >> SHIFT, np.zeros(CHUNK, np.int64))
-            window = chunk[start : start + len(part)]
+            window = self._chunk(page)[start : start + len(part)]
             self.mapped += int(np.count_nonzero(part) - np.count_nonzero(window))
             window[:] = part
             at += len(part)
+
+    def store_page(self, page: int, frame: int) -> None:
+        """The same for one page."""
+        chunk = self._chunk(page).data
+        at = page & CHUNK - 1
+        self.mapped += (frame != 0) - (chunk[at] != 0)
+        chunk[at] = frame
+
+    def _chunk(self, page: int) -> np.ndarray:
+        """The chunk that holds a page, made if absent."""
+        chunk = self._chunks.get(page >> SHIFT)
+        if chunk is None:
+            chunk = self._chunks[page >> SHIFT] = np.zeros(CHUNK, np.int64)
+        return chunk
 
     def numbers(self, first: int, last: int) -> np.ndarray:
         """Numbers of the mapped pages in [first, last), ascending."""

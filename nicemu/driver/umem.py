@@ -41,6 +41,10 @@ def page_span(address: int, length: int) -> tuple[int, int]:
 
 def mtt_entries(frames: np.ndarray, writable: bool, stamp: int) -> np.ndarray:
     """``abi.command.mtt_entry`` of each ``frame << 1 | writable``, 0 of 0; write entries for a writable region only."""
+    if len(frames) == 1:  # the page of a fault: a tenth of the cost
+        frame = int(frames[0])
+        entry = MTT_READ | (frame & writable) * MTT_WRITE | frame >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
+        return np.array([entry if frame else 0], np.int64)
     write = frames & 1 if writable else np.zeros_like(frames)
     entries: np.ndarray = MTT_READ | write * MTT_WRITE | frames >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
     entries[frames == 0] = 0
@@ -52,7 +56,7 @@ def update_mtt(region: Mr, first: int, entries: np.ndarray) -> Steps[None]:
     for at in range(0, len(entries), MTT_CHUNK):
         chunk = entries[at : at + MTT_CHUNK]
         yield from region.device.commands.execute(
-            Command.UPDATE_MTT, region.index, first + at, len(chunk), mailbox=chunk.astype("<i8").tobytes()
+            Command.UPDATE_MTT, region.index, first + at, len(chunk), mailbox=chunk.astype("<i8", copy=False).tobytes()
         )
 
 

@@ -11,7 +11,7 @@ Left out: huge page shifts, dirtying at unmap (a page is writable only once a fa
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -23,11 +23,13 @@ from nicemu.driver.notifier import Subscription
 from nicemu.driver.page_list import PageList
 from nicemu.driver.umem import mtt_entries, page_span, update_mtt
 from nicemu.mm.locks import Mutex
+from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
 
 if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
 
+T = TypeVar("T")
 ZAP_ALIGN = 8
 """MTT entries are written 64 bytes at a time: a hole ends a block only at such a boundary (``UMR_MTT_ALIGNMENT``)."""
 
@@ -35,9 +37,11 @@ ZAP_ALIGN = 8
 class OnDemand:
     """What explicit and implicit on-demand memory have in common: page-fault work holds it while it runs."""
 
+    mutex_name = "umem_mutex"
+
     def __init__(self, region: Mr) -> None:
         self.region = region
-        self.mutex = Mutex(region.pd.context.driver.scheduler, "umem_mutex")
+        self.mutex = Mutex(region.pd.context.driver.scheduler, self.mutex_name)
         self.dying = False
         self.faults = 0
         """Page-fault work in progress (``mmkey.usecount``)."""
@@ -137,31 +141,22 @@ def destroy(region: Mr, memory: UmemOdp) -> Steps[None]:
 
 
 def map_range(memory: UmemOdp, address: int, length: int, write: bool, stages: dict[str, Any]) -> Steps[int]:
-    """Fault the pages of a byte range in and give them to the device; gives how many.
+    """``ib_umem_odp_map_dma_and_lock`` and the MTT update: fault the pages of a byte range in and give them to the
+    device; gives how many.
 
     :raises Fault: a page cannot be had.
     """
+    context = memory.region.pd.context
     start, count = page_span(address, length)
-    yield from map_pages(memory, (start - memory.start) >> PAGE_SHIFT, count, write, stages)
-    return count
-
-
-def map_pages(memory: UmemOdp, first: int, count: int, write: bool, stages: dict[str, Any]) -> Steps[None]:
-    """``ib_umem_odp_map_dma_and_lock`` and the MTT update: fault pages in and give them to the device.
-
-    :raises Fault: a page cannot be had.
-    """
-    driver = memory.region.pd.context.driver
-    mm = memory.region.pd.context.mm
-    address = memory.start + (first << PAGE_SHIFT)
 
     def look() -> Steps[list[tuple[int, np.ndarray]]]:
-        stages.setdefault("mm", driver.scheduler.clock())
-        frames = yield from mm.fault_in(address, count, write)
-        stages["mm_done"] = driver.scheduler.clock()
-        return [(address >> PAGE_SHIFT, frames)]
+        stages.setdefault("mm", context.driver.scheduler.clock())
+        frames = yield from context.mm.fault_in(start, count, write)
+        stages["mm_done"] = context.driver.scheduler.clock()
+        return [(start >> PAGE_SHIFT, frames)]
 
     yield from _map(memory, look, stages)
+    return count
 
 
 def map_present(memory: UmemOdp, start: int, end: int) -> Steps[int]:
@@ -181,9 +176,11 @@ def _map(
     thread = driver.thread
     while True:
         sequence = yield from memory.notifier.read_begin()
-        runs = yield from look()
+        runs = yield from (look() if not driver.broken("fault_under_mutex") else _look_locked(memory, look))
+        unchecked = driver.broken("retry_not_checked") or (
+            driver.broken("retry_check_before_mutex") and not memory.notifier.read_retry(sequence))  # fmt: skip
         yield from memory.mutex.acquire(thread)
-        if not memory.notifier.read_retry(sequence):
+        if unchecked or not memory.notifier.read_retry(sequence):
             break
         memory.mutex.release(thread)
         driver.counters.invalidations_faults_contentions += 1
@@ -198,11 +195,23 @@ def _map(
         memory.mutex.release(thread)
 
 
+def _look_locked(memory: UmemOdp, look: Callable[[], Steps[T]]) -> Steps[T]:
+    """The mutant ``fault_under_mutex``."""
+    thread = memory.region.pd.context.driver.thread
+    yield from memory.mutex.acquire(thread)
+    try:
+        return (yield from look())
+    finally:
+        memory.mutex.release(thread)
+
+
 def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stages: dict[str, Any]) -> Steps[int]:
     """The page list and the device's translations, both, of (page number, frames) runs."""
     region = memory.region
     driver = region.pd.context.driver
-    found = sum(int(np.count_nonzero(frames)) for _, frames in runs)
+    found = 0
+    for _, frames in runs:
+        found += int(np.count_nonzero(frames))
     yield driver.costs.driver_fault_page_ns * found
     stages["update"] = driver.scheduler.clock()
     for page, frames in runs:
@@ -228,11 +237,15 @@ def invalidate(memory: UmemOdp, start: int, end: int, begin: Callable[[], None],
     entered = scheduler.clock()
     yield from memory.mutex.acquire(thread)
     try:
-        begin()
+        if not driver.broken("seq_not_set") and (memory.mapped or not driver.broken("seq_set_if_mapped")):
+            begin()
+        if driver.broken("allocates_in_callback"):
+            mm = region.pd.context.mm
+            mm.host.pages.put_many((yield from mm.host.alloc_pages(FrameKind.MODEL, 1)))
         yield costs.invalidate_check_ns
         if not memory.mapped:
             return
-        first, last = memory.pages_between(start, end)
+        first, last = memory.pages_between(start, end - driver.broken("last_page_forgotten") * PAGE_SIZE)
         numbers = memory.pages.numbers(first, last)
         if not len(numbers):
             return

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nicemu.abi.rings import RECV_HEADER_BYTES, RECV_WQE, SEND_HEADER_BYTES, SEND_WQE, SGE, SGE_BYTES, FaultType
 from nicemu.abi.verbs import SendFlag
 from nicemu.driver.qp import Qp
 
+RESPONDER_RECV, INLINE = int(FaultType.RESPONDER_RECV), int(SendFlag.INLINE)
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+
+class Segment(NamedTuple):
     """A data segment: memory key, address, bytes."""
 
     key: int
@@ -23,7 +24,7 @@ def data_segments(pair: Qp, fault_type: int, counter: int) -> list[Segment]:
 
     Not for WQEs of an SRQ: the device has its own copy, and the slot may hold another WQE already.
     """
-    if fault_type == FaultType.RESPONDER_RECV:
+    if fault_type == RESPONDER_RECV:
         ring, slots, stride, header = pair.recv_ring.view, pair.recv_slots, pair.recv_stride, RECV_HEADER_BYTES
         at = (counter & (slots - 1)) * stride
         count = RECV_WQE.unpack_from(ring, at)[1]
@@ -31,7 +32,7 @@ def data_segments(pair: Qp, fault_type: int, counter: int) -> list[Segment]:
         ring, slots, stride, header = pair.send_ring.view, pair.send_slots, pair.send_stride, SEND_HEADER_BYTES
         at = (counter & (slots - 1)) * stride
         fields = SEND_WQE.unpack_from(ring, at)
-        count = 0 if fields[2] & SendFlag.INLINE else fields[3]
+        count = 0 if fields[2] & INLINE else fields[3]
     count = min(count, (stride - header) // SGE_BYTES)
     segments = []
     for number in range(count):

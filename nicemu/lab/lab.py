@@ -14,10 +14,12 @@ from nicemu.driver.core import Driver, Options
 from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
 from nicemu.lab.inject import inject
+from nicemu.lab.plant import planted
 from nicemu.lab.watchdog import Watchdog
 from nicemu.memory import Frames
 from nicemu.memory.arena import Arena
 from nicemu.memory.safe_copy import method, scratch
+from nicemu.mm.compound import HPAGE_PMD_NR, HPAGE_PUD_NR
 from nicemu.mm.host import Host
 from nicemu.mm.syscalls import Process
 from nicemu.nic import firmware
@@ -69,6 +71,10 @@ class Lab:
         log = self.log.host if self.log else None
         self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log)
         self.host.mutants = of_layer("mm", config.mutants)
+        self.host.transparent_hugepage = config.host.transparent_hugepage
+        self.host.hugetlb.set_nr_hugepages(HPAGE_PMD_NR, config.host.nr_hugepages_2m)
+        self.host.hugetlb.set_nr_hugepages(HPAGE_PUD_NR, config.host.nr_hugepages_1g)
+        self.host.discipline = planted(self.host.discipline, of_layer("sites", config.mutants))
         self.arena = Arena()
         self.process = Process(self.host, self.arena, self.host.new_address_space("program"), memory=config.memory)
         self.devices = self._devices()

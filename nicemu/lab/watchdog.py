@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.rings import Eqn
 from nicemu.tables.records import FAULTS_PER_QP
-from nicemu.timeline import HungTask, Sleep, Steps
+from nicemu.timeline import HungTask, Sleep, Steps, hung_task
 
 if TYPE_CHECKING:
     from nicemu.driver.device import IbDevice
@@ -71,7 +71,8 @@ class Watchdog:
                 if thread.daemon or thread.number in self._hung or now - thread.since < limit:
                     continue
                 self._hung.add(thread.number)
-                text = self.lab.timeline.who_waits(f"{thread.name} blocked for more than {limit} ns")
+                head = f"INFO: task {thread.name} blocked for more than {limit / 1e9:g} seconds"
+                text = "\n  ".join([self.lab.timeline.who_waits(head), *hung_task.report(thread)])
                 self.alarm(text)
                 self._spawn()
                 raise HungTask(text)

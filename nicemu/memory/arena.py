@@ -25,7 +25,8 @@ MADV_DONTNEED = 4
 MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 
 ARENA_BYTES = 64 << 30
-MODEL_BYTES = 1 << 40
+MODEL_BYTES = 4 << 40
+"""Addresses only: a mapping of 1 TiB leaves room for others."""
 BASES = (0x4000_0000_0000, 0x2000_0000_0000, 0x6000_0000_0000, 0x1000_0000_0000, 0x20_0000_0000)
 """Tried in order. The last one suits 39-bit address spaces."""
 MODEL_OFFSET = 0x100_0000_0000

@@ -2,25 +2,28 @@
 
 A frame points at its real address only while it is current. When the page is unmapped, COW-broken, evicted or
 migrated the id is re-pointed at a poisoned graveyard page: a stale device read returns poison, a stale write is lost.
-Model frames own a page of simulated RAM, which is poisoned when it is freed.
+Model frames own a page of simulated RAM (``slots.py``).
 
 Freed ids rest in a queue of at least ``QUARANTINE`` before they are used again.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import struct
 
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
-from nicemu.tables.records import FrameKind
+from nicemu.memory import frame_rows
+from nicemu.memory.frame_ids import FrameIds
+from nicemu.memory.slots import POISON as POISON
+from nicemu.memory.slots import Slots
+from nicemu.tables.records import FRAME, FrameKind
 from nicemu.tables.world import World, address_of, lazy_bytes
 
 QUARANTINE = 1 << 16
 FREE, MODEL = int(FrameKind.FREE), int(FrameKind.MODEL)
-POISON = 0xDB
-"""Byte that graveyard pages and freed model frames are filled with."""
+ROW = struct.Struct(f"={len(FRAME.names or ())}q")
 
 
 class OutOfFrames(Exception):
@@ -32,23 +35,22 @@ class Frames:
 
     def __init__(self, world: World, ram_pages: int, model_pages: int = 0) -> None:
         self.world, self.table, self.ram_pages = world, world.frame, ram_pages
-        self.model_bytes = lazy_bytes(model_pages * PAGE_SIZE)
-        self._slot_pages = self.model_bytes[: model_pages * PAGE_SIZE].reshape(model_pages, PAGE_SIZE)
-        self._slots_base = address_of(self.model_bytes)
+        self.slots = Slots(model_pages)
+        self.model_bytes = self.slots.bytes
         self._rows = world.frame.view(np.ndarray)
-        self._generation, self._pointer, self._kind = (
-            self._rows[name] for name in ("generation", "pointer", "kind"))  # fmt: skip
+        self.words: np.ndarray = self._rows.view(np.int64).reshape(len(self._rows), -1)
+        """The table as (rows, fields), for ``frame_rows``."""
+        self._row_bytes = self._rows.view(np.uint8).data
+        self._pointer = self._rows["pointer"]
         # single fields through memoryviews: a third of the cost of numpy scalars
         self._generation_of, self._pointer_of, self._kind_of, self._refcount_of, self._slot_of = (
             memoryview(self._rows[name]) for name in ("generation", "pointer", "kind", "refcount", "slot")
         )
-        self._slot, self._invalidated, self._protected, self._operation = (
-            self._rows[name] for name in ("slot", "invalidated", "protected", "operation"))  # fmt: skip
+        self._invalidated, self._protected, self._operation = (
+            self._rows[name] for name in ("invalidated", "protected", "operation"))  # fmt: skip
         self._stamp = world.control.view(np.ndarray)["stamp"]
-        self._slots_free: list[int] = []
-        self._slot_next, self._slot_count = 0, model_pages
         self._next = 1
-        self._free: deque[int] = deque()
+        self._resting = FrameIds(len(self._rows))
         self.allocated = 0
         self.peak = 0
         graveyard = lazy_bytes(2 * PAGE_SIZE)
@@ -75,14 +77,17 @@ class Frames:
             raise OutOfFrames(f"all {self.ram_pages} frames are in use")
         slot = 0
         if kind == MODEL:
-            slot = self._take_slot()
-            pointer = self.slot_address(slot)
+            self._need_slots(1)
+            slot = self.slots.take()
+            pointer = self.slots.base + slot * PAGE_SIZE
         frame = self._take_id()
         generation = self._generation_of[frame] + 1
         # pointer, generation, kind, slot, refcount, then zeros up to canonical
-        self._rows[frame] = (pointer, generation, kind, slot, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, canonical)
+        ROW.pack_into(self._row_bytes, frame * ROW.size, pointer, generation, kind, slot, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                      canonical)  # fmt: skip
         self.allocated += 1
-        self.peak = max(self.peak, self.allocated)
+        if self.allocated > self.peak:
+            self.peak = self.allocated
         return frame
 
     def allocate_many(
@@ -93,71 +98,51 @@ class Frames:
         :raises OutOfFrames: fewer than ``count`` are left.
         """
         if count == 1:
-            pointer, name = (value if isinstance(value, int) else int(value[0]) for value in (pointers, canonical))
+            pointer = pointers if isinstance(pointers, int) else int(pointers[0])
+            name = canonical if isinstance(canonical, int) else int(canonical[0])
             return np.array([self.allocate(kind, pointer, name)])
         if self.allocated + count > self.ram_pages:
             raise OutOfFrames(f"{self.available} of {self.ram_pages} frames are free, {count} wanted")
-        rows = np.zeros(count, self._rows.dtype)
+        values = np.zeros((3, count), np.int64)
+        values[0], values[2] = pointers, canonical
         if kind == MODEL:
-            rows["slot"] = slots = self._take_slots(count)
-            pointers = self.slot_address(0) + slots * PAGE_SIZE
+            self._need_slots(count)
+            values[1] = slots = self.slots.take_many(count)
+            values[0] = self.slots.base + slots * PAGE_SIZE
         frames = self._take_ids(count)
-        rows["pointer"], rows["kind"], rows["refcount"], rows["canonical"] = pointers, kind, 1, canonical
-        rows["generation"] = self._generation[frames] + 1
-        self._rows[frames] = rows
+        frame_rows.begin(self.words, frames, values, int(kind))
         self.allocated += count
         self.peak = max(self.peak, self.allocated)
         return frames
 
     def _take_id(self) -> int:
-        if len(self._free) > QUARANTINE or self._next >= len(self._rows):
-            return self._free.popleft()
+        if len(self._resting) > QUARANTINE or self._next >= len(self._rows):
+            return self._resting.pop()
         self._next += 1
         return self._next - 1
 
     def _take_ids(self, count: int) -> np.ndarray:
-        if len(self._free) > QUARANTINE or self._next + count > len(self._rows):
-            return np.fromiter((self._take_id() for _ in range(count)), np.int64, count)
-        self._next += count
-        return np.arange(self._next - count, self._next)
+        """As :meth:`_take_id` so many times."""
+        rested = self._resting.pop_many(min(count, max(len(self._resting) - QUARANTINE, 0)))
+        fresh = min(count - len(rested), len(self._rows) - self._next)
+        self._next += fresh
+        new = np.arange(self._next - fresh, self._next)
+        if fresh == count:
+            return new
+        return np.concatenate([rested, new, self._resting.pop_many(count - fresh - len(rested))])
 
-    def _take_slots(self, count: int) -> np.ndarray:
-        reused = min(count, len(self._slots_free))
-        if self._slot_next + count - reused > self._slot_count:
-            raise OutOfFrames(f"all {self._slot_count} model pages are in use")
-        slots = np.empty(count, np.int64)
-        if reused:
-            slots[:reused] = self._slots_free[-reused:]
-            del self._slots_free[-reused:]
-        slots[reused:] = np.arange(self._slot_next, self._slot_next + count - reused)
-        self._slot_next += count - reused
-        self._slot_pages[slots[:reused]] = 0  # the others have never been written
-        return slots
-
-    def _take_slot(self) -> int:
-        if self._slots_free:
-            slot = self._slots_free.pop()
-        elif self._slot_next < self._slot_count:
-            slot = self._slot_next
-            self._slot_next += 1
-        else:
-            raise OutOfFrames(f"all {self._slot_count} model pages are in use")
-        self.slot_bytes(slot)[:] = 0
-        return slot
+    def _need_slots(self, count: int) -> None:
+        if self.slots.free < count:
+            raise OutOfFrames(f"all {self.slots.pages} model pages are in use")
 
     def slot_address(self, slot: int) -> int:
         """Host address of a page of simulated RAM."""
-        return self._slots_base + slot * PAGE_SIZE
-
-    def slot_bytes(self, slot: int) -> np.ndarray:
-        """A page of simulated RAM (uint8, 4096)."""
-        return self.model_bytes[slot * PAGE_SIZE : (slot + 1) * PAGE_SIZE]
+        return self.slots.base + slot * PAGE_SIZE
 
     def bytes_of(self, frame: int) -> np.ndarray:
         """The bytes of a model frame (uint8, 4096)."""
         assert self._kind_of[frame] == MODEL, f"frame {frame} is not a model frame"
-        page: np.ndarray = self._slot_pages[self._slot_of[frame]]
-        return page
+        return self.slots.page(self._slot_of[frame])
 
     def get(self, frame: int) -> None:
         """Take a reference."""
@@ -177,26 +162,20 @@ class Frames:
         self._pointer[frame] = self.graveyard
 
     def free(self, frame: int) -> None:
-        """Free: re-point, move the generation on, poison simulated RAM, quarantine the id."""
+        """Free: re-point, move the generation on, give simulated RAM back, quarantine the id."""
         if self._kind_of[frame] == MODEL:
-            slot = self._slot_of[frame]
-            self._slot_pages[slot] = POISON
-            self._slots_free.append(slot)
+            self.slots.give(self._slot_of[frame])
         self._pointer_of[frame] = self.graveyard
         self._generation_of[frame] += 1
         self._kind_of[frame] = FREE
-        self._free.append(frame)
+        self._resting.push(frame)
         self.allocated -= 1
 
     def free_many(self, frames: np.ndarray) -> None:
         """:meth:`free` for distinct frames."""
-        slots = self._slot[frames[self._kind[frames] == MODEL]]
-        self._slot_pages[slots] = POISON
-        self._slots_free.extend(slots.tolist())
-        self._pointer[frames] = self.graveyard
-        self._generation[frames] += 1
-        self._kind[frames] = FREE
-        self._free.extend(frames.tolist())
+        slots = np.empty(len(frames), np.int64)
+        self.slots.give_many(slots[: frame_rows.end(self.words, frames, self.graveyard, slots)])
+        self._resting.push_many(frames)
         self.allocated -= len(frames)
 
     # Stamps for the DMA sanitizer --------------------------------------------------------------------------------

@@ -18,11 +18,14 @@ from nicemu.memory.arena import MODEL_BASE, MODEL_BYTES, Arena
 from nicemu.mm import fault, zap
 from nicemu.mm.filemap import vma_is_fsdax, vma_needs_dirty_tracking
 from nicemu.mm.fork import dup_mmap
+from nicemu.mm.huge_memory import madvise_hugepage, thp_alignment
+from nicemu.mm.huge_split import isolate_vmas
 from nicemu.mm.interval import IntervalNotifiers
+from nicemu.mm.khugepaged import madvise_collapse
 from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.mprotect import do_mprotect
-from nicemu.mm.mremap import do_mremap
-from nicemu.mm.notifier import NotifierChain
+from nicemu.mm.mremap import do_mremap, mremap_to
+from nicemu.mm.notifier import ADDRESS_END, NotifierChain
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_FILE, PG_UNEVICTABLE, PIN, Fault
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT, WRITE, PageTable
 from nicemu.mm.rmap import maps, rmap_places
@@ -43,12 +46,14 @@ class AddressSpace:
     def __init__(self, host: Host, name: str, number: int) -> None:
         self.host, self.name, self.number = host, name, number
         self.arena: Arena | None = host.arena
+        self.users = 1
+        """``mm_users``: 0 when the address space is being torn down."""
         self.owns_memory = True
         """Arena and program pages have their bytes in this process (not so in a forked child)."""
         self.vmas = VmaTree()
         self.page_table = PageTable(host.world)
         self.mmap_lock = RwSemaphore(host.scheduler, "mmap_lock")
-        self.page_table_lock = SpinLock(host.scheduler, "page_table_lock", host.lock_reports)
+        self.page_table_lock = SpinLock(host.scheduler, "page_table_lock")
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
 
@@ -67,6 +72,7 @@ class AddressSpace:
                     if kind == ARENA:
                         self._need_arena().map(address, length, prot)
                 else:
+                    alignment = max(alignment, thp_alignment(self, length)) if kind == MODEL else alignment
                     address = self.unmapped_area(kind, length, prot, alignment)
                 self._add_area(address, address + length, prot, kind)
                 yield self.host.costs.syscall_ns
@@ -91,6 +97,16 @@ class AddressSpace:
             yield from self.mmap_lock.acquire_write(thread)
             try:
                 yield from do_mprotect(self, address, address + length, prot, real)
+            finally:
+                self.mmap_lock.release(thread)
+
+    def mremap_to(self, address: int, old_length: int, new_length: int, new: int) -> Steps[int]:
+        """MREMAP_FIXED: move to ``new``, over what is there."""
+        with self._operation("mremap") as thread:
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_write(thread)
+            try:
+                return (yield from mremap_to(self, address, old_length, new_length, new))
             finally:
                 self.mmap_lock.release(thread)
 
@@ -124,15 +140,33 @@ class AddressSpace:
             finally:
                 self.mmap_lock.release(thread)
 
+    def madvise_hugepage(self, address: int, length: int, wanted: bool) -> Steps[None]:
+        """MADV_HUGEPAGE (``wanted``) and MADV_NOHUGEPAGE. :raises OSError: ENOMEM for holes; EINVAL."""
+        with self._operation("madvise") as thread:
+            yield self.host.costs.syscall_ns
+            yield from self.mmap_lock.acquire_write(thread)
+            try:
+                yield from madvise_hugepage(self, address, address + length, wanted)
+            finally:
+                self.mmap_lock.release(thread)
+
+    def madvise_collapse(self, address: int, length: int) -> Steps[None]:
+        """MADV_COLLAPSE. :raises OSError: EINVAL, ENOMEM, EAGAIN."""
+        with self._operation("madvise"):
+            yield self.host.costs.syscall_ns
+            yield from madvise_collapse(self, address, address + length)
+
     def madvise_fork(self, address: int, length: int, copy: bool) -> Steps[None]:
         """MADV_DONTFORK (``copy`` False) and MADV_DOFORK."""
         with self._operation("madvise") as thread:
             yield self.host.costs.syscall_ns
             yield from self.mmap_lock.acquire_write(thread)
-            for vma in self.vmas.isolate(address, address + length):
-                vma.flags = vma.flags & ~VM_DONTCOPY if copy else vma.flags | VM_DONTCOPY
-            self.vmas.merge(address, address + length)
-            self.mmap_lock.release(thread)
+            try:
+                for vma in (yield from isolate_vmas(self, address, address + length)):
+                    vma.flags = vma.flags & ~VM_DONTCOPY if copy else vma.flags | VM_DONTCOPY
+                self.vmas.merge(address, address + length)
+            finally:
+                self.mmap_lock.release(thread)
 
     def fork(self, name: str) -> Steps[AddressSpace]:
         """The child's address space."""
@@ -142,13 +176,19 @@ class AddressSpace:
             yield from self.mmap_lock.acquire_write(thread)
             try:
                 yield from dup_mmap(self, child)
+            except OSError:
+                yield from zap.exit_mmap(child)
+                raise
             finally:
                 self.mmap_lock.release(thread)
         return child
 
     def exit(self) -> Steps[None]:
         """``mmput`` by the last user."""
-        with self._operation("exit"):
+        with self._operation("exit") as thread:
+            self.users = 0
+            yield from self.mmap_lock.acquire_write(thread)  # ``__khugepaged_exit``: until a collapse is over
+            self.mmap_lock.release(thread)
             yield from zap.exit_mmap(self)
 
     # What the driver uses --------------------------------------------------------------------------------------------
@@ -217,6 +257,12 @@ class AddressSpace:
         self.host.log(kind, mm=self.number, region=where >> 36, page=where & (1 << 36) - 1,
                       pages=end - start >> PAGE_SHIFT, **fields)  # fmt: skip
 
+    def flush_tlb(self, start: int, end: int, operation: str) -> None:
+        """``flush_tlb_range``; 0, 0: all. Subscribers that walk the CPU's tables flush with it (6.12)."""
+        self.event("tlb_flush", start, end, operation=operation)
+        if self.host.discipline.interval:
+            self.notifiers.arch_invalidate_secondary_tlbs(start, end or ADDRESS_END)
+
     def unmapped_area(self, kind: FrameKind, length: int, prot: int, alignment: int = PAGE_SIZE) -> int:
         """``get_unmapped_area``; arena memory is really mapped there."""
         if kind == ARENA:
@@ -272,12 +318,12 @@ class AddressSpace:
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
 
-    def stamp_page(self, frame: int, operation: str, start: int = 0, end: int = USER_END) -> None:
-        """The same for one frame."""
+    def stamp_page(self, frame: int, operation: str, start: int, end: int, ours: int = 1) -> None:
+        """The same for one frame, which we map ``ours`` times still in [start, end)."""
         pages = self.host.pages
         if frame == self.host.zero_frame or pages.flags[frame] >= PIN or self._elsewhere(frame, start, end):
             return
-        if self.mirrored or pages.mapcount[frame] <= 1:
+        if self.mirrored or pages.mapcount[frame] <= ours:
             self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:

@@ -15,7 +15,7 @@ from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.filemap import wp_page_shared
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_FILE, PG_UNEVICTABLE
-from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, WRITE, pte
+from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, WRITE, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap
 from nicemu.mm.vma import VM_SHARED, Vma
 from nicemu.timeline.host import Steps
@@ -37,7 +37,7 @@ def can_reuse(mm: AddressSpace, frame: int) -> bool:
 def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     """Make the entry of ``page`` writable, unless it changed meanwhile; the caller looks again."""
     entry = mm.page_table.get(page)
-    if not entry & PRESENT or entry & WRITE:
+    if not entry & PRESENT or entry & (WRITE | HUGE):
         return
     if vma.flags & VM_SHARED and vma.file is not None:
         yield from wp_page_shared(mm, vma, page, entry)
@@ -61,7 +61,7 @@ def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     new = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
     entry = mm.page_table.get(page)
     old = entry >> PFN_SHIFT
-    if not entry & PRESENT or entry & WRITE:
+    if not entry & PRESENT or entry & (WRITE | HUGE):
         host.pages.put(new)
         return
     host.pages.get(old)
@@ -99,7 +99,7 @@ def _replace(vma: Vma, page: int, entry: int, replacement: int, notify: Invalida
         yield from notify.clearing()
         mm.page_table.set(page, 0)
         mm.event("pte_clear", address, address + PAGE_SIZE, operation="cow")
-        mm.event("tlb_flush", address, address + PAGE_SIZE, operation="cow")
+        mm.flush_tlb(address, address + PAGE_SIZE, "cow")
         page_add_new_anon_rmap(host, vma, page, new)
         yield from notify.cleared(replacement)
         mm.page_table.set(page, replacement)

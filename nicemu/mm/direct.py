@@ -23,7 +23,7 @@ from nicemu.mm.page_table import ACCESSED, DIRTY, PRESENT, WRITE, pte
 from nicemu.mm.rmap import maps, page_add_new_anon_rmap, places_in
 from nicemu.mm.truncate import unmap_mapping_range
 from nicemu.mm.vma import VM_SHARED, Vma
-from nicemu.mm.zap import ZapDetails
+from nicemu.mm.zap_file import ZapDetails
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
@@ -154,7 +154,7 @@ def _xip_unmap_one(vma: Vma, page: int) -> Steps[None]:
             yield from notify.clearing()
             mm.page_table.set(page, 0)
             mm.event("pte_clear", address, address + PAGE_SIZE, operation="xip_unmap")
-            mm.event("tlb_flush", address, address + PAGE_SIZE, operation="xip_unmap")
+            mm.flush_tlb(address, address + PAGE_SIZE, "xip_unmap")
             yield from notify.cleared()
             host.pages.mapcount[frame] -= 1
     finally:
@@ -162,6 +162,6 @@ def _xip_unmap_one(vma: Vma, page: int) -> Steps[None]:
     if found:
         yield from notify.unlocked()
         if not host.pages.mapcount[frame]:
-            mm.stamp_page(frame, "xip_unmap")
+            mm.stamp_page(frame, "xip_unmap", address, address + PAGE_SIZE)
         put_page(host, frame, "xip_unmap")
     yield from notify.end()

@@ -72,7 +72,7 @@ def _wp_clean_vma(vma: Vma, first: int, last: int, bit: int) -> Steps[list[int]]
         mm.page_table_lock.release(host.thread)
         yield host.costs.pte_ns * len(at)
     if found:
-        mm.event("tlb_flush", start, end, operation="wp_clean")
+        mm.flush_tlb(start, end, "wp_clean")
         yield host.costs.tlb_flush_ns
     yield from notify.end()
     return found

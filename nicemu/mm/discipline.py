@@ -183,6 +183,9 @@ class Discipline:
     """Interval notifiers exist; ``invalidate_page`` and ``change_pte`` do not."""
     fork_copies_pinned: bool = False
     """fork gives the child a copy of a pinned page at once, and the parent keeps its own."""
+    huge_pages_612: bool = False
+    """Huge pages as in 6.12: one mapping splits without the page; the pair of munmap and DONTNEED covers hugetlb; areas
+    for THP are aligned; hugetlb memory can be discarded and moved."""
     sites: dict[str, Notify] = field(default_factory=dict)
     """By name of :data:`SITES`; those that the era has."""
 
@@ -206,7 +209,7 @@ DISCIPLINES: dict[str, Discipline] = {
         _era("v3.6+srcu"),
         _era("v3.7-seed"),
         _era("v3.7"),
-        _era("v6.12", interval=True, fork_copies_pinned=True),
+        _era("v6.12", interval=True, fork_copies_pinned=True, huge_pages_612=True),
     )
 }
 
@@ -251,7 +254,7 @@ class Invalidation:
         self._range.blockable = blockable
         started = yield from invalidate_range_start(self._range)
         if started:
-            self._stamp()
+            self._stamp(ours=0)  # without the lock: the entry may be another one by now
         return started
 
     def clearing(self) -> Steps[None]:
@@ -276,24 +279,24 @@ class Invalidation:
     def unlocked(self) -> Steps[None]:
         """The lock is dropped, the old page still referenced, the entry changed."""
         if self._notify.page_unlocked:
-            yield from self._pages()
+            yield from self._pages(ours=0)
 
     def end(self) -> Steps[None]:
         """Last."""
         if self._notify.range:
             yield from invalidate_range_end(self._range)
 
-    def _pages(self) -> Steps[None]:
+    def _pages(self, ours: int = 1) -> Steps[None]:
         mm = self.mm
         for address in range(self._range.start, self._range.end, PAGE_SIZE):
             mm.event("notifier_page", address, address + PAGE_SIZE, operation=self.operation)
             yield from mm.notifiers.invalidate_page(address)
-        self._stamp()
+        self._stamp(ours)
 
-    def _stamp(self) -> None:
+    def _stamp(self, ours: int = 1) -> None:
         if self.frames is None:
             return
         if isinstance(self.frames, int):
-            self.mm.stamp_page(self.frames, self.operation, self._range.start, self._range.end)
+            self.mm.stamp_page(self.frames, self.operation, self._range.start, self._range.end, ours)
         else:
             self.mm.stamp_invalidated(self.frames, self.operation, self._range.start, self._range.end)

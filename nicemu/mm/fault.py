@@ -39,9 +39,11 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
             vma = mm.vmas.find(page << PAGE_SHIFT)
             if vma is None or not vma.allows(write):
                 raise Fault.bad_address(page << PAGE_SHIFT, "no access" if vma else "no mapping")
-            stop = min(last, vma.last_page, (page | ENTRIES - 1) + 1, page + batch)
-            answer = yield from _fault_leaf(mm, vma, page, stop, write, pin)
-            found[page - first : stop - first] = answer
+            stop = page + 1 if page + 1 == last else min(last, vma.last_page, (page | ENTRIES - 1) + 1, page + batch)
+            if stop - page == 1:
+                found[page - first] = yield from _fault_page(mm, vma, page, write, pin)
+            else:
+                found[page - first : stop - first] = yield from _fault_leaf(mm, vma, page, stop, write, pin)
             page = stop
     except BaseException:
         if pin and page > first:
@@ -58,6 +60,27 @@ def unpin(mm: AddressSpace, frames: np.ndarray) -> None:
     mm.host.pages.unpin(frames[frames != mm.host.zero_frame])
 
 
+def _fault_page(mm: AddressSpace, vma: Vma, page: int, write: bool, pin: bool) -> Steps[int]:
+    """One page of an area."""
+    host, table, lock = mm.host, mm.page_table, mm.page_table_lock
+    thread = host.thread
+    need = PRESENT | WRITE if write else PRESENT
+    while True:
+        if vma.kind == PROGRAM:
+            _probe(page, page + 1, write)
+        yield from lock.acquire(thread)
+        entry = table.get(page)
+        if entry & need == need:
+            table.set(page, entry | (ACCESSED | DIRTY if write else ACCESSED))
+            frame = entry >> PFN_SHIFT
+            if pin and frame != host.zero_frame:
+                host.pages.pin_page(frame)
+            lock.release(thread)
+            return frame << 1 | (entry & WRITE) >> 1
+        lock.release(thread)
+        yield from handle_pte_fault(mm, vma, page, entry, write)
+
+
 def _fault_leaf(mm: AddressSpace, vma: Vma, first: int, last: int, write: bool, pin: bool) -> Steps[np.ndarray]:
     """Pages [first, last) of one leaf and one area."""
     thread, lock = mm.host.thread, mm.page_table_lock
@@ -67,21 +90,16 @@ def _fault_leaf(mm: AddressSpace, vma: Vma, first: int, last: int, write: bool, 
         if vma.kind == PROGRAM:
             _probe(first, last, write)
         yield from lock.acquire(thread)
-        if last - first == 1:
-            entry = mm.page_table.get(first)
-            if entry & need != need:
-                lock.release(thread)
-                yield from handle_pte_fault(mm, vma, first, entry, write)
-                continue
         entries = mm.page_table.view(first, last)
-        missing = np.flatnonzero((entries & need) != need)
-        if not len(missing):
+        resolved = (entries & need) == need
+        if resolved.all():
             entries |= mark
             frames = entries >> PFN_SHIFT
             if pin:
                 mm.host.pages.pin(frames[frames != mm.host.zero_frame])
             lock.release(thread)
             return frames << 1 | (entries & WRITE) >> 1
+        missing = np.flatnonzero(~resolved)
         wanted = entries[missing]
         lock.release(thread)
         yield from handle_pte_faults(mm, vma, missing + first, wanted, write)

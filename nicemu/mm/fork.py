@@ -2,7 +2,8 @@
 
 One notifier pair per area, in the parent's address space; pages of both sides are write-protected leaf by leaf; one
 CPU TLB flush at the end. With ``fork_copies_pinned`` (6.12) a pinned page is copied for the child at once and stays
-writable in the parent; before, the parent's next write leaves the device with the old page, as it did in Linux.
+writable in the parent; before, the parent's next write leaves the device with the old page, as it did in Linux. A huge
+mapping stays whole on both sides (``copy_huge_pmd``) unless it is pinned so.
 
 The child of a program does not own the real memory: its arena and program pages have no bytes in this process.
 """
@@ -15,10 +16,12 @@ import numpy as np
 
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import link_vma
+from nicemu.mm.huge_split import split_huge_pmd
+from nicemu.mm.hugetlb_range import copy_hugetlb_page_range
 from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PIN
-from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, SPECIAL, SWAP, WRITE
+from nicemu.mm.page_table import HUGE, MIGRATION, PFN_SHIFT, PRESENT, SPECIAL, SWAP, WRITE
 from nicemu.mm.rmap import page_add_new_anon_rmaps
-from nicemu.mm.vma import VM_DONTCOPY, VM_NONLINEAR, VM_SHARED, Vma
+from nicemu.mm.vma import VM_DONTCOPY, VM_HUGETLB, VM_NONLINEAR, VM_SHARED, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -35,8 +38,11 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
             continue
         copy = Vma(child, vma.start, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
         yield from link_vma(copy)
-        yield from copy_page_range(parent, child, vma, copy)
-    parent.event("tlb_flush", 0, 0, operation="fork")
+        if vma.flags & VM_HUGETLB:
+            yield from copy_hugetlb_page_range(parent, child, vma, copy)
+        else:
+            yield from copy_page_range(parent, child, vma, copy)
+    parent.flush_tlb(0, 0, "fork")
     yield host.costs.tlb_flush_ns
 
 
@@ -63,10 +69,13 @@ def _copy_leaves(parent: AddressSpace, child: AddressSpace, vma: Vma, copy: Vma)
 def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int, b: int) -> Steps[bool]:
     """``copy_pte_range`` of one leaf; False: start over, more pages are needed for copies of pinned ones."""
     host, thread, pages = parent.host, parent.host.thread, parent.host.pages
-    spare = yield from _spare_pages(child, copy, _pinned(parent, a, b) + a)
-    yield from parent.page_table_lock.acquire(thread)
     pinned = _pinned(parent, a, b)
-    if len(pinned) != len(spare):
+    if len(pinned) and parent.page_table.get(a) & HUGE:
+        yield from split_huge_pmd(parent, a)
+    spare = yield from _spare_pages(child, copy, pinned + a)
+    yield from parent.page_table_lock.acquire(thread)
+    pinned, huge = _pinned(parent, a, b), bool(parent.page_table.get(a) & HUGE)
+    if len(pinned) != len(spare) or (huge and len(pinned)):
         parent.page_table_lock.release(thread)
         pages.put_many(spare)
         return False
@@ -86,6 +95,8 @@ def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int
     frames = frames[frames != host.zero_frame]
     np.add.at(pages.refcounts, frames, 1)
     np.add.at(pages.mapcounts, frames, 1)
+    if huge:
+        host.compound_mapcount[int(frames[0])] += 1
     host.swap.duplicate(entries[(entries & SWAP) != 0] >> PFN_SHIFT)
     if entries.any():
         child.page_table.view(a, b)[:] = entries

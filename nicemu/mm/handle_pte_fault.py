@@ -16,11 +16,13 @@ import numpy as np
 from nicemu.mm.cow import can_reuse, do_wp_page
 from nicemu.mm.direct import do_direct_fault
 from nicemu.mm.filemap import do_fault
+from nicemu.mm.huge_memory import handle_huge_fault, thp_enabled
+from nicemu.mm.hugetlb_fault import hugetlb_fault
 from nicemu.mm.migrate import migration_entry_wait
 from nicemu.mm.page import MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import ACCESSED, DIRTY, MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
+from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap, page_add_new_anon_rmaps
-from nicemu.mm.vma import VM_SPECIAL, VM_WRITE, Vma
+from nicemu.mm.vma import VM_HUGETLB, VM_SPECIAL, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
     """One page whose entry was ``entry``; the caller looks again."""
+    if (yield from _huge(mm, vma, page, entry, write)):
+        return
     if entry & PRESENT:
         _count(mm, "wp_fault", page, 1, True)
         yield from do_wp_page(mm, vma, page)
@@ -45,6 +49,16 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
         zero = yield from mm.host.zero_page()
         _count(mm, "fault", page, 1, False)
         yield from _install_one(mm, page, 0, pte(zero, PRESENT | ACCESSED))
+
+
+def _huge(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[bool]:
+    """Is it a matter of huge pages, and done?"""
+    if vma.flags & VM_HUGETLB:
+        yield from hugetlb_fault(mm, vma, page, write)
+        return True
+    if entry & HUGE or thp_enabled(vma):
+        return (yield from handle_huge_fault(mm, vma, page, entry, write))
+    return False
 
 
 def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Steps[None]:
@@ -122,6 +136,8 @@ def _count(mm: AddressSpace, kind: str, page: int, pages: int, write: bool) -> N
 
 def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
     """:func:`handle_pte_fault` for the pages ``numbers`` whose entries were ``entries``, in bulk."""
+    if (yield from _huge(mm, vma, int(numbers[0]), int(entries[0]), write)):
+        return
     if vma.flags & VM_SPECIAL or vma.file is not None:
         for page, entry in zip(numbers.tolist(), entries.tolist(), strict=True):
             yield from handle_pte_fault(mm, vma, page, entry, write)
@@ -215,7 +231,7 @@ def _wp_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray) -> Steps[None]:
     shared = []
     for page in numbers.tolist():
         entry = mm.page_table.get(page)
-        if entry & PRESENT and not entry & WRITE:
+        if entry & PRESENT and not entry & (WRITE | HUGE):
             if can_reuse(mm, entry >> PFN_SHIFT):
                 host.swap.forget(entry >> PFN_SHIFT)
                 mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)

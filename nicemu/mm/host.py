@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nicemu.memory.blocks import Blocks
 from nicemu.memory.frames import Frames, OutOfFrames
 from nicemu.mm.address_space import AddressSpace
 from nicemu.mm.discipline import NotInThisKernel
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File, FileKind
-from nicemu.mm.locks import RcuRead, Report, Reports, RwSemaphore, Srcu, report_atomic_sleep
+from nicemu.mm.hugetlb import Hugetlb
+from nicemu.mm.lock_report import Report
+from nicemu.mm.lockdep import lockdep_of
+from nicemu.mm.locks import RwSemaphore, Srcu
 from nicemu.mm.page import Fault, Pages
 from nicemu.mm.page_lock import PageBits
 from nicemu.mm.reclaim import Reclaim
@@ -42,9 +46,10 @@ class Host:
         self.discipline = find_discipline(discipline)
         self.log = log
         self.counters: Counter[str] = Counter()
-        self.lock_reports = Reports()
-        self.rcu = RcuRead(self.lock_reports)
+        self.lockdep = lockdep_of(scheduler)
         self.srcu = Srcu(scheduler)
+        self.notifiers_to_free: list[Completion] = []
+        """Subscribers after their last ``mmu_notifier_put``."""
         self.pages = Pages(frames)
         self.swap = Swap(self, profile.swap_pages)
         self.reclaim = Reclaim(self, kswapd)
@@ -56,6 +61,12 @@ class Host:
         """Ends of the migrations in progress, by the frame that the migration entries name."""
         self.arena: Arena | None = None
         self.anon_vma_of: dict[int, AnonVma] = {}
+        self.blocks = Blocks(frames)
+        self.transparent_hugepage: Literal["always", "madvise", "never"] = "never"
+        """Who gets THP (``/sys/kernel/mm/transparent_hugepage/enabled``)."""
+        self.compound_mapcount: dict[int, int] = {}
+        """Page tables that map a THP whole, by its head."""
+        self.hugetlb = Hugetlb(self)
         self.files: dict[int, File] = {}
         """By number: what ``page.mapping`` of a page-cache page names."""
         self.page_locks = PageBits(scheduler, "page lock")
@@ -67,7 +78,6 @@ class Host:
         self.zero_frame = 0
         """The zero page's frame, 0 until :meth:`zero_page` made it. Not reference counted."""
         self._anon_vmas = self._regions = self._address_spaces = self._files = 0
-        scheduler.on_atomic_sleep = report_atomic_sleep
 
     @property
     def thread(self) -> HostThread:
@@ -78,8 +88,8 @@ class Host:
 
     @property
     def reports(self) -> list[Report]:
-        """ "Sleeping function called from invalid context", one per (operation, lock, subscriber)."""
-        return list(self.lock_reports.found.values())
+        """What the lock validator and the notifiers complain about, one per (kind, operation, lock, subscriber)."""
+        return list(self.lockdep.reports.found.values())
 
     def broken(self, mutant: str) -> bool:
         """Is this deliberate bug planted?"""
@@ -116,7 +126,7 @@ class Host:
     def new_anon_vma(self) -> AnonVma:
         """``anon_vma_alloc``."""
         self._anon_vmas += 1
-        anon_vma = AnonVma(self._anon_vmas, RwSemaphore(self.scheduler, "anon_vma_lock"))
+        anon_vma = AnonVma(self._anon_vmas, RwSemaphore(self.scheduler, "anon_vma"))
         self.anon_vma_of[self._anon_vmas] = anon_vma
         return anon_vma
 
@@ -147,11 +157,12 @@ class Host:
 
         :raises Fault: ENOMEM, nothing can be reclaimed.
         """
+        self.lockdep.might_alloc(self.thread)
         for _ in range(16):
             try:
                 frames = self.frames.allocate_many(kind, count, pointers, canonical)
             except OutOfFrames:
-                freed = yield from self.reclaim.direct(max(count, SWAP_CLUSTER_MAX))
+                freed = yield from self._perform_reclaim(max(count, SWAP_CLUSTER_MAX))
                 if not freed and not self.reclaim.running:
                     break
                 if not freed:
@@ -160,3 +171,12 @@ class Host:
                 self.reclaim.wakeup_kswapd()
                 return frames
         raise Fault(ENOMEM, 0, f"out of memory: {self.frames.available} of {self.frames.ram_pages} pages free")
+
+    def _perform_reclaim(self, pages: int) -> Steps[int]:
+        """``__perform_reclaim``: direct reclaim, inside ``fs_reclaim``; pages freed."""
+        thread = self.thread
+        self.lockdep.fs_reclaim.enter(thread)
+        try:
+            return (yield from self.reclaim.direct(pages))
+        finally:
+            self.lockdep.fs_reclaim.exit(thread)

@@ -1,74 +1,50 @@
 """Modelled locks, as objects that host threads use with ``yield from lock.acquire(thread)``.
 
-``thread.atomic`` lists the spinlocks and RCU sections a thread is in, ``thread.held`` all its locks. Sleeping while
-``atomic`` is not empty is recorded as Linux's ``__might_sleep`` does ("BUG: sleeping function called from invalid
-context"), one :class:`Report` per (operation, lock, subscriber). Ownership is handed over first come first served, so
-schedules are deterministic.
+``thread.atomic`` lists what forbids a thread to sleep (spinlocks, :class:`AtomicSection`), ``thread.held`` all its
+locks. Sleeping while ``atomic`` is not empty is reported as Linux's ``__might_sleep`` does, and each lock tells the
+validator (``lockdep.py``, which also has the order that is meant) before it waits. Ownership is handed over first come
+first served, so schedules are deterministic. A lock taken twice by its owner is reported, and then waited for for ever,
+as on a real machine.
 
-Left out: priorities, lock inversions (lockdep), trylock.
+Left out: priorities.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from nicemu.timeline.host import Completion, HostThread, Scheduler, Sleep, Steps
-
-SUBSCRIBER = "notifier:"
-"""Prefix of the ``thread.context`` entry of a notifier callback."""
+from nicemu.mm.lockdep import LockMap, Tried, drop, lockdep_of
+from nicemu.timeline.host import Completion, HostThread, Scheduler, Steps
 
 
-@dataclass(slots=True)
-class Report:
-    """A sleep in atomic context: which mm operation, under which lock, in whose callback."""
+@dataclass(frozen=True, slots=True)
+class AtomicSection:
+    """A section without sleep that is no lock; nothing waits for it."""
 
-    operation: str
-    lock: str
-    subscriber: str
-    context: tuple[str, ...]
-    sleeps_in: str
-    count: int = 1
+    name: str
+    spins = False
+
+    def enter(self, thread: HostThread) -> None:
+        """From here on no sleep."""
+        thread.atomic.append(self)
+
+    def exit(self, thread: HostThread) -> None:
+        """The innermost section of this kind ends."""
+        drop(thread.atomic, self)
 
     def __str__(self) -> str:
-        return (
-            f"BUG: sleeping function called from invalid context: {self.subscriber or 'mm'} sleeps in {self.sleeps_in}"
-            f" during {self.operation}, {self.lock} held ({' > '.join(self.context)}; {self.count} times)"
-        )
+        return self.name
 
 
-@dataclass(slots=True)
-class Reports:
-    """The reports of one host, in order of first occurrence."""
-
-    found: dict[tuple[str, str, str], Report] = field(default_factory=dict)
-
-    def record(self, thread: HostThread, lock: str, wait: Any) -> None:
-        """Count a sleep of ``thread`` under ``lock``."""
-        operation = subscriber = ""
-        for entry in thread.context:
-            if entry.startswith(SUBSCRIBER):
-                subscriber = entry.removeprefix(SUBSCRIBER)
-            else:
-                operation, subscriber = entry, ""
-        key = operation, lock, subscriber
-        if key in self.found:
-            self.found[key].count += 1
-        else:
-            self.found[key] = Report(*key, tuple(thread.context), "sleep" if isinstance(wait, Sleep) else str(wait))
-
-
-def report_atomic_sleep(thread: HostThread, wait: Any) -> None:
-    """``Scheduler.on_atomic_sleep``. Of several reasons the most specific is named: the last spinlock, else RCU."""
-    lock = next((lock for lock in reversed(thread.atomic) if isinstance(lock, SpinLock)), thread.atomic[-1])
-    lock.reports.record(thread, lock.name, wait)
-
-
-def might_sleep(thread: HostThread, what: Any) -> None:
-    """``might_sleep()``: report if a sleep here would be wrong, whether or not it happens."""
-    if thread.atomic:
-        report_atomic_sleep(thread, what)
+RCU_READ = AtomicSection("rcu_read_lock")
+"""``rcu_read_lock()``."""
+NON_BLOCK = AtomicSection("non_block_start")
+"""``non_block_start()``: callbacks of an invalidation that must not block."""
+HARDIRQ = AtomicSection("hardirq")
+"""``irq_enter()``: the host thread is the handler of a hardware interrupt."""
 
 
 @dataclass(slots=True)
@@ -86,53 +62,92 @@ class _Wait:
         self.lock.waiters.append(self)
         return False
 
+    def holders(self) -> Iterable[HostThread]:
+        """Who has to release it."""
+        held: Iterable[HostThread] = self.lock.holders()
+        return held
+
     def __str__(self) -> str:
         return str(self.lock.name)
-
-
-def _drop(entries: list[Any], lock: Any) -> None:
-    """Remove the last occurrence."""
-    for i in range(len(entries) - 1, -1, -1):
-        if entries[i] is lock:
-            del entries[i]
-            return
-    raise AssertionError(f"{lock.name} released by a thread that does not hold it")
 
 
 class Mutex:
     """``struct mutex``: a sleeping lock."""
 
     spins = False
+    how = "mutex_lock"
 
     def __init__(self, scheduler: Scheduler, name: str) -> None:
         self.scheduler, self.name = scheduler, name
+        self.lockdep = lockdep_of(scheduler)
+        self.lock_class = self.lockdep.lock_class(name)
         self.owner: HostThread | None = None
         self.waiters: deque[_Wait] = deque()
 
     def acquire(self, thread: HostThread) -> Steps[None]:
         """``mutex_lock`` (``spin_lock`` of a :class:`SpinLock`)."""
-        assert self.owner is not thread, f"{self.name} is taken twice by {thread.name}"
+        held = thread.held
+        if (held[-1].lock_class if held else None) not in self.lock_class.before:
+            self.lockdep.depends(thread, self, self.how)
+        if self.lockdep.preempts:
+            yield 0
         if self.owner is not None:
             yield _Wait(self, self.spins)
         else:
-            if not self.spins and thread.atomic:
-                report_atomic_sleep(thread, self.name)
+            if thread.atomic and not self.spins:
+                self.lockdep.atomic_sleep(thread, self.name)
             self.owner = thread
+        held.append(self)
+        if self.spins:
+            thread.atomic.append(self)
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
+
+    def spin_acquire(self, thread: HostThread) -> Steps[None]:
+        """``mutex_trylock`` over and over: burns CPU until the lock is free, and never sleeps."""
+        self.lockdep.might_lock(thread, self, "mutex_trylock")
+        if self.owner is not None:
+            yield _Wait(self, spins=True)
+        self.owner = thread
         thread.held.append(self)
         if self.spins:
             thread.atomic.append(self)
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
+
+    def try_acquire(self, thread: HostThread) -> bool:
+        """``mutex_trylock``, ``spin_trylock``: False if somebody has it."""
+        if self.owner is not None:
+            return False
+        self.owner = thread
+        thread.held.append(Tried(self))
+        if self.spins:
+            thread.atomic.append(self)
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
+        return True
 
     def release(self, thread: HostThread) -> None:
         """``mutex_unlock``: the first waiter owns it now."""
         assert self.owner is thread, f"{self.name} released by {thread.name}, which does not hold it"
-        _drop(thread.held, self)
+        held = thread.held
+        if held[-1] is self:
+            held.pop()
+        else:
+            drop(held, self)
         if self.spins:
-            _drop(thread.atomic, self)
+            drop(thread.atomic, self)
         self.owner = None
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("unlock", self, thread)
         if self.waiters:
             self.owner = self.waiters.popleft().thread
             assert self.owner is not None
             self.scheduler.wake(self.owner)
+
+    def holders(self) -> list[HostThread]:
+        """Its owner."""
+        return [self.owner] if self.owner is not None else []
 
     def __str__(self) -> str:
         return self.name
@@ -142,54 +157,79 @@ class SpinLock(Mutex):
     """``spinlock_t``: waiters burn CPU, holders must not sleep."""
 
     spins = True
-
-    def __init__(self, scheduler: Scheduler, name: str, reports: Reports) -> None:
-        super().__init__(scheduler, name)
-        self.reports = reports
+    how = "spin_lock"
 
 
 class RwSemaphore:
     """``struct rw_semaphore`` (``mmap_lock``): readers together, a waiting writer holds back later readers."""
 
+    spins = False
+
     def __init__(self, scheduler: Scheduler, name: str) -> None:
         self.scheduler, self.name = scheduler, name
+        self.lockdep = lockdep_of(scheduler)
+        self.lock_class = self.lockdep.lock_class(name)
         self.writer: HostThread | None = None
         self.readers = 0
         self.waiters: deque[_Wait] = deque()
 
     def acquire_read(self, thread: HostThread) -> Steps[None]:
         """``down_read``."""
+        held = thread.held
+        if (held[-1].lock_class if held else None) not in self.lock_class.before:
+            self.lockdep.depends(thread, self, "down_read")
+        if self.lockdep.preempts:
+            yield 0
         if self.writer is not None or self.waiters:
             yield _Wait(self, write=False)
         else:
-            might_sleep(thread, self.name)
+            if thread.atomic:
+                self.lockdep.atomic_sleep(thread, self.name)
             self.readers += 1
-        thread.held.append(self)
+        held.append(self)
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
+
+    def acquire_write(self, thread: HostThread) -> Steps[None]:
+        """``down_write``."""
+        held = thread.held
+        if (held[-1].lock_class if held else None) not in self.lock_class.before:
+            self.lockdep.depends(thread, self, "down_write")
+        if self.lockdep.preempts:
+            yield 0
+        if self.writer is not None or self.readers:
+            yield _Wait(self)
+        else:
+            if thread.atomic:
+                self.lockdep.atomic_sleep(thread, self.name)
+            self.writer = thread
+        held.append(self)
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
 
     def try_acquire_read(self, thread: HostThread) -> bool:
         """``down_read_trylock``: False if a writer has it or waits for it."""
         if self.writer is not None or self.waiters:
             return False
         self.readers += 1
-        thread.held.append(self)
+        thread.held.append(Tried(self))
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
         return True
-
-    def acquire_write(self, thread: HostThread) -> Steps[None]:
-        """``down_write``."""
-        if self.writer is not None or self.readers:
-            yield _Wait(self)
-        else:
-            might_sleep(thread, self.name)
-            self.writer = thread
-        thread.held.append(self)
 
     def release(self, thread: HostThread) -> None:
         """``up_read`` or ``up_write``; whoever is first goes on, and readers queued behind a reader with it."""
-        _drop(thread.held, self)
+        held = thread.held
+        if held and held[-1] is self:
+            held.pop()
+        else:
+            drop(held, self)
         if self.writer is thread:
             self.writer = None
         else:
             self.readers -= 1
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("unlock", self, thread)
         while self.waiters and self.writer is None:
             wait = self.waiters[0]
             assert wait.thread is not None
@@ -202,26 +242,22 @@ class RwSemaphore:
             self.waiters.popleft()
             self.scheduler.wake(wait.thread)
 
-    def __str__(self) -> str:
-        return self.name
+    def mode(self, thread: HostThread) -> str:
+        """How ``thread`` holds it."""
+        return "write" if self.writer is thread else "read"
 
-
-class RcuRead:
-    """``rcu_read_lock()`` sections; nothing waits for them in the model."""
-
-    def __init__(self, reports: Reports) -> None:
-        self.name, self.reports = "rcu_read_lock", reports
-
-    def enter(self, thread: HostThread) -> None:
-        """``rcu_read_lock``."""
-        thread.atomic.append(self)
-
-    def exit(self, thread: HostThread) -> None:
-        """``rcu_read_unlock``."""
-        _drop(thread.atomic, self)
+    def holders(self) -> list[HostThread]:
+        """The writer, or the readers."""
+        if self.writer is not None:
+            return [self.writer]
+        return [thread for thread in self.scheduler.threads() if _holds(thread, self)]
 
     def __str__(self) -> str:
         return self.name
+
+
+def _holds(thread: HostThread, lock: Any) -> bool:
+    return any(entry is lock or (type(entry) is Tried and entry.lock is lock) for entry in thread.held)
 
 
 class Srcu:
@@ -229,19 +265,25 @@ class Srcu:
 
     def __init__(self, scheduler: Scheduler, name: str = "srcu") -> None:
         self.scheduler, self.name = scheduler, name
-        self.readers: dict[int, Completion] = {}
+        self.map = LockMap(lockdep_of(scheduler), name)
+        self.readers: dict[int, tuple[Completion, HostThread]] = {}
         self._next = 0
 
     def enter(self, thread: HostThread) -> int:
         """``srcu_read_lock``: gives the index that :meth:`exit` takes."""
         self._next += 1
-        self.readers[self._next] = Completion(self.scheduler, self.name)
+        self.readers[self._next] = Completion(self.scheduler, self.name, lambda: (thread,)), thread
+        self.map.enter_read(thread)
         return self._next
 
     def exit(self, index: int) -> None:
         """``srcu_read_unlock``."""
-        self.readers.pop(index).complete()
+        completion, thread = self.readers.pop(index)
+        self.map.exit(thread)
+        completion.complete()
 
-    def synchronize(self) -> Steps[None]:
+    def synchronize(self, thread: HostThread) -> Steps[None]:
         """``synchronize_srcu``: until every section that runs now has ended."""
-        yield from list(self.readers.values())
+        self.map.lockdep.might_sleep(thread, "synchronize_srcu")
+        self.map.lockdep.might_lock(thread, self.map, "synchronize_srcu")
+        yield from [completion for completion, _ in self.readers.values()]

@@ -9,6 +9,7 @@ Contents of arena and program pages stay in place: the new frame takes over the 
 the graveyard as soon as every device was told.
 
 A page of a page cache moves with its entry there (``migrate_page_move_mapping``) unless it is being written back.
+A huge page is split first; hugetlb pages stay.
 
 Left out: NUMA nodes, retries (the caller tries again), batches.
 """
@@ -17,12 +18,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nicemu.mm.compound import compound_head
 from nicemu.mm.file import File
+from nicemu.mm.huge_split import split_huge_page
 from nicemu.mm.nonlinear import try_to_unmap_nonlinear
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DIRTY, PG_FILE
-from nicemu.mm.page_table import ACCESSED, DIRTY, MIGRATION, PFN_SHIFT, PRESENT, WRITE, pte
+from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, MIGRATION, PFN_SHIFT, PRESENT, WRITE, pte
 from nicemu.mm.rmap import Unmapping, rmap_lock, rmap_places, rmap_walk, try_to_unmap_one
-from nicemu.mm.vma import Vma
+from nicemu.mm.vma import VM_HUGETLB, Vma
 from nicemu.timeline.host import Completion, Steps
 
 if TYPE_CHECKING:
@@ -55,7 +58,11 @@ def migrate_page(mm: AddressSpace, address: int) -> Steps[bool]:
     host = mm.host
     entry, vma = mm.page_table.get(address >> PAGE_SHIFT), mm.vmas.find(address)
     old = entry >> PFN_SHIFT
-    if not entry & PRESENT or vma is None or old == host.zero_frame or not host.reclaim.isolate(old):
+    if entry & HUGE and vma is not None and not vma.flags & VM_HUGETLB:
+        yield from split_huge_page(host, compound_head(old))
+        entry, vma = mm.page_table.get(address >> PAGE_SHIFT), mm.vmas.find(address)
+        old = entry >> PFN_SHIFT
+    if not entry & PRESENT or entry & HUGE or vma is None or old == host.zero_frame or not host.reclaim.isolate(old):
         return False
     host.thread.context.append("migrate")
     try:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from nicemu.memory import arena as real_memory
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.huge_split import isolate_vmas
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, WRITE
-from nicemu.mm.vma import VM_ACCESS, VM_MAYNOTWRITE, VM_WRITE, Vma
+from nicemu.mm.vma import VM_ACCESS, VM_HUGETLB, VM_MAYNOTWRITE, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def do_mprotect(mm: AddressSpace, start: int, end: int, prot: int, real: bool) -
     """
     if mm.vmas.holes(start, end):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-    for vma in mm.vmas.isolate(start, end):
+    for vma in (yield from isolate_vmas(mm, start, end)):
         if prot & VM_WRITE and vma.flags & VM_MAYNOTWRITE:
             mm.vmas.merge(start, end)
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
@@ -48,7 +49,8 @@ def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[O
     """Change one area; gives what the real mprotect failed with."""
     start, end = vma.start, vma.end
     vma.flags = vma.flags & ~VM_ACCESS | prot
-    notify = Invalidation(mm, "mprotect", start, end, "mprotect")
+    hugetlb = bool(vma.flags & VM_HUGETLB)
+    notify = Invalidation(mm, "hugetlb_mprotect" if hugetlb else "mprotect", start, end, "mprotect")
     populated = mm.populated(start, end)
     notified = populated or not notify.lazy
     if notified:
@@ -57,7 +59,7 @@ def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[O
             mm.stamp_range(start, end, "mprotect")
     error = _protect_real_memory(mm, vma, prot, real)
     if not prot & VM_WRITE:
-        yield from change_protection(mm, start, end)
+        yield from (hugetlb_change_protection if hugetlb else change_protection)(mm, start, end)
     if not notify.flush_last:
         yield from _flush(mm, start, end, populated)
     if notified:
@@ -69,8 +71,16 @@ def mprotect_fixup(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> Steps[O
 
 def _flush(mm: AddressSpace, start: int, end: int, populated: bool) -> Steps[None]:
     if populated:
-        mm.event("tlb_flush", start, end, operation="mprotect")
+        mm.flush_tlb(start, end, "mprotect")
         yield mm.host.costs.tlb_flush_ns
+
+
+def hugetlb_change_protection(mm: AddressSpace, start: int, end: int) -> Steps[None]:
+    """``hugetlb_change_protection``: the same, under i_mmap_mutex."""
+    mutex = mm.host.hugetlb.i_mmap_mutex
+    yield from mutex.acquire(mm.host.thread)
+    yield from change_protection(mm, start, end)
+    mutex.release(mm.host.thread)
 
 
 def change_protection(mm: AddressSpace, start: int, end: int) -> Steps[None]:

@@ -103,7 +103,7 @@ def _zap_pte(vma: Vma, page: int, entry: int, operation: str) -> int:
     mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
     freed = 0
     if old & PRESENT:
-        mm.event("tlb_flush", address, address + PAGE_SIZE, operation=operation)
+        mm.flush_tlb(address, address + PAGE_SIZE, operation)
         frame = old >> PFN_SHIFT
         if old & DIRTY:
             pages.flags[frame] |= PG_DIRTY
@@ -164,7 +164,7 @@ def _unmap_of_cluster(host: Host, vma: Vma, page: int) -> Steps[None]:
     linear = index == vma.pgoff + page - vma.first_page
     mm.page_table.set(page, 0)
     mm.event("pte_clear", address, address + PAGE_SIZE, operation="reclaim")
-    mm.event("tlb_flush", address, address + PAGE_SIZE, operation="reclaim")
+    mm.flush_tlb(address, address + PAGE_SIZE, "reclaim")
     yield from notify.cleared()
     mm.page_table.set(page, 0 if linear else pte(index, SPECIAL))
     if entry & DIRTY:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory import frame_rows
 from nicemu.memory.frames import Frames
 from nicemu.tables.records import FrameKind
 
@@ -62,6 +63,8 @@ class Pages:
 
     def __init__(self, frames: Frames) -> None:
         self.frames = frames
+        self.free_huge: Callable[[np.ndarray], None] | None = None
+        """Where PG_HUGETLB pages go when they are freed; None: there are none."""
         rows = frames.table.view(np.ndarray)
         self.refcounts, self.mapcounts, self.all_flags = rows["refcount"], rows["mapcount"], rows["flags"]
         self.pointers, self.kinds, self.slots = rows["pointer"], rows["kind"], rows["slot"]
@@ -90,25 +93,40 @@ class Pages:
         if count == 0:
             if self.flags[frame] & PG_SWAPCACHE:
                 self.delete_from_swap_cache(frame)
-            self.frames.free(frame)
+            if self.free_huge is not None and self.flags[frame] & PG_HUGETLB:
+                self.free_huge(np.array([frame]))
+            else:
+                self.frames.free(frame)
         return count == 0
 
     def put_many(self, frames: np.ndarray) -> np.ndarray:
         """Drop one reference of each (distinct) frame; gives those that were freed."""
-        counts = self.refcounts[frames] - 1
-        assert not len(counts) or counts.min() >= 0, "reference count below zero"
-        self.refcounts[frames] = counts
-        freed: np.ndarray = frames[counts == 0]
+        freed = np.empty(len(frames), np.int64)
+        count = frame_rows.put(self.frames.words, frames, freed)
+        assert count >= 0, "reference count below zero"
+        freed = freed[:count]
         if len(freed):
             for frame in freed[(self.all_flags[freed] & PG_SWAPCACHE) != 0].tolist():
                 self.delete_from_swap_cache(frame)
-            self.frames.free_many(freed)
+            self._free_many(freed)
         return freed
+
+    def _free_many(self, freed: np.ndarray) -> None:
+        if self.free_huge is not None:
+            huge = (self.all_flags[freed] & PG_HUGETLB) != 0
+            self.free_huge(freed[huge])
+            freed = freed[~huge]
+        self.frames.free_many(freed)
 
     def pin(self, frames: np.ndarray) -> None:
         """``pin_user_pages``: a reference that keeps reclaim away."""
         self.refcounts[frames] += 1
         self.all_flags[frames] += PIN
+
+    def pin_page(self, frame: int) -> None:
+        """:meth:`pin` of one page."""
+        self.refcount[frame] += 1
+        self.flags[frame] += PIN
 
     def unpin(self, frames: np.ndarray | Sequence[int]) -> None:
         """``unpin_user_pages``; a page that nobody maps any more is freed."""

@@ -4,6 +4,8 @@ The list is first in, first out with a second chance for pages whose accessed bi
 reference), unmapped everywhere with the notifiers of the discipline, written to swap unless the swap cache has it
 clean, and freed; file pages: ``reclaim_file.py``.
 
+A huge page is split before any of it goes (6.12 can write it to swap whole: left out), and hugetlb pages stay.
+
 Left out: active and inactive lists, workingset, cgroups.
 """
 
@@ -13,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_FILE, PG_UNEVICTABLE
+from nicemu.mm.compound import compound_head, is_compound
+from nicemu.mm.huge_split import split_huge_page
+from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_FILE, PG_HUGETLB, PG_UNEVICTABLE, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.reclaim_file import shrink_file_pages
 from nicemu.mm.rmap import Unmapping, page_referenced, rmap_lock, rmap_walk, try_to_unmap_one
@@ -156,6 +160,7 @@ class Reclaim:
 
     def _background(self) -> Steps[None]:
         self.host.thread.context.append("kswapd")
+        self.host.lockdep.fs_reclaim.enter(self.host.thread)
         while self.host.frames.available < self.high:
             if not (yield from self.shrink(CLUSTER)):
                 return
@@ -187,11 +192,10 @@ class Reclaim:
         return bool(self.host.pages.mapcount[frame] > 0 or self.host.pages.flags[frame] & PG_FILE)
 
     def _may_go(self, frame: int) -> bool:
-        host = self.host
+        host, flags = self.host, self.host.pages.flags[frame]
         return (
-            self._used(frame) and not host.pages.pinned(frame) and frame not in self.isolated
-            and frame not in host.page_locks and frame not in host.writebacks
-            and not host.pages.flags[frame] & PG_UNEVICTABLE
+            self._used(frame) and flags < PIN and not flags & (PG_HUGETLB | PG_UNEVICTABLE)
+            and frame not in self.isolated and frame not in host.page_locks and frame not in host.writebacks
         )  # fmt: skip
 
     def _isolate(self, wanted: int, budget: int) -> Steps[tuple[list[int], int]]:
@@ -226,6 +230,7 @@ class Reclaim:
     def _swap_out(self, victims: list[int]) -> Steps[int]:
         """Unmap, write to swap as one cluster what is not there, free."""
         host, swap, thread = self.host, self.host.swap, self.host.thread
+        victims = yield from self._split_huge(victims)
         written = Completion(host.scheduler, "writeback")
         for frame in victims:
             host.pages.get(frame)
@@ -251,6 +256,22 @@ class Reclaim:
                 swap.writeback.pop(slot, None)
             written.complete()
         return self._free(victims)
+
+    def _split_huge(self, victims: list[int]) -> Steps[list[int]]:
+        """``split_folio``: the victims that can go, none of them part of a huge page any more."""
+        if not any(is_compound(self.host, frame) for frame in victims):
+            return victims
+        for frame in victims:
+            if is_compound(self.host, frame):
+                yield from split_huge_page(self.host, compound_head(frame))
+        ready = []
+        for frame in victims:
+            if self._may_go(frame) and not is_compound(self.host, frame):
+                self.lru.drop(frame)
+                ready.append(frame)
+            elif self.host.pages.mapcount[frame] > 0:
+                self.lru.add(compound_head(frame) if is_compound(self.host, frame) else frame)
+        return ready
 
     def _unmap(self, frame: int, slot: int, write: bool) -> Steps[None]:
         """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.memory import frame_rows
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File
 from nicemu.mm.locks import RwSemaphore
 from nicemu.mm.page import PAGE_SHIFT, PG_DIRTY, PG_FILE
-from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, PageTable
+from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, HUGE, PFN_SHIFT, PRESENT, PageTable
 from nicemu.mm.vma import VM_NONLINEAR, AnonVma, Vma
 from nicemu.timeline.host import Steps
 
@@ -36,10 +37,7 @@ def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
 
 def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, frames: np.ndarray) -> None:
     """:func:`page_add_new_anon_rmap` for many pages."""
-    pages = host.pages
-    pages.mapcounts[frames] = 1
-    pages.anon_vmas[frames] = vma.anon_vma.number
-    pages.indices[frames] = page_numbers + (vma.pgoff - vma.first_page)
+    frame_rows.map_new(host.frames.words, frames, page_numbers, vma.anon_vma.number, vma.pgoff - vma.first_page)
     host.reclaim.lru.add_many(frames)
 
 
@@ -91,18 +89,26 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
     for vma, page in rmap_walk(host, frame):
         mm = vma.mm
         if not mm.notifiers.subscribers and mm.page_table_lock.owner is None:  # the same, without a lock to wait for
-            entry = mm.page_table.get(page)
-            mm.page_table.set(page, entry & ~ACCESSED)
-            referenced |= bool(entry & ACCESSED)
+            referenced |= _test_and_clear_young(mm.page_table, page)
             continue
         yield from mm.page_table_lock.acquire(host.thread)
         if maps(mm.page_table, page, frame):
-            entry = mm.page_table.get(page)
-            mm.page_table.set(page, entry & ~ACCESSED)
-            young = bool(mm.notifiers.subscribers) and mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
-            referenced |= bool(entry & ACCESSED) or young
+            young = yield from mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
+            referenced |= _test_and_clear_young(mm.page_table, page) or young
         mm.page_table_lock.release(host.thread)
     return referenced
+
+
+def _test_and_clear_young(page_table: PageTable, page: int) -> bool:
+    """``ptep_clear_flush_young``; of all entries of a huge mapping (``pmdp_clear_flush_young``)."""
+    entry = page_table.get(page)
+    if not entry & HUGE:
+        page_table.set(page, entry & ~ACCESSED)
+        return bool(entry & ACCESSED)
+    view = page_table.view(page & -ENTRIES, (page & -ENTRIES) + ENTRIES)
+    young = bool((view & ACCESSED).any())
+    view &= ~ACCESSED
+    return young
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +134,13 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
     yield from notify.start()
     yield from lock.acquire(thread)
     try:
-        if maps(mm.page_table, page, frame) and not host.pages.pinned(frame):
-            entry = mm.page_table.get(page)
+        entry = mm.page_table.get(page)
+        if maps(mm.page_table, page, frame) and not entry & HUGE and not host.pages.pinned(frame):
             replacement = unmapping.replacement(entry)
             yield from notify.clearing()
             mm.page_table.set(page, 0)
             mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
-            mm.event("tlb_flush", address, address + PAGE_SIZE, operation=operation)
+            mm.flush_tlb(address, address + PAGE_SIZE, operation)
             yield from notify.cleared(replacement)
             mm.page_table.set(page, replacement)
             if entry & DIRTY and host.pages.flags[frame] & PG_FILE:

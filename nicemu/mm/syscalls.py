@@ -16,12 +16,15 @@ from nicemu.memory.arena import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARE
 from nicemu.mm.address_space import PAGE_SIZE, AddressSpace
 from nicemu.mm.file_calls import FileCalls
 from nicemu.mm.host import Host
+from nicemu.mm.hugetlb import MAP_HUGETLB, hugetlb_mmap
+from nicemu.mm.vma import VM_HUGETLB
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
 Memory = Literal["arena", "model"]
 MADV_DONTNEED, MADV_DONTFORK, MADV_DOFORK, MADV_PAGEOUT = 4, 10, 11, 21
-MREMAP_MAYMOVE = 1
+MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE = 14, 15, 25
+MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 
 
 def _error(number: int) -> OSError:
@@ -44,7 +47,7 @@ class Process(FileCalls):
 
     def mmap(self, length: int, prot: int = PROT_READ | PROT_WRITE, flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
              address: int = 0, fd: int = -1, offset: int = 0, memory: Memory | None = None) -> Steps[int]:  # fmt: skip
-        """``mmap``; an ``address`` without MAP_FIXED is a hint that is not taken."""
+        """``mmap``; an ``address`` without MAP_FIXED is a hint that is not taken. MAP_HUGETLB: model memory."""
         if length <= 0 or address % PAGE_SIZE or offset % PAGE_SIZE:
             raise _error(errno.EINVAL)
         length = _pages_up(length)
@@ -53,6 +56,8 @@ class Process(FileCalls):
         kind = self._kind(address if fixed else 0, memory)
         if flags & MAP_SHARED and flags & MAP_ANONYMOUS and kind == FrameKind.MODEL and not fixed:
             return (yield from self.mmap_shared(length, prot))
+        if private and kind == FrameKind.MODEL and flags & MAP_HUGETLB:
+            return (yield from hugetlb_mmap(self.mm, length, prot & 7, flags, address if fixed else 0))
         if private and kind != FrameKind.PROGRAM:
             return (yield from self.mm.mmap(length, prot & 7, kind, address if fixed else 0))
         if fixed and self.mm.arena is not None and self.mm.arena.reserved(address):
@@ -80,7 +85,8 @@ class Process(FileCalls):
             yield from self.mm.mprotect(address, _pages_up(length), prot & 7)
 
     def madvise(self, address: int, length: int, advice: int) -> Steps[None]:
-        """``madvise``: DONTNEED, PAGEOUT, DONTFORK and DOFORK act; other advice is taken and changes nothing."""
+        """``madvise``: DONTNEED, PAGEOUT, DONTFORK, DOFORK and those of THP act; other advice is taken and changes
+        nothing."""
         if address % PAGE_SIZE or length < 0:
             raise _error(errno.EINVAL)
         if not length:
@@ -90,15 +96,25 @@ class Process(FileCalls):
         if advice == MADV_DONTNEED:
             yield from self.mm.madvise_dontneed(address, length)
         elif advice == MADV_PAGEOUT:
+            if any(vma.flags & VM_HUGETLB for vma in self.mm.vmas.overlapping(address, address + length)):
+                raise _error(errno.EINVAL)
             yield from self.mm.madvise_pageout(address, length)
         elif advice in (MADV_DONTFORK, MADV_DOFORK):
             yield from self.mm.madvise_fork(address, length, advice == MADV_DOFORK)
+        elif advice in (MADV_HUGEPAGE, MADV_NOHUGEPAGE):
+            yield from self.mm.madvise_hugepage(address, length, advice == MADV_HUGEPAGE)
+        elif advice == MADV_COLLAPSE:
+            yield from self.mm.madvise_collapse(address, length)
 
-    def mremap(self, address: int, old_length: int, new_length: int, flags: int = MREMAP_MAYMOVE) -> Steps[int]:
-        """``mremap`` without MREMAP_FIXED."""
-        if address % PAGE_SIZE or not new_length or not old_length or flags & ~MREMAP_MAYMOVE:
+    def mremap(self, address: int, old_length: int, new_length: int, flags: int = MREMAP_MAYMOVE,
+               new_address: int = 0) -> Steps[int]:  # fmt: skip
+        """``mremap``; ``new_address`` counts with MREMAP_FIXED, for model memory."""
+        known = flags in (0, MREMAP_MAYMOVE, MREMAP_MAYMOVE | MREMAP_FIXED)
+        if address % PAGE_SIZE or new_address % PAGE_SIZE or not new_length or not old_length or not known:
             raise _error(errno.EINVAL)
         lengths = _pages_up(old_length), _pages_up(new_length)
+        if flags & MREMAP_FIXED:
+            return (yield from self.mm.mremap_to(address, *lengths, new_address))
         return (yield from self.mm.mremap(address, *lengths, may_move=bool(flags & MREMAP_MAYMOVE)))
 
     def posix_memalign(self, size: int, alignment: int, memory: Memory | None = None) -> Steps[int]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.file import File, FileKind, i_mmap_lock_read
+from nicemu.mm.gather import MmuGather
 from nicemu.mm.notifier import Event
 from nicemu.mm.page import PAGE_SHIFT, PG_DIRTY
 from nicemu.mm.page_cache import (
@@ -25,7 +26,8 @@ from nicemu.mm.page_cache import (
     zero_part,
 )  # fmt: skip
 from nicemu.mm.vma import VM_NONLINEAR, Vma
-from nicemu.mm.zap import MmuGather, ZapDetails, unmap_vmas
+from nicemu.mm.zap import unmap_vmas
+from nicemu.mm.zap_file import ZapDetails
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:

@@ -26,9 +26,11 @@ T = TypeVar("T", int, np.ndarray)
 VM_READ, VM_WRITE, VM_EXEC, VM_DONTCOPY = 1, 2, 4, 8
 VM_SHARED, VM_LOCKED, VM_HUGETLB, VM_HUGEPAGE = 16, 32, 64, 128
 VM_MERGEABLE, VM_NONLINEAR, VM_XIP, VM_UFFD = 256, 512, 1024, 2048
-VM_MAYNOTWRITE = 1 << 16
+VM_NOHUGEPAGE, VM_HUGE_1GB = 1 << 16, 1 << 17
+"""No THP; the huge pages of a VM_HUGETLB area are of 1 GiB, not of 2 MiB."""
+VM_MAYNOTWRITE = 1 << 20
 """A shared mapping of a file that is open for reading only (no VM_MAYWRITE)."""
-VM_SPECIAL = VM_SHARED | VM_HUGETLB | VM_HUGEPAGE | VM_NONLINEAR | VM_XIP
+VM_SPECIAL = VM_SHARED | VM_NONLINEAR | VM_XIP
 """Areas whose faults are resolved page by page, not in bulk."""
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 
@@ -47,7 +49,7 @@ class AnonVma:
 
     number: int
     lock: RwSemaphore
-    """``anon_vma->rwsem`` (a mutex in 3.x): walks of ``vmas``."""
+    """``anon_vma->root->rwsem``: walks of ``vmas``; split and collapse of huge pages hold it for write."""
     vmas: list[Vma] = field(default_factory=list)
     prepared: bool = False
     """A page was made in one of the areas (``anon_vma_prepare``)."""
@@ -109,6 +111,8 @@ class VmaTree:
 
     def __init__(self) -> None:
         self._by_start: SortedDict[int, Vma] = SortedDict()
+        self._last: Vma | None = None
+        """The area found last, while it is in the tree (``vmacache``)."""
 
     def __iter__(self) -> Iterator[Vma]:
         return iter(list(self._by_start.values()))
@@ -118,11 +122,17 @@ class VmaTree:
 
     def find(self, address: int) -> Vma | None:
         """``vma_lookup``: the area that holds ``address``."""
+        last = self._last
+        if last is not None and last.start <= address < last.end:
+            return last
         at = self._by_start.bisect_right(address) - 1
         if at < 0:
             return None
         vma: Vma = self._by_start.peekitem(at)[1]
-        return vma if address < vma.end else None
+        if address >= vma.end:
+            return None
+        self._last = vma
+        return vma
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """Areas that touch [start, end), in order."""
@@ -144,6 +154,7 @@ class VmaTree:
     def remove(self, vma: Vma) -> None:
         """Take an area out and unlink it."""
         del self._by_start[vma.start]
+        self._last = None
         vma.unlink()
 
     def split(self, vma: Vma, address: int) -> Vma:

@@ -65,7 +65,7 @@ def page_mkclean_one(host: Host, vma: Vma, page: int, frame: int) -> Steps[bool]
             yield from notify.clearing()
             mm.page_table.set(page, 0)
             mm.event("pte_clear", address, address + PAGE_SIZE, operation="mkclean")
-            mm.event("tlb_flush", address, address + PAGE_SIZE, operation="mkclean")
+            mm.flush_tlb(address, address + PAGE_SIZE, "mkclean")
             yield from notify.cleared(clean)
             mm.page_table.set(page, clean)
             mm.event("pte_set", address, address + PAGE_SIZE, operation="mkclean")

@@ -9,76 +9,31 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nicemu.memory import arena as real_memory
+from nicemu.mm.compound import pmd_trans_huge, thp_unmapped_whole
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import unlink_vma
-from nicemu.mm.notifier import Event, NotifierRange
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_DIRTY, PG_FILE
-from nicemu.mm.page_table import DIRTY, MIGRATION, PFN_SHIFT, PRESENT, SPECIAL, SWAP
-from nicemu.mm.vma import VM_NONLINEAR, Vma
+from nicemu.mm.gather import MmuGather
+from nicemu.mm.huge_split import isolate_vmas, split_huge_pmd
+from nicemu.mm.hugetlb_range import discarded, unmap_hugepage_range
+from nicemu.mm.notifier import Event, mmu_notifier_release
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
+from nicemu.mm.page_table import ENTRIES, HUGE, PFN_SHIFT, PRESENT, SWAP
+from nicemu.mm.vma import VM_HUGETLB, Vma
+from nicemu.mm.zap_file import zap_file_pages, zap_selected
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
-    from nicemu.mm.host import Host
 
 USER_END = 1 << 48
 
 
-@dataclass(frozen=True, slots=True)
-class ZapDetails:
-    """``struct zap_details``: which pages of a file go, by index in [first, last), and whether private copies do."""
-
-    first: int
-    last: int
-    even_cows: bool
-
-    def selects(self, host: Host, vma: Vma, entries: np.ndarray) -> np.ndarray:
-        """Which of these entries go (``should_zap_folio``). Nonlinear ones are looked at one by one."""
-        selected: np.ndarray = entries != 0
-        if self.even_cows and not vma.flags & VM_NONLINEAR:
-            return selected
-        frames = np.where(entries & (PRESENT | MIGRATION), entries >> PFN_SHIFT, 0)
-        selected = (host.pages.all_flags[frames] & PG_FILE) != 0
-        if vma.flags & VM_NONLINEAR:
-            index = host.pages.indices[frames]
-            selected &= (index >= self.first) & (index < self.last)
-        else:  # holes of direct files
-            selected |= (frames != 0) & ((frames == host.zero_frame) | (frames == host.xip_sparse))
-        return selected
-
-
-class MmuGather:
-    """``struct mmu_gather``: pages that are freed after the TLB flush. ``details``: what is zapped, all without."""
-
-    def __init__(self, mm: AddressSpace, operation: str, details: ZapDetails | None = None) -> None:
-        self.mm, self.operation, self.details = mm, operation, details
-        self._frames: list[np.ndarray] = []
-
-    def add(self, frames: np.ndarray) -> None:
-        """These lost a mapping, each once."""
-        self._frames.append(frames)
-
-    def finish(self, start: int, end: int) -> Steps[None]:
-        """``tlb_finish_mmu``: flush, then free."""
-        if not self._frames:
-            return
-        self.mm.event("tlb_flush", start, end, operation=self.operation)
-        yield self.mm.host.costs.tlb_flush_ns
-        for frames in self._frames:
-            freed = self.mm.host.pages.put_many(frames)
-            if len(freed):
-                self.mm.host.event("free", frame=int(freed[0]), frames=len(freed), operation=self.operation)
-
-
 def do_munmap(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]:
-    """``do_munmap``; the caller holds mmap_lock for write."""
-    vmas = mm.vmas.isolate(start, end)
+    """``do_munmap``; the caller holds mmap_lock for write. :raises OSError: EINVAL, part of a hugetlb page."""
+    vmas = yield from isolate_vmas(mm, start, end)
     if not vmas:
         return
     gather = MmuGather(mm, "munmap")
@@ -102,7 +57,10 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
     for vma in vmas:
         a, b = max(vma.start, start), min(vma.end, end)
         failed = _take_real_memory(mm, vma, a, b, event, real) or failed
-        yield from _zap_pte_ranges(vma, a, b, gather)
+        if vma.flags & VM_HUGETLB:
+            yield from unmap_hugepage_range(mm, vma, a, b, gather)
+        else:
+            yield from _zap_pte_ranges(vma, a, b, gather)
     yield from notify.end()
     return failed
 
@@ -137,19 +95,21 @@ def _zap_pte_ranges(vma: Vma, start: int, end: int, gather: MmuGather) -> Steps[
     mm = vma.mm
     host, thread = mm.host, mm.host.thread
     for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
-        yield from mm.page_table_lock.acquire(thread)
+        yield from _lock_split(mm, a, b)
         view = mm.page_table.view(a, b)
         if gather.details is None:
             entries = view[view != 0]
             view[:] = 0
         else:
-            entries = _zap_selected(vma, a, view, gather.details)
+            entries = zap_selected(vma, a, view, gather.details)
         frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
         frames = frames[frames != host.zero_frame]
         if vma.file is None:
             host.pages.mapcounts[frames] -= 1
         else:
-            frames = _zap_file_pages(host, entries, frames, gather)
+            frames = zap_file_pages(host, entries, frames, gather)
+        if len(entries) and entries[0] & HUGE:
+            thp_unmapped_whole(host, int(frames[0]))
         mm.event("pte_clear", a << PAGE_SHIFT, b << PAGE_SHIFT, operation=gather.operation, present=len(frames))
         mm.page_table_lock.release(thread)
         host.swap.put_entries(entries[(entries & SWAP) != 0])
@@ -158,46 +118,24 @@ def _zap_pte_ranges(vma: Vma, start: int, end: int, gather: MmuGather) -> Steps[
         yield host.costs.pte_ns * len(entries)
 
 
-def _zap_selected(vma: Vma, first: int, view: np.ndarray, details: ZapDetails) -> np.ndarray:
-    """Clear what ``details`` selects; gives those entries. A nonlinear entry remembers its place in the file."""
-    host = vma.mm.host
-    selected = details.selects(host, vma, view)
-    entries: np.ndarray = view[selected]
-    view[selected] = 0
-    if vma.flags & VM_NONLINEAR:
-        at = np.flatnonzero(selected)
-        index = host.pages.indices[entries >> PFN_SHIFT]
-        moved = index != vma.pgoff + first + at - vma.first_page
-        view[at[moved]] = index[moved] << PFN_SHIFT | SPECIAL
-    return entries
-
-
-def _zap_file_pages(host: Host, entries: np.ndarray, frames: np.ndarray, gather: MmuGather) -> np.ndarray:
-    """``zap_present_ptes`` in a file mapping: a dirty entry makes the page dirty; one page may be mapped twice. Gives
-    frames that are left to be given to the gather."""
-    pages = host.pages
-    dirty = entries[(entries & (PRESENT | DIRTY)) == PRESENT | DIRTY] >> PFN_SHIFT
-    dirty = dirty[(pages.all_flags[dirty] & PG_FILE) != 0]
-    pages.all_flags[dirty] |= PG_DIRTY
-    np.subtract.at(pages.mapcounts, frames, 1)
-    left: np.ndarray = frames
-    while len(left):
-        unique, at = np.unique(left, return_index=True)
-        if len(unique) == len(left):
-            break
-        gather.add(unique)
-        left = left[~np.isin(np.arange(len(left)), at)]
-    return left
+def _lock_split(mm: AddressSpace, a: int, b: int) -> Steps[None]:
+    """Take the page-table lock; pages [a, b) are no part of a huge mapping then, but all of it (``zap_pmd_range``)."""
+    while True:
+        yield from mm.page_table_lock.acquire(mm.host.thread)
+        if b - a == ENTRIES or not pmd_trans_huge(mm, a):
+            return
+        mm.page_table_lock.release(mm.host.thread)
+        yield from split_huge_pmd(mm, a)
 
 
 def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]:
     """``madvise_dontneed_single_vma`` of each area; the caller holds mmap_lock for read.
 
-    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux).
+    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux); EINVAL, hugetlb.
     """
     failed: OSError | None = None
     for vma in mm.vmas.overlapping(start, end):
-        a, b = max(vma.start, start), min(vma.end, end)
+        a, b = discarded(vma, max(vma.start, start), min(vma.end, end))
         gather = MmuGather(mm, "dontneed")
         failed = (yield from unmap_vmas(mm, [vma], a, b, gather, Event.CLEAR, real)) or failed
         yield from gather.finish(a, b)
@@ -209,11 +147,7 @@ def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Step
 
 def exit_mmap(mm: AddressSpace) -> Steps[None]:
     """``exit_mmap``: every subscriber drops everything, then all is unmapped."""
-    release = NotifierRange(mm, 0, USER_END, Event.RELEASE, "exit")
-    mm.event("notifier_release", 0, 0)
-    yield from mm.intervals.invalidate_start(release)
-    mm.intervals.invalidate_end()
-    yield from mm.notifiers.release()
+    yield from mmu_notifier_release(mm)
     mm.stamp_range(0, USER_END, "exit")
     vmas, gather = list(mm.vmas), MmuGather(mm, "exit")
     if vmas:

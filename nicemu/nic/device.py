@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from nicemu import _jit
 from nicemu.abi.rings import Doorbell
 from nicemu.abi.verbs import AsyncEvent
@@ -22,6 +24,7 @@ COSTS = (
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns", "mtt_level_ns",
 )  # fmt: skip
+SEND, CQ_ARM, EQ_ARM, COMMAND, RECV = map(int, Doorbell)
 GID_PREFIX = bytes.fromhex("fe80000000000000")
 
 
@@ -33,7 +36,11 @@ class Device:
         self.world, self.index, self.profile, self.image = world, index, profile, image
         self.name = f"nicemu{index}"
         self._schedule = schedule.load() if _jit.JIT else schedule
-        self._control = world.control[0]
+        self._now = memoryview(world.control.view(np.ndarray)["now"])
+        self._qp_state = memoryview(world.qp.view(np.ndarray)["state"])
+        self._doorbell_ns, self._command_ns = (
+            memoryview(world.nic.view(np.ndarray)[name]) for name in ("doorbell_ns", "command_ns"))  # fmt: skip
+        self._address = world.address
         self._place()
         self._configure(frozenset(mutants))
         self._sq_entries: dict[int, list[int]] = {}
@@ -58,6 +65,8 @@ class Device:
         row.gid_base, row.gid_count = 1 + i * c.gids, c.gids
         row.hook_base, row.state_base = (i + 1) * c.hooks, (i + 1) * c.state_bytes
         self.row = row
+        self._qps, self._cqs, self._eqs = ((int(row[f"{name}_base"]), int(row[f"{name}_count"]))
+                                           for name in ("qp", "cq", "eq"))  # fmt: skip
 
     def _configure(self, mutants: frozenset[str]) -> None:
         row, profile = self.row, self.profile
@@ -106,22 +115,19 @@ class Device:
     def write_doorbell(self, offset: int, value: int) -> None:
         """A write to the doorbell BAR: ``abi.rings.doorbell_offset(bank, number)``."""
         bank, number = offset >> 24, (offset & 0xFFFFFF) >> 3
-        row = self.row
-        when = int(self._control.now) + int(row.doorbell_ns)
-        address = self.world.address
-        if bank == Doorbell.SEND or bank == Doorbell.RECV:
-            if not 0 < number < row.qp_count:
-                return
-            at = int(row.qp_base) + number
-            if bank == Doorbell.SEND or self.world.qp[at].state == ERR:
+        nic = self.index + 1
+        when = self._now[0] + self._doorbell_ns[nic]
+        address = self._address
+        if bank == COMMAND:
+            self._schedule(address, when + self._command_ns[nic], units.COMMAND, nic, number)
+        elif bank == SEND or bank == RECV:
+            at = self._qps[0] + number
+            if 0 < number < self._qps[1] and (bank == SEND or self._qp_state[at] == ERR):
                 self._schedule(address, when, units.DOORBELL, at, 0)
-        elif bank == Doorbell.CQ_ARM and 0 < number < row.cq_count:
-            self._schedule(address, when, units.CQ_ARM, int(row.cq_base) + number, value)
-        elif bank == Doorbell.EQ_ARM and 0 < number < row.eq_count:
-            self._schedule(address, when, units.EQ_ARM, int(row.eq_base) + number, 0)
-        elif bank == Doorbell.COMMAND:
-            when += int(row.command_ns)
-            self._schedule(address, when, units.COMMAND, self.index + 1, number)
+        elif bank == EQ_ARM and 0 < number < self._eqs[1]:
+            self._schedule(address, when, units.EQ_ARM, self._eqs[0] + number, 0)
+        elif bank == CQ_ARM and 0 < number < self._cqs[1]:
+            self._schedule(address, when, units.CQ_ARM, self._cqs[0] + number, value)
 
     def set_command_ring(self, address: int) -> None:
         """Boot register: host address of the command slots."""
@@ -152,7 +158,7 @@ class Device:
         row.pending = 0
         if not row.queued:
             row.queued = 1
-            when = int(self._control.now) + int(self.row.interrupt_ns)
+            when = self._now[0] + int(self.row.interrupt_ns)
             self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
 
     def lose_interrupt(self, vector: int, nth: int) -> None:
@@ -161,7 +167,7 @@ class Device:
 
     def raise_event(self, event: AsyncEvent) -> None:
         """Fault injection: PORT_ERR, PORT_ACTIVE or DEVICE_FATAL happens now."""
-        self._schedule(self.world.address, int(self._control.now), units.DEVICE_EVENT, self.index + 1, int(event))
+        self._schedule(self.world.address, self._now[0], units.DEVICE_EVENT, self.index + 1, int(event))
 
     @property
     def port_active(self) -> bool:
@@ -170,7 +176,7 @@ class Device:
 
     def clock(self) -> int:
         """Timer register: the free-running clock that completions are stamped with, ns."""
-        return int(self._control.now)
+        return self._now[0]
 
     def watch(self, number: int, on: bool) -> None:
         """Somebody polls this CQ: the engine stops at each CQE written to it."""

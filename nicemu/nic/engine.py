@@ -11,7 +11,9 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+
+import numpy as np
 
 from nicemu import _jit
 from nicemu._jit import call, entry, jit
@@ -164,38 +166,45 @@ def _compile_all(say: Callable[[str], None]) -> None:
         raise RuntimeError(f"compiling the engine failed: exit status {failed}")
 
 
+STOPS = tuple(Stop)
+
+
 class Engine:
-    """The compiled side of a lab: what the timeline calls."""
+    """The compiled side of a lab: what the timeline calls, several times for each thing a host does.
+
+    Words of the tables are therefore read through memoryviews: a field of a recarray costs a hundred times as much.
+    """
 
     def __init__(self, world: World, on_trace: Callable[[World], None] | None = None) -> None:
         self.world = world
         self.on_trace = on_trace
-        self._control = world.control[0]
+        control_row, messages = (table.view(np.ndarray) for table in (world.control, world.message))
+        self._now, self._epoch, self._interrupts = (
+            memoryview(control_row[name]) for name in ("now", "epoch", "interrupts"))  # fmt: skip
+        self._nics, self._vectors = (memoryview(messages[name]) for name in ("nic", "vector"))
         compile_cold()
         for number, function in UNITS.items():
             world.vector[number].address = _jit.install(function)
         self._run = run.load() if _jit.JIT else run
+        self._address = world.address
         world.control[0].pid = os.getpid()
 
     def enter(self) -> None:
         """The program ran since the last call: arena pages are checked again when first touched."""
-        self._control.epoch += 1
+        self._epoch[0] += 1
 
     def run(self, until: int) -> Stop:
         """Run device events at times <= ``until``; drains trace and capture when a table of theirs is full."""
         while True:
-            stop = Stop(int(self._run(self.world.address, until)))
-            if stop != Stop.FULL or self.on_trace is None:
-                return stop
+            stop = self._run(self._address, until)
+            if stop != FULL or self.on_trace is None:
+                return STOPS[stop]
             self.on_trace(self.world)
 
-    def interrupts(self) -> Iterator[tuple[int, int]]:
+    def interrupts(self) -> list[tuple[int, int]]:
         """(NIC index from 0, vector) of each MSI-X message since the last call."""
-        control_row = self._control
-        count = int(control_row.interrupts)
-        messages = [(int(row.nic) - 1, int(row.vector)) for row in self.world.message[:count]]
-        control_row.interrupts = 0
-        return iter(messages)
+        count, self._interrupts[0] = self._interrupts[0], 0
+        return [(self._nics[at] - 1, self._vectors[at]) for at in range(count)]
 
     def error(self, stop: Stop) -> Exception:
         """The trap as an exception."""
@@ -203,5 +212,5 @@ class Engine:
 
     def set_time(self, time: int) -> None:
         """Move the clock forward."""
-        if time > self._control.now:
-            self._control.now = time
+        if time > self._now[0]:
+            self._now[0] = time

@@ -137,6 +137,9 @@ class World:
         _jit.WORLDS[self.address] = self.tables
         control = self.control[0]
         control.packet_next = control.node_next = 1
+        row = self.control.view(np.ndarray)
+        self._nodes = self.node["entries"]
+        self._node_free, self._node_next = (memoryview(row[name]) for name in ("node_free", "node_next"))
         self.fabric[0].nics = n
 
     @staticmethod
@@ -159,26 +162,26 @@ class World:
     @property
     def nodes(self) -> np.ndarray:
         """Radix nodes as an int64 array of shape (nodes, 512)."""
-        return self.node["entries"]
+        return self._nodes
 
     def new_node(self) -> int:
         """A zeroed radix node."""
-        control = self.control[0]
-        node = int(control.node_free)
+        node = self._node_free[0]
         if node:
-            control.node_free = self.nodes[node, 0]
-            self.nodes[node] = 0
+            entries = self.nodes[node]
+            self._node_free[0] = int(entries[0])
+            entries[:] = 0
             return node
-        node = int(control.node_next)
+        node = self._node_next[0]
         if node >= self.capacity.nodes:
             raise WorldError(f"radix nodes: all {self.capacity.nodes} in use")
-        control.node_next = node + 1
+        self._node_next[0] = node + 1
         return node
 
     def free_node(self, node: int) -> None:
         """Give a radix node back."""
-        self.nodes[node, 0] = self.control[0].node_free
-        self.control[0].node_free = node
+        self.nodes[node, 0] = self._node_free[0]
+        self._node_free[0] = node
 
     def trap_error(self) -> WorldError:
         """What the trap word says, as an exception."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from nicemu.tables.records import INFINITY
@@ -101,10 +101,13 @@ class Completion:
     """Something that happens once; ``yield completion`` waits for it and gives its value."""
 
     spins = False
-    __slots__ = ("done", "scheduler", "value", "waiters", "what")
+    __slots__ = ("done", "holders", "scheduler", "value", "waiters", "what")
 
-    def __init__(self, scheduler: Scheduler, what: str = "completion") -> None:
+    def __init__(self, scheduler: Scheduler, what: str = "completion",
+                 holders: Callable[[], Iterable[HostThread]] = tuple) -> None:  # fmt: skip
         self.scheduler, self.what = scheduler, what
+        self.holders = holders
+        """Host threads that it depends on, as far as known (:mod:`nicemu.timeline.hung_task`)."""
         self.done, self.value = False, None
         self.waiters: list[HostThread] = []
 
@@ -127,29 +130,28 @@ class Completion:
         return self.what
 
 
-@dataclass(eq=False, slots=True)
 class HostThread:
-    """One thread of the host: its generator and what the scheduler knows about it."""
+    """One thread of the host: its generator and what the scheduler knows about it.
 
-    name: str
-    steps: Steps[Any]
-    daemon: bool = False
-    number: int = 0
-    finished: bool = False
-    joined: bool = False
-    idle: bool = False
+    What most threads never change are class attributes: a page fault takes four short threads.
+    """
+
+    finished = joined = idle = False
     result: Any = None
     error: BaseException | None = None
     send: Any = None
     waits_for: Any = None
-    since: int = 0
+    since = 0
     """When it began to wait for that, ns."""
-    atomic: list[Any] = field(default_factory=list)
-    """Spinlocks and RCU sections held, outermost first."""
-    held: list[Any] = field(default_factory=list)
-    """All locks held, outermost first (for lockdep reports)."""
-    context: list[str] = field(default_factory=list)
-    """What it is doing, outermost first: operation, subscriber (for reports)."""
+
+    def __init__(self, name: str, steps: Steps[Any], daemon: bool = False, number: int = 0) -> None:
+        self.name, self.steps, self.daemon, self.number = name, steps, daemon, number
+        self.atomic: list[Any] = []
+        """What forbids it to sleep, outermost first: spinlocks, RCU sections, a hardware interrupt."""
+        self.held: list[Any] = []
+        """All locks held, outermost first (for lockdep)."""
+        self.context: list[str] = []
+        """What it is doing, outermost first: operation, subscriber (for reports)."""
 
 
 class Scheduler:
@@ -159,6 +161,8 @@ class Scheduler:
         self.clock, self.chooser = clock, chooser or Chooser()
         self.current: HostThread | None = None
         self.on_atomic_sleep: Callable[[HostThread, Any], None] = lambda thread, wait: None
+        self.lockdep: Any = None
+        """The lock validator of what runs here (``mm.lockdep``), made by the first lock."""
         self.blocked: dict[int, HostThread] = {}
         """Threads that wait for something other than time, by number."""
         self._ready: list[tuple[int, int, HostThread]] = []
@@ -167,15 +171,25 @@ class Scheduler:
         self._idle = 0
 
     def spawn(self, steps: Steps[Any], name: str, daemon: bool = False, delay: int = 0) -> HostThread:
-        """Start a host thread ``delay`` ns from now."""
+        """Start a host thread ``delay`` ns from now. The delay is CPU time of its own: the same as a first step that
+        yields it, for one step less, so a chooser may stretch it as well."""
         self._threads += 1
         thread = HostThread(name, steps, daemon, self._threads)
+        if delay and self.chooser.steers:
+            delay += self.chooser.stretch("cpu")
         self._push(thread, self.clock() + delay)
         return thread
 
     def next_time(self) -> int:
         """When the next thread can run, ns; INFINITY if none is ready or sleeping."""
         return self._ready[0][0] if self._ready else INFINITY
+
+    def threads(self) -> Iterator[HostThread]:
+        """All that are not finished, in order of their numbers."""
+        found = {thread.number: thread for _, _, thread in self._ready} | self.blocked
+        if self.current is not None:
+            found[self.current.number] = self.current
+        return (found[number] for number in sorted(found))
 
     @property
     def active(self) -> bool:
@@ -201,17 +215,24 @@ class Scheduler:
 
     def step(self, until: int) -> None:
         """Run one thread, one yield; only threads that are ready at ``until`` ns."""
-        self._resume(self._take(until))
+        thread = self._choose(until) if self.chooser.steers else heapq.heappop(self._ready)[2]
+        if thread.idle:
+            thread.idle = False
+            self._idle -= 1
+        self.resume(thread)
 
     def run(self, thread: HostThread) -> None:
         """Run one yield of a runnable thread now, whenever it is due: an explorer lets waits be over at once."""
         self._ready = [item for item in self._ready if item[2] is not thread]
         heapq.heapify(self._ready)
-        self._resume(thread)
+        self.resume(thread)
 
-    def _resume(self, thread: HostThread) -> None:
+    def resume(self, thread: HostThread) -> None:
+        """One yield of a thread that was taken off the ready ones; a call trace ends here."""
         self.current = thread
-        value, thread.send = thread.send, None
+        value = thread.send
+        if value is not None:
+            thread.send = None
         try:
             wait = thread.steps.send(value)
         except StopIteration as stop:
@@ -221,14 +242,17 @@ class Scheduler:
             if not thread.joined:
                 raise
         else:
-            self._wait(thread, wait)
+            if type(wait) is int:
+                if self.chooser.steers:
+                    wait += self.chooser.stretch("cpu")
+                self._order += 1
+                heapq.heappush(self._ready, (self.clock() + wait, self._order, thread))
+            else:
+                self._wait(thread, wait)
         finally:
             self.current = None
 
     def _wait(self, thread: HostThread, wait: Any) -> None:
-        if type(wait) is int:
-            self._push(thread, self.clock() + wait + self.chooser.stretch("cpu"))
-            return
         spins = getattr(wait, "spins", False)
         if thread.atomic and not spins:
             self.on_atomic_sleep(thread, wait)
@@ -246,17 +270,13 @@ class Scheduler:
         self._order += 1
         heapq.heappush(self._ready, (time, self._order, thread))
 
-    def _take(self, until: int) -> HostThread:
-        first = heapq.heappop(self._ready)
-        if self.chooser.steers:
-            ready = [first]
-            while self._ready and self._ready[0][0] <= until:
-                ready.append(heapq.heappop(self._ready))
-            index = self.chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
-            first = ready.pop(index)
-            for item in ready:
-                heapq.heappush(self._ready, item)
-        if first[2].idle:
-            first[2].idle = False
-            self._idle -= 1
+    def _choose(self, until: int) -> HostThread:
+        """The chooser's pick of the threads that are ready."""
+        ready = [heapq.heappop(self._ready)]
+        while self._ready and self._ready[0][0] <= until:
+            ready.append(heapq.heappop(self._ready))
+        index = self.chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
+        first = ready.pop(index)
+        for item in ready:
+            heapq.heappush(self._ready, item)
         return first[2]

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 from nicemu.tables.records import INFINITY, Stop
 from nicemu.timeline.clock import VirtualClock
 from nicemu.timeline.host import HostThread, Scheduler, Steps
+from nicemu.timeline.hung_task import chain, deadlock_lines
 
+DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = Stop
 IDLE_POLLS = 1000
 """Polls in vain, with nothing left to run and somebody stuck, after which a program that only polls is told."""
 
@@ -72,26 +74,26 @@ class Timeline:
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
         engine, host = self.engine, self.host
+        run, next_time, set_time, step = engine.run, host.next_time, engine.set_time, host.step
         engine.enter()
         limit = min(deadline, self.clock.limit())
         while not done():
-            due = host.next_time()
-            until = min(due, limit)
-            stop = engine.run(until)
-            if stop == Stop.INTERRUPT:
+            due = next_time()
+            stop = run(due if due < limit else limit)
+            if stop == INTERRUPT:
                 self.deliver(engine.interrupts())
-            elif stop in (Stop.TRAP, Stop.FULL):
-                raise engine.error(stop)
-            elif stop == Stop.CQE:
+            elif stop == CQE:
                 continue
-            elif stop == Stop.IDLE and not host.active:
+            elif stop in (TRAP, FULL):
+                raise engine.error(stop)
+            elif stop == IDLE and not host.active:
                 return False
             elif due <= limit and due < INFINITY:
-                engine.set_time(due)
-                host.step(due)
+                set_time(due)
+                step(due)
             else:
-                if until < INFINITY:
-                    engine.set_time(until)
+                if limit < INFINITY:
+                    set_time(limit)
                 return False
         return True
 
@@ -171,9 +173,15 @@ class Timeline:
         return bool(alive - self.waiting)
 
     def who_waits(self, why: str = "nothing left to run") -> str:
-        """Who waits for what since when, in one line, and below it what ``explain`` knows."""
+        """Who waits for whom since when, in one line, and below it the deadlocks and what ``explain`` knows."""
         blocked = [thread for thread in self.host.blocked.values() if not thread.daemon]
-        waits = [f"{thread.name} waits for {thread.waits_for} since {thread.since} ns" for thread in blocked]
+        waits = [f"{thread.name} waits for {_wait(thread)}" for thread in blocked]
         waits += [f"{what} since {since} ns" for what, since in self.program_waits.values()]
         head = f"{why} at {self.host.clock()} ns: " + ("; ".join(waits) or "nobody waits")
-        return "\n  ".join([head, *self.explain()])
+        return "\n  ".join([head, *deadlock_lines(self.host), *self.explain()])
+
+
+def _wait(thread: HostThread) -> str:
+    """``umem_mutex since 5 ns, held by b``."""
+    what = str(thread.waits_for)
+    return f"{what} since {thread.since} ns{chain(thread).removeprefix(what)}"

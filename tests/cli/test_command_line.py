@@ -31,7 +31,7 @@ def test_help_names_the_commands_and_imports_nothing_that_computes() -> None:
         (["run", "--discipline", "v1", "x.py"], "command line: field discipline: expected one of v3.6"),
         (["run", "--seed", "-1", "x.py"], "command line: field seed: expected int >= 0, given -1"),
         (["run", "--firmware", "nosuch", "x.py"], "command line: field firmware: expected a Python file that exists"),
-        (["run", "--mutant", "cat", "x.py"], "command line: field mutants.0: expected one of skip_device_wait"),
+        (["run", "--mutant", "cat", "x.py"], "command line: field mutants.0: expected one of zap_without_flush"),
         (["run", "--config", "nosuch", "x.py"], "expected a YAML file that exists or a shipped lab ("),
         (["conformance", "("], "expected a regular expression, given '('"),
     ],

@@ -35,7 +35,8 @@ from nicemu.driver import Driver, Options, context, mr, pd
 from nicemu.driver.context import Context
 from nicemu.driver.mr import Mr
 from nicemu.mm.interval import IntervalNotifiers
-from nicemu.mm.locks import RcuRead, Reports, RwSemaphore, Srcu, report_atomic_sleep
+from nicemu.mm.lockdep import Lockdep, lockdep_of
+from nicemu.mm.locks import RwSemaphore, Srcu
 from nicemu.mm.notifier import Event, NotifierChain, NotifierRange, invalidate_range_end, invalidate_range_start
 from nicemu.mm.page import Fault
 from nicemu.tables.records import Stop
@@ -292,13 +293,15 @@ class FakeHost:
     scheduler: Scheduler
     discipline: Any
     srcu: Srcu
-    rcu: RcuRead
-    lock_reports: Reports
+    lockdep: Lockdep
 
     @property
     def thread(self) -> HostThread:
         assert self.scheduler.current is not None
         return self.scheduler.current
+
+    def broken(self, mutant: str) -> bool:
+        return False
 
 
 class FakeMm:
@@ -306,9 +309,8 @@ class FakeMm:
 
     def __init__(self, scheduler: Scheduler, discipline: Any) -> None:
         self.scheduler = scheduler
-        reports = Reports()
-        self.host: Any = FakeHost(scheduler, discipline, Srcu(scheduler), RcuRead(reports), reports)
-        scheduler.on_atomic_sleep = report_atomic_sleep
+        self.host: Any = FakeHost(scheduler, discipline, Srcu(scheduler), lockdep_of(scheduler))
+        self.users = 1
         self.table: dict[int, int] = {}
         self.absent: set[int] = set()
         self.pinned: dict[int, int] = {}

@@ -153,7 +153,7 @@ def test_under_rcu_the_wait_is_reported_and_names_driver_and_operation() -> None
     bench = Bench("v3.6")
     mapped(bench)
     bench.call(bench.mm.zap(BASE, BASE + PAGE))
-    (report,) = bench.mm.host.lock_reports.found.values()
+    (report,) = bench.mm.host.lockdep.reports.found.values()
     assert (report.operation, report.lock, report.subscriber) == ("madvise", "rcu_read_lock", "umem_odp")
 
 

@@ -12,6 +12,8 @@ from nicemu.abi.rings import Doorbell, Eqn
 from nicemu.driver import DriverError, attributes, cq
 from nicemu.driver.cq import Cq
 from nicemu.driver.irq import EventQueue
+from nicemu.mm import Mutex
+from nicemu.mm.lock_report import Kind
 from nicemu.pyverbs.libibverbs_enums import ibv_device_cap_flags, ibv_odp_transport_cap_bits
 from nicemu.timeline import Steps
 from tests.driver.bench import COMMAND_NS, INTERRUPT_NS, Bench
@@ -154,3 +156,18 @@ def test_on_demand_memory_works_with_rc_xrc_and_ud(bench: Bench) -> None:
     assert caps["odp_xrc_caps"] == everything - bits.IBV_ODP_SUPPORT_RECV
     assert caps["odp_ud_caps"] == bits.IBV_ODP_SUPPORT_SEND | bits.IBV_ODP_SUPPORT_SRQ_RECV
     assert "odp_uc_caps" not in caps
+
+
+def test_a_handler_runs_in_interrupt_context(bench: Bench) -> None:
+    """A lock that sleeps, taken in an interrupt handler, is reported as in any atomic context."""
+    mutex = Mutex(bench.scheduler, "umem_mutex")
+
+    def handler() -> Steps[None]:
+        yield from mutex.acquire(bench.driver.thread)
+        mutex.release(bench.driver.thread)
+
+    bench.driver.devices[0].interrupt = lambda vector: handler()  # type: ignore[method-assign]
+    bench.driver.deliver([(0, 1)])
+    bench.run()
+    (report,) = bench.mm.host.lockdep.reports.found.values()
+    assert (report.kind, report.lock, report.thread) == (Kind.ATOMIC_SLEEP, "hardirq", "irq/nicemu0-1")

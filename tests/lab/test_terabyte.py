@@ -10,6 +10,7 @@ from nicemu.abi.verbs import Access
 from nicemu.config import load_config
 from nicemu.lab import Lab
 from nicemu.uverbs import messages as m
+from tests.bytecodes import bytecodes
 
 ODP = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ | Access.ON_DEMAND
 TIB, PAGE, GIB = 1 << 40, 4096, 1 << 30
@@ -64,6 +65,20 @@ def test_invalidating_1_tib_costs_what_is_mapped(lab):
     lab.endpoint.process.madvise(address, TIB, 4)
     assert int(lab.devices[0].row.zaps) - zaps == 2 and time.perf_counter() - started < 1
     assert lab.driver.mrs.get(mr.handle).umem.mapped == 0
+
+
+def test_registering_1_tib_does_the_work_of_8_mib_with_as_many_pages(lab):
+    """Counted: bytecodes of the host, commands of the device."""
+    taken = []
+    for length in (8 << 20, TIB):
+        address = lab.endpoint.process.mmap(length, memory="model")
+        for at in (0, length // 2, length - PAGE):
+            lab.endpoint.process.write(address + at, b"x")
+        before = int(lab.devices[0].row.commands)
+        ran = bytecodes(lambda address=address, length=length: register(lab, length, address))
+        taken.append((int(lab.devices[0].row.commands) - before, ran))
+    (small_commands, small), (commands, large) = taken
+    assert commands == small_commands and large < 1.1 * small
 
 
 def test_the_whole_address_space_is_registered_for_nothing(lab):

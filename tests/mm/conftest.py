@@ -97,7 +97,7 @@ class Machine:
             assert pages.mapcount[frame] == count
             assert pages.refcount[frame] == count + (pages.flags[frame] >> 16) + (frame in cached)
         held = {frame for frame in range(1, self.frames._next) if pages.kind[frame] and pages.refcount[frame]}
-        assert self.frames.allocated == len(held | set(mapped))
+        assert self.frames.allocated == len(held | set(mapped)) + self.host.hugetlb.parked
         assert all(pages.pinned(frame) for frame in held - set(mapped) - cached - {self.host.zero_frame})
 
 

@@ -146,3 +146,4 @@ def test_nobody_keeps_a_hole_after_the_block_came(make_machine: Any, era: str, k
         for page in range(4):
             assert machine.run(machine.process.read(address + page * PAGE, 5)) == b"block"
     machine.check_counts()
+    assert not machine.host.reports

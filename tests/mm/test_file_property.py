@@ -162,6 +162,7 @@ class Reference:
             for page in range(PAGES):
                 self.check_page(program, False, page)
                 self.check_page(program, True, page)
+        assert not machine.host.reports
         machine.check_counts(*(program.process.mm for program in self.programs))
         machine.run(machine.process.fsync(self.file))
         machine.run(drop_caches(machine.host))

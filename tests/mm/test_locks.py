@@ -29,7 +29,7 @@ def log_of(machine: Any, acquire: Any, release: Any, holds: list[int]) -> list[s
 
 @pytest.mark.parametrize("kind", ["mutex", "spinlock"])
 def test_first_come_first_served(machine: Any, kind: str) -> None:
-    spin = SpinLock(machine.scheduler, "s", machine.host.lock_reports)
+    spin = SpinLock(machine.scheduler, "s")
     lock = Mutex(machine.scheduler, "m") if kind == "mutex" else spin
     order = log_of(machine, lambda _, thread: lock.acquire(thread), lock.release, [100, 50, 10])
     assert order == ["0 takes at 0", "1 takes at 100", "2 takes at 150"]
@@ -48,7 +48,7 @@ def test_writer_holds_back_later_readers(machine: Any) -> None:
 
 @pytest.mark.parametrize("how", ["mutex", "semaphore", "sleep"])
 def test_sleeping_under_a_spinlock_is_reported(machine: Any, how: str) -> None:
-    spin = SpinLock(machine.scheduler, "page_table_lock", machine.host.lock_reports)
+    spin = SpinLock(machine.scheduler, "page_table_lock")
 
     def bad() -> Steps[None]:
         thread = machine.scheduler.current
@@ -71,8 +71,8 @@ def test_sleeping_under_a_spinlock_is_reported(machine: Any, how: str) -> None:
 
 
 def test_spinning_for_a_spinlock_is_no_sleep(machine: Any) -> None:
-    outer = SpinLock(machine.scheduler, "outer", machine.host.lock_reports)
-    inner = SpinLock(machine.scheduler, "inner", machine.host.lock_reports)
+    outer = SpinLock(machine.scheduler, "outer")
+    inner = SpinLock(machine.scheduler, "inner")
 
     def both() -> Steps[None]:
         thread = machine.scheduler.current
@@ -91,3 +91,24 @@ def test_spinning_for_a_spinlock_is_no_sleep(machine: Any) -> None:
     machine.scheduler.spawn(holder(), "holder")
     machine.run(both())
     assert not machine.host.reports
+
+
+def test_a_trylock_loop_waits_its_turn_without_sleep(machine: Any) -> None:
+    mutex, spin = Mutex(machine.scheduler, "m"), SpinLock(machine.scheduler, "s")
+
+    def holder() -> Steps[None]:
+        yield from mutex.acquire(machine.scheduler.current)
+        yield 100
+        mutex.release(machine.scheduler.current)
+
+    def spins() -> Steps[int]:
+        thread = machine.scheduler.current
+        yield 1
+        yield from spin.acquire(thread)
+        yield from mutex.spin_acquire(thread)
+        mutex.release(thread)
+        spin.release(thread)
+        return int(machine.scheduler.clock())
+
+    machine.scheduler.spawn(holder(), "holder")
+    assert machine.run(spins()) == 100 and not machine.host.reports

@@ -137,8 +137,10 @@ def test_stamps_follow_the_notifier(make_machine: Any, era: str) -> None:
     assert machine.world.frame[new].generation == 2
 
 
-def test_what_a_child_unmaps_is_no_news_of_its_parents_pages(machine: Any) -> None:
+@pytest.mark.parametrize("era", ERAS)
+def test_what_a_child_unmaps_is_no_news_of_its_parents_pages(make_machine: Any, era: str) -> None:
     """A device translates through the parent: the shared frame is still there, whatever the child does."""
+    machine = make_machine(era)
     at = machine.run(machine.process.mmap(2 * PAGE))
     machine.run(machine.process.write(at, bytes(2 * PAGE)))
     child = machine.run(machine.process.fork())

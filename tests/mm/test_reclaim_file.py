@@ -221,3 +221,4 @@ def test_everything_at_once_keeps_every_byte(make_machine: Any, seed: int) -> No
     for offset in (100, 200, 300):
         assert [data[number % 3 * PAGE + offset + number] for number in range(12)] == list(range(1, 13))
     machine.check_counts(machine.mm, child.mm)
+    assert not machine.host.reports

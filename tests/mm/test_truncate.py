@@ -184,3 +184,4 @@ def test_faults_beside_a_truncation_see_the_page_or_sigbus(make_machine: Any, se
         assert not any(machine.mm.page_table.get(address // PAGE + page) for page in (1, 2, 3))
         assert bus_error(machine, address + PAGE)
     machine.check_counts()
+    assert not machine.host.reports
