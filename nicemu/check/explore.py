@@ -108,7 +108,7 @@ class Run:
 
     def _explore(self) -> None:
         bed, outcome = self.bed, self.outcome
-        scheduler, control, events = bed.lab.scheduler, bed.lab.world.control[0], bed.lab.world.event
+        scheduler, control = bed.lab.scheduler, bed.lab.world.control[0]
         last = -1
         bed.lab.engine.enter()
         while outcome.steps < LIMIT:
@@ -128,7 +128,7 @@ class Run:
             outcome.switches += chosen != last
             last = chosen
             if chosen == DEVICE:
-                self._device(int(events[0].time))
+                self._device()
             else:
                 thread = next(thread for thread in threads if thread.number == chosen)
                 scheduler.run(thread)
@@ -146,9 +146,14 @@ class Run:
         self.outcome.widths.append(len(options))
         return options[answer]
 
-    def _device(self, time: int) -> None:
-        lab = self.bed.lab
-        stop = lab.engine.run(time)
+    def _device(self) -> None:
+        """The next events of the devices: a grain of the scenario, or up to what the host can see."""
+        lab, events = self.bed.lab, self.bed.lab.world.event
+        control, stop = lab.world.control[0], Stop.DEADLINE
+        for _ in range(self.bed.scenario.grain):
+            stop = lab.engine.run(int(events[0].time))
+            if stop != Stop.DEADLINE or control.pending == control.stale or self.bed.completed():
+                break
         if stop in (Stop.TRAP, Stop.FULL):
             raise lab.engine.error(stop)
         if stop == Stop.INTERRUPT:

@@ -69,6 +69,8 @@ class Scenario:
     """Fields of the host profile that differ."""
     nic: dict[str, int] = field(default_factory=dict)
     """Costs of the device that differ, ns."""
+    grain: int = 8
+    """Device events that make one step of a schedule, if none of them shows to the host."""
     only: tuple[str, ...] = ERAS
     """The eras that it makes sense in, of those that have all its sites."""
 

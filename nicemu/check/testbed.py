@@ -205,16 +205,21 @@ class Testbed:
         pair.waiting[index] = Completion(self.lab.scheduler, f"completion of WR {index}")
         return pair.waiting[index]
 
+    def completed(self) -> bool:
+        """A completion waits in some CQ."""
+        return any(self._waits(pair) for pair in self.pairs.values())
+
+    @staticmethod
+    def _waits(pair: Pair) -> bool:
+        at = pair.polled % pair.cq.slots * CQE_BYTES + CQE_OWNER
+        return pair.cq.ring[at] == owner(pair.polled, pair.cq.slots)
+
     def poll(self) -> None:
         """Every thread polls its CQ. A completion's value is its status."""
         for pair in self.pairs.values():
             cq = pair.cq
-            while True:
+            while self._waits(pair):
                 at = pair.polled % cq.slots * CQE_BYTES
-                if int.from_bytes(cq.ring[at + CQE_OWNER : at + CQE_OWNER + 4], "little") != owner(
-                    pair.polled, cq.slots
-                ):
-                    break
                 fields = CQE.unpack_from(cq.ring, at)
                 pair.polled += 1
                 struct.pack_into("<q", cq.record, rings.DB_CONSUMER, pair.polled)

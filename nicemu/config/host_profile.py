@@ -22,6 +22,8 @@ class HostCosts(Record):
     file_read_ns: Nanoseconds = 80_000  # one request of the page cache
     file_write_ns: Nanoseconds = 25_000
     dax_flush_ns: Nanoseconds = 300  # each page
+    ksm_compare_ns: Nanoseconds = 400  # ksmd: checksum of a page, or two compared
+    numa_remote_ns: Nanoseconds = 60  # a CPU access to a frame of another node, longer than a local one
     irq_ns: Nanoseconds = 1_000  # handler entered -> its work queued
     driver_fault_ns: Nanoseconds = 4_000  # the page-fault work, without faulting pages in
     driver_fault_page_ns: Nanoseconds = 90
@@ -38,6 +40,7 @@ class HostProfile(Record):
     source: str = ""
     ram_pages: Pages = 262_144  # 4 KiB each: 1 GiB
     swap_pages: Annotated[int, Field(ge=0, le=2**36)] = 1_048_576
+    numa_nodes: Annotated[int, Field(ge=1, le=64)] = 1  # a frame is on the node of its first user
     transparent_hugepage: Literal["always", "madvise", "never"] = "never"  # who gets THP, of model memory
     nr_hugepages_2m: Annotated[int, Field(ge=0)] = 0  # hugetlb pools, out of RAM; for memory: model
     nr_hugepages_1g: Annotated[int, Field(ge=0)] = 0

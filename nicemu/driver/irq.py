@@ -34,14 +34,15 @@ class EventQueue:
     def __init__(self, device: Any, eqn: int, slots: int, ring: Memory, record: Memory) -> None:
         self.device, self.eqn, self.slots, self._ring, self._record = device, eqn, slots, ring.view, record.view
         self._doorbell = doorbell_offset(Doorbell.EQ_ARM, eqn)
+        self._mask, self._shift = slots - 1, slots.bit_length() - 1
         self.consumed = 0
         device.attach_eq(eqn, ring.address, slots, record.address)
 
     def poll(self, interrupt: int = 0) -> Eqe | None:
         """The next event, if the device has written it."""
-        consumed, slots, ring = self.consumed, self.slots, self._ring
-        at = (consumed & (slots - 1)) * EQE_BYTES
-        if ring[at + EQE_OWNER] != (consumed // slots + 1) & 1:  # ``rings.owner``, by its low byte
+        consumed, ring = self.consumed, self._ring
+        at = (consumed & self._mask) * EQE_BYTES
+        if ring[at + EQE_OWNER] != (consumed >> self._shift) + 1 & 1:  # ``rings.owner``, by its low byte
             return None
         kind, subtype, *data, time, _ = EQE.unpack_from(ring, at)
         self.consumed = consumed + 1

@@ -20,9 +20,6 @@ class PageList:
 
     def store(self, first: int, frames: np.ndarray) -> None:
         """Pages ``first``.. from now on; 0: not mapped."""
-        if len(frames) == 1:
-            self.store_page(first, int(frames[0]))
-            return
         at = 0
         while at < len(frames):
             page = first + at

@@ -6,6 +6,8 @@ Left out: RLIMIT_MEMLOCK accounting, other block sizes.
 
 from __future__ import annotations
 
+import errno
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,12 +17,13 @@ from nicemu.abi.command import HUGE_SHIFT, MTT_FRAME_SHIFT, MTT_READ, MTT_STAMP_
 from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE
 from nicemu.driver.command import MTT_CHUNK
 from nicemu.driver.errors import DriverError
-from nicemu.mm.page import Fault
+from nicemu.mm.page import EHWPOISON, Fault
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
 
+ENTRY = struct.Struct("<q")
 BLOCK = 1 << HUGE_SHIFT - PAGE_SHIFT
 """Pages of 2 MiB."""
 
@@ -41,14 +44,19 @@ def page_span(address: int, length: int) -> tuple[int, int]:
 
 def mtt_entries(frames: np.ndarray, writable: bool, stamp: int) -> np.ndarray:
     """``abi.command.mtt_entry`` of each ``frame << 1 | writable``, 0 of 0; write entries for a writable region only."""
-    if len(frames) == 1:  # the page of a fault: a tenth of the cost
-        frame = int(frames[0])
-        entry = MTT_READ | (frame & writable) * MTT_WRITE | frame >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
-        return np.array([entry if frame else 0], np.int64)
     write = frames & 1 if writable else np.zeros_like(frames)
     entries: np.ndarray = MTT_READ | write * MTT_WRITE | frames >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
     entries[frames == 0] = 0
     return entries
+
+
+def update_mtt_page(region: Mr, page: int, frame: int, stamp: int) -> Steps[bytes]:
+    """:func:`update_mtt` of one page, ``frame << 1 | writable``: what most page faults are, without numpy."""
+    entry = 0
+    if frame:
+        write = frame & region.writable
+        entry = MTT_READ | write * MTT_WRITE | frame >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
+    return region.device.commands.execute(Command.UPDATE_MTT, region.index, page, 1, mailbox=ENTRY.pack(entry))
 
 
 def update_mtt(region: Mr, first: int, entries: np.ndarray) -> Steps[None]:
@@ -91,7 +99,9 @@ def pin(region: Mr) -> Steps[Umem]:
     except Fault as error:
         for frames in pinned:
             mm.unpin(frames >> 1)
-        raise DriverError(error.errno, f"MR: {error.strerror}") from error
+        # as without FOLL_HWPOISON (``vm_fault_to_errno``)
+        number = errno.EFAULT if error.errno == EHWPOISON else error.errno
+        raise DriverError(number, f"MR: {error.strerror}") from error
     together = np.concatenate(pinned)
     return Umem(together, best_page_shift(start, together))
 

@@ -21,7 +21,7 @@ from nicemu.driver import mkey
 from nicemu.driver.errors import DriverError
 from nicemu.driver.notifier import Subscription
 from nicemu.driver.page_list import PageList
-from nicemu.driver.umem import mtt_entries, page_span, update_mtt
+from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page
 from nicemu.mm.locks import Mutex
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
@@ -211,13 +211,18 @@ def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stag
     driver = region.pd.context.driver
     found = 0
     for _, frames in runs:
-        found += int(np.count_nonzero(frames))
+        found += int(np.count_nonzero(frames)) if len(frames) > 1 else int(frames[0] != 0)
     yield driver.costs.driver_fault_page_ns * found
     stages["update"] = driver.scheduler.clock()
     for page, frames in runs:
         first = page - (memory.start >> PAGE_SHIFT)
-        memory.pages.store(first, frames)
-        yield from update_mtt(region, first, mtt_entries(frames, region.writable, stamp))
+        if len(frames) == 1:
+            frame = int(frames[0])
+            memory.pages.store_page(first, frame)
+            yield from update_mtt_page(region, first, frame, stamp)
+        else:
+            memory.pages.store(first, frames)
+            yield from update_mtt(region, first, mtt_entries(frames, region.writable, stamp))
     stages["update_done"] = driver.scheduler.clock()
     return found
 

@@ -1,7 +1,7 @@
 """Passes over many FRAME rows: a batch's lives begin and end, its references and stamps change.
 
-``table`` is the FRAME table as (rows, fields) of int64; ``frames`` are distinct ids. One page at a time is quicker in
-Python, which writes a row in one go.
+``table`` is the FRAME table as (rows, fields) of int64; ``frames`` are ids, distinct but for :func:`put`. One page at a
+time is quicker in Python, which writes a row in one go.
 """
 
 from nicemu._jit import entry

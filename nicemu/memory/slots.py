@@ -55,6 +55,15 @@ class Stack:
         self._count = first
         return items
 
+    def remove(self, first: int, last: int) -> np.ndarray:
+        """Take out those in [first, last)."""
+        items = self._items[: self._count].copy()
+        inside = (items >= first) & (items < last)
+        self._count = 0
+        self.push_many(items[~inside])
+        removed: np.ndarray = items[inside]
+        return removed
+
 
 class Slots:
     """``pages`` pages of simulated RAM."""
@@ -135,6 +144,17 @@ class Slots:
             else:
                 self._discard(run)
                 self._zero.push_many(run)
+
+    def set_aside(self, first: int, last: int) -> np.ndarray:
+        """Take the free pages in [first, last) out of use until :meth:`give_back` (``isolate_freepages``); those freed
+        later are not among them."""
+        fresh = np.arange(self._next, min(last, self.pages)) if first <= self._next else np.empty(0, np.int64)
+        self._next += len(fresh)
+        return np.concatenate([self._zero.remove(first, last), self._poisoned.remove(first, last), fresh])
+
+    def give_back(self, slots: np.ndarray) -> None:
+        """The end of :meth:`set_aside`; whether or not they are zero, they are cleared when they are taken."""
+        self._poisoned.push_many(slots)
 
     def _poison(self, slots: np.ndarray) -> None:
         self._page[slots] = POISON

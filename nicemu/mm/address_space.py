@@ -26,8 +26,8 @@ from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap, mremap_to
 from nicemu.mm.notifier import ADDRESS_END, NotifierChain
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_FILE, PG_UNEVICTABLE, PIN, Fault
-from nicemu.mm.page_table import PFN_SHIFT, PRESENT, WRITE, PageTable
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_FILE, PG_KSM, PG_UNEVICTABLE, PIN, Fault
+from nicemu.mm.page_table import MAPS, PFN_SHIFT, PRESENT, WRITE, PageTable
 from nicemu.mm.rmap import maps, rmap_places
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_SHARED, VM_WRITE, Region, Vma, VmaTree
 from nicemu.mm.zap import USER_END
@@ -36,6 +36,7 @@ from nicemu.timeline.host import HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
+    from nicemu.mm.userfaultfd import Userfaultfd
 
 PAGE_SIZE = 1 << PAGE_SHIFT
 
@@ -56,6 +57,11 @@ class AddressSpace:
         self.page_table_lock = SpinLock(host.scheduler, "page_table_lock")
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
+        self.node = 0
+        """NUMA node of the CPUs that its threads run on."""
+        self.locked_vm = 0
+        """Pages in VM_LOCKED areas."""
+        self.userfaultfd: Userfaultfd | None = None
 
     # System calls ----------------------------------------------------------------------------------------------------
 
@@ -291,7 +297,7 @@ class AddressSpace:
     def frames_in(self, start: int, end: int) -> np.ndarray:
         """Frames mapped in [start, end) now, without the zero page."""
         entries = self.page_table.entries(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
-        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         counted: np.ndarray = frames[frames != self.host.zero_frame]
         return counted
 
@@ -309,11 +315,15 @@ class AddressSpace:
         """An invalidation of the range has returned. Pinned pages stay the device's, so they get no stamp."""
         self.stamp_invalidated(self.frames_in(start, end), operation, start, end)
 
-    def stamp_invalidated(self, frames: np.ndarray, operation: str, start: int = 0, end: int = USER_END) -> None:
-        """The same for some frames that were mapped in [start, end)."""
-        frames = self._not_pinned(frames)
-        if not self.mirrored:
-            frames = frames[self.host.pages.mapcounts[frames] <= 1]
+    def stamp_invalidated(self, frames: np.ndarray, operation: str, start: int = 0, end: int = USER_END,
+                          ours: int = 1) -> None:  # fmt: skip
+        """The same for some frames that were mapped in [start, end). A page that others map as well stays theirs: a
+        device may have found it there, in another address space than this one or, a page of KSM or of a file, at
+        another address. ``ours``: how many times we map each still."""
+        frames, pages = self._not_pinned(frames), self.host.pages
+        elsewhere = pages.mapcounts[frames] > ours
+        if elsewhere.any():
+            frames = frames[~elsewhere | (self.mirrored & (pages.all_flags[frames] & PG_KSM == 0))]
         frames = self._last_places(frames, start, end)
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
@@ -323,7 +333,7 @@ class AddressSpace:
         pages = self.host.pages
         if frame == self.host.zero_frame or pages.flags[frame] >= PIN or self._elsewhere(frame, start, end):
             return
-        if self.mirrored or pages.mapcount[frame] <= ours:
+        if pages.mapcount[frame] <= ours or (self.mirrored and not pages.flags[frame] & PG_KSM):
             self.host.frames.stamp_invalidated(frame, operation)
 
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.memory.frames import OutOfFrames
-from nicemu.mm.page import PAGE_SHIFT, PG_HEAD, PG_TAIL
+from nicemu.mm.page import PAGE_SHIFT, PG_HEAD, PG_MLOCKED, PG_TAIL
 from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT
-from nicemu.mm.vma import Vma
+from nicemu.mm.vma import VM_LOCKED, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -110,6 +110,9 @@ def page_add_huge_rmap(host: Host, vma: Vma, page: int, frames: np.ndarray) -> N
     pages.mapcounts[frames] = 1
     pages.anon_vmas[frames] = vma.anon_vma.number
     pages.indices[frames] = frames - frames[0] + page + vma.pgoff - vma.first_page
+    host.numa.place(frames, vma.mm.node)
+    if vma.flags & VM_LOCKED:
+        pages.all_flags[frames] |= PG_MLOCKED
 
 
 def map_new_thp(host: Host, vma: Vma, page: int, head: int) -> None:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.filemap import wp_page_shared
-from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_FILE, PG_UNEVICTABLE
-from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, WRITE, pte
+from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_FILE, PG_KSM, PG_UNEVICTABLE
+from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, SOFT_DIRTY, UFFD_WP, WRITE, WRITTEN, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap
-from nicemu.mm.vma import VM_SHARED, Vma
+from nicemu.mm.vma import VM_SHARED, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 
 def can_reuse(mm: AddressSpace, frame: int) -> bool:
-    """``reuse_swap_page``: no other page table maps it, nor a page cache has it. Not while the page is locked: an entry
-    of another page table may have become a swap or migration entry, and expects the bytes as they were."""
+    """``reuse_swap_page``: no other page table maps it, and it is neither KSM's nor a page cache's. Not while the page
+    is locked: an entry of another page table may have become a swap or migration entry, and expects the bytes as they
+    were."""
     host = mm.host
     return (
         frame != host.zero_frame and host.pages.mapcount[frame] == 1 and frame not in host.reclaim.isolated
-        and not host.pages.flags[frame] & (PG_FILE | PG_UNEVICTABLE)
+        and not host.pages.flags[frame] & (PG_KSM | PG_FILE | PG_UNEVICTABLE)
     )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
         return
     if can_reuse(mm, entry >> PFN_SHIFT):
         mm.host.swap.forget(entry >> PFN_SHIFT)
-        mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
+        mm.page_table.set(page, entry | WRITTEN | ACCESSED)
         yield mm.host.costs.pte_ns
         return
     context = mm.host.thread.context
@@ -67,7 +68,9 @@ def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     host.pages.get(old)
     host.pages.copy(old, new)
     yield host.costs.zero_page_ns if old == host.zero_frame else host.costs.copy_page_ns
-    replacement = pte(new, PRESENT | WRITE | DIRTY | ACCESSED)
+    writable = vma.flags & VM_WRITE and not entry & UFFD_WP
+    kept = entry & UFFD_WP | ACCESSED | PRESENT
+    replacement = pte(new, kept | (WRITTEN if writable else DIRTY | SOFT_DIRTY))
     notify = Invalidation(mm, "cow", address, address + PAGE_SIZE, "cow", old)
     yield from notify.start()
     replaced = yield from _replace(vma, page, entry, replacement, notify)
@@ -94,7 +97,7 @@ def _replace(vma: Vma, page: int, entry: int, replacement: int, notify: Invalida
     old, new = entry >> PFN_SHIFT, replacement >> PFN_SHIFT
     yield from mm.page_table_lock.acquire(thread)
     try:
-        if mm.page_table.get(page) != entry:
+        if mm.page_table.get(page) != entry and not host.broken("cow_without_recheck"):
             return False
         yield from notify.clearing()
         mm.page_table.set(page, 0)

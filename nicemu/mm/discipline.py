@@ -166,7 +166,7 @@ SITES: dict[str, Site] = {
         _since("device_private", "migrate_vma_collect", Event.MIGRATE, "migration to device-private memory"),
         _since("device_exclusive", "page_make_device_exclusive_one", Event.EXCLUSIVE, "exclusive access of a device"),
         _since("oom_reap", "__oom_reap_task_mm", Event.UNMAP, "the OOM reaper, not blockable", flush_last=True),
-        _since("clear_refs", "clear_refs_write", Event.SOFT_DIRTY, "/proc/pid/clear_refs soft-dirty"),
+        _since("clear_refs", "clear_refs_write", Event.SOFT_DIRTY, "/proc/pid/clear_refs soft-dirty", flush_last=True),
         _since("pagemap_scan", "pagemap_scan", Event.PROTECTION_VMA, "PAGEMAP_SCAN write-protect"),
     )
 }  # fmt: skip
@@ -188,6 +188,11 @@ class Discipline:
     for THP are aligned; hugetlb memory can be discarded and moved."""
     sites: dict[str, Notify] = field(default_factory=dict)
     """By name of :data:`SITES`; those that the era has."""
+
+    def need_modern(self, what: str) -> None:
+        """:raises NotInThisKernel: ``what`` came after 3.7."""
+        if not self.interval:
+            raise NotInThisKernel(f"{what}: {self.name} has no such thing")
 
     def site(self, name: str) -> Notify:
         """Where a site notifies. :raises NotInThisKernel: it does not exist in this era."""
@@ -243,6 +248,20 @@ class Invalidation:
         return self._notify.lazy
 
     @property
+    def clears(self) -> bool:
+        """The range is said to be gone, not protected."""
+        return self._notify.event == Event.CLEAR
+
+    @property
+    def owner(self) -> object | None:
+        """The subscriber that asked for it and may skip it (MIGRATE, EXCLUSIVE)."""
+        return self._range.owner
+
+    @owner.setter
+    def owner(self, owner: object | None) -> None:
+        self._range.owner = owner
+
+    @property
     def flush_last(self) -> bool:
         """Flush the CPU TLB after :meth:`end`."""
         return self._notify.flush_last
@@ -294,9 +313,10 @@ class Invalidation:
         self._stamp(ours)
 
     def _stamp(self, ours: int = 1) -> None:
+        """``ours``: 1 as long as the mapping that goes is in the page's mapcount."""
         if self.frames is None:
             return
         if isinstance(self.frames, int):
             self.mm.stamp_page(self.frames, self.operation, self._range.start, self._range.end, ours)
         else:
-            self.mm.stamp_invalidated(self.frames, self.operation, self._range.start, self._range.end)
+            self.mm.stamp_invalidated(self.frames, self.operation, self._range.start, self._range.end, ours)

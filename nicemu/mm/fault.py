@@ -15,6 +15,7 @@ from nicemu.memory import safe_copy
 from nicemu.mm.handle_pte_fault import handle_pte_fault, handle_pte_faults
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PROGRAM, Fault
 from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, PFN_SHIFT, PRESENT, WRITE
+from nicemu.mm.userfaultfd import FaultRetry, fault_retry
 from nicemu.mm.vma import Vma
 from nicemu.timeline.host import Steps
 
@@ -40,17 +41,22 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
             if vma is None or not vma.allows(write):
                 raise Fault.bad_address(page << PAGE_SHIFT, "no access" if vma else "no mapping")
             stop = page + 1 if page + 1 == last else min(last, vma.last_page, (page | ENTRIES - 1) + 1, page + batch)
-            if stop - page == 1:
-                found[page - first] = yield from _fault_page(mm, vma, page, write, pin)
-            else:
-                found[page - first : stop - first] = yield from _fault_leaf(mm, vma, page, stop, write, pin)
+            try:
+                if stop - page == 1:
+                    found[page - first] = yield from _fault_page(mm, vma, page, write, pin)
+                else:
+                    found[page - first : stop - first] = yield from _fault_leaf(mm, vma, page, stop, write, pin)
+            except FaultRetry as retry:
+                yield from fault_retry(mm, retry)
+                continue
             page = stop
     except BaseException:
         if pin and page > first:
             unpin(mm, found[: page - first] >> 1)
         raise
     finally:
-        mm.mmap_lock.release(thread)
+        if mm.mmap_lock in thread.held:  # not while it waits for userfaultfd
+            mm.mmap_lock.release(thread)
         thread.context.pop()
     return found
 
@@ -157,6 +163,8 @@ def copy_from_user(mm: AddressSpace, address: int, length: int) -> Steps[bytes]:
             parts.append(data)
         address += part
         length -= part
+        if mm.host.numa.nodes > 1:
+            yield mm.host.numa.access_ns(mm, frame)
     return b"".join(parts)
 
 
@@ -175,6 +183,8 @@ def copy_to_user(mm: AddressSpace, address: int, data: bytes) -> Steps[None]:
             if done < len(part):
                 raise Fault.bad_address(address + at + done)
         at += len(part)
+        if mm.host.numa.nodes > 1:
+            yield mm.host.numa.access_ns(mm, frame)
 
 
 def _touch(mm: AddressSpace, address: int, write: bool) -> Steps[int]:

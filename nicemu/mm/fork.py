@@ -18,14 +18,27 @@ from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import link_vma
 from nicemu.mm.huge_split import split_huge_pmd
 from nicemu.mm.hugetlb_range import copy_hugetlb_page_range
-from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PIN
-from nicemu.mm.page_table import HUGE, MIGRATION, PFN_SHIFT, PRESENT, SPECIAL, SWAP, WRITE
+from nicemu.mm.page import PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_FILE, PIN
+from nicemu.mm.page_table import (
+    HUGE,
+    HWPOISON,
+    MAPS,
+    MIGRATION,
+    PFN_SHIFT,
+    PRESENT,
+    PROTNONE,
+    SPECIAL,
+    SWAP,
+    UFFD_WP,
+    WRITE,
+)  # fmt: skip
 from nicemu.mm.rmap import page_add_new_anon_rmaps
-from nicemu.mm.vma import VM_DONTCOPY, VM_HUGETLB, VM_NONLINEAR, VM_SHARED, Vma
+from nicemu.mm.vma import VM_DONTCOPY, VM_HUGETLB, VM_LOCKED, VM_NONLINEAR, VM_SHARED, VM_UFFD, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
+    from nicemu.mm.host import Host
 
 
 def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
@@ -36,7 +49,8 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
     for vma in parent.vmas:
         if vma.flags & VM_DONTCOPY:
             continue
-        copy = Vma(child, vma.start, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
+        flags = vma.flags & ~(VM_LOCKED | VM_UFFD)
+        copy = Vma(child, vma.start, vma.end, flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
         yield from link_vma(copy)
         if vma.flags & VM_HUGETLB:
             yield from copy_hugetlb_page_range(parent, child, vma, copy)
@@ -80,20 +94,21 @@ def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int
         pages.put_many(spare)
         return False
     view = parent.page_table.view(a, b)
-    shared = (view & PRESENT) != 0
+    _restore_exclusive(host, view)
+    shared = (view & MAPS) != 0
     shared[pinned] = False
-    kept = SWAP | MIGRATION
+    kept = SWAP | MIGRATION | HWPOISON
     if copy.flags & VM_SHARED:
         kept |= SPECIAL
     else:
         view[shared | ((view & MIGRATION) != 0)] &= ~WRITE
-    entries = np.where(shared | ((view & kept) != 0), view, 0)
+    entries = np.where(shared | ((view & kept) != 0), view & ~UFFD_WP, 0)
     entries[pinned] = spare << PFN_SHIFT | view[pinned] & ((1 << PFN_SHIFT) - 1)
     for frame, new in zip((view[pinned] >> PFN_SHIFT).tolist(), spare.tolist(), strict=True):
         pages.copy(frame, new)
     frames = view[shared] >> PFN_SHIFT
     frames = frames[frames != host.zero_frame]
-    np.add.at(pages.refcounts, frames, 1)
+    np.add.at(pages.refcounts, frames, 1)  # KSM: one frame may be here more than once
     np.add.at(pages.mapcounts, frames, 1)
     if huge:
         host.compound_mapcount[int(frames[0])] += 1
@@ -107,6 +122,13 @@ def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int
     parent.page_table_lock.release(thread)
     yield host.costs.pte_ns * len(frames) + host.costs.copy_page_ns * len(spare)
     return True
+
+
+def _restore_exclusive(host: Host, view: np.ndarray) -> None:
+    """``try_restore_exclusive_pte``: a child has no device that could use the page alone."""
+    for i in np.flatnonzero((view & (PROTNONE | SPECIAL)) == PROTNONE | SPECIAL).tolist():
+        if not host.pages.flags[view[i] >> PFN_SHIFT] & PG_DEVICE_PRIVATE:
+            view[i] += PRESENT - PROTNONE - SPECIAL
 
 
 def _pinned(parent: AddressSpace, a: int, b: int) -> np.ndarray:

@@ -21,7 +21,7 @@ class MmuGather:
         self._frames: list[np.ndarray] = []
 
     def add(self, frames: np.ndarray) -> None:
-        """These lost a mapping, each once."""
+        """These lost a mapping."""
         self._frames.append(frames)
 
     def finish(self, start: int, end: int) -> Steps[None]:

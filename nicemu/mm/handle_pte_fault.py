@@ -14,14 +14,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.cow import can_reuse, do_wp_page
+from nicemu.mm.device_memory import do_device_page
 from nicemu.mm.direct import do_direct_fault
 from nicemu.mm.filemap import do_fault
 from nicemu.mm.huge_memory import handle_huge_fault, thp_enabled
 from nicemu.mm.hugetlb_fault import hugetlb_fault
 from nicemu.mm.migrate import migration_entry_wait
-from nicemu.mm.page import MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, MIGRATION, PFN_SHIFT, PRESENT, SWAP, WRITE, pte
+from nicemu.mm.numa import do_numa_page
+from nicemu.mm.page import EHWPOISON, MODEL, PAGE_SHIFT, PG_KSM, Fault
+from nicemu.mm.page_table import (
+    ACCESSED,
+    DIRTY,
+    HUGE,
+    HWPOISON,
+    MIGRATION,
+    PFN_SHIFT,
+    PRESENT,
+    PROTNONE,
+    SPECIAL,
+    SWAP,
+    UFFD_WP,
+    WRITE,
+    WRITTEN,
+    pte,
+)  # fmt: skip
 from nicemu.mm.rmap import page_add_new_anon_rmap, page_add_new_anon_rmaps
+from nicemu.mm.swap import SWAP_KEPT
+from nicemu.mm.userfaultfd import do_uffd_wp
 from nicemu.mm.vma import VM_HUGETLB, VM_SPECIAL, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
@@ -35,7 +54,14 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
         return
     if entry & PRESENT:
         _count(mm, "wp_fault", page, 1, True)
-        yield from do_wp_page(mm, vma, page)
+        if entry & UFFD_WP:
+            yield from do_uffd_wp(mm, page)
+        else:
+            yield from do_wp_page(mm, vma, page)
+    elif entry & HWPOISON:
+        raise Fault(EHWPOISON, page << PAGE_SHIFT, "the memory of the page has failed")
+    elif entry & PROTNONE:
+        yield from (do_device_page if entry & SPECIAL else do_numa_page)(mm, vma, page, entry)
     elif entry & SWAP:
         yield from do_swap_page(mm, vma, page, entry, write)
     elif entry & MIGRATION:
@@ -67,7 +93,7 @@ def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Ste
     frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
     _count(mm, "fault", page, 1, write)
     yield host.costs.zero_page_ns
-    flags = PRESENT | ACCESSED | (WRITE | DIRTY if write else 0)
+    flags = PRESENT | ACCESSED | (WRITTEN if write else 0)
     if (yield from _install_one(mm, page, 0, pte(frame, flags))):
         page_add_new_anon_rmap(host, vma, page, frame)
     else:
@@ -84,7 +110,9 @@ def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool)
     _count(mm, "swap_in", page, 1, write)
     slot = entry >> PFN_SHIFT
     yield from host.swap.read([slot], [frame])
-    flags = PRESENT | ACCESSED | DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
+    flags = PRESENT | ACCESSED | DIRTY | entry & SWAP_KEPT
+    if write and vma.flags & VM_WRITE and not entry & UFFD_WP:
+        flags |= WRITTEN
     if (yield from _install_one(mm, page, entry, pte(frame, flags))):
         page_add_new_anon_rmap(host, vma, page, frame)
         host.swap.put(slot)
@@ -99,13 +127,17 @@ def _do_cached_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, writ
     frame = yield from swap.read_cached(slot, vma.canonical(page))
     if not frame:
         return
+    if not _is_of(vma, page, frame):
+        yield from _copy_swapped(mm, vma, page, entry, frame)
+        return
+    write = write and bool(vma.flags & VM_WRITE) and not entry & UFFD_WP
     yield from mm.page_table_lock.acquire(host.thread)
-    if mm.page_table.get(page) == entry and swap.slot_of.get(frame) == slot:
-        flags = PRESENT | ACCESSED
-        alone = not host.pages.mapcount[frame] and swap.users(slot) == 2 and frame not in host.reclaim.isolated
+    if mm.page_table.get(page) == entry and swap.slot_of.get(frame) == slot and _is_of(vma, page, frame):
+        flags = PRESENT | ACCESSED | entry & SWAP_KEPT
+        alone = not host.pages.mapcount[frame] and swap.users(slot) == 1 and frame not in host.reclaim.isolated
         if alone and (write or swap.full):
             swap.forget(frame)
-            flags |= DIRTY | (WRITE if write and vma.flags & VM_WRITE else 0)
+            flags |= WRITTEN if write else DIRTY
         if host.pages.mapcount[frame]:
             host.pages.mapcount[frame] += 1
         else:
@@ -117,11 +149,36 @@ def _do_cached_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, writ
     mm.page_table_lock.release(host.thread)
 
 
+def _is_of(vma: Vma, page: int, frame: int) -> bool:
+    """Would the reverse map of a cached page find it there? Not if KSM had merged it (``ksm_might_need_to_copy``)."""
+    pages = vma.mm.host.pages
+    if pages.flags[frame] & PG_KSM:
+        return False
+    place = vma.anon_vma.number, vma.pgoff + page - vma.first_page
+    return not pages.mapcount[frame] or (pages.anon_vma[frame], pages.index[frame]) == place
+
+
+def _copy_swapped(mm: AddressSpace, vma: Vma, page: int, entry: int, frame: int) -> Steps[None]:
+    """A copy of a cached page that is mapped elsewhere, mapped read-only; the reference to it is used up."""
+    host = mm.host
+    new = int((yield from host.alloc_pages(vma.kind, 1, 0, vma.canonical(page)))[0])
+    cached = host.swap.slot_of.get(frame) == entry >> PFN_SHIFT  # not written to meanwhile
+    if cached:
+        host.pages.copy(frame, new)
+    host.pages.put(frame)
+    yield host.costs.copy_page_ns
+    if cached and (yield from _install_one(mm, page, entry, pte(new, PRESENT | ACCESSED | DIRTY | entry & SWAP_KEPT))):
+        page_add_new_anon_rmap(host, vma, page, new)
+        host.swap.put(entry >> PFN_SHIFT)
+    else:
+        host.pages.put(new)
+
+
 def _install_one(mm: AddressSpace, page: int, expected: int, entry: int) -> Steps[bool]:
     """Enter a page where the entry is still ``expected``."""
     thread = mm.host.thread
     yield from mm.page_table_lock.acquire(thread)
-    same = mm.page_table.get(page) == expected
+    same = mm.page_table.get(page) == expected or mm.host.broken("install_without_recheck")
     if same:
         mm.page_table.set(page, entry)
     mm.page_table_lock.release(thread)
@@ -159,6 +216,9 @@ def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: 
         yield from do_swap_pages(mm, vma, numbers[swapped], entries[swapped], write)
     for entry in entries[(entries & MIGRATION) != 0].tolist():
         yield from migration_entry_wait(mm, entry)
+    marked = (entries & (HWPOISON | PROTNONE)) != 0
+    for page, entry in zip(numbers[marked].tolist(), entries[marked].tolist(), strict=True):
+        yield from handle_pte_fault(mm, vma, page, entry, write)
     protected = numbers[(entries & PRESENT) != 0]
     if len(protected):
         yield from _wp_pages(mm, vma, protected)
@@ -175,7 +235,7 @@ def do_anonymous_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, write: b
     host = mm.host
     frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
     yield _count_many(mm, "fault", numbers, write) + host.costs.zero_page_ns * len(numbers)
-    flags = PRESENT | ACCESSED | (WRITE | DIRTY if write else 0)
+    flags = PRESENT | ACCESSED | (WRITTEN if write else 0)
     yield from _install(mm, vma, numbers, np.zeros_like(numbers), frames, flags)
 
 
@@ -186,8 +246,8 @@ def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.n
     yield _count_many(mm, "swap_in", numbers, write)
     yield from host.swap.read((entries >> PFN_SHIFT).tolist(), frames.tolist())
     keep = vma.kind == MODEL and not write and not host.swap.full
-    flags = PRESENT | ACCESSED | (0 if keep else DIRTY) | (WRITE if write and vma.flags & VM_WRITE else 0)
-    installed = yield from _install(mm, vma, numbers, entries, frames, flags)
+    flags = PRESENT | ACCESSED | (0 if keep else DIRTY) | (WRITTEN if write and vma.flags & VM_WRITE else 0)
+    installed = yield from _install(mm, vma, numbers, entries, frames, flags | entries & SWAP_KEPT)
     if keep:
         for slot, frame in zip((entries[installed] >> PFN_SHIFT).tolist(), frames[installed].tolist(), strict=True):
             if slot not in host.swap.cache:
@@ -196,15 +256,15 @@ def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.n
 
 
 def _install(mm: AddressSpace, vma: Vma, numbers: np.ndarray, expected: np.ndarray, frames: np.ndarray,
-             flags: int) -> Steps[np.ndarray]:  # fmt: skip
+             flags: np.ndarray | int) -> Steps[np.ndarray]:  # fmt: skip
     """Enter new pages where the entry is still ``expected``; the rest is freed. Gives which were entered."""
     host, thread = mm.host, mm.host.thread
     yield from mm.page_table_lock.acquire(thread)
     first = int(numbers[0])
     view = mm.page_table.view(first, int(numbers[-1]) + 1)
-    same: np.ndarray = view[numbers - first] == expected
+    same: np.ndarray = (view[numbers - first] == expected) | host.broken("install_without_recheck")
     used = frames[same]
-    view[numbers[same] - first] = used << PFN_SHIFT | flags
+    view[numbers[same] - first] = (frames << PFN_SHIFT | flags)[same]
     page_add_new_anon_rmaps(host, vma, numbers[same], used)
     mm.page_table_lock.release(thread)
     if len(used) < len(frames):
@@ -234,7 +294,7 @@ def _wp_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray) -> Steps[None]:
         if entry & PRESENT and not entry & (WRITE | HUGE):
             if can_reuse(mm, entry >> PFN_SHIFT):
                 host.swap.forget(entry >> PFN_SHIFT)
-                mm.page_table.set(page, entry | WRITE | DIRTY | ACCESSED)
+                mm.page_table.set(page, entry | WRITTEN | ACCESSED)
             else:
                 shared.append(page)
     yield host.costs.pte_ns * len(numbers)

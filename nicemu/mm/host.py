@@ -11,13 +11,17 @@ import numpy as np
 from nicemu.memory.blocks import Blocks
 from nicemu.memory.frames import Frames, OutOfFrames
 from nicemu.mm.address_space import AddressSpace
+from nicemu.mm.compaction import compact_block
 from nicemu.mm.discipline import NotInThisKernel
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File, FileKind
 from nicemu.mm.hugetlb import Hugetlb
+from nicemu.mm.ksm import Ksm, ksm_scan
 from nicemu.mm.lock_report import Report
 from nicemu.mm.lockdep import lockdep_of
 from nicemu.mm.locks import RwSemaphore, Srcu
+from nicemu.mm.memory_failure import memory_failure
+from nicemu.mm.numa import Numa
 from nicemu.mm.page import Fault, Pages
 from nicemu.mm.page_lock import PageBits
 from nicemu.mm.reclaim import Reclaim
@@ -36,7 +40,8 @@ SWAP_CLUSTER_MAX = 32
 
 
 class Host:
-    """One machine. ``profile`` has ``costs`` (virtual ns per kernel step), ``ram_pages`` and ``swap_pages``;
+    """One machine. ``profile`` has ``costs`` (virtual ns per kernel step), ``ram_pages``, ``swap_pages``,
+    ``numa_nodes``;
     ``log(kind, **fields)`` is called for each event with canonical values only."""
 
     def __init__(self, world: World, frames: Frames, scheduler: Scheduler, profile: Any, discipline: str,
@@ -59,6 +64,8 @@ class Host:
         """Deliberate bugs of the mm (``config.mutants``)."""
         self.migrations: dict[int, Completion] = {}
         """Ends of the migrations in progress, by the frame that the migration entries name."""
+        self.ksm = Ksm(self)
+        self.numa = Numa(self, profile.numa_nodes)
         self.arena: Arena | None = None
         self.anon_vma_of: dict[int, AnonVma] = {}
         self.blocks = Blocks(frames)
@@ -112,6 +119,18 @@ class Host:
         """``mm_alloc``."""
         self._address_spaces += 1
         return AddressSpace(self, name, self._address_spaces)
+
+    def ksm_scan(self, pages: int) -> Steps[int]:
+        """A step of ksmd: see :func:`nicemu.mm.ksm.ksm_scan`."""
+        return ksm_scan(self, pages)
+
+    def memory_failure(self, frame: int) -> Steps[list[AddressSpace]]:
+        """A machine check: see :func:`nicemu.mm.memory_failure.memory_failure`."""
+        return memory_failure(self, frame)
+
+    def compact(self) -> Steps[int]:
+        """``echo 1 > /proc/sys/vm/compact_memory``, one step: see :func:`nicemu.mm.compaction.compact_block`."""
+        return compact_block(self)
 
     def event(self, kind: str, **fields: int | str) -> None:
         """Log an event."""

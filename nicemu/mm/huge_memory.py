@@ -33,7 +33,7 @@ from nicemu.mm.compound import (
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.huge_split import isolate_vmas, split_huge_page, split_pmd
 from nicemu.mm.page import MODEL, PAGE_SHIFT, Fault
-from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, WRITE, pte
+from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, SOFT_DIRTY, WRITE, WRITTEN, pte
 from nicemu.mm.rmap import page_add_new_anon_rmaps
 from nicemu.mm.vma import VM_HUGEPAGE, VM_HUGETLB, VM_NOHUGEPAGE, VM_SPECIAL, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
     from nicemu.mm.host import Host
 
-HUGE_WRITABLE = PRESENT | WRITE | DIRTY | ACCESSED | HUGE
+HUGE_WRITABLE = PRESENT | WRITTEN | ACCESSED | HUGE
 
 
 def thp_possible(vma: Vma) -> bool:
@@ -135,7 +135,7 @@ def do_huge_pmd_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     copies = "huge_wp" in host.discipline.sites
     if reused:
         view = mm.page_table.view(first, first + HPAGE_PMD_NR)
-        view |= WRITE | DIRTY | ACCESSED
+        view |= WRITTEN | ACCESSED
     elif not raced and copies:
         host.pages.refcounts[frames_of(head)] += 1
     mm.page_table_lock.release(host.thread)
@@ -234,7 +234,7 @@ def do_huge_pmd_wp_page_fallback(mm: AddressSpace, vma: Vma, first: int, origina
         clear_huge(mm, first, HPAGE_PMD_NR, "huge_wp_fallback")
         yield from notify.cleared()
         page_add_new_anon_rmaps(host, vma, numbers, new)
-        flags = PRESENT | ACCESSED | DIRTY | (WRITE if vma.flags & VM_WRITE else 0)
+        flags = PRESENT | ACCESSED | (WRITTEN if vma.flags & VM_WRITE else DIRTY | SOFT_DIRTY)
         mm.page_table.view(first, first + HPAGE_PMD_NR)[:] = new << PFN_SHIFT | flags
         mm.event("pte_set", start, end, operation="huge_wp_fallback")
         _unmap_old(host, old)

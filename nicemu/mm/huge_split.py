@@ -70,6 +70,14 @@ def split_huge_pmd(mm: AddressSpace, page: int) -> Steps[None]:
         yield from split_huge_page(mm.host, compound_head(entry >> PFN_SHIFT))
 
 
+def split_huge_range(mm: AddressSpace, start: int, end: int) -> Steps[None]:
+    """Every THP mapping in [start, end) becomes small; hugetlb mappings stay."""
+    for a, _ in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
+        vma = mm.vmas.find(a << PAGE_SHIFT)
+        if pmd_trans_huge(mm, a) and vma is not None and not vma.flags & VM_HUGETLB:
+            yield from split_huge_pmd(mm, a)
+
+
 def split_huge_page(host: Host, head: int) -> Steps[bool]:
     """``split_huge_page``: no page table maps it whole any more. False: 6.12, and it is pinned."""
     alone = host.discipline.huge_pages_612

@@ -11,29 +11,58 @@ the graveyard as soon as every device was told.
 A page of a page cache moves with its entry there (``migrate_page_move_mapping``) unless it is being written back.
 A huge page is split first; hugetlb pages stay.
 
-Left out: NUMA nodes, retries (the caller tries again), batches.
+Left out: batches that share one TLB flush (6.12).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nicemu.mm.compound import compound_head
+from nicemu.mm.compound import compound_head, is_compound
 from nicemu.mm.file import File
 from nicemu.mm.huge_split import split_huge_page
 from nicemu.mm.nonlinear import try_to_unmap_nonlinear
-from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DIRTY, PG_FILE
-from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, MIGRATION, PFN_SHIFT, PRESENT, WRITE, pte
+from nicemu.mm.page import (
+    MODEL,
+    PAGE_SHIFT,
+    PG_DEVICE_PRIVATE,
+    PG_DIRTY,
+    PG_FILE,
+    PG_HUGETLB,
+    PG_IDLE,
+    PG_KSM,
+    PG_LAZYFREE,
+    PG_MLOCKED,
+)  # fmt: skip
+from nicemu.mm.page_table import (
+    ACCESSED,
+    DIRTY,
+    MAPS,
+    MIGRATION,
+    PFN_SHIFT,
+    PRESENT,
+    PROTNONE,
+    SOFT_DIRTY,
+    SPECIAL,
+    UFFD_WP,
+    WRITE,
+    pte,
+)  # fmt: skip
 from nicemu.mm.rmap import Unmapping, rmap_lock, rmap_places, rmap_walk, try_to_unmap_one
-from nicemu.mm.vma import VM_HUGETLB, Vma
+from nicemu.mm.vma import Vma
+from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
     from nicemu.mm.host import Host
 
-KEPT = WRITE | ACCESSED | DIRTY
+KEPT = WRITE | ACCESSED | DIRTY | SOFT_DIRTY | UFFD_WP
 """Bits of an entry that a migration entry carries across."""
+CARRIED = PG_DIRTY | PG_LAZYFREE | PG_MLOCKED | PG_IDLE
+"""Page flags that go with the contents (``folio_migrate_flags``)."""
+PASSES = 10
+"""``NR_MAX_MIGRATE_PAGES_RETRY``."""
 
 
 def migration_entry(entry: int) -> int:
@@ -55,40 +84,76 @@ def migrate_page(mm: AddressSpace, address: int) -> Steps[bool]:
 
     :raises Fault: ENOMEM, no frame to move it to.
     """
-    host = mm.host
-    entry, vma = mm.page_table.get(address >> PAGE_SHIFT), mm.vmas.find(address)
-    old = entry >> PFN_SHIFT
-    if entry & HUGE and vma is not None and not vma.flags & VM_HUGETLB:
-        yield from split_huge_page(host, compound_head(old))
-        entry, vma = mm.page_table.get(address >> PAGE_SHIFT), mm.vmas.find(address)
-        old = entry >> PFN_SHIFT
-    if not entry & PRESENT or entry & HUGE or vma is None or old == host.zero_frame or not host.reclaim.isolate(old):
+    entry = mm.page_table.get(address >> PAGE_SHIFT)
+    if not entry & MAPS or entry >> PFN_SHIFT == mm.host.zero_frame:
         return False
-    host.thread.context.append("migrate")
+    return (yield from migrate_frame(mm.host, entry >> PFN_SHIFT))
+
+
+def migrate_frame(host: Host, old: int, node: int | None = None) -> Steps[bool]:
+    """:func:`migrate_page` of a mapped frame, to a frame of ``node`` (None: the node it is on)."""
+    if host.pages.flags[old] & PG_HUGETLB:
+        return False
+    if is_compound(host, old):
+        yield from split_huge_page(host, compound_head(old))
+    if is_compound(host, old) or not host.reclaim.isolate(old):
+        return False
+    thread = host.thread
+    thread.context.append("migrate")
     try:
-        canonical = vma.canonical(address >> PAGE_SHIFT)
-        pointer = 0 if vma.kind == MODEL else host.frames.graveyard
-        new = int((yield from host.alloc_pages(vma.kind, 1, pointer, canonical))[0])
+        new = yield from new_page(host, old, node)
         return (yield from unmap_and_move(host, old, new))
     finally:
-        host.thread.context.pop()
+        thread.context.pop()
         host.reclaim.putback(old, "migrate")
+
+
+def migrate_pages(host: Host, frames: list[int], node: int | None = None) -> Steps[list[int]]:
+    """``migrate_pages``: move the frames, those that cannot go now again in up to ten passes; gives what is left."""
+    for _ in range(PASSES):
+        left = []
+        for frame in frames:
+            if host.pages.mapcount[frame] > 0 and not (yield from migrate_frame(host, frame, node)):
+                left.append(frame)
+        if not left:
+            return []
+        frames = left
+        yield host.costs.tlb_flush_ns
+    return frames
+
+
+def new_page(host: Host, old: int, node: int | None = None) -> Steps[int]:
+    """``alloc_migration_target``: a frame for the contents of ``old``. :raises Fault: ENOMEM."""
+    kind = FrameKind(host.pages.kind[old])
+    pointer = 0 if kind == MODEL else host.frames.graveyard
+    canonical = int(host.frames.table[old].canonical)
+    new = int((yield from host.alloc_pages(kind, 1, pointer, canonical))[0])
+    host.numa.place(new, host.numa.node(old) if node is None else node)
+    return new
+
+
+def begin_migration(host: Host, old: int) -> None:
+    """From now on a fault on a migration entry of ``old`` waits for :func:`unmap_and_move`."""
+    if old not in host.migrations:
+        host.migrations[old] = Completion(host.scheduler, f"migration of frame {old}")
 
 
 def unmap_and_move(host: Host, old: int, new: int) -> Steps[bool]:
     """The move of an isolated page; the reference to ``new`` is used up."""
-    end = host.migrations[old] = Completion(host.scheduler, f"migration of frame {old}")
+    begin_migration(host, old)
     try:
+        if host.broken("copy_before_unmap"):
+            host.pages.copy(old, new)
         yield from try_to_migrate(host, old)
         moved = yield from move_to_new_page(host, old, new)
         yield from remove_migration_ptes(host, old, new if moved else old)
     finally:
-        del host.migrations[old]
-        end.complete()
+        host.migrations.pop(old).complete()
     host.counters["pgmigrate_success" if moved else "pgmigrate_fail"] += 1
     if new in host.page_locks:
         host.page_locks.clear(new)
-    if host.pages.mapcount[new] > 0 or host.pages.flags[new] & PG_FILE:
+    used = host.pages.mapcount[new] > 0 or host.pages.flags[new] & PG_FILE
+    if used and not host.pages.flags[new] & PG_DEVICE_PRIVATE:
         host.reclaim.lru.add(new)
     host.pages.put(new)
     return moved
@@ -114,10 +179,15 @@ def move_to_new_page(host: Host, old: int, new: int) -> Steps[bool]:
     file = host.files.get(pages.anon_vma[old]) if pages.flags[old] & PG_FILE else None
     if pages.mapcount[old] > 0 or pages.refcount[old] != 1 + (file is not None) or old in host.writebacks:
         return False
+    host.swap.forget(old)
     pages.anon_vma[new], pages.index[new] = pages.anon_vma[old], pages.index[old]
+    pages.flags[new] |= pages.flags[old] & CARRIED
     if file is not None:
         _move_mapping(host, file, old, new)
-    pages.copy(old, new)
+    if pages.flags[old] & PG_KSM:
+        host.ksm.migrated(old, new)
+    if not host.broken("copy_before_unmap"):
+        pages.copy(old, new)
     if pages.kind[old] != MODEL:
         host.frames.retire(old)
     host.event("migrate", old=old, new=new)
@@ -163,7 +233,8 @@ def remove_migration_pte(host: Host, vma: Vma, page: int, old: int, new: int) ->
     mm, pages = vma.mm, host.pages
     yield from mm.page_table_lock.acquire(host.thread)
     if _awaits(vma, page, old):
-        mm.page_table.set(page, pte(new, PRESENT | mm.page_table.get(page) & KEPT))
+        how = PROTNONE | SPECIAL if pages.flags[new] & PG_DEVICE_PRIVATE else PRESENT
+        mm.page_table.set(page, pte(new, how | mm.page_table.get(page) & KEPT))
         pages.mapcount[new] += 1
         pages.refcount[new] += 1
         if vma.kind != MODEL and mm.owns_memory:

@@ -15,7 +15,7 @@ from nicemu.memory import arena as real_memory
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.huge_split import isolate_vmas
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, WRITE
+from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, PROTNONE, WRITE
 from nicemu.mm.vma import VM_ACCESS, VM_HUGETLB, VM_MAYNOTWRITE, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
@@ -91,7 +91,7 @@ def change_protection(mm: AddressSpace, start: int, end: int) -> Steps[None]:
         view = mm.page_table.view(a, b)
         writable = (view & (PRESENT | WRITE)) == PRESENT | WRITE
         frames = view[writable] >> PFN_SHIFT
-        view[writable | ((view & (MIGRATION | WRITE)) == MIGRATION | WRITE)] &= ~WRITE
+        view[writable | ((view & (MIGRATION | PROTNONE)) != 0)] &= ~WRITE
         mm.stamp_protected(frames, "mprotect")
         mm.event("pte_protect", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="mprotect", present=len(frames))
         mm.page_table_lock.release(thread)

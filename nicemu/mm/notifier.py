@@ -48,6 +48,8 @@ class NotifierRange:
     event: Event
     operation: str
     blockable: bool = True
+    owner: object | None = None
+    """Who asked for it, of MIGRATE and EXCLUSIVE."""
 
 
 class NotifierSubscriber:

@@ -26,13 +26,14 @@ from nicemu.memory.frames import Frames
 from nicemu.tables.records import FrameKind
 
 PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
+EHWPOISON = 133
 MODEL, ARENA, PROGRAM = int(FrameKind.MODEL), int(FrameKind.ARENA), int(FrameKind.PROGRAM)
 """Kinds as plain ints: enum attributes are slow."""
 PIN_SHIFT = 16
 PIN = 1 << PIN_SHIFT
 PG_DIRTY, PG_WRITEBACK, PG_FILE, PG_KSM, PG_HWPOISON, PG_MLOCKED = 1, 2, 4, 8, 16, 32
 PG_HEAD, PG_TAIL, PG_HUGETLB, PG_SWAPCACHE, PG_ISOLATED, PG_ANON_EXCLUSIVE = 64, 128, 256, 512, 1024, 2048
-PG_UNEVICTABLE = 1 << 15
+PG_LAZYFREE, PG_DEVICE_PRIVATE, PG_IDLE, PG_UNEVICTABLE = 4096, 8192, 16384, 32768
 """Page flags, below the pins. PG_UNEVICTABLE: storage itself (XIP, DAX), nothing that reclaim could free or move."""
 
 
@@ -100,7 +101,7 @@ class Pages:
         return count == 0
 
     def put_many(self, frames: np.ndarray) -> np.ndarray:
-        """Drop one reference of each (distinct) frame; gives those that were freed."""
+        """Drop one reference of each frame, as often as it occurs; gives those that were freed."""
         freed = np.empty(len(frames), np.int64)
         count = frame_rows.put(self.frames.words, frames, freed)
         assert count >= 0, "reference count below zero"
@@ -120,8 +121,8 @@ class Pages:
 
     def pin(self, frames: np.ndarray) -> None:
         """``pin_user_pages``: a reference that keeps reclaim away."""
-        self.refcounts[frames] += 1
-        self.all_flags[frames] += PIN
+        np.add.at(self.refcounts, frames, 1)
+        np.add.at(self.all_flags, frames, PIN)
 
     def pin_page(self, frame: int) -> None:
         """:meth:`pin` of one page."""
@@ -132,7 +133,7 @@ class Pages:
         """``unpin_user_pages``; a page that nobody maps any more is freed."""
         frames = np.asarray(frames, np.int64)
         assert (self.all_flags[frames] >= PIN).all(), "unpin of a page that is not pinned"
-        self.all_flags[frames] -= PIN
+        np.subtract.at(self.all_flags, frames, PIN)
         self.put_many(frames)
 
     def copy(self, source: int, destination: int) -> None:

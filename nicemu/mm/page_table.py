@@ -10,10 +10,11 @@ Index of a tree: the page number (36 bits, 9 per level: pgd, pud, pmd, pte). A p
     bit 5   MIGRATION   not present: bits 12.. are a frame that is being migrated; WRITE, ACCESSED, DIRTY come back
     bit 6   SOFT_DIRTY  written since /proc/pid/clear_refs
     bit 7   HWPOISON    not present: bits 12.. are a frame whose memory failed
-    bit 8   PROTNONE    not present: bits 12.. are a frame behind a NUMA hinting fault; WRITE, ACCESSED, DIRTY come back
+    bit 8   PROTNONE    not present, yet maps the frame in bits 12..; WRITE, ACCESSED, DIRTY come back. Alone: behind a
+                        NUMA hinting fault; with SPECIAL: used by a device only (device-private, device-exclusive)
     bit 9   UFFD_WP     write-protected by userfaultfd
     bit 10  HUGE        one of the 512 entries of a huge mapping: they change together
-    bit 11  SPECIAL     not present: other kinds (device-private, device-exclusive, nonlinear file offset)
+    bit 11  SPECIAL     not present: with PROTNONE a device's page, alone other kinds (nonlinear file offset)
     12..    frame id (pfn) or swap slot
 
 Permissions of the VMA are checked before the entry, so PROT_NONE needs no bit. Views of a leaf must not be kept over
@@ -30,6 +31,10 @@ from nicemu.tables.world import World
 
 PRESENT, WRITE, ACCESSED, DIRTY, SWAP, MIGRATION = 1, 2, 4, 8, 16, 32
 SOFT_DIRTY, HWPOISON, PROTNONE, UFFD_WP, HUGE, SPECIAL = 64, 128, 256, 512, 1024, 2048
+MAPS = PRESENT | PROTNONE
+"""An entry with either bit counts in its frame's refcount and mapcount."""
+WRITTEN = WRITE | DIRTY | SOFT_DIRTY
+"""What a write fault sets (``pte_mkwrite``, ``pte_mkdirty``)."""
 PFN_SHIFT = 12
 LEVELS = 4
 ENTRIES = 512

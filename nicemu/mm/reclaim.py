@@ -17,11 +17,23 @@ import numpy as np
 
 from nicemu.mm.compound import compound_head, is_compound
 from nicemu.mm.huge_split import split_huge_page
-from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_FILE, PG_HUGETLB, PG_UNEVICTABLE, PIN
+from nicemu.mm.madvise_free import discard_lazyfree
+from nicemu.mm.mlock import mlocked
+from nicemu.mm.page import (
+    MODEL,
+    PAGE_SHIFT,
+    PG_DEVICE_PRIVATE,
+    PG_FILE,
+    PG_HUGETLB,
+    PG_LAZYFREE,
+    PG_MLOCKED,
+    PG_UNEVICTABLE,
+    PIN,
+)
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.reclaim_file import shrink_file_pages
 from nicemu.mm.rmap import Unmapping, page_referenced, rmap_lock, rmap_walk, try_to_unmap_one
-from nicemu.mm.swap import swap_entry
+from nicemu.mm.swap import SWAP_KEPT, swap_entry
 from nicemu.timeline.host import Completion, HostThread, Sleep, Steps
 
 if TYPE_CHECKING:
@@ -39,7 +51,7 @@ class Lru:
         self._ring = np.zeros(1 << 12, np.int64)
         self._places: np.ndarray = np.zeros(frames, np.int64)
         self._place = self._places.data
-        self._head = self._tail = 1
+        self._head = self._tail = 1 << 32  # room before the head for :meth:`age`
 
     def __len__(self) -> int:
         return self._tail - self._head
@@ -70,6 +82,15 @@ class Lru:
                 self._place[frame] = 0
                 return frame
         return 0
+
+    def age(self, frames: np.ndarray) -> None:
+        """Put frames at the head: the next to go."""
+        if len(self) + len(frames) > len(self._ring):
+            self._compact(len(frames))
+        self._head -= len(frames)
+        places = np.arange(self._head, self._head + len(frames))
+        self._ring[places & len(self._ring) - 1] = frames
+        self._places[frames] = places
 
     def drop(self, frame: int) -> None:
         """Take a frame off the list."""
@@ -129,7 +150,7 @@ class Reclaim:
         """Reclaim the page at ``address`` now; False if there is none or it cannot go."""
         entry = mm.page_table.get(address >> PAGE_SHIFT)
         frame = entry >> PFN_SHIFT
-        if not entry & PRESENT or frame == self.host.zero_frame or not self._may_go(frame):
+        if not entry & PRESENT or frame == self.host.zero_frame or not self._evictable(frame):
             return False
         self.lru.drop(frame)
         return (yield from self._pageout([frame])) == 1
@@ -140,7 +161,7 @@ class Reclaim:
         for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
             entries = mm.page_table.view(a, b)
             frames = (entries[(entries & PRESENT) != 0] >> PFN_SHIFT).tolist()
-            victims = [f for f in frames if f != self.host.zero_frame and self._may_go(f)
+            victims = [f for f in frames if f != self.host.zero_frame and self._evictable(f)
                        and self.host.pages.mapcount[f] == 1]  # fmt: skip
             for i in range(0, len(victims), CLUSTER):
                 cluster = [f for f in victims[i : i + CLUSTER] if self._may_go(f)]
@@ -182,7 +203,7 @@ class Reclaim:
         self.isolated.pop(frame, None)
         if frame in self.host.page_locks:
             self.host.page_locks.clear(frame)
-        if self._used(frame):
+        if self._used(frame) and not self.host.pages.flags[frame] & PG_DEVICE_PRIVATE:
             self.lru.add(frame)
         if self.host.pages.put(frame):
             self.host.event("free", frame=frame, operation=operation)
@@ -198,6 +219,12 @@ class Reclaim:
             and frame not in self.isolated and frame not in host.page_locks and frame not in host.writebacks
         )  # fmt: skip
 
+    def _evictable(self, frame: int) -> bool:
+        """May reclaim have it? Linux keeps locked pages on a list of their own."""
+        flags = self.host.pages.flags[frame]
+        return self._may_go(frame) and not flags & PG_DEVICE_PRIVATE and not (
+            flags & PG_MLOCKED and mlocked(self.host, frame))  # fmt: skip
+
     def _isolate(self, wanted: int, budget: int) -> Steps[tuple[list[int], int]]:
         """Up to ``wanted`` pages that were not used lately, looking at ``budget`` at most."""
         victims: list[int] = []
@@ -212,9 +239,11 @@ class Reclaim:
                     self.lru.add(frame)
             elif (yield from page_referenced(self.host, frame)):
                 self.lru.add(frame)
-            elif self._may_go(frame):
+            elif self._evictable(frame):
                 self.isolated[frame] = None
                 victims.append(frame)
+            elif self._used(frame):
+                self.lru.add(frame)
         for frame in victims:
             del self.isolated[frame]
         return victims, looked
@@ -239,6 +268,9 @@ class Reclaim:
         thread.context.append("reclaim")
         try:
             for frame in victims:
+                if host.pages.flags[frame] & PG_LAZYFREE:
+                    yield from discard_lazyfree(host, frame)
+                    continue
                 clean = swap.slot_of.get(frame, 0)
                 slot = clean or swap.get_slot()
                 if clean:
@@ -276,7 +308,10 @@ class Reclaim:
     def _unmap(self, frame: int, slot: int, write: bool) -> Steps[None]:
         """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""
         host, users = self.host, 0
-        unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda _: swap_entry(slot))
+        unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda entry: swap_entry(slot) | entry & SWAP_KEPT)
+        early = write and host.broken("swap_write_before_unmap")
+        if early:
+            host.swap.write(slot, frame)
         lock = yield from rmap_lock(host, frame)
         try:
             for vma, page in rmap_walk(host, frame):
@@ -289,8 +324,9 @@ class Reclaim:
         finally:
             if lock is not None:
                 lock.release(host.thread)
-        if users and write:
-            host.swap.write(slot, frame)
+        if users:
+            if write and not early:
+                host.swap.write(slot, frame)
             if host.pages.kind[frame] != MODEL:
                 host.frames.retire(frame)
         host.swap.put(slot)

@@ -17,9 +17,10 @@ from nicemu.memory import frame_rows
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File
 from nicemu.mm.locks import RwSemaphore
-from nicemu.mm.page import PAGE_SHIFT, PG_DIRTY, PG_FILE
-from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, HUGE, PFN_SHIFT, PRESENT, PageTable
-from nicemu.mm.vma import VM_NONLINEAR, AnonVma, Vma
+from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
+from nicemu.mm.page import PAGE_SHIFT, PG_DIRTY, PG_FILE, PG_IDLE, PG_KSM, PG_MLOCKED
+from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, HUGE, MAPS, PFN_SHIFT, PageTable
+from nicemu.mm.vma import VM_LOCKED, VM_NONLINEAR, AnonVma, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -32,22 +33,35 @@ def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
     pages.mapcount[frame] = 1
     vma.anon_vma.prepared = True
     pages.anon_vma[frame], pages.index[frame] = vma.anon_vma.number, vma.pgoff + page - vma.first_page
+    host.numa.place(frame, vma.mm.node)
+    if vma.flags & VM_LOCKED:
+        pages.flags[frame] |= PG_MLOCKED
     host.reclaim.lru.add(frame)
 
 
 def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, frames: np.ndarray) -> None:
     """:func:`page_add_new_anon_rmap` for many pages."""
     frame_rows.map_new(host.frames.words, frames, page_numbers, vma.anon_vma.number, vma.pgoff - vma.first_page)
+    host.numa.place(frames, vma.mm.node)
+    if vma.flags & VM_LOCKED:
+        host.pages.all_flags[frames] |= PG_MLOCKED
     host.reclaim.lru.add_many(frames)
 
 
 def rmap_places(host: Host, frame: int) -> Iterator[tuple[Vma, int]]:
     """(area, page number) of every entry that could map the frame. Not to be kept over a yield."""
     number, index = host.pages.anon_vma[frame], host.pages.index[frame]
-    mapping: AnonVma | File | None = host.anon_vma_of.get(number)
-    if host.pages.flags[frame] & PG_FILE:
-        mapping = host.files.get(number)
-    yield from places_in(mapping.vmas if mapping is not None else (), index)
+    if host.pages.flags[frame] & PG_KSM:
+        for number, index in host.ksm.places(frame):
+            yield from _places(host.anon_vma_of.get(number), index)
+    elif host.pages.flags[frame] & PG_FILE:
+        yield from _places(host.files.get(number), index)
+    else:
+        yield from _places(host.anon_vma_of.get(number), index)
+
+
+def _places(mapping: AnonVma | File | None, index: int) -> Iterator[tuple[Vma, int]]:
+    return places_in(mapping.vmas if mapping is not None else (), index)
 
 
 def places_in(vmas: Iterable[Vma], index: int) -> Iterator[tuple[Vma, int]]:
@@ -80,7 +94,7 @@ def rmap_walk(host: Host, frame: int) -> list[tuple[Vma, int]]:
 def maps(page_table: PageTable, page: int, frame: int) -> bool:
     """``page_check_address``: does the entry of ``page`` map the frame?"""
     entry = page_table.get(page)
-    return bool(entry & PRESENT) and entry >> PFN_SHIFT == frame
+    return bool(entry & MAPS) and entry >> PFN_SHIFT == frame
 
 
 def page_referenced(host: Host, frame: int) -> Steps[bool]:
@@ -89,17 +103,23 @@ def page_referenced(host: Host, frame: int) -> Steps[bool]:
     for vma, page in rmap_walk(host, frame):
         mm = vma.mm
         if not mm.notifiers.subscribers and mm.page_table_lock.owner is None:  # the same, without a lock to wait for
-            referenced |= _test_and_clear_young(mm.page_table, page)
+            referenced |= test_and_clear_young(mm.page_table, page)
             continue
         yield from mm.page_table_lock.acquire(host.thread)
         if maps(mm.page_table, page, frame):
+            if host.broken("young_as_invalidate"):
+                range = NotifierRange(mm, page << PAGE_SHIFT, page + 1 << PAGE_SHIFT, Event.CLEAR, "young")
+                yield from invalidate_range_start(range)
+                yield from invalidate_range_end(range)
             young = yield from mm.notifiers.clear_flush_young(page << PAGE_SHIFT)
-            referenced |= _test_and_clear_young(mm.page_table, page) or young
+            referenced |= test_and_clear_young(mm.page_table, page) or young
         mm.page_table_lock.release(host.thread)
+    if referenced:
+        host.pages.flags[frame] &= ~PG_IDLE
     return referenced
 
 
-def _test_and_clear_young(page_table: PageTable, page: int) -> bool:
+def test_and_clear_young(page_table: PageTable, page: int) -> bool:
     """``ptep_clear_flush_young``; of all entries of a huge mapping (``pmdp_clear_flush_young``)."""
     entry = page_table.get(page)
     if not entry & HUGE:
@@ -121,7 +141,7 @@ class Unmapping:
     site: str
     """Its call site: ``unmap_one`` or ``migrate``."""
     replacement: Callable[[int], int]
-    """The entry that replaces the one given: a swap entry, a migration entry."""
+    """The entry that replaces the one given: a swap entry, a migration entry; the same one, and it stays mapped."""
 
 
 def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> Steps[bool]:
@@ -143,13 +163,16 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
             mm.flush_tlb(address, address + PAGE_SIZE, operation)
             yield from notify.cleared(replacement)
             mm.page_table.set(page, replacement)
-            if entry & DIRTY and host.pages.flags[frame] & PG_FILE:
-                host.pages.flags[frame] |= PG_DIRTY
-            host.pages.mapcount[frame] -= 1
-            host.pages.refcount[frame] -= 1
-            done = True
+            done = replacement != entry
+            if done:
+                if entry & DIRTY and host.pages.flags[frame] & PG_FILE:
+                    host.pages.flags[frame] |= PG_DIRTY
+                host.pages.mapcount[frame] -= 1
+                host.pages.refcount[frame] -= 1
     finally:
         lock.release(thread)
+    if done and host.broken("free_before_invalidate_page"):
+        host.pages.put(frame)
     if done:
         yield from notify.unlocked()
     yield from notify.end()

@@ -19,7 +19,7 @@ import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.page import MODEL, PG_SWAPCACHE
-from nicemu.mm.page_table import PFN_SHIFT, SWAP
+from nicemu.mm.page_table import PFN_SHIFT, SOFT_DIRTY, SWAP, UFFD_WP
 from nicemu.tables.records import FrameKind
 from nicemu.tables.world import lazy_bytes
 from nicemu.timeline.host import Completion, Sleep, Steps
@@ -27,6 +27,8 @@ from nicemu.timeline.host import Completion, Sleep, Steps
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
 
+SWAP_KEPT = SOFT_DIRTY | UFFD_WP
+"""Bits that a swap entry keeps of the entry it replaces."""
 READAHEAD_PAGES = 8
 """Pages of one swap read (``page_cluster`` 3)."""
 
@@ -72,8 +74,8 @@ class Swap:
         self._users[slot] += 1
 
     def users(self, slot: int) -> int:
-        """``swap_count``, the cache included."""
-        return self._users[slot]
+        """``swp_swapcount``: without the cache."""
+        return self._users[slot] - (slot in self.cache)
 
     @property
     def full(self) -> bool:

@@ -17,6 +17,10 @@ from nicemu.mm.address_space import PAGE_SIZE, AddressSpace
 from nicemu.mm.file_calls import FileCalls
 from nicemu.mm.host import Host
 from nicemu.mm.hugetlb import MAP_HUGETLB, hugetlb_mmap
+from nicemu.mm.madvise import ADVICE, do_madvise
+from nicemu.mm.mlock import do_mlock, do_munlock
+from nicemu.mm.numa import move_pages
+from nicemu.mm.userfaultfd import Userfaultfd
 from nicemu.mm.vma import VM_HUGETLB
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
@@ -29,6 +33,11 @@ MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 
 def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
+
+
+def _whole_pages(address: int, length: int) -> tuple[int, int]:
+    start = address & -PAGE_SIZE
+    return start, start + _pages_up(address - start + length)
 
 
 def _pages_up(length: int) -> int:
@@ -85,8 +94,7 @@ class Process(FileCalls):
             yield from self.mm.mprotect(address, _pages_up(length), prot & 7)
 
     def madvise(self, address: int, length: int, advice: int) -> Steps[None]:
-        """``madvise``: DONTNEED, PAGEOUT, DONTFORK, DOFORK and those of THP act; other advice is taken and changes
-        nothing."""
+        """``madvise``. Advice that the model does not know is taken and changes nothing."""
         if address % PAGE_SIZE or length < 0:
             raise _error(errno.EINVAL)
         if not length:
@@ -105,6 +113,28 @@ class Process(FileCalls):
             yield from self.mm.madvise_hugepage(address, length, advice == MADV_HUGEPAGE)
         elif advice == MADV_COLLAPSE:
             yield from self.mm.madvise_collapse(address, length)
+        elif advice in ADVICE:
+            yield from do_madvise(self.mm, address, address + length, advice)
+
+    def mlock(self, address: int, length: int) -> Steps[None]:
+        """``mlock``."""
+        yield self.host.costs.syscall_ns
+        yield from do_mlock(self.mm, *_whole_pages(address, length))
+
+    def munlock(self, address: int, length: int) -> Steps[None]:
+        """``munlock``."""
+        yield self.host.costs.syscall_ns
+        yield from do_munlock(self.mm, *_whole_pages(address, length))
+
+    def move_pages(self, addresses: list[int], node: int) -> Steps[list[int]]:
+        """``move_pages`` of this process: the node of each page afterwards, or a negative errno."""
+        yield self.host.costs.syscall_ns
+        return (yield from move_pages(self.mm, addresses, node))
+
+    def userfaultfd(self, asynchronous: bool = False) -> Steps[Userfaultfd]:
+        """``userfaultfd``: a handler, to be registered."""
+        yield self.host.costs.syscall_ns
+        return Userfaultfd(self.mm, asynchronous)
 
     def mremap(self, address: int, old_length: int, new_length: int, flags: int = MREMAP_MAYMOVE,
                new_address: int = 0) -> Steps[int]:  # fmt: skip

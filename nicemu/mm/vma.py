@@ -30,7 +30,7 @@ VM_NOHUGEPAGE, VM_HUGE_1GB = 1 << 16, 1 << 17
 """No THP; the huge pages of a VM_HUGETLB area are of 1 GiB, not of 2 MiB."""
 VM_MAYNOTWRITE = 1 << 20
 """A shared mapping of a file that is open for reading only (no VM_MAYWRITE)."""
-VM_SPECIAL = VM_SHARED | VM_NONLINEAR | VM_XIP
+VM_SPECIAL = VM_SHARED | VM_NONLINEAR | VM_XIP | VM_UFFD
 """Areas whose faults are resolved page by page, not in bulk."""
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
 

@@ -11,6 +11,8 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nicemu.memory import arena as real_memory
 from nicemu.mm.compound import pmd_trans_huge, thp_unmapped_whole
 from nicemu.mm.discipline import Invalidation
@@ -20,9 +22,9 @@ from nicemu.mm.huge_split import isolate_vmas, split_huge_pmd
 from nicemu.mm.hugetlb_range import discarded, unmap_hugepage_range
 from nicemu.mm.notifier import Event, mmu_notifier_release
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
-from nicemu.mm.page_table import ENTRIES, HUGE, PFN_SHIFT, PRESENT, SWAP
-from nicemu.mm.vma import VM_HUGETLB, Vma
-from nicemu.mm.zap_file import zap_file_pages, zap_selected
+from nicemu.mm.page_table import ENTRIES, HUGE, MAPS, PFN_SHIFT, SWAP
+from nicemu.mm.vma import VM_HUGETLB, VM_LOCKED, Vma
+from nicemu.mm.zap_file import set_file_pages_dirty, zap_selected
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ def do_munmap(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]
     gather = MmuGather(mm, "munmap")
     yield from unmap_vmas(mm, vmas, vmas[0].start, vmas[-1].end, gather, Event.UNMAP, real)
     for vma in vmas:
+        if vma.flags & VM_LOCKED:
+            mm.locked_vm -= vma.last_page - vma.first_page
         yield from unlink_vma(vma)
     mm.page_table.free_empty(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
     yield from gather.finish(start, end)
@@ -52,6 +56,10 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
     Gives the first error of a real system call. The model's part is done all the same."""
     failed: OSError | None = None
     notify = Invalidation(mm, "unmap" if event == Event.UNMAP else "zap", start, end, gather.operation)
+    if mm.host.broken("free_before_start"):
+        for vma in vmas:
+            yield from _zap_pte_ranges(vma, max(vma.start, start), min(vma.end, end), gather)
+        yield from gather.finish(start, end)
     yield from notify.start()
     mm.stamp_range(start, end, gather.operation)
     for vma in vmas:
@@ -102,12 +110,11 @@ def _zap_pte_ranges(vma: Vma, start: int, end: int, gather: MmuGather) -> Steps[
             view[:] = 0
         else:
             entries = zap_selected(vma, a, view, gather.details)
-        frames = entries[(entries & PRESENT) != 0] >> PFN_SHIFT
+        frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         frames = frames[frames != host.zero_frame]
-        if vma.file is None:
-            host.pages.mapcounts[frames] -= 1
-        else:
-            frames = zap_file_pages(host, entries, frames, gather)
+        np.subtract.at(host.pages.mapcounts, frames, 1)  # KSM, nonlinear: one frame may be here more than once
+        if vma.file is not None:
+            set_file_pages_dirty(host, entries)
         if len(entries) and entries[0] & HUGE:
             thp_unmapped_whole(host, int(frames[0]))
         mm.event("pte_clear", a << PAGE_SHIFT, b << PAGE_SHIFT, operation=gather.operation, present=len(frames))
@@ -131,10 +138,13 @@ def _lock_split(mm: AddressSpace, a: int, b: int) -> Steps[None]:
 def madvise_dontneed(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]:
     """``madvise_dontneed_single_vma`` of each area; the caller holds mmap_lock for read.
 
-    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux); EINVAL, hugetlb.
+    :raises OSError: ENOMEM if part of the range is not mapped (the rest is done, as in Linux); EINVAL, locked memory or
+        hugetlb.
     """
     failed: OSError | None = None
     for vma in mm.vmas.overlapping(start, end):
+        if vma.flags & VM_LOCKED:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         a, b = discarded(vma, max(vma.start, start), min(vma.end, end))
         gather = MmuGather(mm, "dontneed")
         failed = (yield from unmap_vmas(mm, [vma], a, b, gather, Event.CLEAR, real)) or failed

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicemu.mm.gather import MmuGather
 from nicemu.mm.page import PG_DIRTY, PG_FILE
 from nicemu.mm.page_table import DIRTY, MIGRATION, PFN_SHIFT, PRESENT, SPECIAL
 from nicemu.mm.vma import VM_NONLINEAR, Vma
@@ -53,19 +52,8 @@ def zap_selected(vma: Vma, first: int, view: np.ndarray, details: ZapDetails) ->
     return entries
 
 
-def zap_file_pages(host: Host, entries: np.ndarray, frames: np.ndarray, gather: MmuGather) -> np.ndarray:
-    """``zap_present_ptes`` in a file mapping: a dirty entry makes the page dirty; one page may be mapped twice. Gives
-    frames that are left to be given to the gather."""
-    pages = host.pages
+def set_file_pages_dirty(host: Host, entries: np.ndarray) -> None:
+    """``zap_present_ptes`` in a file mapping: a dirty entry makes the page dirty."""
+    flags = host.pages.all_flags
     dirty = entries[(entries & (PRESENT | DIRTY)) == PRESENT | DIRTY] >> PFN_SHIFT
-    dirty = dirty[(pages.all_flags[dirty] & PG_FILE) != 0]
-    pages.all_flags[dirty] |= PG_DIRTY
-    np.subtract.at(pages.mapcounts, frames, 1)
-    left: np.ndarray = frames
-    while len(left):
-        unique, at = np.unique(left, return_index=True)
-        if len(unique) == len(left):
-            break
-        gather.add(unique)
-        left = left[~np.isin(np.arange(len(left)), at)]
-    return left
+    flags[dirty[(flags[dirty] & PG_FILE) != 0]] |= PG_DIRTY

@@ -40,7 +40,7 @@ class Device:
         self._qp_state = memoryview(world.qp.view(np.ndarray)["state"])
         self._doorbell_ns, self._command_ns = (
             memoryview(world.nic.view(np.ndarray)[name]) for name in ("doorbell_ns", "command_ns"))  # fmt: skip
-        self._address = world.address
+        self._address, self._nic = world.address, index + 1
         self._place()
         self._configure(frozenset(mutants))
         self._sq_entries: dict[int, list[int]] = {}
@@ -115,19 +115,19 @@ class Device:
     def write_doorbell(self, offset: int, value: int) -> None:
         """A write to the doorbell BAR: ``abi.rings.doorbell_offset(bank, number)``."""
         bank, number = offset >> 24, (offset & 0xFFFFFF) >> 3
-        nic = self.index + 1
-        when = self._now[0] + self._doorbell_ns[nic]
-        address = self._address
+        when = self._now[0] + self._doorbell_ns[self._nic]
         if bank == COMMAND:
-            self._schedule(address, when + self._command_ns[nic], units.COMMAND, nic, number)
-        elif bank == SEND or bank == RECV:
+            self._schedule(self._address, when + self._command_ns[self._nic], units.COMMAND, self._nic, number)
+        elif bank == EQ_ARM:
+            if 0 < number < self._eqs[1]:
+                self._schedule(self._address, when, units.EQ_ARM, self._eqs[0] + number, 0)
+        elif bank == CQ_ARM:
+            if 0 < number < self._cqs[1]:
+                self._schedule(self._address, when, units.CQ_ARM, self._cqs[0] + number, value)
+        elif 0 < number < self._qps[1]:
             at = self._qps[0] + number
-            if 0 < number < self._qps[1] and (bank == SEND or self._qp_state[at] == ERR):
-                self._schedule(address, when, units.DOORBELL, at, 0)
-        elif bank == EQ_ARM and 0 < number < self._eqs[1]:
-            self._schedule(address, when, units.EQ_ARM, self._eqs[0] + number, 0)
-        elif bank == CQ_ARM and 0 < number < self._cqs[1]:
-            self._schedule(address, when, units.CQ_ARM, self._cqs[0] + number, value)
+            if bank == SEND or (bank == RECV and self._qp_state[at] == ERR):
+                self._schedule(self._address, when, units.DOORBELL, at, 0)
 
     def set_command_ring(self, address: int) -> None:
         """Boot register: host address of the command slots."""

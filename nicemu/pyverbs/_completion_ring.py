@@ -22,7 +22,7 @@ class CompletionRing:
     Owner words are compared by their low byte: they are 0 or 1.
     """
 
-    __slots__ = ("_consumer", "_mask", "_queues", "_record", "_ring", "_shift", "_slots")
+    __slots__ = ("_awaited", "_consumer", "_mask", "_queues", "_record", "_ring", "_shift", "_slots")
 
     def __init__(self, response: CqResponse) -> None:
         self._record = response.record.cast("q")  # one store for the counter
@@ -35,6 +35,7 @@ class CompletionRing:
         self._ring = response.ring
         self._slots, self._mask = response.slots, response.slots - 1
         self._shift = response.slots.bit_length() - 1
+        self._await()
 
     def serve(self, number: int, queues: Queues) -> None:
         """Completions of QP `number` free slots of these queues. Of an SRQ the device frees the slots."""
@@ -42,8 +43,13 @@ class CompletionRing:
 
     def nonempty(self) -> bool:
         """An entry waits."""
-        counter = self._consumer  # as ``_is_there``: the timeline asks after each step
-        return self._ring[((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER] == (counter >> self._shift) + 1 & 1
+        at, owner = self._awaited
+        return self._ring[at] == owner
+
+    def _await(self) -> None:
+        """Note where the next entry's owner word is and what it will be: the timeline asks after each of its steps."""
+        counter = self._consumer
+        self._awaited = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER, (counter >> self._shift) + 1 & 1
 
     def _is_there(self, counter: int) -> bool:
         at = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER
@@ -62,6 +68,7 @@ class CompletionRing:
             self._free_slots(entry)
             entries.append(entry)
         self._consumer = consumer
+        self._await()
         return entries
 
     def _free_slots(self, entry: bytearray) -> None:
@@ -100,4 +107,5 @@ class CompletionRing:
                 ring[to : to + CQE_OWNER] = ring[at : at + CQE_OWNER]
         if dropped:
             self._consumer += dropped
+            self._await()
             self.publish()

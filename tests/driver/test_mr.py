@@ -10,7 +10,7 @@ import pytest
 from nicemu.abi.command import Command, MkeyFlag, Status, mtt_entry
 from nicemu.abi.verbs import PAGE_SHIFT, Access
 from nicemu.driver import DriverError, ah, context, cq, mr, pd, qp
-from nicemu.driver.umem import mtt_entries, page_span
+from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page
 from nicemu.uverbs.messages import AddressVector, Capabilities
 from tests.driver.bench import GID, Bench
 
@@ -26,6 +26,17 @@ def test_entries_are_those_of_the_abi() -> None:
     frames = np.array([5 << 1 | 1, 6 << 1], np.int64)
     assert list(mtt_entries(frames, True, 9)) == [mtt_entry(5, True, 9), mtt_entry(6, False, 9)]
     assert list(mtt_entries(frames, False, 9)) == [mtt_entry(5, False, 9), mtt_entry(6, False, 9)]
+
+
+@pytest.mark.parametrize("access", [Access.ON_DEMAND, Access.ON_DEMAND | Access.LOCAL_WRITE])
+@pytest.mark.parametrize("frame", [0, 77 << 1, 77 << 1 | 1])
+def test_one_page_is_told_as_many_are(bench: Bench, access: Access, frame: int) -> None:
+    region, told = bench.region(access), []
+    entries = mtt_entries(np.array([frame]), region.writable, 9)
+    for steps in (update_mtt_page(region, 3, frame, 9), update_mtt(region, 3, entries)):
+        bench.call(steps)
+        told.append((bench.device.log[-1], bench.device.mkeys[region.index].mtt.pop(3)))
+    assert told[0] == told[1] and told[0][0][0] == Command.UPDATE_MTT
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,10 @@ def test_it_says_what_a_dense_list_says(operations, look):
         last = min(first + count, PAGES)
         if store:
             frames = np.arange(first, last) % 5  # some are 0: not mapped
-            sparse.store(first, frames)
+            if len(frames) == 1:
+                sparse.store_page(first, int(frames[0]))
+            else:
+                sparse.store(first, frames)
             dense[first:last] = frames
         else:
             sparse.clear(first, last)

@@ -12,6 +12,7 @@ import pytest
 from nicemu.memory.arena import Arena
 from nicemu.memory.frames import Frames
 from nicemu.mm import Host, Process
+from nicemu.mm.page import PG_HWPOISON
 from nicemu.tables.records import Stop
 from nicemu.tables.world import Capacity, World
 from nicemu.timeline.host import Scheduler
@@ -21,6 +22,7 @@ PAGE = 4096
 COSTS = SimpleNamespace(
     syscall_ns=150, fault_ns=1500, fault_page_ns=98, zero_page_ns=200, copy_page_ns=400, pte_ns=5, tlb_flush_ns=500,
     swap_read_ns=60_000, swap_write_ns=20_000, irq_ns=1000, file_read_ns=80_000, file_write_ns=25_000, dax_flush_ns=300,
+    ksm_compare_ns=400, numa_remote_ns=60,
 )  # fmt: skip
 
 
@@ -59,7 +61,7 @@ class Machine:
         self.scheduler = Scheduler(lambda: engine.now[0])
         self.timeline = Timeline(engine, self.scheduler, lambda _: None)
         self.events: list[tuple[str, dict[str, Any]]] = []
-        profile = SimpleNamespace(costs=COSTS, ram_pages=ram, swap_pages=swap)
+        profile = SimpleNamespace(costs=COSTS, ram_pages=ram, swap_pages=swap, numa_nodes=1)
         self.host = Host(self.world, self.frames, self.scheduler, profile, discipline, self._log, kswapd)
         self.host.arena = arena
         self.mm = self.host.new_address_space("program")
@@ -98,7 +100,8 @@ class Machine:
             assert pages.refcount[frame] == count + (pages.flags[frame] >> 16) + (frame in cached)
         held = {frame for frame in range(1, self.frames._next) if pages.kind[frame] and pages.refcount[frame]}
         assert self.frames.allocated == len(held | set(mapped)) + self.host.hugetlb.parked
-        assert all(pages.pinned(frame) for frame in held - set(mapped) - cached - {self.host.zero_frame})
+        unmapped = held - set(mapped) - cached - {self.host.zero_frame}
+        assert all(pages.pinned(frame) or pages.flags[frame] & PG_HWPOISON for frame in unmapped)
 
 
 @pytest.fixture

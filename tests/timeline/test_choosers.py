@@ -43,3 +43,27 @@ def test_a_schedule_of_another_run_is_refused():
     order(chooser)
     with pytest.raises(ValueError, match="recorded choices"):
         order(ReplayChooser(chooser.answers[:-3]))
+
+
+@pytest.mark.parametrize("chooser", [None, SeededChooser(5), SeededChooser(6, longest_ns=9)])
+def test_a_delay_is_a_first_step_of_cpu_time(chooser):
+    """A thread that begins after its CPU time runs when one would that yields that time first."""
+    times = []
+    for delayed in (True, False):
+        now, seen = [0], []
+        twin = SeededChooser(6, longest_ns=9) if chooser is not None and chooser.longest_ns else chooser
+        host = Scheduler(lambda now=now: now[0], twin)
+
+        def work(yields, now=now, seen=seen):
+            if yields:
+                yield 70
+            seen.append(now[0])
+            yield 5
+            seen.append(now[0])
+
+        host.spawn(work(not delayed), "work", delay=70 if delayed else 0)
+        while host.active:
+            now[0] = host.next_time()
+            host.step(now[0])
+        times.append(seen)
+    assert times[0] == times[1]
