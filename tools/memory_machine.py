@@ -22,8 +22,8 @@ from nicemu.timeline import Scheduler, Timeline
 PAGE = 4096
 COSTS = SimpleNamespace(
     syscall_ns=150, fault_ns=1500, fault_page_ns=98, zero_page_ns=200, copy_page_ns=400, pte_ns=5, tlb_flush_ns=500,
-    swap_read_ns=60_000, swap_write_ns=20_000, swap_page_ns=1300, scan_page_ns=50, irq_ns=1000, ksm_compare_ns=400,
-    numa_remote_ns=60,
+    swap_read_ns=60_000, swap_write_ns=20_000, swap_page_ns=1300, scan_page_ns=50, irq_ns=1000, file_read_ns=80_000,
+    file_write_ns=25_000, dax_flush_ns=300, ksm_compare_ns=400, numa_remote_ns=60,
 )  # fmt: skip
 RAM_PAGES, SWAP_PAGES = 1024, 1 << 14
 

@@ -317,6 +317,6 @@ class Invalidation:
         if self.frames is None:
             return
         if isinstance(self.frames, int):
-            self.mm.stamp_page(self.frames, self.operation, ours)
+            self.mm.stamp_page(self.frames, self.operation, self._range.start, self._range.end, ours)
         else:
-            self.mm.stamp_invalidated(self.frames, self.operation, ours)
+            self.mm.stamp_invalidated(self.frames, self.operation, self._range.start, self._range.end, ours)

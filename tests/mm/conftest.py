@@ -21,8 +21,8 @@ from nicemu.timeline.loop import Timeline
 PAGE = 4096
 COSTS = SimpleNamespace(
     syscall_ns=150, fault_ns=1500, fault_page_ns=98, zero_page_ns=200, copy_page_ns=400, pte_ns=5, tlb_flush_ns=500,
-    swap_read_ns=60_000, swap_write_ns=20_000, swap_page_ns=1300, scan_page_ns=50, irq_ns=1000, ksm_compare_ns=400,
-    numa_remote_ns=60,
+    swap_read_ns=60_000, swap_write_ns=20_000, swap_page_ns=1300, scan_page_ns=50, irq_ns=1000, file_read_ns=80_000,
+    file_write_ns=25_000, dax_flush_ns=300, ksm_compare_ns=400, numa_remote_ns=60,
 )  # fmt: skip
 
 
@@ -92,12 +92,17 @@ class Machine:
             for frame in mm.frames_in(0, 1 << 48).tolist():
                 mapped[frame] = mapped.get(frame, 0) + 1
         pages = self.host.pages
+        cached = {frame for file in self.host.files.values() for frame in file.pages.values()}
+        cached |= {self.host.xip_sparse} - {0}
+        for frame in cached - set(mapped):
+            assert pages.mapcount[frame] == 0 and pages.refcount[frame] == 1 + (pages.flags[frame] >> 16)
+        assert not self.host.page_locks and not self.host.writebacks
         for frame, count in mapped.items():
             assert pages.mapcount[frame] == count
-            assert pages.refcount[frame] == count + (pages.flags[frame] >> 16)
+            assert pages.refcount[frame] == count + (pages.flags[frame] >> 16) + (frame in cached)
         held = {frame for frame in range(1, self.frames._next) if pages.kind[frame] and pages.refcount[frame]}
         assert self.frames.allocated == len(held | set(mapped)) + self.host.hugetlb.parked
-        unmapped = held - set(mapped) - {self.host.zero_frame}
+        unmapped = held - set(mapped) - cached - {self.host.zero_frame}
         assert all(pages.pinned(frame) or pages.flags[frame] & PG_HWPOISON for frame in unmapped)
 
 
