@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File, FileKind, i_mmap_lock_read
-from nicemu.mm.filemap import SHARED_WRITABLE, file_of, page_index
+from nicemu.mm.filemap import SHARED_WRITABLE, file_of, page_index, wp_page_shared
 from nicemu.mm.page import PAGE_SHIFT, PG_UNEVICTABLE, Fault
 from nicemu.mm.page_cache import add_to_page_cache, put_page, set_page_dirty, unlock_page
-from nicemu.mm.page_table import ACCESSED, DIRTY, PRESENT, WRITE, pte
+from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, WRITE, pte
 from nicemu.mm.rmap import maps, page_add_new_anon_rmap, places_in
 from nicemu.mm.truncate import unmap_mapping_range
 from nicemu.mm.vma import VM_SHARED, Vma
@@ -45,6 +45,19 @@ def do_direct_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bo
         yield from get_block(mm.host, file, index)
     else:
         yield from _map_hole(mm, file, page, index)
+
+
+def do_direct_wp(mm: AddressSpace, vma: Vma, page: int, entry: int) -> Steps[None]:
+    """``dax_iomap_pfn_mkwrite``: a write to a shared page that is mapped read-only. A hole gets its block, which unmaps
+    the page of zeros here too; the caller looks again. :raises Fault: ENOMEM, SIGBUS."""
+    host, file, index = mm.host, file_of(vma), page_index(vma, page)
+    if entry >> PFN_SHIFT not in (host.zero_frame, host.xip_sparse):
+        yield from wp_page_shared(mm, vma, page, entry)
+        return
+    if index >= file.end:
+        raise Fault.bus_error(page << PAGE_SHIFT)
+    yield host.costs.pte_ns
+    yield from get_block(host, file, index)
 
 
 def get_block(host: Host, file: File, index: int) -> Steps[int]:

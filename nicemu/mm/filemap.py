@@ -133,6 +133,8 @@ def wp_page_shared(mm: AddressSpace, vma: Vma, page: int, entry: int) -> Steps[N
         if now & PRESENT and now >> PFN_SHIFT == frame:
             mm.page_table.set(page, now | WRITE | DIRTY | ACCESSED)
         mm.page_table_lock.release(host.thread)
+    else:
+        yield host.costs.pte_ns  # somebody is about to unmap it
     unlock_page(host, frame)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from nicemu.mm.cow import can_reuse, do_wp_page
 from nicemu.mm.device_memory import do_device_page
-from nicemu.mm.direct import do_direct_fault
+from nicemu.mm.direct import do_direct_fault, do_direct_wp
 from nicemu.mm.filemap import do_fault
 from nicemu.mm.huge_memory import handle_huge_fault, thp_enabled
 from nicemu.mm.hugetlb_fault import hugetlb_fault
@@ -41,7 +41,7 @@ from nicemu.mm.page_table import (
 from nicemu.mm.rmap import page_add_new_anon_rmap, page_add_new_anon_rmaps
 from nicemu.mm.swap import SWAP_KEPT
 from nicemu.mm.userfaultfd import do_uffd_wp
-from nicemu.mm.vma import VM_HUGETLB, VM_SPECIAL, VM_WRITE, Vma
+from nicemu.mm.vma import VM_HUGETLB, VM_SHARED, VM_SPECIAL, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
         _count(mm, "wp_fault", page, 1, True)
         if entry & UFFD_WP:
             yield from do_uffd_wp(mm, page)
+        elif vma.file is not None and vma.file.direct and vma.flags & VM_SHARED:
+            yield from do_direct_wp(mm, vma, page, entry)
         else:
             yield from do_wp_page(mm, vma, page)
     elif entry & HWPOISON:

@@ -123,6 +123,18 @@ def test_a_dax_block_zaps_the_zero_page_everywhere(make_machine: Any) -> None:
     machine.check_counts()
 
 
+@pytest.mark.parametrize(("era", "kind"), [("v3.7", FileKind.XIP), ("v6.12", FileKind.DAX)])
+def test_a_write_to_a_hole_that_is_mapped_shared_allocates_the_block(
+    make_machine: Any, era: str, kind: FileKind
+) -> None:
+    machine = make_machine(era)
+    file, at = sparse(machine, kind)
+    machine.run(machine.process.mprotect(at, 4 * PAGE, RW))
+    machine.run(machine.process.write(at + PAGE, b"block"))
+    assert list(file.inode.pages) == [1] and machine.run(machine.process.pread(file, 5, PAGE)) == b"block"
+    machine.check_counts()
+
+
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize(("era", "kind"), [("v3.7", FileKind.XIP), ("v6.12", FileKind.DAX)])
 def test_nobody_keeps_a_hole_after_the_block_came(make_machine: Any, era: str, kind: FileKind, seed: int) -> None:
