@@ -91,7 +91,7 @@ class Read(_Range):
         return tuple(seen)
 
     def effects(self, key: Any, result: Any) -> list[Effect]:
-        return [partial(loads, key=k, value=v) for k, v in zip(self.keys(), result, strict=False)]
+        return [partial(loads, key=k, value=v) for k, v in zip(self.keys(), result or (), strict=False)]
 
     def code(self) -> list[str]:
         return [f"look({self.place()})"]
