@@ -116,7 +116,8 @@ def _targets(names: list[str], eras: list[str] | None, planted: tuple[str, ...])
             raise ConfigError(f"command line: field --discipline: {given}")
     found = [Target(ALL[name], era, planted) for era in eras or ("v6.12",) for name in names if era in ALL[name].eras()]
     if not found:
-        raise ConfigError(f"command line: {', '.join(names)}: {', '.join(eras or ())} has no such operation")
+        given = ", ".join(eras or ("v6.12",))
+        raise ConfigError(f"command line: field --discipline: expected an era of {', '.join(names)}, given {given}")
     return found
 
 
