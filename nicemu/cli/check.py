@@ -90,7 +90,8 @@ def _list() -> None:
 
     typer.echo("scenarios:")
     for name, scenario in ALL.items():
-        typer.echo(f"  {name:<22} {scenario.what} ({', '.join(scenario.sites)}; {', '.join(scenario.eras())})")
+        sites = ", ".join(scenario.sites) or "no call site of its own"
+        typer.echo(f"  {name:<22} {scenario.what} ({sites}; {', '.join(scenario.eras())})")
     typer.echo("mutants:")
     for name, bug in MUTANTS.items():
         typer.echo(f"  {name:<30} {bug.layer}: {bug.what} (in {' under '.join(WHERE[name])})")
