@@ -40,6 +40,7 @@ def test_the_table_is_what_there_is(name: str) -> None:
 
 if __name__ == "__main__":
     text = PAGE.read_text(encoding="utf-8")
-    for table, rows in TABLES.items():
-        text = between(table).sub(lambda found, lines=rows(): found[1] + "\n".join(lines) + found[3], text)
+    for name in TABLES:
+        before, _, _, _, after = between(name).split(text)
+        text = f"{before}<!-- {name} -->\n" + "\n".join(TABLES[name]()) + f"\n<!-- end -->{after}"
     PAGE.write_text(text, encoding="utf-8")
