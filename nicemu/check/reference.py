@@ -97,7 +97,7 @@ class Call:
 
 
 def explained(threads: list[list[Call]], initial: State, final: State) -> bool:
-    """Is there an order of all effects that gives ``final``, what a look at every readable page finds?"""
+    """Is there an order of all effects that gives ``final``?"""
     ends = [call.returned for calls in threads for call in calls]
     assert len(set(ends)) == len(ends), "two calls returned at once"
     seen: set[Hashable] = set()
@@ -119,9 +119,10 @@ def explained(threads: list[list[Call]], initial: State, final: State) -> bool:
 
 def _is(state: State, final: State) -> bool:
     """Would a look at the whole memory find ``final``?"""
-    seen = {key: cell for key, cell in state.items() if isinstance(cell, Cell) and readable(state, key)}
-    return seen.keys() == final.keys() and all(
-        final[key] == _contents(state, cell) or (cell.lazy and final[key] == 0) for key, cell in seen.items()
+    found = ((key, cell) for key, cell in state.items() if isinstance(cell, Cell))
+    cells = {key: cell for key, cell in found if cell.prot & READ and _contents(state, cell) is not None}
+    return cells.keys() == final.keys() and all(
+        final[key] == _contents(state, cell) or (cell.lazy and final[key] == 0) for key, cell in cells.items()
     )
 
 
