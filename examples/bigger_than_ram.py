@@ -23,7 +23,7 @@ PORT, GID_INDEX = 1, 1
 REMOTE = e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
 
 
-def connected(ctx, pd, cq):
+def connected(ctx, pd, cq, rnr_timer=6):
     """Two RC queue pairs that talk to each other."""
     cap = QPCap(max_send_wr=16, max_recv_wr=1, max_send_sge=1, max_recv_sge=1)
     pair = [QP(pd, QPInitAttr(qp_type=e.IBV_QPT_RC, scq=cq, rcq=cq, cap=cap)) for _ in range(2)]
@@ -32,7 +32,7 @@ def connected(ctx, pd, cq):
         attr = QPAttr(port_num=PORT)
         attr.qp_access_flags, attr.dest_qp_num, attr.path_mtu = REMOTE, peer.qp_num, e.IBV_MTU_4096
         attr.max_rd_atomic = attr.max_dest_rd_atomic = 4
-        attr.min_rnr_timer, attr.rnr_retry, attr.retry_cnt, attr.timeout = 6, 7, 7, 20
+        attr.min_rnr_timer, attr.rnr_retry, attr.retry_cnt, attr.timeout = rnr_timer, 7, 7, 20
         attr.ah_attr = AHAttr(port_num=PORT, is_global=1, gr=route, dlid=0)
         qp.to_rts(attr)
     return pair

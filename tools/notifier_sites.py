@@ -14,6 +14,7 @@ from nicemu.mm.discipline import SITES
 from nicemu.mm.khugepaged import khugepaged_scan
 from nicemu.mm.migrate import migrate_page
 from nicemu.mm.numa import change_prot_numa
+from nicemu.mm.oom_reap import oom_reap_task_mm
 from nicemu.mm.rmap import page_referenced
 from nicemu.mm.soft_dirty import clear_refs
 from nicemu.mm.uprobe import uprobe_write_opcode
@@ -230,6 +231,19 @@ def device_exclusive(w: Watch) -> Steps[Any]:
     return make_device_exclusive(w.mm, w.written(), owner="another driver")
 
 
+def oom_reap(w: Watch) -> Steps[Any]:
+    """The OOM reaper takes a victim's page; the subscriber's device needs no wait"""
+    w.interval = SleepingInterval(w, waits=False)
+    w.written()
+    return oom_reap_task_mm(w.mm)
+
+
+def oom_reap_refused(w: Watch) -> Steps[Any]:
+    """The OOM reaper meets a subscriber that would have to sleep."""
+    w.written()
+    return oom_reap_task_mm(w.mm)
+
+
 def clear_soft_dirty(w: Watch) -> Steps[Any]:
     """4 is written to /proc/pid/clear_refs."""
     w.written()
@@ -250,8 +264,8 @@ RUNS: dict[str, Run] = {
     "ksm_protect": ksm_merge, "ksm_replace": ksm_merge, "uprobe": uprobe, "migrate": migrate,
     "hugetlb_mprotect": hugetlb_mprotect, "hugetlb_mremap": hugetlb_mremap, "madvise_free": madvise_free,
     "numa_hint": numa_hint, "uffd_wp": uffd_wp, "uffd_move": uffd_move, "uffd_move_huge": uffd_move_huge,
-    "device_private": device_private, "device_exclusive": device_exclusive, "clear_refs": clear_soft_dirty,
-    "pagemap_scan": scan_pagemap,
+    "device_private": device_private, "device_exclusive": device_exclusive, "oom_reap": oom_reap,
+    "clear_refs": clear_soft_dirty, "pagemap_scan": scan_pagemap,
 }  # fmt: skip
 """By call site."""
 
@@ -291,7 +305,7 @@ def damon(w: Watch) -> Steps[Any]:
 MORE: dict[str, Run] = {
     "cow, zero page": cow_zero_page, "cow, change_pte": cow_change_pte, "hugetlb munmap": hugetlb_munmap,
     "mprotect, untouched": mprotect_untouched, "release": release, "page_referenced": reclaim_looks,
-    "page_idle": page_idle, "damon": damon,
+    "page_idle": page_idle, "damon": damon, "oom_reap, refused": oom_reap_refused,
 }  # fmt: skip
 """By name."""
 

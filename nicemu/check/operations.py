@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.verbs import Access, WrOpcode
-from nicemu.check.reference import Effect, State, discard, loads, readable, store
+from nicemu.check.reference import Effect, State, discard, free_lazily, loads, readable, store
 from nicemu.check.scenario import Operation
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
@@ -116,7 +116,7 @@ class Munmap(_Range):
 
 @dataclass(frozen=True, slots=True)
 class Madvise(_Range):
-    """``madvise``; ``advice`` 4 is MADV_DONTNEED, which alone changes contents."""
+    """``madvise``; of the advices MADV_DONTNEED (4) and MADV_FREE (8) change contents."""
 
     advice: int = 4
 
@@ -125,9 +125,8 @@ class Madvise(_Range):
         return (yield from _try(process.madvise(bed.at(self.area, self.page), self.pages * PAGE, self.advice)))
 
     def effects(self, key: Any, result: Any) -> list[Effect]:
-        if self.advice != 4:
-            return []
-        return [partial(discard, key=k) for k in self.keys()]
+        change = {4: discard, 8: free_lazily}.get(self.advice)
+        return [partial(change, key=k) for k in self.keys()] if change is not None else []
 
     def code(self) -> list[str]:
         return [f"madvise({self.place()}, {self.advice})"]

@@ -13,8 +13,8 @@ from typing import Protocol
 DEVICE = 0
 SYSTEMATIC = 100
 """Ways to deviate once from the plain run up to which a scenario counts as small."""
-PATIENCE = 60
-"""Choices in a row for one option, while others wait, after which it must wait as well: a spin is no schedule."""
+PATIENCE = 120
+"""Choices that an option may lose before it must be taken."""
 
 
 class Policy(Protocol):
@@ -65,23 +65,30 @@ class Pct:
         length = max(length, 8) << draw.randrange(4)
         self._places = {draw.randrange(length) for _ in range(depth - 1)}
         self._priority: dict[int, float] = {}
-        self._number, self._lowest, self._last, self._row = -1, 0.0, -1, 0
+        self._number, self._lowest = -1, 0.0
+        self._waits: dict[int, int] = {}
+        """Choices that each option has lost since it ran."""
 
     def choose(self, options: list[int], preempts: bool) -> int:
-        """The highest priority."""
+        """The highest priority, or who has waited too long: a spin of others is no schedule."""
         self._number += 1
         for option in options:
             if option not in self._priority:
                 self._priority[option] = 1 + self._draw.random()
-        best = max(options, key=lambda option: self._priority[option])
-        self._row = self._row + 1 if best == self._last else 0
-        if self._number in self._places or self._row > PATIENCE:
+            self._waits[option] = self._waits.get(option, 0) + 1
+        best = self._highest(options)
+        oldest = max(options, key=lambda option: self._waits[option])
+        if self._number in self._places:
             self._lowest -= 1
             self._priority[best] = self._lowest
-            self._row = 0
-            best = max(options, key=lambda option: self._priority[option])
-        self._last = best
+            best = self._highest(options)
+        elif self._waits[oldest] > PATIENCE:
+            best = oldest
+        self._waits[best] = 0
         return options.index(best)
+
+    def _highest(self, options: list[int]) -> int:
+        return max(options, key=lambda option: self._priority[option])
 
 
 class NonPreemptive:

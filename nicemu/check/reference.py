@@ -20,12 +20,15 @@ READ, WRITE = 1, 2
 
 
 class Cell(NamedTuple):
-    """One page of one address space: permissions, contents (None: those of the file), the file page behind it."""
+    """One page of one address space: permissions, contents (None: those of the file), the file page behind it.
+
+    ``lazy``: MADV_FREE was there: until the next write the contents may become zero at any time."""
 
     prot: int
     value: int | None
     file: tuple[str, int] | None = None
     shared: bool = False
+    lazy: bool = False
 
 
 def load(state: State, key: Hashable) -> int | None:
@@ -50,12 +53,15 @@ def store(state: State, key: Hashable, value: int) -> bool:
     if cell.file is not None and cell.shared:
         state[cell.file] = value
     else:
-        state[key] = cell._replace(value=value)
+        state[key] = cell._replace(value=value, lazy=False)
     return True
 
 
 def loads(state: State, key: Hashable, value: int | None) -> bool:
     """A read that gave ``value``."""
+    cell = state.get(key)
+    if value == 0 and cell is not None and cell.lazy:
+        return discard(state, key)
     return load(state, key) == value
 
 
@@ -68,7 +74,15 @@ def discard(state: State, key: Hashable) -> bool:
     """MADV_DONTNEED: zeros, or the file's bytes again."""
     cell = state.get(key)
     if cell is not None:
-        state[key] = cell._replace(value=0 if cell.file is None else None)
+        state[key] = cell._replace(value=0 if cell.file is None else None, lazy=False)
+    return True
+
+
+def free_lazily(state: State, key: Hashable) -> bool:
+    """MADV_FREE."""
+    cell = state.get(key)
+    if cell is not None:
+        state[key] = cell._replace(lazy=True)
     return True
 
 
@@ -96,16 +110,19 @@ def explained(threads: list[list[Call]], initial: State, final: State) -> bool:
         seen.add(mark)
         places = tuple(_skip(calls, place) for calls, place in zip(threads, places, strict=True))
         if all(call == len(calls) for calls, (call, _) in zip(threads, places, strict=True)):
-            if _memory(state) == final:
+            if _is(state, final):
                 return True
             continue
         todo += _successors(threads, places, state)
     return False
 
 
-def _memory(state: State) -> State:
-    """What a look at the whole memory would find."""
-    return {key: _contents(state, cell) for key, cell in state.items() if isinstance(cell, Cell)}
+def _is(state: State, final: State) -> bool:
+    """Would a look at the whole memory find ``final``?"""
+    cells = {key: cell for key, cell in state.items() if isinstance(cell, Cell)}
+    return cells.keys() == final.keys() and all(
+        final[key] == _contents(state, cell) or (cell.lazy and final[key] == 0) for key, cell in cells.items()
+    )
 
 
 def _skip(calls: list[Call], place: tuple[int, int]) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Memory regions (``mlx5_ib_reg_user_mr``): checks, pinned or on demand; null regions and regions of device memory.
 
-Left out: huge pages of on-demand regions, RLIMIT_MEMLOCK.
+Left out: huge pages of on-demand regions.
 """
 
 from __future__ import annotations

@@ -16,36 +16,58 @@ class PageList:
 
     def __init__(self) -> None:
         self._chunks: dict[int, np.ndarray] = {}
+        self._counts: dict[int, int] = {}
+        """Mapped pages of each chunk; an empty chunk goes."""
         self.mapped = 0
 
     def store(self, first: int, frames: np.ndarray) -> None:
         """Pages ``first``.. from now on; 0: not mapped."""
+        if len(frames) == 1:
+            self.store_page(first, int(frames[0]))
+            return
         at = 0
         while at < len(frames):
             page = first + at
             start = page & CHUNK - 1
             part = frames[at : at + CHUNK - start]
             window = self._chunk(page)[start : start + len(part)]
-            self.mapped += int(np.count_nonzero(part) - np.count_nonzero(window))
+            more = int(np.count_nonzero(part) - np.count_nonzero(window))
             window[:] = part
+            self._count(page >> SHIFT, more)
             at += len(part)
 
     def store_page(self, page: int, frame: int) -> None:
         """The same for one page."""
         chunk = self._chunk(page).data
         at = page & CHUNK - 1
-        self.mapped += (frame != 0) - (chunk[at] != 0)
+        more = (frame != 0) - (chunk[at] != 0)
         chunk[at] = frame
+        self._count(page >> SHIFT, more)
+
+    def get(self, page: int) -> int:
+        """``frame << 1 | writable`` of a page, 0 if it is not mapped."""
+        chunk = self._chunks.get(page >> SHIFT)
+        return 0 if chunk is None else chunk.data[page & CHUNK - 1]
 
     def _chunk(self, page: int) -> np.ndarray:
         """The chunk that holds a page, made if absent."""
         chunk = self._chunks.get(page >> SHIFT)
         if chunk is None:
             chunk = self._chunks[page >> SHIFT] = np.zeros(CHUNK, np.int64)
+            self._counts[page >> SHIFT] = 0
         return chunk
+
+    def _count(self, key: int, more: int) -> None:
+        """So many more pages of a chunk are mapped."""
+        self.mapped += more
+        self._counts[key] += more
+        if not self._counts[key]:
+            del self._chunks[key], self._counts[key]
 
     def numbers(self, first: int, last: int) -> np.ndarray:
         """Numbers of the mapped pages in [first, last), ascending."""
+        if last - first == 1:
+            return np.array([first] if self.get(first) else [], np.int64)
         parts = [np.flatnonzero(self._chunks[key]) + (key << SHIFT) for key in self._keys(first, last)]
         if not parts:
             return np.empty(0, np.int64)
@@ -55,13 +77,16 @@ class PageList:
 
     def clear(self, first: int, last: int) -> None:
         """Nothing in [first, last) is mapped any more."""
+        if last - first == 1:
+            if self.get(first):
+                self.store_page(first, 0)
+            return
         for key in self._keys(first, last):
             start = key << SHIFT
             window = self._chunks[key][max(first - start, 0) : max(last - start, 0)]
-            self.mapped -= int(np.count_nonzero(window))
+            less = int(np.count_nonzero(window))
             window[:] = 0
-            if not self._chunks[key].any():
-                del self._chunks[key]
+            self._count(key, -less)
 
     def _keys(self, first: int, last: int) -> list[int]:
         low, high = first >> SHIFT, (last + CHUNK - 1) >> SHIFT

@@ -1,7 +1,7 @@
 """Pinned user memory (``ib_umem_get``): all pages are faulted in and held while the region exists.
 
 Where the pages lie in aligned blocks of 2 MiB the device gets one translation a block (``ib_umem_find_best_pgsz``).
-Left out: RLIMIT_MEMLOCK accounting, other block sizes.
+Left out: other block sizes.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from nicemu.abi.command import HUGE_SHIFT, MTT_FRAME_SHIFT, MTT_READ, MTT_STAMP_
 from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE
 from nicemu.driver.command import MTT_CHUNK
 from nicemu.driver.errors import DriverError
+from nicemu.mm.memlock import charge_pinned, uncharge_pinned
 from nicemu.mm.page import EHWPOISON, Fault
 from nicemu.timeline.host import Steps
 
@@ -87,11 +88,24 @@ def huge_blocks(address: int, frames: np.ndarray) -> np.ndarray:
     return blocks
 
 
+def owner(region: Mr) -> str:
+    """Who holds a region's pins, for reports."""
+    return f"MR {region.number} of {region.device.name}"
+
+
 def pin(region: Mr) -> Steps[Umem]:
-    """Fault the region's pages in and hold them. EFAULT: a page that is not there; nothing stays pinned."""
+    """Fault the region's pages in and hold them; they count towards RLIMIT_MEMLOCK first, as in Linux.
+
+    EFAULT: a page that is not there. ENOMEM: more than the limit, or no memory. EPERM: the limit is 0. Nothing stays
+    pinned then.
+    """
     mm = region.pd.context.mm
     start, pages = page_span(region.address, region.length)
     pinned: list[np.ndarray] = []
+    try:
+        charge_pinned(mm, pages, owner(region))
+    except Fault as error:
+        raise DriverError(error.errno, f"MR: {error.strerror}") from error
     try:
         for first in range(0, pages, MTT_CHUNK):
             count = min(MTT_CHUNK, pages - first)
@@ -99,6 +113,7 @@ def pin(region: Mr) -> Steps[Umem]:
     except Fault as error:
         for frames in pinned:
             mm.unpin(frames >> 1)
+        uncharge_pinned(mm, pages, owner(region))
         # as without FOLL_HWPOISON (``vm_fault_to_errno``)
         number = errno.EFAULT if error.errno == EHWPOISON else error.errno
         raise DriverError(number, f"MR: {error.strerror}") from error
@@ -116,4 +131,6 @@ def give_to_device(region: Mr, memory: Umem) -> Steps[None]:
 
 def release(region: Mr, memory: Umem) -> None:
     """``ib_umem_release``."""
-    region.pd.context.mm.unpin(memory.frames >> 1)
+    mm = region.pd.context.mm
+    mm.unpin(memory.frames >> 1)
+    uncharge_pinned(mm, len(memory.frames), owner(region))

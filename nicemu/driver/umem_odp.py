@@ -297,8 +297,8 @@ def blocks(mapped: np.ndarray) -> list[tuple[int, int]]:
     A block runs from a mapped page to the last mapped page before a hole that reaches a multiple of ``ZAP_ALIGN``:
     smaller holes are cleared through.
     """
-    if not len(mapped):
-        return []
+    if len(mapped) <= 1:
+        return [(page, 1) for page in mapped.tolist()]
     before, after = mapped[:-1], mapped[1:]
     cuts = np.flatnonzero((after - 1) // ZAP_ALIGN * ZAP_ALIGN > before) + 1
     return [(int(block[0]), int(block[-1] - block[0] + 1)) for block in np.split(mapped, cuts)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,6 +22,7 @@ from nicemu.memory.arena import Arena
 from nicemu.memory.safe_copy import method, scratch
 from nicemu.mm.compound import HPAGE_PMD_NR, HPAGE_PUD_NR
 from nicemu.mm.host import Host
+from nicemu.mm.memcg import Memcg
 from nicemu.mm.syscalls import Process
 from nicemu.nic import firmware
 from nicemu.nic.device import Device
@@ -69,8 +71,11 @@ class Lab:
         now, stamp = (memoryview(world.control.view(np.ndarray)[name]) for name in ("now", "stamp"))
         self.scheduler = Scheduler(lambda: now[0], chooser)
         log = self.log.host if self.log else None
-        self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log)
+        self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log, config.host.kswapd)
         self.host.mutants = of_layer("mm", config.mutants)
+        if config.host.memory_max_pages is not None:
+            self.host.memcg = Memcg(self.host, "program", config.host.memory_max_pages)
+        self.host.console = lambda text: print(text, file=sys.stderr, flush=True)
         self.host.transparent_hugepage = config.host.transparent_hugepage
         self.host.hugetlb.set_nr_hugepages(HPAGE_PMD_NR, config.host.nr_hugepages_2m)
         self.host.hugetlb.set_nr_hugepages(HPAGE_PUD_NR, config.host.nr_hugepages_1g)

@@ -63,6 +63,11 @@ class Frames:
         self._operations: list[str] = ["none"]
 
     @property
+    def ids(self) -> int:
+        """Ids below this have been given out."""
+        return self._next
+
+    @property
     def available(self) -> int:
         """Frames that can be allocated before reclaim is needed."""
         return self.ram_pages - self.allocated

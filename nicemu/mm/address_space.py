@@ -22,18 +22,21 @@ from nicemu.mm.huge_split import isolate_vmas
 from nicemu.mm.interval import IntervalNotifiers
 from nicemu.mm.khugepaged import madvise_collapse
 from nicemu.mm.locks import RwSemaphore, SpinLock
+from nicemu.mm.memlock import Memlock
 from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap, mremap_to
 from nicemu.mm.notifier import ADDRESS_END, NotifierChain
+from nicemu.mm.oom_kill import check_alive
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_KSM, PIN
 from nicemu.mm.page_table import MAPS, PFN_SHIFT, PageTable
 from nicemu.mm.rmap import maps
 from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
 from nicemu.tables.records import FrameKind
-from nicemu.timeline.host import HostThread, Steps
+from nicemu.timeline.host import Completion, HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
+    from nicemu.mm.memcg import Memcg
     from nicemu.mm.userfaultfd import Userfaultfd
 
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -53,6 +56,17 @@ class AddressSpace:
         self.page_table = PageTable(host.world)
         self.mmap_lock = RwSemaphore(host.scheduler, "mmap_lock")
         self.page_table_lock = SpinLock(host.scheduler, "page_table_lock")
+        self.memlock = Memlock()
+        self.memcg: Memcg | None = None
+        self.is_program = True
+        """The real program's; not so a forked child's."""
+        self.oom_score_adj = 0
+        self.killed = ""
+        """Why the OOM killer killed it."""
+        self.dying: Completion | None = None
+        """Killed and not yet gone; completes when it is."""
+        self.oom_skip = False
+        """``MMF_OOM_SKIP``: nothing is to be had here any more."""
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
         self.node = 0
@@ -177,6 +191,7 @@ class AddressSpace:
         with self._operation("fork") as thread:
             yield self.host.costs.syscall_ns
             child = self.host.new_address_space(name)
+            child.is_program, child.memcg = False, self.memcg
             yield from self.mmap_lock.acquire_write(thread)
             try:
                 yield from dup_mmap(self, child)
@@ -188,12 +203,28 @@ class AddressSpace:
         return child
 
     def exit(self) -> Steps[None]:
-        """``mmput`` by the last user."""
+        """``mmput`` by the last user. One that the OOM killer has ended already is gone."""
+        if self.number not in self.host.address_spaces:
+            return
+        del self.host.address_spaces[self.number]
         with self._operation("exit") as thread:
             self.users = 0
             yield from self.mmap_lock.acquire_write(thread)  # ``__khugepaged_exit``: until a collapse is over
             self.mmap_lock.release(thread)
             yield from zap.exit_mmap(self)
+        self.dead()
+
+    @property
+    def may_be_killed(self) -> bool:
+        """The OOM killer may end it."""
+        return not self.is_program or self.host.profile.oom_kills_program
+
+    def dead(self) -> None:
+        """The OOM killer has nothing to expect here any more (``MMF_OOM_SKIP``)."""
+        self.oom_skip = True
+        if self.dying is not None:
+            self.dying.complete()
+            self.dying = None
 
     # What the driver uses --------------------------------------------------------------------------------------------
 
@@ -358,6 +389,8 @@ class AddressSpace:
     def _operation(self, name: str) -> Generator[HostThread, None, None]:
         """Name what the thread does, for lock reports; gives the thread."""
         thread = self.host.thread
+        if name != "exit":
+            check_alive(self)
         thread.context.append(name)
         try:
             yield thread

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class NoDevice:
 
 class BareHost:
     """A host, its timeline, the events it logged. The program has model memory, or ``arena``; costs are those of
-    ``configs/host/linux.yaml``."""
+    ``configs/host/linux.yaml``. Without kswapd there are no watermarks."""
 
     frame_ids = 1 << 19
     """How many frames there can be, resting ids among them."""
@@ -60,7 +61,8 @@ class BareHost:
         self.scheduler = Scheduler(lambda: int(engine.now[0]))
         self.timeline = Timeline(engine, self.scheduler, lambda _: None)
         self.events: list[tuple[str, dict[str, Any]]] = []
-        profile = HostProfile(ram_pages=ram, swap_pages=swap)
+        checked = HostProfile(ram_pages=ram, swap_pages=swap, min_free_pages=None if kswapd else 0)
+        profile = SimpleNamespace(**dict(checked))  # may be changed
         self.host = Host(self.world, self.frames, self.scheduler, profile, discipline, self.log, kswapd)
         self.host.arena = arena
         self.mm = self.host.new_address_space("program")

@@ -13,6 +13,7 @@ import numpy as np
 
 from nicemu.memory import safe_copy
 from nicemu.mm.handle_pte_fault import handle_pte_fault, handle_pte_faults
+from nicemu.mm.oom_kill import check_alive
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PROGRAM, Fault
 from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, PFN_SHIFT, PRESENT, WRITE
 from nicemu.mm.userfaultfd import FaultRetry, fault_retry
@@ -35,6 +36,7 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
     thread.context.append("fault")
     yield from mm.mmap_lock.acquire_read(thread)
     try:
+        check_alive(mm)
         yield host.costs.fault_ns
         while page < last:
             vma = mm.vmas.find(page << PAGE_SHIFT)
@@ -149,6 +151,7 @@ def _probe(first: int, last: int, write: bool) -> None:
 
 def copy_from_user(mm: AddressSpace, address: int, length: int) -> Steps[bytes]:
     """The program's CPU reads ``length`` bytes: model faults, then the bytes from where they are."""
+    check_alive(mm)
     parts = []
     while length:
         part = min(length, (1 << PAGE_SHIFT) - (address & (1 << PAGE_SHIFT) - 1))
@@ -170,6 +173,7 @@ def copy_from_user(mm: AddressSpace, address: int, length: int) -> Steps[bytes]:
 
 def copy_to_user(mm: AddressSpace, address: int, data: bytes) -> Steps[None]:
     """The program's CPU writes: model faults (COW, swap-in), then the bytes."""
+    check_alive(mm)
     at = 0
     while at < len(data):
         offset = address + at & (1 << PAGE_SHIFT) - 1

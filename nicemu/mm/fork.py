@@ -130,6 +130,6 @@ def _spare_pages(child: AddressSpace, copy: Vma, numbers: np.ndarray) -> Steps[n
         return np.empty(0, np.int64)
     return (
         yield from child.host.alloc_pages(
-            copy.kind, len(numbers), child.pointers(copy, numbers), copy.canonical(numbers)
+            copy.kind, len(numbers), child.pointers(copy, numbers), copy.canonical(numbers), child
         )
     )

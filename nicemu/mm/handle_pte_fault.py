@@ -85,7 +85,7 @@ def _huge(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Ste
 def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Steps[None]:
     """A fresh zeroed page; of a real page, a frame that points at it."""
     host = mm.host
-    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
+    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page), mm))[0])
     _count(mm, "fault", page, 1, write)
     yield host.costs.zero_page_ns
     flags = PRESENT | ACCESSED | (WRITTEN if write else 0)
@@ -98,7 +98,7 @@ def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Ste
 def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
     """A major fault."""
     host = mm.host
-    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page)))[0])
+    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page), mm))[0])
     _count(mm, "swap_in", page, 1, write)
     slot = entry >> PFN_SHIFT
     yield from host.swap.read([slot], [frame])
@@ -165,7 +165,7 @@ def _count_many(mm: AddressSpace, kind: str, numbers: np.ndarray, write: bool) -
 def do_anonymous_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, write: bool) -> Steps[None]:
     """:func:`do_anonymous_page` in bulk."""
     host = mm.host
-    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
+    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers), mm)
     yield _count_many(mm, "fault", numbers, write) + host.costs.zero_page_ns * len(numbers)
     flags = PRESENT | ACCESSED | (WRITTEN if write else 0)
     yield from _install(mm, vma, numbers, np.zeros_like(numbers), frames, flags)
@@ -174,7 +174,7 @@ def do_anonymous_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, write: b
 def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
     """:func:`do_swap_page` in bulk: one read for neighbouring pages."""
     host = mm.host
-    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers))
+    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers), mm)
     yield _count_many(mm, "swap_in", numbers, write)
     yield from host.swap.read((entries >> PFN_SHIFT).tolist(), frames.tolist())
     flags = PRESENT | ACCESSED | DIRTY | (WRITTEN if write and vma.flags & VM_WRITE else 0)

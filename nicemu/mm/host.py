@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.memory.blocks import Blocks
-from nicemu.memory.frames import Frames, OutOfFrames
+from nicemu.memory.frames import Frames
 from nicemu.mm.address_space import AddressSpace
 from nicemu.mm.compaction import compact_block
 from nicemu.mm.discipline import discipline as find_discipline
@@ -19,17 +20,22 @@ from nicemu.mm.ksm import Ksm, ksm_scan
 from nicemu.mm.lock_report import Report
 from nicemu.mm.lockdep import lockdep_of
 from nicemu.mm.locks import RwSemaphore, Srcu
+from nicemu.mm.memlock import Memlock
 from nicemu.mm.memory_failure import memory_failure
 from nicemu.mm.numa import Numa
+from nicemu.mm.oom_kill import check_alive, out_of_memory
 from nicemu.mm.page import Fault, Pages
-from nicemu.mm.reclaim import Reclaim
+from nicemu.mm.reclaim import MAX_RECLAIM_RETRIES, Reclaim
 from nicemu.mm.swap import Swap
 from nicemu.mm.vma import AnonVma
+from nicemu.mm.watermark import Watermarks
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, HostThread, Scheduler, Sleep, Steps
 
 if TYPE_CHECKING:
     from nicemu.memory.arena import Arena
+    from nicemu.mm.memcg import Memcg
+    from nicemu.mm.oom_report import Report as OomReport
     from nicemu.tables.world import World
 
 ENOMEM = 12
@@ -53,7 +59,8 @@ class Host:
         self.notifiers_to_free: list[Completion] = []
         """Subscribers after their last ``mmu_notifier_put``."""
         self.pages = Pages(frames)
-        self.swap = Swap(self, profile.swap_pages)
+        self.watermarks = Watermarks.of(profile.ram_pages, profile.min_free_pages)
+        self.swap = Swap(self, profile)
         self.reclaim = Reclaim(self, kswapd)
         self.notified: set[tuple[str, str]] = set()
         """(operation, call site) of every notification so far."""
@@ -73,6 +80,13 @@ class Host:
         self.hugetlb = Hugetlb(self)
         self.files: dict[int, File] = {}
         """By number: what ``page.mapping`` of a page-cache page names."""
+        self.address_spaces: dict[int, AddressSpace] = {}
+        """Those that live, by number."""
+        self.memcg: Memcg | None = None
+        """The control group that address spaces of this host begin in."""
+        self.oom_reports: list[OomReport] = []
+        self.console: Callable[[str], None] = lambda text: None
+        """Hears what the kernel prints."""
         self.zero_frame = 0
         """The zero page's frame, 0 until :meth:`zero_page` made it. Not reference counted."""
         self._anon_vmas = self._regions = self._address_spaces = 0
@@ -109,7 +123,18 @@ class Host:
     def new_address_space(self, name: str) -> AddressSpace:
         """``mm_alloc``."""
         self._address_spaces += 1
-        return AddressSpace(self, name, self._address_spaces)
+        mm = AddressSpace(self, name, self._address_spaces)
+        self.address_spaces[mm.number] = mm
+        limit = self.profile.rlimit_memlock_bytes
+        mm.memlock = Memlock(None if limit is None else limit // PAGE_SIZE, self.profile.cap_ipc_lock)
+        mm.oom_score_adj, mm.memcg = self.profile.oom_score_adj, self.memcg
+        return mm
+
+    def oom(self, report: OomReport) -> None:
+        """The OOM killer reports."""
+        self.oom_reports.append(report)
+        self.event("oom", pages=report.pages, victim=report.victim)
+        self.console(str(report))
 
     def ksm_scan(self, pages: int) -> Steps[int]:
         """A step of ksmd: see :func:`nicemu.mm.ksm.ksm_scan`."""
@@ -140,25 +165,53 @@ class Host:
         return self.anon_vma_of[self._anon_vmas]
 
     def alloc_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0,
-                    canonical: np.ndarray | int = 0) -> Steps[np.ndarray]:  # fmt: skip
+                    canonical: np.ndarray | int = 0, mm: AddressSpace | None = None) -> Steps[np.ndarray]:  # fmt: skip
         """``alloc_pages_bulk``: frames with one reference each, after direct reclaim if there are too few.
 
-        :raises Fault: ENOMEM, nothing can be reclaimed.
+        ``mm``: whom they are for, and whose control group pays; None: the kernel.
+        :raises Fault: ENOMEM, nothing can be reclaimed, and the OOM killer found nobody else; Killed, it chose ``mm``.
         """
         self.lockdep.might_alloc(self.thread)
-        for _ in range(16):
-            try:
-                frames = self.frames.allocate_many(kind, count, pointers, canonical)
-            except OutOfFrames:
-                freed = yield from self._perform_reclaim(max(count, SWAP_CLUSTER_MAX))
-                if not freed and not self.reclaim.running:
-                    break
-                if not freed:
-                    yield Sleep(self.costs.swap_write_ns)  # ``reclaim_throttle``: others are at it
-            else:
-                self.reclaim.wakeup_kswapd()
+        group = mm.memcg if mm is not None else None
+        while True:
+            if mm is not None:
+                check_alive(mm)
+            if group is not None and not (yield from group.try_charge(count)):
+                if not (yield from out_of_memory(self, count, mm, group)):
+                    raise Fault(ENOMEM, 0, self._refusal(mm, group))
+                continue
+            frames = yield from self._get_free_pages(kind, count, pointers, canonical)
+            if frames is not None:
+                if group is not None:
+                    group.commit(frames)
                 return frames
-        raise Fault(ENOMEM, 0, f"out of memory: {self.frames.available} of {self.frames.ram_pages} pages free")
+            if group is not None:
+                group.cancel(count)
+            if not (yield from out_of_memory(self, count, mm)):
+                raise Fault(ENOMEM, 0, self._refusal(mm))
+
+    def _refusal(self, mm: AddressSpace | None, group: Memcg | None = None) -> str:
+        """Why an allocation fails."""
+        if mm is not None and mm.killed:
+            return f"process {mm.number} ({mm.name}) was killed: {mm.killed}"
+        where = f"in group {group.name}, limit {group.limit}" if group is not None else f"of {self.frames.ram_pages}"
+        free = max(group.limit - group.usage, 0) if group is not None else self.frames.available
+        return f"out of memory: {free} pages free {where}"
+
+    def _get_free_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int,
+                        canonical: np.ndarray | int) -> Steps[np.ndarray | None]:  # fmt: skip
+        """``__alloc_pages_slowpath``: None after direct reclaim in vain."""
+        for _ in range(MAX_RECLAIM_RETRIES):
+            free = self.frames.available - count
+            self.reclaim.wakeup_kswapd(count)
+            if free >= self.watermarks.min:
+                return self.frames.allocate_many(kind, count, pointers, canonical)
+            freed = yield from self._perform_reclaim(max(self.watermarks.min - free, SWAP_CLUSTER_MAX))
+            if not freed and not self.reclaim.running:
+                break
+            if not freed:
+                yield Sleep(self.costs.swap_write_ns)  # ``reclaim_throttle``: others are at it
+        return None
 
     def _perform_reclaim(self, pages: int) -> Steps[int]:
         """``__perform_reclaim``: direct reclaim, inside ``fs_reclaim``; pages freed."""

@@ -217,7 +217,7 @@ def do_huge_pmd_wp_page_fallback(mm: AddressSpace, vma: Vma, first: int, origina
     old, start, end = original >> PFN_SHIFT, first << PAGE_SHIFT, first + HPAGE_PMD_NR << PAGE_SHIFT
     numbers = np.arange(first, first + HPAGE_PMD_NR)
     try:
-        new = yield from host.alloc_pages(vma.kind, HPAGE_PMD_NR, 0, vma.canonical(numbers))
+        new = yield from host.alloc_pages(vma.kind, HPAGE_PMD_NR, 0, vma.canonical(numbers), mm)
     except Fault:
         yield from split_huge_page(host, old)
         return

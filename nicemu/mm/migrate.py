@@ -124,6 +124,8 @@ def new_page(host: Host, old: int, node: int | None = None) -> Steps[int]:
     pointer = 0 if kind == MODEL else host.frames.graveyard
     canonical = int(host.frames.table[old].canonical)
     new = int((yield from host.alloc_pages(kind, 1, pointer, canonical))[0])
+    for group in host.pages.groups:
+        group.migrate(old, new)
     host.numa.place(new, host.numa.node(old) if node is None else node)
     return new
 

@@ -2,7 +2,7 @@
 
 The area gets VM_LOCKED, its pages are faulted in (writable where it is, which breaks COW) and marked; reclaim leaves
 marked pages alone as long as an area that maps them is locked. Migration and a device's invalidations go on: a locked
-page may move. ``mm.locked_vm`` counts locked pages; the limit on it is not here.
+page may move. ``mm.locked_vm`` counts locked pages, up to RLIMIT_MEMLOCK.
 
 Left out: ``mlockall``, MLOCK_ONFAULT.
 """
@@ -14,6 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 from nicemu.mm.huge_split import isolate_vmas
+from nicemu.mm.memlock import check_locked
 from nicemu.mm.page import PAGE_SHIFT, PG_MLOCKED
 from nicemu.mm.rmap import rmap_walk
 from nicemu.mm.vma import VM_LOCKED
@@ -35,8 +36,12 @@ def mlocked(host: Host, frame: int) -> bool:
 def do_mlock(mm: AddressSpace, start: int, end: int) -> Steps[None]:
     """``do_mlock``: mark the areas, then populate them.
 
-    :raises OSError: ENOMEM, part of the range is not mapped (the rest is locked); EAGAIN, no memory to populate it.
+    :raises OSError: ENOMEM, more than the limit, or part of the range is not mapped (the rest is locked); EPERM, the
+        limit is 0; EAGAIN, no memory to populate it.
     """
+    locked = sum(min(vma.end, end) - max(vma.start, start) for vma in mm.vmas.overlapping(start, end)
+                 if vma.flags & VM_LOCKED)  # fmt: skip
+    check_locked(mm, end - start - locked >> PAGE_SHIFT)
     yield from _apply(mm, start, end, True)
     if mm.vmas.holes(start, end):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))

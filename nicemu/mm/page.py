@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno as errno_names
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,10 @@ class Pages:
         self.flags, self.pointer, self.kind = (
             memoryview(self.all_flags), memoryview(self.pointers), memoryview(self.kinds))  # fmt: skip
         self.index, self.anon_vma = memoryview(self.indices), memoryview(self.anon_vmas)
+        memory = frames.model_bytes
+        self._contents = memory[: len(memory) // PAGE_SIZE * PAGE_SIZE].reshape(-1, PAGE_SIZE)
+        self.groups: list[Any] = []
+        """Memory control groups: each hears of freed frames."""
 
     def pinned(self, frame: int) -> bool:
         """``page_maybe_dma_pinned``: a pinned MR holds the page."""
@@ -80,6 +85,8 @@ class Pages:
         assert count >= 0, f"frame {frame}: reference count below zero"
         self.refcount[frame] = count
         if count == 0:
+            for group in self.groups:
+                group.uncharge(np.array([frame]))
             if self.free_huge is not None and self.flags[frame] & PG_HUGETLB:
                 self.free_huge(np.array([frame]))
             else:
@@ -93,6 +100,8 @@ class Pages:
         assert count >= 0, "reference count below zero"
         freed = freed[:count]
         if len(freed):
+            for group in self.groups:
+                group.uncharge(freed)
             self._free_many(freed)
         return freed
 
@@ -119,6 +128,15 @@ class Pages:
         assert (self.all_flags[frames] >= PIN).all(), "unpin of a page that is not pinned"
         np.subtract.at(self.all_flags, frames, PIN)
         self.put_many(frames)
+
+    def contents(self, frames: np.ndarray) -> np.ndarray:
+        """A copy of the bytes of model frames (uint8, 4096 a row)."""
+        rows: np.ndarray = self._contents[self.slots[frames]]
+        return rows
+
+    def set_contents(self, frames: np.ndarray, rows: np.ndarray) -> None:
+        """Write model frames (uint8, 4096 a row)."""
+        self._contents[self.slots[frames]] = rows
 
     def copy(self, source: int, destination: int) -> None:
         """``copy_user_highpage``: only model frames have bytes of their own to move."""

@@ -1,11 +1,12 @@
-"""Reclaim (``vmscan.c``): a clock over all anonymous pages, direct reclaim, kswapd.
+"""Reclaim (``vmscan.c``) of anonymous pages: direct reclaim, kswapd.
 
-The list is first in, first out with a second chance for pages whose accessed bit is set. A page is isolated (one
-reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed.
+Pages are looked at in the order of their lists (``lru.py``) and stay if they were used. Others are isolated (one
+reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed. A cluster is written
+and freed together; each page is unmapped, and notified, by itself, as ``shrink_folio_list`` does.
 
 A huge page is split before any of it goes (6.12 can write it to swap whole: left out), and hugetlb pages stay.
 
-Left out: active and inactive lists, workingset, cgroups, file pages (there are none), clean swap cache.
+Left out: file pages (there are none), clean swap cache, batched TLB flushes.
 """
 
 from __future__ import annotations
@@ -16,87 +17,24 @@ import numpy as np
 
 from nicemu.mm.compound import compound_head, is_compound
 from nicemu.mm.huge_split import split_huge_page
+from nicemu.mm.lru import Lru, Ring
 from nicemu.mm.madvise_free import discard_lazyfree
 from nicemu.mm.mlock import mlocked
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_HUGETLB, PG_LAZYFREE, PG_MLOCKED, PIN
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
-from nicemu.mm.rmap import Unmapping, page_referenced, rmap_walk, try_to_unmap_one
+from nicemu.mm.rmap import Unmapping, page_referenced, referenced_at_once, rmap_walk, try_to_unmap_one
 from nicemu.mm.swap import SWAP_KEPT, swap_entry
-from nicemu.timeline.host import Completion, HostThread, Sleep, Steps
+from nicemu.timeline.host import Completion, HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
     from nicemu.mm.host import Host
+    from nicemu.mm.memcg import Memcg
 
 CLUSTER = 32
 """Pages isolated and written together (``SWAP_CLUSTER_MAX``)."""
-
-
-class Lru:
-    """Frames in the order they came. An entry is alive if it is the frame's newest; dead ones are skipped."""
-
-    def __init__(self, frames: int) -> None:
-        self._ring = np.zeros(1 << 12, np.int64)
-        self._places: np.ndarray = np.zeros(frames, np.int64)
-        self._place = self._places.data
-        self._head = self._tail = 1 << 32  # room before the head for :meth:`age`
-
-    def __len__(self) -> int:
-        return self._tail - self._head
-
-    def add(self, frame: int) -> None:
-        """Put a frame at the tail."""
-        if len(self) == len(self._ring):
-            self._compact(1)
-        self._ring[self._tail & len(self._ring) - 1] = frame
-        self._place[frame] = self._tail
-        self._tail += 1
-
-    def add_many(self, frames: np.ndarray) -> None:
-        """Put frames at the tail, in order."""
-        if len(self) + len(frames) > len(self._ring):
-            self._compact(len(frames))
-        places = np.arange(self._tail, self._tail + len(frames))
-        self._ring[places & len(self._ring) - 1] = frames
-        self._places[frames] = places
-        self._tail += len(frames)
-
-    def take(self) -> int:
-        """The oldest live frame, 0 if there is none."""
-        while self._head < self._tail:
-            frame = int(self._ring[self._head & len(self._ring) - 1])
-            self._head += 1
-            if self._place[frame] == self._head - 1:
-                self._place[frame] = 0
-                return frame
-        return 0
-
-    def age(self, frames: np.ndarray) -> None:
-        """Put frames at the head: the next to go."""
-        if len(self) + len(frames) > len(self._ring):
-            self._compact(len(frames))
-        self._head -= len(frames)
-        places = np.arange(self._head, self._head + len(frames))
-        self._ring[places & len(self._ring) - 1] = frames
-        self._places[frames] = places
-
-    def drop(self, frame: int) -> None:
-        """Take a frame off the list."""
-        self._place[frame] = 0
-
-    def _compact(self, more: int) -> None:
-        places = np.arange(self._head, self._tail)
-        frames = self._ring[places & len(self._ring) - 1]
-        live = frames[self._places[frames] == places]
-        size = len(self._ring)
-        while size < 2 * (len(live) + more):
-            size *= 2
-        self._ring = np.zeros(size, np.int64)
-        self._head = self._tail = self._tail  # places never repeat
-        places = np.arange(self._tail, self._tail + len(live))
-        self._ring[places & size - 1] = live
-        self._places[live] = places
-        self._tail += len(live)
+MAX_RECLAIM_RETRIES = 16
+"""Rounds without progress after which kswapd gives up and an allocation calls the OOM killer."""
 
 
 class Reclaim:
@@ -107,71 +45,79 @@ class Reclaim:
         self.lru = Lru(len(host.frames.table))
         self.isolated: dict[int, None] = {}
         """Frames off the list whose pages are locked: unmapped or being unmapped, by reclaim or migration."""
-        ram = host.frames.ram_pages
         self.kswapd_enabled = kswapd
-        self.low, self.high = ram // 64, ram // 32
         self._kswapd: HostThread | None = None
+        self._kswapd_failures = 0
 
     @property
     def running(self) -> bool:
         """Somebody is freeing pages now."""
         return bool(self.isolated)
 
-    def direct(self, pages: int) -> Steps[int]:
-        """``try_to_free_pages``: in the context of whoever needs memory; pages freed."""
+    def direct(self, pages: int, memcg: Memcg | None = None) -> Steps[int]:
+        """``try_to_free_pages``, ``try_to_free_mem_cgroup_pages``: in the context of who needs memory; pages freed."""
         self.host.counters["allocstall"] += 1
-        return (yield from self.shrink(pages))
+        freed = yield from self.shrink(pages, memcg)
+        self.host.counters["pgsteal_direct"] += freed
+        return freed
 
-    def shrink(self, pages: int) -> Steps[int]:
-        """``shrink_list``: free about ``pages`` pages; gives how many were freed."""
+    def shrink(self, pages: int, memcg: Memcg | None = None) -> Steps[int]:
+        """``shrink_lruvec``: free about ``pages`` pages (of a group, if given); gives how many were freed."""
         freed = 0
-        budget = 2 * len(self.lru) + CLUSTER
+        budget = 3 * len(self.lru) + CLUSTER
         while freed < pages and budget > 0:
-            victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget)
+            victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget, memcg)
             budget -= looked
             if not victims:
                 break
             freed += yield from self._pageout(victims)
+        if freed:
+            self._kswapd_failures = 0
         return freed
 
     def evict(self, mm: AddressSpace, address: int) -> Steps[bool]:
         """Reclaim the page at ``address`` now; False if there is none or it cannot go."""
         entry = mm.page_table.get(address >> PAGE_SHIFT)
         frame = entry >> PFN_SHIFT
-        if not entry & PRESENT or frame == self.host.zero_frame or not self._evictable(frame):
+        if not entry & PRESENT or frame == self.host.zero_frame or not (yield from self._isolate_small(frame)):
             return False
-        self.lru.drop(frame)
         return (yield from self._pageout([frame])) == 1
 
     def reclaim_range(self, mm: AddressSpace, start: int, end: int) -> Steps[int]:
         """``MADV_PAGEOUT``: reclaim every page of the range that only this address space maps."""
-        freed = 0
+        freed, pages = 0, self.host.pages
         for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
             entries = mm.page_table.view(a, b)
             frames = (entries[(entries & PRESENT) != 0] >> PFN_SHIFT).tolist()
-            victims = [f for f in frames if f != self.host.zero_frame and self._evictable(f)
-                       and self.host.pages.mapcount[f] == 1]  # fmt: skip
-            for i in range(0, len(victims), CLUSTER):
-                cluster = [f for f in victims[i : i + CLUSTER] if self._may_go(f)]
-                for frame in cluster:
-                    self.lru.drop(frame)
-                freed += yield from self._pageout(cluster)
+            for i in range(0, len(frames), CLUSTER):
+                cluster = []
+                for frame in frames[i : i + CLUSTER]:
+                    alone = frame != self.host.zero_frame and pages.mapcount[frame] == 1
+                    if alone and (yield from self._isolate_small(frame)):
+                        cluster.append(frame)
+                if cluster:
+                    freed += yield from self._pageout(cluster)
         return freed
 
-    def wakeup_kswapd(self) -> None:
-        """``wakeup_kswapd``: reclaim in the background when free memory is low."""
-        if (
-            self.kswapd_enabled
-            and self.host.frames.available < self.low
-            and (self._kswapd is None or self._kswapd.finished)
-        ):
+    def wakeup_kswapd(self, pages: int = 0) -> None:
+        """``wakeup_kswapd``: reclaim in the background if free memory is low, or will be when ``pages`` are taken. Not
+        after it has failed too often: who needs memory then reclaims by itself."""
+        low = self.host.frames.available - pages < self.host.watermarks.low
+        if not low or not self.kswapd_enabled or (self._kswapd is not None and not self._kswapd.finished):
+            return
+        if self._kswapd_failures < MAX_RECLAIM_RETRIES:
             self._kswapd = self.host.scheduler.spawn(self._background(), "kswapd")
 
     def _background(self) -> Steps[None]:
-        self.host.thread.context.append("kswapd")
-        self.host.lockdep.fs_reclaim.enter(self.host.thread)
-        while self.host.frames.available < self.high:
-            if not (yield from self.shrink(CLUSTER)):
+        """``balance_pgdat``."""
+        host = self.host
+        host.thread.context.append("kswapd")
+        host.lockdep.fs_reclaim.enter(host.thread)
+        while host.frames.available < host.watermarks.high:
+            freed = yield from self.shrink(CLUSTER)
+            host.counters["pgsteal_kswapd"] += freed
+            if not freed:
+                self._kswapd_failures += 1
                 return
 
     def isolate(self, frame: int) -> bool:
@@ -203,38 +149,70 @@ class Reclaim:
         return self._may_go(frame) and not flags & PG_DEVICE_PRIVATE and not (
             flags & PG_MLOCKED and mlocked(self.host, frame))  # fmt: skip
 
-    def _isolate(self, wanted: int, budget: int) -> Steps[tuple[list[int], int]]:
-        """Up to ``wanted`` pages that were not used lately, looking at ``budget`` at most."""
+    def _isolate(self, wanted: int, budget: int, memcg: Memcg | None) -> Steps[tuple[list[int], int]]:
+        """Isolate up to ``wanted`` inactive pages that were not used lately, looking at ``budget`` at most."""
         victims: list[int] = []
         looked = 0
         while len(victims) < wanted and looked < budget:
-            frame = self.lru.take()
-            if not frame:
+            if self.lru.inactive_is_low:
+                looked += yield from self._shrink_active(memcg)
+            frames = _oldest(self.lru.inactive, wanted - len(victims), memcg)
+            if not len(frames) and not (yield from self._shrink_active(memcg)):
                 break
-            looked += 1
-            if not self._may_go(frame):
-                if self.host.pages.mapcount[frame] > 0:
-                    self.lru.add(frame)
-            elif (yield from page_referenced(self.host, frame)):
-                self.lru.add(frame)
-            elif self._evictable(frame):
-                self.isolated[frame] = None
-                victims.append(frame)
-            elif self.host.pages.mapcount[frame] > 0:
-                self.lru.add(frame)
-        for frame in victims:
-            del self.isolated[frame]
+            looked += len(frames)
+            for frame in frames.tolist():
+                if not self._may_go(frame):
+                    if self.host.pages.mapcount[frame] > 0:
+                        self.lru.rotate(frame)
+                    continue
+                used = referenced_at_once(self.host, frame)
+                if used is None:
+                    used = yield from page_referenced(self.host, frame)
+                if used:
+                    self.lru.used(frame)
+                elif (yield from self._isolate_small(frame)):
+                    victims.append(frame)
+                elif self.host.pages.mapcount[frame] > 0:
+                    self.lru.rotate(compound_head(frame) if is_compound(self.host, frame) else frame)
+            yield self.host.costs.scan_page_ns * len(frames)
+        self.host.counters["pgscan"] += looked
         return victims, looked
 
+    def _shrink_active(self, memcg: Memcg | None) -> Steps[int]:
+        """``shrink_active_list``: the oldest active pages become inactive, and have to be used again to stay; how
+        many."""
+        frames = _oldest(self.lru.active, CLUSTER, memcg)
+        for frame in frames.tolist():
+            if referenced_at_once(self.host, frame) is None:
+                yield from page_referenced(self.host, frame)
+            if self.host.pages.mapcount[frame] > 0:
+                self.lru.add(frame)
+        yield self.host.costs.scan_page_ns * len(frames)
+        self.host.counters["pgdeactivate"] += len(frames)
+        return len(frames)
+
     def _pageout(self, victims: list[int]) -> Steps[int]:
-        """``shrink_page_list``: unmap, write to swap as one cluster, free."""
-        host, swap, thread = self.host, self.host.swap, self.host.thread
-        victims = yield from self._split_huge(victims)
-        written = Completion(host.scheduler, "writeback")
-        for frame in victims:
-            host.pages.get(frame)
-            self.isolated[frame] = None
+        """``shrink_folio_list``: unmap isolated pages, write them to swap as one cluster, free them. Those for which
+        swap has no room stay."""
+        swap, costs = self.host.swap, self.host.costs
+        written = Completion(self.host.scheduler, "writeback")
         slots: list[int] = []
+        try:
+            pages = yield from self._unmap_cluster(victims, slots, written)
+            if pages:
+                yield from swap.device.request(costs.swap_write_ns, pages)
+        finally:
+            for slot in slots:
+                swap.writeback.pop(slot, None)
+                swap.put(slot)
+            written.complete()
+        return self._free(victims)
+
+    def _unmap_cluster(self, victims: list[int], slots: list[int], written: Completion) -> Steps[int]:
+        """Unmap the victims; their bytes are in their ``slots``, under writeback, at the end. Gives how many."""
+        host, swap, thread = self.host, self.host.swap, self.host.thread
+        early = host.broken("swap_write_before_unmap")
+        taken: list[tuple[int, int]] = []
         thread.context.append("reclaim")
         try:
             for frame in victims:
@@ -242,41 +220,33 @@ class Reclaim:
                     yield from discard_lazyfree(host, frame)
                     continue
                 slot = swap.get_slot()
-                if slot:
-                    swap.writeback[slot] = written
-                    slots.append(slot)
-                    yield from self._unmap(frame, slot)
-            yield Sleep(host.costs.swap_write_ns + (host.costs.pte_ns + host.costs.tlb_flush_ns) * len(victims))
+                if not slot:
+                    break
+                swap.writeback[slot] = written
+                slots.append(slot)
+                if early:
+                    swap.write([slot], [frame])
+                if (yield from self._unmap(frame, slot)):
+                    taken.append((slot, frame))
+            yield (host.costs.pte_ns + host.costs.tlb_flush_ns) * len(slots)
         finally:
             thread.context.pop()
-            for slot in slots:
-                swap.writeback.pop(slot, None)
-            written.complete()
-        return self._free(victims)
+            if not early:
+                swap.write([slot for slot, _ in taken], [frame for _, frame in taken])
+        return len(taken)
 
-    def _split_huge(self, victims: list[int]) -> Steps[list[int]]:
-        """``split_folio``: the victims that can go, none of them part of a huge page any more."""
-        if not any(is_compound(self.host, frame) for frame in victims):
-            return victims
-        for frame in victims:
-            if is_compound(self.host, frame):
-                yield from split_huge_page(self.host, compound_head(frame))
-        ready = []
-        for frame in victims:
-            if self._may_go(frame) and not is_compound(self.host, frame):
-                self.lru.drop(frame)
-                ready.append(frame)
-            elif self.host.pages.mapcount[frame] > 0:
-                self.lru.add(compound_head(frame) if is_compound(self.host, frame) else frame)
-        return ready
+    def _isolate_small(self, frame: int) -> Steps[bool]:
+        """:meth:`isolate`, out of a huge page that is split first (``split_folio``); False if it cannot go."""
+        if not self._evictable(frame):
+            return False
+        if is_compound(self.host, frame):
+            yield from split_huge_page(self.host, compound_head(frame))
+        return not is_compound(self.host, frame) and self._evictable(frame) and self.isolate(frame)
 
-    def _unmap(self, frame: int, slot: int) -> Steps[None]:
-        """``try_to_unmap`` and the copy to swap; the slot has a user per entry replaced."""
+    def _unmap(self, frame: int, slot: int) -> Steps[bool]:
+        """``try_to_unmap``: a swap entry wherever the page was mapped; the slot has a user for each. True if any."""
         host, users = self.host, 0
         unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda entry: swap_entry(slot) | entry & SWAP_KEPT)
-        early = host.broken("swap_write_before_unmap")
-        if early:
-            host.swap.write(slot, frame)
         for vma, page in rmap_walk(host, frame):
             host.swap.get(slot)
             if (yield from try_to_unmap_one(host, vma, page, unmapping)):
@@ -284,20 +254,22 @@ class Reclaim:
                 vma.mm.event("swap_out", page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, frame=frame, slot=slot)
             else:
                 host.swap.put(slot)
-        if users:
-            if not early:
-                host.swap.write(slot, frame)
-            if host.pages.kind[frame] != MODEL:
-                host.frames.retire(frame)
-        host.swap.put(slot)
+        if users and host.pages.kind[frame] != MODEL:
+            host.frames.retire(frame)
+        return users > 0
 
     def _free(self, victims: list[int]) -> int:
-        freed = 0
+        pages, frames = self.host.pages, np.array(victims, np.int64)
         for frame in victims:
             self.isolated.pop(frame, None)
-            if self.host.pages.mapcount[frame] > 0:
-                self.lru.add(frame)
-            if self.host.pages.put(frame):
-                freed += 1
+        self.lru.add_many(frames[pages.mapcounts[frames] > 0])
+        freed = pages.put_many(frames)
+        if self.host.log is not None:
+            for frame in freed.tolist():
                 self.host.event("free", frame=frame, operation="reclaim")
-        return freed
+        return len(freed)
+
+
+def _oldest(ring: Ring, wanted: int, memcg: Memcg | None) -> np.ndarray:
+    """The oldest pages of a list (of the group, if given), taken off it."""
+    return ring.take(wanted) if memcg is None else ring.oldest(wanted, memcg.members)

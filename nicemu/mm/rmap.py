@@ -76,14 +76,28 @@ def maps(page_table: PageTable, page: int, frame: int) -> bool:
     return bool(entry & MAPS) and entry >> PFN_SHIFT == frame
 
 
+def referenced_at_once(host: Host, frame: int) -> bool | None:
+    """:func:`page_referenced` where nothing has to be waited for: one mapping, nobody to ask, the lock free; None: it
+    has to be done in full."""
+    if host.pages.mapcount[frame] != 1:
+        return None
+    place = next(rmap_places(host, frame), None)
+    if place is None:
+        return None
+    mm, page = place[0].mm, place[1]
+    if mm.notifiers.subscribers or mm.page_table_lock.owner is not None or not maps(mm.page_table, page, frame):
+        return None
+    young = test_and_clear_young(mm.page_table, page)
+    if young:
+        host.pages.flags[frame] &= ~PG_IDLE
+    return young
+
+
 def page_referenced(host: Host, frame: int) -> Steps[bool]:
     """``page_referenced``: test and clear the accessed bits, and ask secondary MMUs, under the page-table lock."""
     referenced = False
     for vma, page in rmap_walk(host, frame):
         mm = vma.mm
-        if not mm.notifiers.subscribers and mm.page_table_lock.owner is None:  # the same, without a lock to wait for
-            referenced |= test_and_clear_young(mm.page_table, page)
-            continue
         yield from mm.page_table_lock.acquire(host.thread)
         if maps(mm.page_table, page, frame):
             if host.broken("young_as_invalidate"):
@@ -110,7 +124,7 @@ def test_and_clear_young(page_table: PageTable, page: int) -> bool:
     return young
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Unmapping:
     """Why a page is unmapped, and what is left where it was mapped."""
 

@@ -3,20 +3,25 @@
 Arena and program pages occupy a slot too (the counters and the latency are real), but their bytes stay where they
 are. A slot's contents stay until its last user swaps in or goes away.
 
-Left out: the swap cache (each user of a shared slot reads its own copy).
+This process need not hold what can be said shorter: a page whose 64-bit words are all alike, as zswap and zram keep
+it, or grow by the same number from one to the next, is kept as its first word and that number. Every other page is kept
+as its 4096 bytes, in memory that is committed when it is first written.
+
+Left out: the swap cache (each user of a shared slot reads its own copy), priorities, several devices.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.page import MODEL
 from nicemu.mm.page_table import PFN_SHIFT, SOFT_DIRTY, SWAP, UFFD_WP
+from nicemu.mm.swap_device import SwapDevice
 from nicemu.tables.world import lazy_bytes
-from nicemu.timeline.host import Completion, Sleep, Steps
+from nicemu.timeline.host import Completion, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.host import Host
@@ -27,14 +32,50 @@ READAHEAD_PAGES = 8
 """Pages of one swap read (``page_cluster`` 3)."""
 
 
+WORDS = PAGE_SIZE // 8
+COUNT = np.arange(WORDS)
+
+
+class SwapArea:
+    """The bytes of ``pages`` + 1 slots; slot 0 is not used."""
+
+    def __init__(self, pages: int) -> None:
+        area = lazy_bytes((pages + 1) * PAGE_SIZE)
+        self._whole = area[: (pages + 1) * PAGE_SIZE].view(np.int64).reshape(pages + 1, WORDS)
+        self._first, self._step = np.zeros(pages + 1, np.int64), np.zeros(pages + 1, np.int64)
+        self._short = np.zeros(pages + 1, bool)
+
+    def store(self, slots: np.ndarray, contents: np.ndarray) -> None:
+        """Bytes of pages (uint8, 4096 a row) to slots."""
+        words = contents.view(np.int64)
+        steps = words[:, 1] - words[:, 0]
+        short = (np.diff(words, axis=1) == steps[:, None]).all(axis=1)
+        self._short[slots], self._first[slots], self._step[slots] = short, words[:, 0], steps
+        if not short.all():
+            self._whole[slots[~short]] = words[~short]
+
+    def load(self, slots: np.ndarray) -> np.ndarray:
+        """Bytes of slots (uint8, 4096 a row)."""
+        words = np.empty((len(slots), WORDS), np.int64)
+        np.multiply(self._step[slots][:, None], COUNT, out=words)
+        words += self._first[slots][:, None]
+        whole = ~self._short[slots]
+        if whole.any():
+            words[whole] = self._whole[slots[whole]]
+        return words.view(np.uint8)
+
+    def short(self, slots: np.ndarray) -> int:
+        """How many of these slots are kept short."""
+        return int(np.count_nonzero(self._short[slots]))
+
+
 class Swap:
     """One swap device."""
 
-    def __init__(self, host: Host, pages: int) -> None:
-        self.host, self.pages = host, pages
-        area = lazy_bytes((pages + 1) * PAGE_SIZE)
-        self._bytes = area[: (pages + 1) * PAGE_SIZE].reshape(pages + 1, PAGE_SIZE)
-        self._map: np.ndarray = np.zeros(pages + 1, np.int64)
+    def __init__(self, host: Host, profile: Any) -> None:
+        self.host, self.pages = host, profile.swap_pages
+        self.area, self.device = SwapArea(self.pages), SwapDevice(host.scheduler, profile)
+        self._map: np.ndarray = np.zeros(self.pages + 1, np.int64)
         self._users = self._map.data
         self._free: list[int] = []
         self._next = 1
@@ -80,23 +121,32 @@ class Swap:
         for slot in (entries >> PFN_SHIFT).tolist():
             self.put(slot)
 
-    def write(self, slot: int, frame: int) -> None:
-        """Bytes of a model page to the slot."""
-        self.host.counters["pswpout"] += 1
-        if self.host.pages.kind[frame] == MODEL:
-            self._bytes[slot] = self.host.frames.bytes_of(frame)
+    def write(self, slots: list[int], frames: list[int]) -> None:
+        """Bytes of model pages to their slots."""
+        self.host.counters["pswpout"] += len(slots)
+        where, what = self._model_pages(slots, frames)
+        if len(where):
+            self.area.store(where, self.host.pages.contents(what))
 
     def read(self, slots: list[int], frames: list[int]) -> Steps[None]:
         """``swap_readpage``: sleeps for the device, after any writeback of these slots."""
+        costs = self.host.costs
         for slot in slots:
             if slot in self.writeback:
                 yield self.writeback[slot]
         self.host.counters["pswpin"] += len(slots)
         self.host.counters["pgmajfault"] += len(slots)
-        yield Sleep(self.host.costs.swap_read_ns * -(-len(slots) // READAHEAD_PAGES))
-        for slot, frame in zip(slots, frames, strict=True):
-            if self.host.pages.kind[frame] == MODEL:
-                self.host.frames.bytes_of(frame)[:] = self._bytes[slot]
+        for at in range(0, len(slots), READAHEAD_PAGES):
+            yield from self.device.request(costs.swap_read_ns, min(READAHEAD_PAGES, len(slots) - at))
+        where, what = self._model_pages(slots, frames)
+        if len(where):
+            self.host.pages.set_contents(what, self.area.load(where))
+
+    def _model_pages(self, slots: list[int], frames: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Those whose bytes move."""
+        where, what = np.array(slots, np.int64), np.array(frames, np.int64)
+        model = self.host.pages.kinds[what] == MODEL
+        return where[model], what[model]
 
 
 def swap_entry(slot: int) -> int:

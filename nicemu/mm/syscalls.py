@@ -166,6 +166,11 @@ class Process:
             raise _error(errno.EINVAL)
         yield from self.mm.munmap(address, self._allocated.pop(address))
 
+    def setrlimit_memlock(self, limit: int | None) -> Steps[None]:
+        """``setrlimit(RLIMIT_MEMLOCK)`` in bytes, None: unlimited. EPERM is not modelled: anybody may raise it."""
+        yield self.host.costs.syscall_ns
+        self.mm.memlock.limit = None if limit is None else limit // PAGE_SIZE
+
     def fork(self) -> Steps[Process]:
         """The child as the model sees it."""
         self._children += 1

@@ -54,7 +54,7 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
     failed: OSError | None = None
     notify = Invalidation(mm, "unmap" if event == Event.UNMAP else "zap", start, end, gather.operation)
     if mm.host.broken("free_before_start"):
-        yield from _zap_pte_ranges(mm, start, end, gather)
+        yield from zap_pte_ranges(mm, start, end, gather)
         yield from gather.finish(start, end)
     yield from notify.start()
     mm.stamp_range(start, end, gather.operation)
@@ -64,7 +64,7 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
         if vma.flags & VM_HUGETLB:
             yield from unmap_hugepage_range(mm, vma, a, b, gather)
         else:
-            yield from _zap_pte_ranges(mm, a, b, gather)
+            yield from zap_pte_ranges(mm, a, b, gather)
     yield from notify.end()
     return failed
 
@@ -94,7 +94,7 @@ def _real_call(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, r
         real_memory.madvise(start, end - start, real_memory.MADV_DONTNEED)
 
 
-def _zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) -> Steps[None]:
+def zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) -> Steps[None]:
     """``zap_pte_range`` of every leaf, one yield a leaf."""
     host, thread = mm.host, mm.host.thread
     for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):

@@ -37,6 +37,7 @@ from nicemu.driver.mr import Mr
 from nicemu.mm.interval import IntervalNotifiers
 from nicemu.mm.lockdep import Lockdep, lockdep_of
 from nicemu.mm.locks import RwSemaphore, Srcu
+from nicemu.mm.memlock import Memlock
 from nicemu.mm.notifier import Event, NotifierChain, NotifierRange, invalidate_range_end, invalidate_range_start
 from nicemu.mm.page import Fault
 from nicemu.tables.records import Stop
@@ -314,6 +315,7 @@ class FakeMm:
         self.table: dict[int, int] = {}
         self.absent: set[int] = set()
         self.pinned: dict[int, int] = {}
+        self.memlock = Memlock()
         self.fault_ns = 1_500
         self.faulted: list[tuple[int, int, bool]] = []
         self.during_fault: Callable[[], Steps[None]] | None = None

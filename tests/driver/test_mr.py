@@ -57,6 +57,35 @@ def test_pinned_memory_is_mapped_by_one_command_and_unpinned_at_the_end(bench: B
     assert bench.device.mkeys == {} and set(bench.mm.pinned.values()) == {0}
 
 
+def test_pins_count_towards_rlimit_memlock(bench: Bench) -> None:
+    """``ib_umem_get`` counts the pages of each region, those of two regions on the same memory twice."""
+    bench.mm.memlock.limit = 6
+    region = bench.region(RW, address=0x100010, length=3 * 4096)
+    assert bench.mm.memlock.pins == {f"MR {region.number} of {region.device.name}": 4}
+    with pytest.raises(DriverError) as caught:
+        bench.region(RW, address=0x100010, length=3 * 4096)
+    assert caught.value.errno == errno.ENOMEM
+    assert caught.value.strerror == "MR: RLIMIT_MEMLOCK is 24 KiB: 16 KiB wanted, 16 KiB pinned"
+    assert set(bench.mm.pinned.values()) == {1} and bench.mm.memlock.pinned_vm == 4
+    bench.call(mr.deregister(region))
+    assert bench.mm.memlock.pinned_vm == 0 and not bench.mm.memlock.pins
+
+
+def test_on_demand_regions_are_not_limited(bench: Bench) -> None:
+    bench.mm.memlock.limit = 0
+    bench.region(RW | Access.ON_DEMAND)
+    with pytest.raises(DriverError) as caught:
+        bench.region(RW)
+    assert caught.value.errno == errno.EPERM
+
+
+def test_pinning_that_fails_is_not_counted(bench: Bench) -> None:
+    bench.mm.absent.add(0x103)
+    with pytest.raises(DriverError):
+        bench.region(RW, address=0x100000, length=8 * 4096)
+    assert bench.mm.memlock.pinned_vm == 0 and not bench.mm.memlock.pins
+
+
 def test_large_regions_go_in_several_mailboxes(bench: Bench) -> None:
     region = bench.region(RW, pages=20_000)
     updates = [p[1:3] for opcode, p in bench.device.log if opcode == Command.UPDATE_MTT]

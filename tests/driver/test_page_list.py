@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from nicemu.driver.page_list import CHUNK, PageList
 
 PAGES = 4 * CHUNK
-runs = st.tuples(st.integers(0, PAGES - 1), st.integers(1, 2 * CHUNK), st.booleans())
+runs = st.tuples(st.integers(0, PAGES - 1), st.integers(1, 2 * CHUNK) | st.just(1), st.booleans())
 
 
 @given(operations=st.lists(runs, max_size=12), look=runs)
@@ -28,6 +28,7 @@ def test_it_says_what_a_dense_list_says(operations, look):
     first, last = look[0], min(look[0] + look[1], PAGES)
     assert list(sparse.numbers(first, last)) == list(np.flatnonzero(dense[first:last]) + first)
     assert sparse.mapped == np.count_nonzero(dense)
+    assert [sparse.get(page) for page in (first, last - 1)] == [dense[first], dense[last - 1]]
 
 
 def test_an_empty_chunk_goes():

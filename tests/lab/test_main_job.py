@@ -161,6 +161,28 @@ def test_a_region_sixteen_times_larger_than_memory():
     assert counters["pswpin"] >= 245_760 and counters["pswpout"] >= 245_760
 
 
+def test_region_larger_than_memory_works_on_demand_and_not_pinned(tmp_path):
+    """examples/four_gib_odp.py at a 256th of its size."""
+    config = tmp_path / "small.yaml"
+    config.write_text("memory: model\nhost: {ram_pages: 4096, swap_pages: 32768, rlimit_memlock_bytes: 8388608}\n")
+    done = nicemu("--config", config, "--stats", ROOT / "examples" / "four_gib_odp.py", "--mebibytes", 40)
+    assert done.returncode == 0, done.stderr
+    assert "every byte right" in done.stdout
+    assert "RLIMIT_MEMLOCK is 8192 KiB: 40960 KiB wanted, 1024 KiB pinned" in done.stdout
+    assert done.stdout.count("pinned pages before 256, after 256") == 2
+    assert "pins  MR 4 of nicemu0: 10240 pages of process 1 (program)" in done.stderr
+    assert "Out of memory: Spared" in done.stderr and "0 DMA violations" in done.stderr
+
+
+def test_page_that_only_the_nic_uses_looks_idle():
+    example = ROOT / "examples" / "nic_only_pages.py"
+    for flag, nic in ((None, 11520), ("--young-bits", 0)):
+        done = nicemu("--config", "reclaim", example, *([flag] if flag else []))
+        assert done.returncode == 0, done.stderr
+        last = done.stdout.splitlines()[-1].split()
+        assert last[4] == "0" and int(last[7]) == nic, done.stdout
+
+
 def test_two_program_threads_share_one_timeline(tmp_path):
     program = tmp_path / "threads.py"
     program.write_text(

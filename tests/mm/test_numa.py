@@ -64,7 +64,7 @@ def test_a_remote_access_takes_longer(two_nodes: Any) -> None:
 
 
 def test_profile_names_the_nodes(machine: Any) -> None:
-    profile = SimpleNamespace(costs=machine.host.costs, ram_pages=64, swap_pages=0, numa_nodes=4)
+    profile = SimpleNamespace(**vars(machine.host.profile) | {"numa_nodes": 4})
     assert Host(machine.world, machine.frames, machine.scheduler, profile, "v6.12").numa.nodes == 4
 
 

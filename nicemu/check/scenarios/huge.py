@@ -68,5 +68,6 @@ SCENARIOS = (
              {"program": (Mprotect("a", 0, PAGES),), "peer": (RdmaWrite("a", 0, 2, value=70),)}, warm=("a",),
              host=POOL),
     Scenario("hugetlb-mremap", "mremap of hugetlb memory", ("hugetlb_mremap",), (H,),
-             {"program": (Mremap("a", 0, PAGES, align=HUGE),), "peer": (RdmaWrite("a", 0, 2, value=70),)}, warm=("a",), host=POOL),
+             {"program": (Mremap("a", 0, PAGES, align=HUGE),), "peer": (RdmaWrite("a", 0, 2, value=70),)},
+             warm=("a",), host=POOL),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from nicemu.check.operations import Change, Gather, Kernel, Madvise, Mprotect, RdmaRead, RdmaWrite, Write
+from nicemu.check.operations import Change, Kernel, Madvise, Mprotect, Munmap, RdmaRead, RdmaWrite, Write
 from nicemu.check.reference import State
 from nicemu.check.scenario import Area, Scenario
 from nicemu.mm.aging import damon_mkold, mglru_age
@@ -103,8 +103,9 @@ SCENARIOS = (
     Scenario("ksm-protect", "KSM write-protects a page to look at it", ("ksm_protect",), SAME,
              {"ksmd": (scan(3),), "peer": (RdmaWrite("a", value=70), RdmaRead("a"))},
              before=(Madvise("a", advice=12), Madvise("b", advice=12)), warm=("a",)),
-    Scenario("ksm-replace", "KSM merges pages", ("ksm_replace",), SAME,
-             {"ksmd": (scan(3),), "program": (Write("b", value=50),), "peer": (Gather("a"), RdmaWrite("a", value=70))},
+    Scenario("ksm-replace", "KSM merges a page that the device reads", ("ksm_replace",),
+             (Area("a", 1, fill=9, writable=False), Area("b", 1, fill=9, odp=False)),
+             {"ksmd": (scan(3),), "peer": (RdmaRead("a"), RdmaRead("a")), "program": (Write("b", value=50),)},
              before=(Madvise("a", advice=12), Madvise("b", advice=12))),
     Scenario("memory-failure", "the memory of a page fails", ("unmap_one",), (A,),
              {"memory failure": (Change("failure of a[0]", fail, "madvise(a, PAGE, 100)",
@@ -132,8 +133,9 @@ SCENARIOS = (
     Scenario("numa-hint", "NUMA balancing looks who uses the pages", ("numa_hint",), (A,),
              {"task_numa_work": (on_area("NUMA scan", change_prot_numa),), "program": (Write("a", value=50),), **PEER},
              warm=("a",)),
-    Scenario("compaction", "compaction moves pages together", ("migrate",), (A,),
-             {"kcompactd": (Kernel("compaction", lambda bed: compact_block(bed.host, 1)),) * 2, **PEER}, warm=("a",)),
+    Scenario("compaction", "compaction empties a block", ("migrate",), (Area("hole", 1, odp=False), A),
+             {"kcompactd": (Kernel("compaction", lambda bed: compact_block(bed.host, 2)),), **PEER}, warm=("a",),
+             before=(Munmap("hole"),)),
     Scenario("device-private", "pages go to a device's own memory and come back", ("device_private",), (A,),
              {"driver": (on_area("migrate_vma", partial(migrate_vma, owner="gpu")),), **PEER}, warm=("a",)),
     Scenario("device-exclusive", "a device wants a page for itself", ("device_exclusive",), (A,),
