@@ -75,7 +75,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def what(name: str) -> str:
     """What is run, in words."""
     run = {**RUNS, **MORE}.get(name)
-    return (run.__doc__ or "").split("\n")[0].rstrip(".") if run else SITES[name].what
+    return (run.__doc__ or "").split("\n")[0].rstrip(".") if run else SITES[name].what.capitalize()
 
 
 def functions(site: Site) -> str:
@@ -120,7 +120,7 @@ def row_of_6_12(name: str, label: str) -> list[str]:
 
 def rows_of_1_5() -> str:
     """6.12: event, range, order."""
-    sites = [row_of_6_12(site.name, functions(site)) for site in SITES.values() if site.v612 is not None]
+    sites = [row_of_6_12(site.name, f"`{site.function_612}`") for site in SITES.values() if site.v612 is not None]
     return table(["call site", "event", "range", "order"], [*sites, row_of_6_12("release", "`mmu_notifier_release`")])
 
 

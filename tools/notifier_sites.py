@@ -27,6 +27,9 @@ DONTNEED, FREE, MERGEABLE = 4, 8, 12
 Run = Callable[[Watch], Steps[Any]]
 
 NOT_MODELLED = {
+    **dict.fromkeys(
+        ("xip_unmap", "mkclean", "unmap_cluster", "remap_file_pages", "wp_clean"), "there are no files yet"
+    ),
     "hugetlb_unshare": "page tables of hugetlb areas are not shared between address spaces",
     "collapse_pte_mapped": "files have no huge pages",
     "retract": "files have no huge pages",
@@ -44,7 +47,7 @@ def huge_wp(w: Watch) -> Steps[Any]:
 
 
 def huge_wp_fallback(w: Watch) -> Steps[Any]:
-    """The same, and there is no huge page to be had."""
+    """A write to a THP that a child shares, when there is no huge page to be had."""
     steps = huge_wp(w)
     w.host.transparent_hugepage = "never"
     return steps
@@ -108,7 +111,7 @@ def cow_zero_page(w: Watch) -> Steps[Any]:
 
 
 def cow_change_pte(w: Watch) -> Steps[Any]:
-    """A write to a page that a child shares, and the subscriber has ``change_pte``."""
+    """A write to a page that a child shares, and the subscriber has `change_pte`."""
     w.subscriber = WithChangePte(w)
     return cow(w)
 
@@ -149,8 +152,9 @@ def mprotect_untouched(w: Watch) -> Steps[Any]:
 
 
 def ksm_merge(w: Watch) -> Steps[Any]:
-    """The second pass of ksmd over two equal pages, one of the program and one of its child. The child's becomes the
-    KSM page; the program's is merged with it and freed."""
+    """ksmd merges a page with its child's.
+
+    The second pass over two equal pages: the child's becomes the KSM page, the program's goes."""
     at = w.written()
     child = w.run(w.process.fork())
     w.run(child.write(at, b"x"))  # its own page, with the same bytes
@@ -232,7 +236,7 @@ def device_exclusive(w: Watch) -> Steps[Any]:
 
 
 def oom_reap(w: Watch) -> Steps[Any]:
-    """The OOM reaper takes a victim's page; the subscriber's device needs no wait"""
+    """The OOM reaper takes a victim's page; the subscriber's device needs no wait."""
     w.interval = SleepingInterval(w, waits=False)
     w.written()
     return oom_reap_task_mm(w.mm)
