@@ -11,7 +11,7 @@ from nicemu.check.hunt import Hunt, Target, hunt
 from nicemu.check.mutants import target_of
 from nicemu.mm.discipline import DISCIPLINES
 
-CHUNK = 50
+CHUNK = 25
 """Schedules that a process runs before it takes something else."""
 BUDGET = 600
 """Schedules in which a mutant must be caught."""

@@ -30,6 +30,7 @@ WHERE: dict[str, tuple[str, str]] = {
     "copy_before_unmap": ("migrate", "v6.12"),
     "install_without_recheck": ("cpu-and-device", "v6.12"),
     "cow_without_recheck": ("cow", "v6.12"),
+    "reaper_ignores_refusal": ("oom-reaper", "v6.12"),
     "young_as_invalidate": ("aging", "v6.12"),
     "cow_not_notified": ("cow-read", "v6.12"),
     "reclaim_not_notified": ("reclaim", "v6.12"),
@@ -39,6 +40,9 @@ WHERE: dict[str, tuple[str, str]] = {
     "migrate_not_notified": ("migrate", "v6.12"),
     "zap_not_notified": ("dontneed", "v6.12"),
     "cow_under_lock": ("cow", "v6.12"),
+    "collapse_not_notified": ("collapse", "v6.12"),
+    "huge_wp_not_notified": ("huge-wp", "v3.7"),
+    "ksm_not_notified": ("ksm-replace", "v6.12"),
     "reclaim_under_lock": ("reclaim", "v6.12"),
 }
 

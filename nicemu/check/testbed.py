@@ -35,6 +35,8 @@ class Pair:
     cq: m.CqResponse
     buffer: int
     lkey: int
+    frames: list[int]
+    """Of the buffer, which is pinned."""
     posted: int = 0
     polled: int = 0
     waiting: dict[int, Completion] = field(default_factory=dict)
@@ -140,7 +142,8 @@ class Testbed:
         length = SLOTS * PAGE
         address = self.now(lab.process.mmap(length, READ | WRITE, 0x22, memory="model"), "mmap")
         region = run(m.RegMr(self.pd, address, length, int(REMOTE), address))
-        return Pair(qps[0], cq, address, region.lkey)
+        frames = [int(self.mm.page_table.get((address >> 12) + slot)) >> PFN_SHIFT for slot in range(SLOTS)]
+        return Pair(qps[0], cq, address, region.lkey, frames)
 
     def _connect(self, handle: int, peer: int, vector: m.AddressVector) -> None:
         """To RTS: MTU 4096, endless RNR retries, no ACK timer: nothing is lost, and time is not the schedule's."""
@@ -185,8 +188,8 @@ class Testbed:
         return self.spaces[space]
 
     def peer_frame(self, pair: Pair, slot: int) -> int:
-        """Frame of a page of the peer's buffer, which is pinned."""
-        return int(self.mm.page_table.get((pair.buffer >> 12) + slot)) >> PFN_SHIFT
+        """Frame of a page of the peer's buffer."""
+        return pair.frames[slot]
 
     def peer_write(self, pair: Pair, slot: int, value: int) -> None:
         """The peer's CPU fills a page of its buffer."""

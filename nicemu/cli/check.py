@@ -15,7 +15,7 @@ from nicemu.config.errors import ConfigError
 if TYPE_CHECKING:
     from nicemu.check.hunt import Hunt, Target
 
-ERAS = ("v3.7", "v6.12")
+ERAS = ("v6.12", "v3.7")
 REPORT_ERAS = ("v3.6", "v3.6+srcu", "v3.7-seed")
 ALL_ERAS = (*REPORT_ERAS, *ERAS)
 
@@ -76,7 +76,7 @@ def check(
     elif only is not None:
         hunter.once(_targets(chosen, discipline, tuple(mutant or ())), only, not non_preemptive)
     else:
-        eras = discipline or ([*REPORT_ERAS, *ERAS] if not mutant else ["v6.12"])
+        eras = discipline or ([*ERAS, *REPORT_ERAS] if not mutant else ["v6.12"])
         hunter.all(_targets(chosen, eras, tuple(mutant or ())), schedules, not non_preemptive)
     if json_file is not None:
         json_file.write_text(json.dumps(hunter.data(), indent=1) + "\n", encoding="utf-8")
@@ -114,7 +114,7 @@ def _targets(names: list[str], eras: list[str] | None, planted: tuple[str, ...])
         if era not in ALL_ERAS:
             given = f"expected one of {', '.join(ALL_ERAS)}, given {era!r}"
             raise ConfigError(f"command line: field --discipline: {given}")
-    found = [Target(ALL[name], era, planted) for name in names for era in eras or ("v6.12",) if era in ALL[name].eras()]
+    found = [Target(ALL[name], era, planted) for era in eras or ("v6.12",) for name in names if era in ALL[name].eras()]
     if not found:
         raise ConfigError(f"command line: {', '.join(names)}: {', '.join(eras or ())} has no such operation")
     return found
@@ -139,7 +139,7 @@ class Hunter:
         todo = [Task(target, first, min(CHUNK, schedules - first), self.seed, preemptive)
                 for first in range(0, schedules, CHUNK) for target in targets]  # fmt: skip
         parts = []
-        say = self._progress(len(todo), "chunks of 50 schedules")
+        say = self._progress(len(todo), f"chunks of {CHUNK} schedules")
         for part in parallel(work, todo, self.workers):
             parts.append(part)
             say(len(parts))

@@ -45,6 +45,7 @@ MUTANTS: dict[str, Mutant] = {
     "copy_before_unmap": Mutant("mm", "migration copies a page before it is unmapped"),
     "install_without_recheck": Mutant("mm", "a fault enters its page without a look whether another one did"),
     "cow_without_recheck": Mutant("mm", "a COW break replaces an entry that has changed meanwhile"),
+    "reaper_ignores_refusal": Mutant("mm", "the OOM reaper frees pages whose device refused to let go"),
     "young_as_invalidate": Mutant("mm", "a young bit is asked for by an invalidation"),
     # the table of call sites
     "cow_not_notified": Mutant("sites", "do_wp_page does not notify"),
@@ -55,6 +56,9 @@ MUTANTS: dict[str, Mutant] = {
     "migrate_not_notified": Mutant("sites", "try_to_migrate_one does not notify"),
     "zap_not_notified": Mutant("sites", "zap_page_range_single does not notify"),
     "cow_under_lock": Mutant("sites", "do_wp_page notifies under the page-table lock"),
+    "collapse_not_notified": Mutant("sites", "collapse_huge_page does not notify"),
+    "huge_wp_not_notified": Mutant("sites", "3.x: do_huge_pmd_wp_page does not notify"),
+    "ksm_not_notified": Mutant("sites", "KSM's replace_page does not notify"),
     "reclaim_under_lock": Mutant("sites", "try_to_unmap_one notifies under the page-table lock"),
 }
 

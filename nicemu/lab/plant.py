@@ -14,6 +14,9 @@ SITES: dict[str, tuple[str, Notify]] = {
     "fork_not_notified": ("fork", SILENT),
     "migrate_not_notified": ("migrate", SILENT),
     "zap_not_notified": ("zap", replace(SILENT, flush_last=True)),
+    "collapse_not_notified": ("collapse", SILENT),
+    "huge_wp_not_notified": ("huge_wp", SILENT),
+    "ksm_not_notified": ("ksm_replace", SILENT),
     "cow_under_lock": ("cow", RANGE_LOCKED),
     "reclaim_under_lock": ("unmap_one", RANGE_LOCKED),
 }

@@ -65,16 +65,20 @@ def _reap_areas(victim: AddressSpace) -> Steps[bool]:
     for vma in list(victim.vmas):
         if vma.flags & (VM_HUGETLB | VM_SHARED) or (vma.kind != MODEL and victim.owns_memory):
             continue
-        all_of_it = (yield from _reap(victim, vma)) and all_of_it
+        all_of_it = (yield from reap_area(victim, vma)) and all_of_it
     return all_of_it
 
 
-def _reap(victim: AddressSpace, vma: Vma) -> Steps[bool]:
+def reap_area(victim: AddressSpace, vma: Vma) -> Steps[bool]:
+    """One area, without blocking; False: a notifier refused."""
     start, end = vma.start, vma.end
     notify, gather = Invalidation(victim, "oom_reap", start, end, "oom_reap"), MmuGather(victim, "oom_reap")
     if not (yield from notify.start(blockable=False)):
         victim.host.counters["oom_reap_skipped"] += 1
         victim.event("oom_reap_skip", start, end)
+        if victim.host.broken("reaper_ignores_refusal"):
+            yield from zap_pte_ranges(victim, start, end, gather)
+            yield from gather.finish(start, end)
         return False
     victim.stamp_range(start, end, "oom_reap")
     yield from zap_pte_ranges(victim, start, end, gather)

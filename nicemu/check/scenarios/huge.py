@@ -35,9 +35,10 @@ def _no_huge_page(bed: Any) -> Steps[None]:
 
 
 SCENARIOS = (
-    Scenario("huge-wp", "COW of a huge page to a huge page", ("huge_wp",), (A,),
-             {"program": (Write("a", value=50),), "peer": (RdmaWrite("a", 0, 2, value=70), RdmaRead("a", 0, 2))},
-             before=(Fork(),), warm=("a",), host=THP),
+    Scenario("huge-wp", "COW of a huge page, which the device reads, to a huge page", ("huge_wp",),
+             (Area("a", PAGES, seen=2, align=HUGE, writable=False),),
+             {"program": (Write("a", value=50),), "peer": (RdmaRead("a", 0, 2), RdmaRead("a", 0, 2))},
+             before=(Fork(),), host=THP),
     Scenario("huge-wp-fallback", "COW of a huge page without a huge page to be had", ("huge_wp_fallback",), (A,),
              {"program": (Write("a", value=50),), "peer": (RdmaWrite("a", 0, 2, value=70), RdmaRead("a", 0, 2))},
              before=(Fork(), full("a")), warm=("a",), host=THP, only=("v3.6", "v3.6+srcu", "v3.7-seed", "v3.7")),

@@ -1,5 +1,9 @@
 """Operations on ranges and pages of anonymous memory, with RDMA on them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from nicemu.check.operations import (
     DeregMr,
     Exit,
@@ -21,6 +25,11 @@ from nicemu.check.operations import (
 )
 from nicemu.check.scenario import Area, Scenario
 from nicemu.mm.migrate import migrate_page
+from nicemu.mm.oom_reap import reap_area
+from nicemu.timeline.host import Steps
+
+if TYPE_CHECKING:
+    from nicemu.check.testbed import Testbed
 
 A = Area("a", 2)
 
@@ -34,6 +43,17 @@ def reclaim(area: str, page: int) -> Kernel:
 def age(area: str) -> Kernel:
     """Reclaim looks for pages that were not used lately, and takes them."""
     return Kernel(f"reclaim of {area}", lambda bed: bed.host.reclaim.shrink(2), f"madvise({area}, PAGE, 21)")
+
+
+def reap(area: str) -> Kernel:
+    """The OOM reaper comes to an area of a process that does not die."""
+
+    def run(bed: Testbed) -> Steps[bool]:
+        vma = bed.mm.vmas.find(bed.at(area, 0))
+        assert vma is not None
+        return (yield from reap_area(bed.mm, vma))
+
+    return Kernel(f"oom_reap {area}", run)
 
 
 def migrate(area: str, page: int) -> Kernel:
@@ -68,6 +88,9 @@ SCENARIOS = (
              warm=("a",)),
     Scenario("reclaim", "reclaim takes pages that RDMA uses", ("unmap_one",), (A,),
              {"kswapd": (reclaim("a", 0), reclaim("a", 1)), "program": (Write("a", value=50),),
+              "peer": (RdmaWrite("a", 0, 2, value=70), RdmaRead("a", 0, 2))}, warm=("a",)),
+    Scenario("oom-reaper", "the OOM reaper may not wait for the device, and is refused", ("oom_reap",), (A,),
+             {"oom_reaper": (reap("a"), reap("a")), "program": (Write("a", value=50),),
               "peer": (RdmaWrite("a", 0, 2, value=70), RdmaRead("a", 0, 2))}, warm=("a",)),
     Scenario("migrate", "pages move to other frames under RDMA", ("migrate",), (A,),
              {"kcompactd": (migrate("a", 0), migrate("a", 1)), "peer": (RdmaWrite("a", 0, 2, value=70), Gather("a"))},
