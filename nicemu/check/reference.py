@@ -119,7 +119,8 @@ def explained(threads: list[list[Call]], initial: State, final: State) -> bool:
 
 def _is(state: State, final: State) -> bool:
     """Would a look at the whole memory find ``final``?"""
-    cells = {key: cell for key, cell in state.items() if isinstance(cell, Cell)}
+    found = ((key, cell) for key, cell in state.items() if isinstance(cell, Cell))
+    cells = {key: cell for key, cell in found if cell.prot & READ and _contents(state, cell) is not None}
     return cells.keys() == final.keys() and all(
         final[key] == _contents(state, cell) or (cell.lazy and final[key] == 0) for key, cell in cells.items()
     )

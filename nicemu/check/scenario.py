@@ -29,6 +29,9 @@ class Area:
     file: str = ""
     """Map this file (made with ``pages`` pages) instead of anonymous memory."""
     shared: bool = False
+    kind: str = "regular"
+    """Of the file: a name of ``mm.file.FileKind``, in lower case."""
+    prot: int = 3
     touched: bool = True
     """The program has written ``fill`` before the schedule begins."""
     seen: int = 0

@@ -15,6 +15,7 @@ from nicemu.check.reference import READ, WRITE, Cell, State
 from nicemu.check.scenario import Area, Scenario
 from nicemu.config import load_config
 from nicemu.lab.lab import Lab
+from nicemu.mm.file import FileKind
 from nicemu.mm.page_table import PFN_SHIFT
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
@@ -91,18 +92,18 @@ class Testbed:
         length = area.pages * PAGE
         if area.file:
             if area.file not in self.files:
-                self.files[area.file] = self.now(process.open_file(area.file, length), "open")
+                self.files[area.file] = self.now(process.open_file(area.file, length, FileKind[area.kind.upper()]), "open")
                 for page in range(area.pages):
                     self.state[area.file, page] = 0
             file = self.files[area.file]
-            address = self.now(process.mmap_file(file, length, READ | WRITE, area.shared, 0), "mmap")
+            address = self.now(process.mmap_file(file, length, area.prot, area.shared, 0), "mmap")
         else:
             address = self.now(self._anonymous(area, length), "mmap")
         self.areas[area.name] = address
         for page in range(area.known):
             file_page = (area.file, page) if area.file else None
             value = None if area.file else 0
-            self.state["", area.name, page] = Cell(READ | WRITE, value, file_page, area.shared)
+            self.state["", area.name, page] = Cell(area.prot, value, file_page, area.shared)
         if area.touched:
             for page in range(area.known):
                 self.now(process.write(address + page * PAGE, self.contents(area.fill + page)), "write")
