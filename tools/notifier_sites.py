@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from notifier_file_sites import FILE_RUNS
 from notifier_watch import HUGE_SIZE, PAGE, Observed, SleepingInterval, Watch, WithChangePte, Young
 
 from nicemu.mm.aging import damon_young, page_idle_set
@@ -261,7 +262,7 @@ def scan_pagemap(w: Watch) -> Steps[Any]:
     return pagemap_scan(w.mm, at, at + PAGE)
 
 
-RUNS: dict[str, Run] = {
+RUNS: dict[str, Run] = FILE_RUNS | {
     "huge_wp_fallback": huge_wp_fallback, "huge_wp": huge_wp, "split_huge": split_huge, "collapse": collapse,
     "hugetlb_unmap": hugetlb_unmap, "hugetlb_cow": hugetlb_cow, "hugetlb_fork": hugetlb_fork, "fork": fork, "cow": cow,
     "unmap": unmap, "zap": zap, "mremap": mremap, "unmap_one": unmap_one, "mprotect": mprotect,
