@@ -49,6 +49,10 @@ class _Range(Operation):
         """The range in a program."""
         return f"{self.area} + {self.page} * PAGE, {self.pages} * PAGE"
 
+    def here(self, line: str) -> str:
+        """A line of a program whose children only wait: what a child does is a comment."""
+        return f"pass  # {self.mm}: {line}" if self.mm else line
+
 
 # The program's CPU ----------------------------------------------------------------------------------------------------
 
@@ -68,10 +72,10 @@ class Write(_Range):
         return OK
 
     def effects(self, key: Any, result: Any) -> list[Effect]:
-        return _until_failed(key, result == OK, [partial(store, key=k, value=self.value) for k in self.keys()])
+        return _until_failed(key, result in (OK, None), [partial(store, key=k, value=self.value) for k in self.keys()])
 
     def code(self) -> list[str]:
-        return [f"fill({self.place()}, {self.value})"]
+        return [self.here(f"fill({self.place()}, {self.value})")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +95,10 @@ class Read(_Range):
         return tuple(seen)
 
     def effects(self, key: Any, result: Any) -> list[Effect]:
-        return [partial(loads, key=k, value=v) for k, v in zip(self.keys(), result, strict=False)]
+        return [partial(loads, key=k, value=v) for k, v in zip(self.keys(), result or (), strict=False)]
 
     def code(self) -> list[str]:
-        return [f"look({self.place()})"]
+        return [self.here(f"look({self.place()})")]
 
 
 # System calls ---------------------------------------------------------------------------------------------------------
@@ -111,7 +115,7 @@ class Munmap(_Range):
         return [partial(_unmap, key=k) for k in self.keys()]
 
     def code(self) -> list[str]:
-        return [f"munmap({self.place()})"]
+        return [self.here(f"munmap({self.place()})")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ class Madvise(_Range):
         return [partial(change, key=k) for k in self.keys()] if change is not None else []
 
     def code(self) -> list[str]:
-        return [f"madvise({self.place()}, {self.advice})"]
+        return [self.here(f"madvise({self.place()}, {self.advice})")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,7 @@ class Mprotect(_Range):
         return [partial(_protect, key=k, prot=self.prot) for k in self.keys()] if result in (OK, None) else []
 
     def code(self) -> list[str]:
-        return [f"mprotect({self.place()}, {self.prot})"]
+        return [self.here(f"mprotect({self.place()}, {self.prot})")]
 
 
 def _protect(state: State, key: Any, prot: int) -> bool:

@@ -92,7 +92,8 @@ class Testbed:
         length = area.pages * PAGE
         if area.file:
             if area.file not in self.files:
-                self.files[area.file] = self.now(process.open_file(area.file, length, FileKind[area.kind.upper()]), "open")
+                opened = process.open_file(area.file, length, FileKind[area.kind.upper()])
+                self.files[area.file] = self.now(opened, "open")
                 for page in range(area.pages):
                     self.state[area.file, page] = 0
             file = self.files[area.file]

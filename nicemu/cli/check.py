@@ -90,7 +90,8 @@ def _list() -> None:
 
     typer.echo("scenarios:")
     for name, scenario in ALL.items():
-        typer.echo(f"  {name:<22} {scenario.what} ({', '.join(scenario.sites)}; {', '.join(scenario.eras())})")
+        sites = ", ".join(scenario.sites) or "no call site of its own"
+        typer.echo(f"  {name:<22} {scenario.what} ({sites}; {', '.join(scenario.eras())})")
     typer.echo("mutants:")
     for name, bug in MUTANTS.items():
         typer.echo(f"  {name:<30} {bug.layer}: {bug.what} (in {' under '.join(WHERE[name])})")
@@ -116,7 +117,8 @@ def _targets(names: list[str], eras: list[str] | None, planted: tuple[str, ...])
             raise ConfigError(f"command line: field --discipline: {given}")
     found = [Target(ALL[name], era, planted) for era in eras or ("v6.12",) for name in names if era in ALL[name].eras()]
     if not found:
-        raise ConfigError(f"command line: {', '.join(names)}: {', '.join(eras or ())} has no such operation")
+        given = ", ".join(eras or ("v6.12",))
+        raise ConfigError(f"command line: field --discipline: expected an era of {', '.join(names)}, given {given}")
     return found
 
 

@@ -21,6 +21,9 @@ class HostCosts(Record):
     swap_write_ns: Nanoseconds = 20_000
     swap_page_ns: Nanoseconds = 1_300  # transfer of each page, beside the latency
     scan_page_ns: Nanoseconds = 50  # reclaim looks at a page of its list
+    file_read_ns: Nanoseconds = 80_000  # one request of the page cache
+    file_write_ns: Nanoseconds = 25_000
+    dax_flush_ns: Nanoseconds = 300  # each page
     ksm_compare_ns: Nanoseconds = 400  # ksmd: checksum of a page, or two compared
     numa_remote_ns: Nanoseconds = 60  # a CPU access to a frame of another node, longer than a local one
     irq_ns: Nanoseconds = 1_000  # handler entered -> its work queued

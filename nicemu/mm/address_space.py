@@ -16,6 +16,7 @@ import numpy as np
 
 from nicemu.memory.arena import MODEL_BASE, MODEL_BYTES, Arena
 from nicemu.mm import fault, zap
+from nicemu.mm.filemap import vma_is_fsdax, vma_needs_dirty_tracking
 from nicemu.mm.fork import dup_mmap
 from nicemu.mm.huge_memory import madvise_hugepage, thp_alignment
 from nicemu.mm.huge_split import isolate_vmas
@@ -27,10 +28,11 @@ from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap, mremap_to
 from nicemu.mm.notifier import ADDRESS_END, NotifierChain
 from nicemu.mm.oom_kill import check_alive
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_KSM, PIN
-from nicemu.mm.page_table import MAPS, PFN_SHIFT, PageTable
-from nicemu.mm.rmap import maps
-from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_WRITE, Region, Vma, VmaTree
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_FILE, PG_KSM, PG_UNEVICTABLE, PIN, Fault
+from nicemu.mm.page_table import MAPS, PFN_SHIFT, PRESENT, WRITE, PageTable
+from nicemu.mm.rmap import maps, rmap_places
+from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_SHARED, VM_WRITE, Region, Vma, VmaTree
+from nicemu.mm.zap import USER_END
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, HostThread, Steps
 
@@ -254,8 +256,20 @@ class AddressSpace:
         """``pin_user_pages(FOLL_LONGTERM)``: as :meth:`fault_in`, and the frames stay until :meth:`unpin`. Breaks COW
         first if the area is writable."""
         vma, last = self.vmas.find(address), (address >> PAGE_SHIFT) + pages
-        breaks_cow = write or (vma is not None and vma.allows(True) and vma.last_page >= last)
+        private = vma is not None and vma.allows(True) and not vma.flags & VM_SHARED
+        breaks_cow = write or (vma is not None and private and vma.last_page >= last)
+        self._check_longterm(vma, write)
         return fault.fault_in(self, address, pages, breaks_cow, pin=True)
+
+    def _check_longterm(self, vma: Vma | None, write: bool) -> None:
+        """``check_vma_flags`` of FOLL_LONGTERM. :raises Fault: what 6.12 does not pin: DAX (EOPNOTSUPP), and for
+        writing a file whose writeback would miss what the device writes (EFAULT)."""
+        if vma is None or vma.file is None or not self.host.discipline.interval:
+            return
+        if vma_is_fsdax(vma):
+            raise Fault(errno.EOPNOTSUPP, vma.start, "a long-term pin of DAX memory")
+        if write and vma_needs_dirty_tracking(vma):
+            raise Fault.bad_address(vma.start, "a long-term pin of a file mapping that tracks dirty pages")
 
     def unpin(self, frames: np.ndarray) -> None:
         """``unpin_user_pages`` of frame ids."""
@@ -330,23 +344,25 @@ class AddressSpace:
 
     def stamp_range(self, start: int, end: int, operation: str) -> None:
         """An invalidation of the range has returned. Pinned pages stay the device's, so they get no stamp."""
-        self.stamp_invalidated(self.frames_in(start, end), operation)
+        self.stamp_invalidated(self.frames_in(start, end), operation, start, end)
 
-    def stamp_invalidated(self, frames: np.ndarray, operation: str, ours: int = 1) -> None:
-        """The same for some frames. A page that others map as well stays theirs: a device may have found it there, in
-        another address space than this one or, a KSM page, at another address. ``ours``: how many times we
-        map each still."""
+    def stamp_invalidated(self, frames: np.ndarray, operation: str, start: int = 0, end: int = USER_END,
+                          ours: int = 1) -> None:  # fmt: skip
+        """The same for some frames that were mapped in [start, end). A page that others map as well stays theirs: a
+        device may have found it there, in another address space than this one or, a page of KSM or of a file, at
+        another address. ``ours``: how many times we map each still."""
         frames, pages = self._not_pinned(frames), self.host.pages
         elsewhere = pages.mapcounts[frames] > ours
         if elsewhere.any():
             frames = frames[~elsewhere | (self.mirrored & (pages.all_flags[frames] & PG_KSM == 0))]
+        frames = self._last_places(frames, start, end)
         if len(frames):
             self.host.frames.stamp_invalidated(frames, operation)
 
-    def stamp_page(self, frame: int, operation: str, ours: int = 1) -> None:
-        """The same for one frame, which we map ``ours`` times still."""
+    def stamp_page(self, frame: int, operation: str, start: int, end: int, ours: int = 1) -> None:
+        """The same for one frame, which we map ``ours`` times still in [start, end)."""
         pages = self.host.pages
-        if frame == self.host.zero_frame or pages.flags[frame] >= PIN:
+        if frame == self.host.zero_frame or pages.flags[frame] >= PIN or self._elsewhere(frame, start, end):
             return
         if pages.mapcount[frame] <= ours or (self.mirrored and not pages.flags[frame] & PG_KSM):
             self.host.frames.stamp_invalidated(frame, operation)
@@ -354,8 +370,32 @@ class AddressSpace:
     def stamp_protected(self, frames: np.ndarray, operation: str) -> None:
         """The notifier has returned and these frames are write-protected."""
         frames = self._not_pinned(frames)
+        frames = self._last_places(frames, 0, 0, WRITE)
         if len(frames):
             self.host.frames.stamp_protected(frames, operation)
+
+    def _last_places(self, frames: np.ndarray, start: int, end: int, need: int = PRESENT) -> np.ndarray:
+        """Those that no device may use through another place."""
+        shared = (self.host.pages.all_flags[frames] & (PG_FILE | PG_UNEVICTABLE)) != 0
+        if not shared.any():
+            return frames
+        elsewhere = [self._elsewhere(frame, start, end, need) for frame in frames[shared].tolist()]
+        shared[np.flatnonzero(shared)[np.logical_not(elsewhere)]] = False
+        last: np.ndarray = frames[~shared]
+        return last
+
+    def _elsewhere(self, frame: int, start: int, end: int, need: int = PRESENT) -> bool:
+        """Is a page of a file mapped at another place than [start, end) of this address space, where a device may
+        have a translation that stays valid?"""
+        if frame and frame == self.host.xip_sparse:
+            return self.host.pages.mapcount[frame] > 1
+        if not self.host.pages.flags[frame] & PG_FILE:
+            return False
+        return any(
+            vma.mm.mirrored and maps(vma.mm.page_table, page, frame) and vma.mm.page_table.get(page) & need
+            and not (vma.mm is self and start <= page << PAGE_SHIFT < end)
+            for vma, page in rmap_places(self.host, frame)
+        )  # fmt: skip
 
     def _not_pinned(self, frames: np.ndarray) -> np.ndarray:
         ours: np.ndarray = frames[self.host.pages.all_flags[frames] < PIN]

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.discipline import Invalidation
-from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_KSM
+from nicemu.mm.filemap import wp_page_shared
+from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_FILE, PG_KSM, PG_UNEVICTABLE
 from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, SOFT_DIRTY, UFFD_WP, WRITE, WRITTEN, pte
 from nicemu.mm.rmap import page_add_new_anon_rmap
-from nicemu.mm.vma import VM_WRITE, Vma
+from nicemu.mm.vma import VM_SHARED, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
 
 def can_reuse(mm: AddressSpace, frame: int) -> bool:
-    """``reuse_swap_page``: no other page table maps it, and it is not KSM's. Not while the page is locked: an entry of
-    another page table may have become a swap or migration entry, and expects the bytes as they were."""
+    """``reuse_swap_page``: no other page table maps it, and it is neither KSM's nor a page cache's. Not while the page
+    is locked: an entry of another page table may have become a swap or migration entry, and expects the bytes as they
+    were."""
     host = mm.host
     return (
         frame != host.zero_frame and host.pages.mapcount[frame] == 1 and frame not in host.reclaim.isolated
-        and not host.pages.flags[frame] & PG_KSM
+        and not host.pages.flags[frame] & (PG_KSM | PG_FILE | PG_UNEVICTABLE)
     )  # fmt: skip
 
 
@@ -38,7 +40,11 @@ def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     entry = mm.page_table.get(page)
     if not entry & PRESENT or entry & (WRITE | HUGE):
         return
+    if vma.flags & VM_SHARED and vma.file is not None:
+        yield from wp_page_shared(mm, vma, page, entry)
+        return
     if can_reuse(mm, entry >> PFN_SHIFT):
+        mm.host.swap.forget(entry >> PFN_SHIFT)
         mm.page_table.set(page, entry | WRITTEN | ACCESSED)
         yield mm.host.costs.pte_ns
         return

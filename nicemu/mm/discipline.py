@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
+from nicemu.mm.lock_report import where
 from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
 from nicemu.timeline.host import Steps
 
@@ -240,7 +241,7 @@ class Invalidation:
         self.mm, self.operation, self.frames = mm, operation, frames
         self._notify = mm.host.discipline.site(site)
         self._range = NotifierRange(mm, start, end, self._notify.event, operation)
-        mm.host.notified.add((operation, site))
+        mm.host.notified.add((where(mm.host.thread)[0] or operation, site))  # as lock reports name it
 
     @property
     def lazy(self) -> bool:
@@ -317,6 +318,6 @@ class Invalidation:
         if self.frames is None:
             return
         if isinstance(self.frames, int):
-            self.mm.stamp_page(self.frames, self.operation, ours)
+            self.mm.stamp_page(self.frames, self.operation, self._range.start, self._range.end, ours)
         else:
-            self.mm.stamp_invalidated(self.frames, self.operation, ours)
+            self.mm.stamp_invalidated(self.frames, self.operation, self._range.start, self._range.end, ours)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.file import link_vma
 from nicemu.mm.huge_split import split_huge_pmd
 from nicemu.mm.hugetlb_range import copy_hugetlb_page_range
-from nicemu.mm.page import PAGE_SHIFT, PG_DEVICE_PRIVATE, PIN
+from nicemu.mm.page import PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_FILE, PIN
 from nicemu.mm.page_table import (
     HUGE,
     HWPOISON,
@@ -32,7 +33,7 @@ from nicemu.mm.page_table import (
     WRITE,
 )  # fmt: skip
 from nicemu.mm.rmap import page_add_new_anon_rmaps
-from nicemu.mm.vma import VM_DONTCOPY, VM_HUGETLB, VM_LOCKED, VM_UFFD, Vma
+from nicemu.mm.vma import VM_DONTCOPY, VM_HUGETLB, VM_LOCKED, VM_NONLINEAR, VM_SHARED, VM_UFFD, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
             continue
         flags = vma.flags & ~(VM_LOCKED | VM_UFFD)
         copy = Vma(child, vma.start, vma.end, flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
-        child.vmas.insert(copy)
+        yield from link_vma(copy)
         if vma.flags & VM_HUGETLB:
             yield from copy_hugetlb_page_range(parent, child, vma, copy)
         else:
@@ -60,13 +61,23 @@ def dup_mmap(parent: AddressSpace, child: AddressSpace) -> Steps[None]:
 
 
 def copy_page_range(parent: AddressSpace, child: AddressSpace, vma: Vma, copy: Vma) -> Steps[None]:
-    """The entries of one area."""
+    """The entries of one area. Pages of files need no copy: the child faults them in (``vma_needs_copy``). A shared
+    area is not write-protected, so nobody is told."""
+    if vma.file is not None and not vma.anon_vma.prepared and not vma.flags & VM_NONLINEAR:
+        return
+    if vma.flags & VM_SHARED:
+        yield from _copy_leaves(parent, child, vma, copy)
+        return
     notify = Invalidation(parent, "fork", vma.start, vma.end, "fork")
     yield from notify.start()
+    yield from _copy_leaves(parent, child, vma, copy)
+    yield from notify.end()
+
+
+def _copy_leaves(parent: AddressSpace, child: AddressSpace, vma: Vma, copy: Vma) -> Steps[None]:
     for a, b in parent.page_table.spans(vma.first_page, vma.last_page):
         while not (yield from _copy_pte_range(parent, child, copy, a, b)):
             pass
-    yield from notify.end()
 
 
 def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int, b: int) -> Steps[bool]:
@@ -86,8 +97,12 @@ def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int
     _restore_exclusive(host, view)
     shared = (view & MAPS) != 0
     shared[pinned] = False
-    view[shared | ((view & MIGRATION) != 0)] &= ~WRITE
-    entries = np.where(shared | ((view & (SWAP | MIGRATION | HWPOISON)) != 0), view & ~UFFD_WP, 0)
+    kept = SWAP | MIGRATION | HWPOISON
+    if copy.flags & VM_SHARED:
+        kept |= SPECIAL
+    else:
+        view[shared | ((view & MIGRATION) != 0)] &= ~WRITE
+    entries = np.where(shared | ((view & kept) != 0), view & ~UFFD_WP, 0)
     entries[pinned] = spare << PFN_SHIFT | view[pinned] & ((1 << PFN_SHIFT) - 1)
     for frame, new in zip((view[pinned] >> PFN_SHIFT).tolist(), spare.tolist(), strict=True):
         pages.copy(frame, new)
@@ -101,8 +116,9 @@ def _copy_pte_range(parent: AddressSpace, child: AddressSpace, copy: Vma, a: int
     if entries.any():
         child.page_table.view(a, b)[:] = entries
     page_add_new_anon_rmaps(host, copy, pinned + a, spare)
-    parent.stamp_protected(frames, "fork")
-    parent.event("pte_protect", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="fork", present=len(frames))
+    if not copy.flags & VM_SHARED:
+        parent.stamp_protected(frames, "fork")
+        parent.event("pte_protect", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="fork", present=len(frames))
     parent.page_table_lock.release(thread)
     yield host.costs.pte_ns * len(frames) + host.costs.copy_page_ns * len(spare)
     return True
@@ -121,7 +137,8 @@ def _pinned(parent: AddressSpace, a: int, b: int) -> np.ndarray:
         return np.empty(0, np.int64)
     view = parent.page_table.view(a, b)
     found: np.ndarray = np.flatnonzero((view & PRESENT) != 0)
-    pinned: np.ndarray = found[parent.host.pages.all_flags[view[found] >> PFN_SHIFT] >= PIN]
+    flags = parent.host.pages.all_flags[view[found] >> PFN_SHIFT]
+    pinned: np.ndarray = found[(flags >= PIN) & ((flags & PG_FILE) == 0)]
     return pinned
 
 

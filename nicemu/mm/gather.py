@@ -10,13 +10,14 @@ from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
+    from nicemu.mm.zap_file import ZapDetails
 
 
 class MmuGather:
-    """``struct mmu_gather``: pages that are freed after the TLB flush."""
+    """``struct mmu_gather``: pages that are freed after the TLB flush. ``details``: what is zapped, all without."""
 
-    def __init__(self, mm: AddressSpace, operation: str) -> None:
-        self.mm, self.operation = mm, operation
+    def __init__(self, mm: AddressSpace, operation: str, details: ZapDetails | None = None) -> None:
+        self.mm, self.operation, self.details = mm, operation, details
         self._frames: list[np.ndarray] = []
 
     def add(self, frames: np.ndarray) -> None:

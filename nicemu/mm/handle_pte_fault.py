@@ -4,7 +4,7 @@ The bulk form does for up to a leaf what the other does for a page, with one all
 In both, nothing is entered where the entry has changed since the caller looked.
 
 Left out: the zero page for arena and program memory (the program's own stores are not seen by the model, so a page
-read first gets its own frame, mapped read-only), swap cache, huge pages.
+read first gets its own frame, mapped read-only), huge pages.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import numpy as np
 
 from nicemu.mm.cow import can_reuse, do_wp_page
 from nicemu.mm.device_memory import do_device_page
+from nicemu.mm.direct import do_direct_fault, do_direct_wp
+from nicemu.mm.filemap import do_fault
 from nicemu.mm.huge_memory import handle_huge_fault, thp_enabled
 from nicemu.mm.hugetlb_fault import hugetlb_fault
 from nicemu.mm.migrate import migration_entry_wait
 from nicemu.mm.numa import do_numa_page
-from nicemu.mm.page import EHWPOISON, MODEL, PAGE_SHIFT, Fault
+from nicemu.mm.page import EHWPOISON, MODEL, PAGE_SHIFT, PG_KSM, Fault
 from nicemu.mm.page_table import (
     ACCESSED,
     DIRTY,
@@ -39,7 +41,7 @@ from nicemu.mm.page_table import (
 from nicemu.mm.rmap import page_add_new_anon_rmap, page_add_new_anon_rmaps
 from nicemu.mm.swap import SWAP_KEPT
 from nicemu.mm.userfaultfd import do_uffd_wp
-from nicemu.mm.vma import VM_HUGETLB, VM_SPECIAL, VM_WRITE, Vma
+from nicemu.mm.vma import VM_HUGETLB, VM_SHARED, VM_SPECIAL, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
         _count(mm, "wp_fault", page, 1, True)
         if entry & UFFD_WP:
             yield from do_uffd_wp(mm, page)
+        elif vma.file is not None and vma.file.direct and vma.flags & VM_SHARED:
+            yield from do_direct_wp(mm, vma, page, entry)
         else:
             yield from do_wp_page(mm, vma, page)
     elif entry & HWPOISON:
@@ -64,6 +68,9 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
         yield from do_swap_page(mm, vma, page, entry, write)
     elif entry & MIGRATION:
         yield from migration_entry_wait(mm, entry)
+    elif vma.file is not None:
+        _count(mm, "fault", page, 1, write)
+        yield from (do_direct_fault if vma.file.direct else do_fault)(mm, vma, page, entry, write)
     elif write or vma.kind != MODEL:
         yield from do_anonymous_page(mm, vma, page, write)
     else:
@@ -96,7 +103,10 @@ def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Ste
 
 
 def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
-    """A major fault."""
+    """A major fault; a minor one if the swap cache has the page."""
+    if vma.kind == MODEL:
+        yield from _do_cached_swap_page(mm, vma, page, entry, write)
+        return
     host = mm.host
     frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page), mm))[0])
     _count(mm, "swap_in", page, 1, write)
@@ -110,6 +120,60 @@ def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool)
         host.swap.put(slot)
     else:
         host.pages.put(frame)
+
+
+def _do_cached_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
+    """:func:`do_swap_page` of model memory. Nobody else having the slot, a write takes the page out of the cache."""
+    host, swap, slot = mm.host, mm.host.swap, entry >> PFN_SHIFT
+    _count(mm, "swap_in", page, 1, write)
+    frame = yield from swap.read_cached(slot, vma.canonical(page))
+    if not frame:
+        return
+    if not _is_of(vma, page, frame):
+        yield from _copy_swapped(mm, vma, page, entry, frame)
+        return
+    write = write and bool(vma.flags & VM_WRITE) and not entry & UFFD_WP
+    yield from mm.page_table_lock.acquire(host.thread)
+    if mm.page_table.get(page) == entry and swap.slot_of.get(frame) == slot and _is_of(vma, page, frame):
+        flags = PRESENT | ACCESSED | entry & SWAP_KEPT
+        alone = not host.pages.mapcount[frame] and swap.users(slot) == 1 and frame not in host.reclaim.isolated
+        if alone and (write or swap.full):
+            swap.forget(frame)
+            flags |= WRITTEN if write else DIRTY
+        if host.pages.mapcount[frame]:
+            host.pages.mapcount[frame] += 1
+        else:
+            page_add_new_anon_rmap(host, vma, page, frame)
+        mm.page_table.set(page, pte(frame, flags))
+        swap.put(slot)
+    else:
+        host.pages.put(frame)
+    mm.page_table_lock.release(host.thread)
+
+
+def _is_of(vma: Vma, page: int, frame: int) -> bool:
+    """Would the reverse map of a cached page find it there? Not if KSM had merged it (``ksm_might_need_to_copy``)."""
+    pages = vma.mm.host.pages
+    if pages.flags[frame] & PG_KSM:
+        return False
+    place = vma.anon_vma.number, vma.pgoff + page - vma.first_page
+    return not pages.mapcount[frame] or (pages.anon_vma[frame], pages.index[frame]) == place
+
+
+def _copy_swapped(mm: AddressSpace, vma: Vma, page: int, entry: int, frame: int) -> Steps[None]:
+    """A copy of a cached page that is mapped elsewhere, mapped read-only; the reference to it is used up."""
+    host = mm.host
+    new = int((yield from host.alloc_pages(vma.kind, 1, 0, vma.canonical(page)))[0])
+    cached = host.swap.slot_of.get(frame) == entry >> PFN_SHIFT  # not written to meanwhile
+    if cached:
+        host.pages.copy(frame, new)
+    host.pages.put(frame)
+    yield host.costs.copy_page_ns
+    if cached and (yield from _install_one(mm, page, entry, pte(new, PRESENT | ACCESSED | DIRTY | entry & SWAP_KEPT))):
+        page_add_new_anon_rmap(host, vma, page, new)
+        host.swap.put(entry >> PFN_SHIFT)
+    else:
+        host.pages.put(new)
 
 
 def _install_one(mm: AddressSpace, page: int, expected: int, entry: int) -> Steps[bool]:
@@ -144,6 +208,12 @@ def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: 
         else:
             yield from _map_zero_page(mm, empty)
     swapped = (entries & SWAP) != 0
+    if vma.kind == MODEL:
+        for i in np.flatnonzero(swapped).tolist():
+            slot = int(entries[i]) >> PFN_SHIFT
+            if slot in mm.host.swap.cache or mm.host.swap.users(slot) > 1:
+                swapped[i] = False
+                yield from do_swap_page(mm, vma, int(numbers[i]), int(entries[i]), write)
     if swapped.any():
         yield from do_swap_pages(mm, vma, numbers[swapped], entries[swapped], write)
     for entry in entries[(entries & MIGRATION) != 0].tolist():
@@ -177,8 +247,13 @@ def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.n
     frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers), mm)
     yield _count_many(mm, "swap_in", numbers, write)
     yield from host.swap.read((entries >> PFN_SHIFT).tolist(), frames.tolist())
-    flags = PRESENT | ACCESSED | DIRTY | (WRITTEN if write and vma.flags & VM_WRITE else 0)
+    keep = vma.kind == MODEL and not write and not host.swap.full
+    flags = PRESENT | ACCESSED | (0 if keep else DIRTY) | (WRITTEN if write and vma.flags & VM_WRITE else 0)
     installed = yield from _install(mm, vma, numbers, entries, frames, flags | entries & SWAP_KEPT)
+    if keep:
+        for slot, frame in zip((entries[installed] >> PFN_SHIFT).tolist(), frames[installed].tolist(), strict=True):
+            if slot not in host.swap.cache:
+                host.swap.add_to_cache(slot, frame)
     host.swap.put_entries(entries[installed])
 
 
@@ -220,6 +295,7 @@ def _wp_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray) -> Steps[None]:
         entry = mm.page_table.get(page)
         if entry & PRESENT and not entry & (WRITE | HUGE):
             if can_reuse(mm, entry >> PFN_SHIFT):
+                host.swap.forget(entry >> PFN_SHIFT)
                 mm.page_table.set(page, entry | WRITTEN | ACCESSED)
             else:
                 shared.append(page)

@@ -13,8 +13,9 @@ from nicemu.memory.blocks import Blocks
 from nicemu.memory.frames import Frames
 from nicemu.mm.address_space import AddressSpace
 from nicemu.mm.compaction import compact_block
+from nicemu.mm.discipline import NotInThisKernel
 from nicemu.mm.discipline import discipline as find_discipline
-from nicemu.mm.file import File
+from nicemu.mm.file import File, FileKind
 from nicemu.mm.hugetlb import Hugetlb
 from nicemu.mm.ksm import Ksm, ksm_scan
 from nicemu.mm.lock_report import Report
@@ -25,9 +26,11 @@ from nicemu.mm.memory_failure import memory_failure
 from nicemu.mm.numa import Numa
 from nicemu.mm.oom_kill import check_alive, out_of_memory
 from nicemu.mm.page import Fault, Pages
+from nicemu.mm.page_lock import PageBits
 from nicemu.mm.reclaim import MAX_RECLAIM_RETRIES, Reclaim
 from nicemu.mm.swap import Swap
-from nicemu.mm.vma import AnonVma
+from nicemu.mm.truncate import evict_inode
+from nicemu.mm.vma import AnonVma, Vma
 from nicemu.mm.watermark import Watermarks
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, HostThread, Scheduler, Sleep, Steps
@@ -87,9 +90,15 @@ class Host:
         self.oom_reports: list[OomReport] = []
         self.console: Callable[[str], None] = lambda text: None
         """Hears what the kernel prints."""
+        self.page_locks = PageBits(scheduler, "page lock")
+        """PG_locked of pages in a page cache."""
+        self.writebacks = PageBits(scheduler, "writeback")
+        """PG_writeback of file pages."""
+        self.xip_sparse = 0
+        """3.x: the zero page of all holes of execute-in-place files, 0 until one was read."""
         self.zero_frame = 0
         """The zero page's frame, 0 until :meth:`zero_page` made it. Not reference counted."""
-        self._anon_vmas = self._regions = self._address_spaces = 0
+        self._anon_vmas = self._regions = self._address_spaces = self._files = 0
 
     @property
     def thread(self) -> HostThread:
@@ -161,8 +170,30 @@ class Host:
     def new_anon_vma(self) -> AnonVma:
         """``anon_vma_alloc``."""
         self._anon_vmas += 1
-        self.anon_vma_of[self._anon_vmas] = AnonVma(self._anon_vmas, RwSemaphore(self.scheduler, "anon_vma"))
-        return self.anon_vma_of[self._anon_vmas]
+        anon_vma = AnonVma(self._anon_vmas, RwSemaphore(self.scheduler, "anon_vma"))
+        self.anon_vma_of[self._anon_vmas] = anon_vma
+        return anon_vma
+
+    def new_file(self, name: str, kind: FileKind = FileKind.REGULAR, size: int = 0, linked: bool = True) -> File:
+        """``new_inode``: an empty file (a hole) of ``size`` bytes.
+
+        :raises NotInThisKernel: execute-in-place after 3.x, DAX before it.
+        """
+        if kind == FileKind.XIP:
+            self.discipline.site("xip_unmap")
+        if kind == FileKind.DAX and not self.discipline.interval:
+            raise NotInThisKernel(f"DAX: {self.discipline.name} has no such thing")
+        self._files += 1
+        file = File(self._files, name, self.scheduler, kind, size, self.next_region(),
+                    mutex=not self.discipline.interval, linked=linked)  # fmt: skip
+        self.files[file.number] = file
+        return file
+
+    def drop_files(self, vmas: list[Vma]) -> Steps[None]:
+        """``fput`` of what was mapped: files without a name and users go."""
+        for file in dict.fromkeys(vma.file for vma in vmas if vma.file is not None):
+            if file.unused:
+                yield from evict_inode(self, file)
 
     def alloc_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0,
                     canonical: np.ndarray | int = 0, mm: AddressSpace | None = None) -> Steps[np.ndarray]:  # fmt: skip

@@ -44,6 +44,7 @@ def memory_failure(host: Host, frame: int) -> Steps[list[AddressSpace]]:
     yield from _check(host, frame)
     host.pages.flags[frame] |= PG_HWPOISON
     host.pages.get(frame)  # for ever: it is never allocated again
+    host.swap.forget(frame)
     host.counters["hwpoison"] += 1
     thread = host.thread
     thread.context.append("memory_failure")

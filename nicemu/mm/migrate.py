@@ -8,9 +8,10 @@ waits until all that is over.
 Contents of arena and program pages stay in place: the new frame takes over the real address, the old one is retired to
 the graveyard as soon as every device was told.
 
+A page of a page cache moves with its entry there (``migrate_page_move_mapping``) unless it is being written back.
 A huge page is split first; hugetlb pages stay.
 
-Left out: file pages; batches that share one TLB flush (6.12).
+Left out: batches that share one TLB flush (6.12).
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nicemu.mm.compound import compound_head, is_compound
+from nicemu.mm.file import File
 from nicemu.mm.huge_split import split_huge_page
+from nicemu.mm.nonlinear import try_to_unmap_nonlinear
 from nicemu.mm.page import (
     MODEL,
     PAGE_SHIFT,
     PG_DEVICE_PRIVATE,
     PG_DIRTY,
+    PG_FILE,
     PG_HUGETLB,
     PG_IDLE,
     PG_KSM,
@@ -44,7 +48,7 @@ from nicemu.mm.page_table import (
     WRITE,
     pte,
 )  # fmt: skip
-from nicemu.mm.rmap import Unmapping, rmap_places, rmap_walk, try_to_unmap_one
+from nicemu.mm.rmap import Unmapping, rmap_lock, rmap_places, rmap_walk, try_to_unmap_one
 from nicemu.mm.vma import Vma
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
@@ -148,7 +152,10 @@ def unmap_and_move(host: Host, old: int, new: int) -> Steps[bool]:
     finally:
         host.migrations.pop(old).complete()
     host.counters["pgmigrate_success" if moved else "pgmigrate_fail"] += 1
-    if host.pages.mapcount[new] > 0 and not host.pages.flags[new] & PG_DEVICE_PRIVATE:
+    if new in host.page_locks:
+        host.page_locks.clear(new)
+    used = host.pages.mapcount[new] > 0 or host.pages.flags[new] & PG_FILE
+    if used and not host.pages.flags[new] & PG_DEVICE_PRIVATE:
         host.reclaim.lru.add(new)
     host.pages.put(new)
     return moved
@@ -157,17 +164,28 @@ def unmap_and_move(host: Host, old: int, new: int) -> Steps[bool]:
 def try_to_migrate(host: Host, old: int) -> Steps[None]:
     """``try_to_migrate``: a migration entry for every mapping."""
     unmapping = Unmapping(old, "migrate", "migrate", migration_entry)
-    for vma, page in rmap_walk(host, old):
-        yield from try_to_unmap_one(host, vma, page, unmapping)
+    lock = yield from rmap_lock(host, old)
+    try:
+        for vma, page in rmap_walk(host, old):
+            yield from try_to_unmap_one(host, vma, page, unmapping)
+        if host.pages.flags[old] & PG_FILE:
+            yield from try_to_unmap_nonlinear(host, host.files[host.pages.anon_vma[old]], old)
+    finally:
+        if lock is not None:
+            lock.release(host.thread)
 
 
 def move_to_new_page(host: Host, old: int, new: int) -> Steps[bool]:
     """``migrate_page_move_mapping`` and the copy; False if somebody maps or holds the page still."""
     pages = host.pages
-    if pages.mapcount[old] > 0 or pages.refcount[old] != 1:
+    file = host.files.get(pages.anon_vma[old]) if pages.flags[old] & PG_FILE else None
+    if pages.mapcount[old] > 0 or pages.refcount[old] != 1 + (file is not None) or old in host.writebacks:
         return False
+    host.swap.forget(old)
     pages.anon_vma[new], pages.index[new] = pages.anon_vma[old], pages.index[old]
     pages.flags[new] |= pages.flags[old] & CARRIED
+    if file is not None:
+        _move_mapping(host, file, old, new)
     if pages.flags[old] & PG_KSM:
         host.ksm.migrated(old, new)
     if not host.broken("copy_before_unmap"):
@@ -179,16 +197,32 @@ def move_to_new_page(host: Host, old: int, new: int) -> Steps[bool]:
     return True
 
 
+def _move_mapping(host: Host, file: File, old: int, new: int) -> None:
+    """The page cache has ``new`` instead of ``old``, with its reference and its dirty bit."""
+    pages = host.pages
+    file.pages[pages.index[old]] = new
+    pages.get(new)
+    host.page_locks.set(new)
+    pages.flags[new] |= pages.flags[old] & (PG_FILE | PG_DIRTY)
+    pages.flags[old] &= ~(PG_FILE | PG_DIRTY)
+    pages.put(old)
+
+
 def remove_migration_ptes(host: Host, old: int, new: int) -> Steps[None]:
     """``remove_migration_ptes``: map ``new`` wherever a migration entry names ``old``.
 
     Areas come and go meanwhile (fork, mremap), so the search starts over after each entry until it finds none.
     """
-    while True:
-        place = next(((vma, page) for vma, page in rmap_places(host, old) if _awaits(vma, page, old)), None)
-        if place is None:
-            return
-        yield from remove_migration_pte(host, *place, old, new)
+    lock = yield from rmap_lock(host, new)
+    try:
+        while True:
+            place = next(((vma, page) for vma, page in rmap_places(host, new) if _awaits(vma, page, old)), None)
+            if place is None:
+                return
+            yield from remove_migration_pte(host, *place, old, new)
+    finally:
+        if lock is not None:
+            lock.release(host.thread)
 
 
 def _awaits(vma: Vma, page: int, old: int) -> bool:

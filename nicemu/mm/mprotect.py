@@ -16,7 +16,7 @@ from nicemu.mm.discipline import Invalidation
 from nicemu.mm.huge_split import isolate_vmas
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import MIGRATION, PFN_SHIFT, PRESENT, PROTNONE, WRITE
-from nicemu.mm.vma import VM_ACCESS, VM_HUGETLB, VM_WRITE, Vma
+from nicemu.mm.vma import VM_ACCESS, VM_HUGETLB, VM_MAYNOTWRITE, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 def do_mprotect(mm: AddressSpace, start: int, end: int, prot: int, real: bool) -> Steps[None]:
     """``do_mprotect_pkey``; the caller holds mmap_lock for write.
 
-    :raises OSError: ENOMEM if part of the range is not mapped (nothing is changed), or if the program unmapped part of
+    :raises OSError: EACCES, a shared mapping of a file that is open for reading only would become writable; ENOMEM if
+        part of the range is not mapped (nothing is changed), or if the program unmapped part of
         an area behind our back (areas up to and including that one are changed).
     """
     if mm.vmas.holes(start, end):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     for vma in (yield from isolate_vmas(mm, start, end)):
+        if prot & VM_WRITE and vma.flags & VM_MAYNOTWRITE:
+            mm.vmas.merge(start, end)
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         if vma.flags & VM_ACCESS != prot:
             error = yield from mprotect_fixup(mm, vma, prot, real)
         else:  # the program may have changed it behind our back

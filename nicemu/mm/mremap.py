@@ -18,14 +18,16 @@ import numpy as np
 
 from nicemu.mm.compound import pmd_trans_huge
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.file import link_vma, unlink_vma
 from nicemu.mm.huge_memory import thp_alignment
 from nicemu.mm.huge_split import huge_pages, isolate_vmas, split_huge_pmd
 from nicemu.mm.hugetlb_range import move_hugetlb_page_tables
+from nicemu.mm.locks import RwSemaphore
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PROGRAM
 from nicemu.mm.page_table import ENTRIES, PFN_SHIFT, PRESENT
 from nicemu.mm.vma import VM_HUGETLB, Vma
 from nicemu.mm.zap import do_munmap
-from nicemu.timeline.host import Steps
+from nicemu.timeline.host import HostThread, Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
@@ -88,12 +90,12 @@ def move_vma(mm: AddressSpace, old: int, old_length: int, new_length: int, new: 
     """``move_vma``: a new area at ``new`` takes the pages over."""
     vma = (yield from isolate_vmas(mm, old, old + old_length))[0]
     moved = Vma(mm, new, new + new_length, vma.flags, vma.kind, vma.region, vma.anon_vma, vma.pgoff, vma.file)
-    mm.vmas.insert(moved)
+    yield from link_vma(moved)
     if vma.flags & VM_HUGETLB:
         yield from move_hugetlb_page_tables(mm, vma, new)
     else:
         yield from move_page_tables(mm, vma, new)
-    mm.vmas.remove(vma)
+    yield from unlink_vma(vma)
     mm.page_table.free_empty(old >> PAGE_SHIFT, old + old_length >> PAGE_SHIFT)
     return new
 
@@ -106,7 +108,7 @@ def move_page_tables(mm: AddressSpace, vma: Vma, new: int) -> Steps[None]:
     mm.stamp_range(old, old + old_length, "mremap")
     if vma.kind == ARENA:
         _move_real_memory(mm, old, old_length, new)
-    yield from _move_page_tables(mm, old, old_length, new)
+    yield from _move_page_tables(vma, old, old_length, new)
     mm.flush_tlb(old, old + old_length, "mremap")
     yield mm.host.costs.tlb_flush_ns
     yield from notify.end()
@@ -133,16 +135,36 @@ def _follow(mm: AddressSpace, source: np.ndarray, page: int, shift: int) -> None
         pointers[frames[late]] += shift << PAGE_SHIFT
 
 
-def _move_page_tables(mm: AddressSpace, old: int, length: int, new: int) -> Steps[None]:
+def take_rmap_locks(vma: Vma, thread: HostThread) -> Steps[list[RwSemaphore]]:
+    """``take_rmap_locks``: a walk of reverse maps must not miss a page that is between two places."""
+    locks = [vma.anon_vma.lock] if vma.file is None else [vma.file.i_mmap, vma.anon_vma.lock]
+    for lock in locks:
+        yield from lock.acquire_write(thread)
+    return locks
+
+
+def _lock_for_move(vma: Vma, a: int, b: int, shift: int) -> Steps[list[RwSemaphore]]:
+    """Take the rmap locks (given) and the page-table lock; pages [a, b) are no part of a huge mapping then that cannot
+    move whole."""
+    mm, thread = vma.mm, vma.mm.host.thread
+    while True:
+        locks = yield from take_rmap_locks(vma, thread)
+        yield from mm.page_table_lock.acquire(thread)
+        if not pmd_trans_huge(mm, a) or (b - a == ENTRIES and shift % ENTRIES == 0):
+            return locks
+        mm.page_table_lock.release(thread)
+        for lock in reversed(locks):
+            lock.release(thread)
+        yield from split_huge_pmd(mm, a)
+
+
+def _move_page_tables(vma: Vma, old: int, length: int, new: int) -> Steps[None]:
     """``move_ptes``, at most one leaf of source and destination at a time."""
+    mm = vma.mm
     host, thread = mm.host, mm.host.thread
     shift = new - old >> PAGE_SHIFT
     for a, b in mm.page_table.spans(old >> PAGE_SHIFT, old + length >> PAGE_SHIFT):
-        yield from mm.page_table_lock.acquire(thread)
-        while pmd_trans_huge(mm, a) and (b - a < ENTRIES or shift % ENTRIES):
-            mm.page_table_lock.release(thread)
-            yield from split_huge_pmd(mm, a)
-            yield from mm.page_table_lock.acquire(thread)
+        locks = yield from _lock_for_move(vma, a, b, shift)
         page = a
         while page < b:
             stop = min(b, (page + shift | 511) + 1 - shift)
@@ -154,4 +176,6 @@ def _move_page_tables(mm: AddressSpace, old: int, length: int, new: int) -> Step
             page = stop
         mm.event("pte_move", a << PAGE_SHIFT, b << PAGE_SHIFT, operation="mremap")
         mm.page_table_lock.release(thread)
+        for lock in reversed(locks):
+            lock.release(thread)
         yield host.costs.pte_ns * (b - a)

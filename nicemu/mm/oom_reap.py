@@ -77,11 +77,11 @@ def reap_area(victim: AddressSpace, vma: Vma) -> Steps[bool]:
         victim.host.counters["oom_reap_skipped"] += 1
         victim.event("oom_reap_skip", start, end)
         if victim.host.broken("reaper_ignores_refusal"):
-            yield from zap_pte_ranges(victim, start, end, gather)
+            yield from zap_pte_ranges(vma, start, end, gather)
             yield from gather.finish(start, end)
         return False
     victim.stamp_range(start, end, "oom_reap")
-    yield from zap_pte_ranges(victim, start, end, gather)
+    yield from zap_pte_ranges(vma, start, end, gather)
     yield from notify.end()
     yield from gather.finish(start, end)
     return True

@@ -2,10 +2,11 @@
 
 Scalars go through memoryviews (a third of the cost of indexing a numpy array), batches through the arrays.
 
-    refcount   one per page-table entry that maps the page, one per pin, one while reclaim isolates it
+    refcount   one per page-table entry that maps the page, one per pin, one while reclaim isolates it, one of the
+               page cache (the swap cache counts none: a page leaves it when it is freed)
     mapcount   page-table entries that map it
     flags      number of pins << PIN_SHIFT | PG_* flags
-    va         ``page->index``: page number within its anon_vma
+    va         ``page->index``: page number within its anon_vma or file
     address_space   ``page->mapping``: number of its anon_vma, or of its file (PG_FILE)
 
 The zero page is not counted: like Linux's it is a special entry.
@@ -33,16 +34,25 @@ PIN_SHIFT = 16
 PIN = 1 << PIN_SHIFT
 PG_DIRTY, PG_WRITEBACK, PG_FILE, PG_KSM, PG_HWPOISON, PG_MLOCKED = 1, 2, 4, 8, 16, 32
 PG_HEAD, PG_TAIL, PG_HUGETLB, PG_SWAPCACHE, PG_ISOLATED, PG_ANON_EXCLUSIVE = 64, 128, 256, 512, 1024, 2048
-PG_LAZYFREE, PG_DEVICE_PRIVATE, PG_IDLE = 4096, 8192, 16384
-"""Page flags, below the pins."""
+PG_LAZYFREE, PG_DEVICE_PRIVATE, PG_IDLE, PG_UNEVICTABLE = 4096, 8192, 16384, 32768
+"""Page flags, below the pins. PG_UNEVICTABLE: storage itself (XIP, DAX), nothing that reclaim could free or move."""
 
 
 class Fault(OSError):
-    """A page that cannot be resolved; ``address`` says which."""
+    """A page that cannot be resolved; ``address`` says which, ``signal`` what a program gets that touches it."""
+
+    signal = "SIGSEGV"
 
     def __init__(self, errno: int, address: int, why: str = "") -> None:
         super().__init__(errno, why or os.strerror(errno))
         self.address = address
+
+    @classmethod
+    def bus_error(cls, address: int, why: str = "") -> Fault:
+        """EFAULT at ``address``, as a device and a system call see it; SIGBUS for a program (VM_FAULT_SIGBUS)."""
+        fault = cls(errno_names.EFAULT, address, why or "beyond the end of the file")
+        fault.signal = "SIGBUS"
+        return fault
 
     @classmethod
     def bad_address(cls, address: int, why: str = "") -> Fault:
@@ -70,6 +80,8 @@ class Pages:
         self._contents = memory[: len(memory) // PAGE_SIZE * PAGE_SIZE].reshape(-1, PAGE_SIZE)
         self.groups: list[Any] = []
         """Memory control groups: each hears of freed frames."""
+        self.delete_from_swap_cache: Callable[[int], None] = lambda frame: None
+        """What a page of the swap cache needs before it is freed."""
 
     def pinned(self, frame: int) -> bool:
         """``page_maybe_dma_pinned``: a pinned MR holds the page."""
@@ -87,6 +99,8 @@ class Pages:
         if count == 0:
             for group in self.groups:
                 group.uncharge(np.array([frame]))
+            if self.flags[frame] & PG_SWAPCACHE:
+                self.delete_from_swap_cache(frame)
             if self.free_huge is not None and self.flags[frame] & PG_HUGETLB:
                 self.free_huge(np.array([frame]))
             else:
@@ -102,6 +116,8 @@ class Pages:
         if len(freed):
             for group in self.groups:
                 group.uncharge(freed)
+            for frame in freed[(self.all_flags[freed] & PG_SWAPCACHE) != 0].tolist():
+                self.delete_from_swap_cache(frame)
             self._free_many(freed)
         return freed
 

@@ -1,12 +1,13 @@
-"""Reclaim (``vmscan.c``) of anonymous pages: direct reclaim, kswapd.
+"""Reclaim (``vmscan.c``): direct reclaim, kswapd.
 
 Pages are looked at in the order of their lists (``lru.py``) and stay if they were used. Others are isolated (one
-reference), unmapped everywhere with the notifiers of the discipline, written to swap, and freed. A cluster is written
-and freed together; each page is unmapped, and notified, by itself, as ``shrink_folio_list`` does.
+reference), unmapped everywhere with the notifiers of the discipline, written to swap unless the swap cache has them
+clean, and freed; file pages: ``reclaim_file.py``. A cluster is written and freed together; each page is unmapped, and
+notified, by itself, as ``shrink_folio_list`` does.
 
 A huge page is split before any of it goes (6.12 can write it to swap whole: left out), and hugetlb pages stay.
 
-Left out: file pages (there are none), clean swap cache, batched TLB flushes.
+Left out: workingset, batched TLB flushes.
 """
 
 from __future__ import annotations
@@ -20,9 +21,20 @@ from nicemu.mm.huge_split import split_huge_page
 from nicemu.mm.lru import Lru, Ring
 from nicemu.mm.madvise_free import discard_lazyfree
 from nicemu.mm.mlock import mlocked
-from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_HUGETLB, PG_LAZYFREE, PG_MLOCKED, PIN
+from nicemu.mm.page import (
+    MODEL,
+    PAGE_SHIFT,
+    PG_DEVICE_PRIVATE,
+    PG_FILE,
+    PG_HUGETLB,
+    PG_LAZYFREE,
+    PG_MLOCKED,
+    PG_UNEVICTABLE,
+    PIN,
+)
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
-from nicemu.mm.rmap import Unmapping, page_referenced, referenced_at_once, rmap_walk, try_to_unmap_one
+from nicemu.mm.reclaim_file import shrink_file_pages
+from nicemu.mm.rmap import Unmapping, page_referenced, referenced_at_once, rmap_lock, rmap_walk, try_to_unmap_one
 from nicemu.mm.swap import SWAP_KEPT, swap_entry
 from nicemu.timeline.host import Completion, HostThread, Steps
 
@@ -128,20 +140,30 @@ class Reclaim:
         self.lru.drop(frame)
         self.host.pages.get(frame)
         self.isolated[frame] = None
+        if self.host.pages.flags[frame] & PG_FILE:
+            self.host.page_locks.set(frame)
         return True
 
     def putback(self, frame: int, operation: str) -> None:
         """``putback_lru_page``: give the reference back, which frees a page that nobody maps."""
         self.isolated.pop(frame, None)
-        if self.host.pages.mapcount[frame] > 0 and not self.host.pages.flags[frame] & PG_DEVICE_PRIVATE:
+        if frame in self.host.page_locks:
+            self.host.page_locks.clear(frame)
+        if self._used(frame) and not self.host.pages.flags[frame] & PG_DEVICE_PRIVATE:
             self.lru.add(frame)
         if self.host.pages.put(frame):
             self.host.event("free", frame=frame, operation=operation)
 
+    def _used(self, frame: int) -> bool:
+        """Is it mapped, or in a page cache? Otherwise it belongs on no list."""
+        return bool(self.host.pages.mapcount[frame] > 0 or self.host.pages.flags[frame] & PG_FILE)
+
     def _may_go(self, frame: int) -> bool:
-        pages = self.host.pages
-        flags = pages.flags[frame]
-        return pages.mapcount[frame] > 0 and flags < PIN and not flags & PG_HUGETLB and frame not in self.isolated
+        host, flags = self.host, self.host.pages.flags[frame]
+        return (
+            self._used(frame) and flags < PIN and not flags & (PG_HUGETLB | PG_UNEVICTABLE)
+            and frame not in self.isolated and frame not in host.page_locks and frame not in host.writebacks
+        )  # fmt: skip
 
     def _evictable(self, frame: int) -> bool:
         """May reclaim have it? Linux keeps locked pages on a list of their own."""
@@ -162,7 +184,7 @@ class Reclaim:
             looked += len(frames)
             for frame in frames.tolist():
                 if not self._may_go(frame):
-                    if self.host.pages.mapcount[frame] > 0:
+                    if self._used(frame) and not self.host.pages.flags[frame] & PG_UNEVICTABLE:
                         self.lru.rotate(frame)
                     continue
                 used = referenced_at_once(self.host, frame)
@@ -172,7 +194,7 @@ class Reclaim:
                     self.lru.used(frame)
                 elif (yield from self._isolate_small(frame)):
                     victims.append(frame)
-                elif self.host.pages.mapcount[frame] > 0:
+                elif self._used(frame):
                     self.lru.rotate(compound_head(frame) if is_compound(self.host, frame) else frame)
             yield self.host.costs.scan_page_ns * len(frames)
         self.host.counters["pgscan"] += looked
@@ -185,15 +207,22 @@ class Reclaim:
         for frame in frames.tolist():
             if referenced_at_once(self.host, frame) is None:
                 yield from page_referenced(self.host, frame)
-            if self.host.pages.mapcount[frame] > 0:
+            if self._used(frame):
                 self.lru.add(frame)
         yield self.host.costs.scan_page_ns * len(frames)
         self.host.counters["pgdeactivate"] += len(frames)
         return len(frames)
 
     def _pageout(self, victims: list[int]) -> Steps[int]:
-        """``shrink_folio_list``: unmap isolated pages, write them to swap as one cluster, free them. Those for which
-        swap has no room stay."""
+        """``shrink_folio_list`` of isolated pages: those of files, then anonymous ones; how many were freed."""
+        flags = self.host.pages.flags
+        of_files = [frame for frame in victims if flags[frame] & PG_FILE]
+        anonymous = [frame for frame in victims if not flags[frame] & PG_FILE]
+        freed = (yield from shrink_file_pages(self.host, of_files)) if of_files else 0
+        return freed + ((yield from self._swap_out(anonymous)) if anonymous else 0)
+
+    def _swap_out(self, victims: list[int]) -> Steps[int]:
+        """Unmap, write to swap as one cluster what is not there, free. Those for which swap has no room stay."""
         swap, costs = self.host.swap, self.host.costs
         written = Completion(self.host.scheduler, "writeback")
         slots: list[int] = []
@@ -219,14 +248,19 @@ class Reclaim:
                 if host.pages.flags[frame] & PG_LAZYFREE:
                     yield from discard_lazyfree(host, frame)
                     continue
-                slot = swap.get_slot()
-                if not slot:
-                    break
-                swap.writeback[slot] = written
+                slot = swap.slot_of.get(frame, 0)
+                clean = slot > 0
+                if clean:
+                    swap.get(slot)
+                else:
+                    slot = swap.get_slot()
+                    if not slot:
+                        break
+                    swap.writeback[slot] = written
                 slots.append(slot)
-                if early:
+                if early and not clean:
                     swap.write([slot], [frame])
-                if (yield from self._unmap(frame, slot)):
+                if (yield from self._unmap(frame, slot)) and not clean:
                     taken.append((slot, frame))
             yield (host.costs.pte_ns + host.costs.tlb_flush_ns) * len(slots)
         finally:
@@ -247,13 +281,18 @@ class Reclaim:
         """``try_to_unmap``: a swap entry wherever the page was mapped; the slot has a user for each. True if any."""
         host, users = self.host, 0
         unmapping = Unmapping(frame, "reclaim", "unmap_one", lambda entry: swap_entry(slot) | entry & SWAP_KEPT)
-        for vma, page in rmap_walk(host, frame):
-            host.swap.get(slot)
-            if (yield from try_to_unmap_one(host, vma, page, unmapping)):
-                users += 1
-                vma.mm.event("swap_out", page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, frame=frame, slot=slot)
-            else:
-                host.swap.put(slot)
+        lock = yield from rmap_lock(host, frame)
+        try:
+            for vma, page in rmap_walk(host, frame):
+                host.swap.get(slot)
+                if (yield from try_to_unmap_one(host, vma, page, unmapping)):
+                    users += 1
+                    vma.mm.event("swap_out", page << PAGE_SHIFT, (page + 1) << PAGE_SHIFT, frame=frame, slot=slot)
+                else:
+                    host.swap.put(slot)
+        finally:
+            if lock is not None:
+                lock.release(host.thread)
         if users and host.pages.kind[frame] != MODEL:
             host.frames.retire(frame)
         return users > 0

@@ -6,7 +6,7 @@ walk: areas are looked up anew for every entry, and each entry is checked under 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,11 @@ from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.memory import frame_rows
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File
+from nicemu.mm.locks import RwSemaphore
 from nicemu.mm.notifier import Event, NotifierRange, invalidate_range_end, invalidate_range_start
-from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PG_IDLE, PG_KSM, PG_MLOCKED
-from nicemu.mm.page_table import ACCESSED, ENTRIES, HUGE, MAPS, PFN_SHIFT, PageTable
-from nicemu.mm.vma import VM_LOCKED, AnonVma, Vma
+from nicemu.mm.page import PAGE_SHIFT, PG_DIRTY, PG_FILE, PG_IDLE, PG_KSM, PG_MLOCKED
+from nicemu.mm.page_table import ACCESSED, DIRTY, ENTRIES, HUGE, MAPS, PFN_SHIFT, PageTable
+from nicemu.mm.vma import VM_LOCKED, VM_NONLINEAR, AnonVma, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
     """A new page, mapped once, at ``page`` of the area."""
     pages = host.pages
     pages.mapcount[frame] = 1
+    vma.anon_vma.prepared = True
     pages.anon_vma[frame], pages.index[frame] = vma.anon_vma.number, vma.pgoff + page - vma.first_page
     host.numa.place(frame, vma.mm.node)
     if vma.flags & VM_LOCKED:
@@ -59,10 +61,29 @@ def rmap_places(host: Host, frame: int) -> Iterator[tuple[Vma, int]]:
 
 
 def _places(mapping: AnonVma | File | None, index: int) -> Iterator[tuple[Vma, int]]:
-    for vma in mapping.vmas if mapping is not None else ():
+    return places_in(mapping.vmas if mapping is not None else (), index)
+
+
+def places_in(vmas: Iterable[Vma], index: int) -> Iterator[tuple[Vma, int]]:
+    """(area, page number) of a page index in linear areas (``vma_interval_tree_foreach``)."""
+    for vma in vmas:
         page = (vma.start >> PAGE_SHIFT) + index - vma.pgoff
-        if vma.start <= page << PAGE_SHIFT < vma.end:
+        if vma.start <= page << PAGE_SHIFT < vma.end and not vma.flags & VM_NONLINEAR:
             yield vma, page
+
+
+def rmap_lock(host: Host, frame: int) -> Steps[RwSemaphore | None]:
+    """Take the lock that a walk of the frame's mappings needs: ``i_mmap`` or the anon_vma's, for reading (both are
+    mutexes in 3.x). Gives it, to be released; None if nothing maps the frame."""
+    number = host.pages.anon_vma[frame]
+    mapping: AnonVma | File | None = host.anon_vma_of.get(number)
+    if host.pages.flags[frame] & PG_FILE:
+        mapping = host.files.get(number)
+    if mapping is None:
+        return None
+    lock = mapping.i_mmap if isinstance(mapping, File) else mapping.lock
+    yield from (lock.acquire_read if host.discipline.interval else lock.acquire_write)(host.thread)
+    return lock
 
 
 def rmap_walk(host: Host, frame: int) -> list[tuple[Vma, int]]:
@@ -158,6 +179,8 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
             mm.page_table.set(page, replacement)
             done = replacement != entry
             if done:
+                if entry & DIRTY and host.pages.flags[frame] & PG_FILE:
+                    host.pages.flags[frame] |= PG_DIRTY
                 host.pages.mapcount[frame] -= 1
                 host.pages.refcount[frame] -= 1
     finally:

@@ -7,7 +7,12 @@ This process need not hold what can be said shorter: a page whose 64-bit words a
 it, or grow by the same number from one to the next, is kept as its first word and that number. Every other page is kept
 as its 4096 bytes, in memory that is committed when it is first written.
 
-Left out: the swap cache (each user of a shared slot reads its own copy), priorities, several devices.
+The swap cache has model pages that are as their slot is: a shared slot is read once, for all its users, and a page that
+was only read since can be dropped without being written. A page in it is mapped read-only; it leaves the cache before
+it becomes writable (:meth:`Swap.forget`), when it is freed, and when swap is more than half full. The cache is one user
+of the slot. Arena and program pages are not cached.
+
+Left out: slots and pages are not kept together while a page is being written; priorities, several devices.
 """
 
 from __future__ import annotations
@@ -17,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
-from nicemu.mm.page import MODEL
+from nicemu.mm.page import MODEL, PG_SWAPCACHE
 from nicemu.mm.page_table import PFN_SHIFT, SOFT_DIRTY, SWAP, UFFD_WP
 from nicemu.mm.swap_device import SwapDevice
+from nicemu.tables.records import FrameKind
 from nicemu.tables.world import lazy_bytes
 from nicemu.timeline.host import Completion, Steps
 
@@ -80,6 +86,13 @@ class Swap:
         self._free: list[int] = []
         self._next = 1
         self.used = self.peak = 0
+        self.cache: dict[int, int] = {}
+        """Slot -> frame (``swapper_space``)."""
+        self.slot_of: dict[int, int] = {}
+        """Frame in the cache -> slot."""
+        self.reading: dict[int, Completion] = {}
+        """Slots whose page in the cache has not got its bytes yet."""
+        host.pages.delete_from_swap_cache = self.forget
         self.writeback: dict[int, Completion] = {}
         """Slots whose bytes are not written yet."""
 
@@ -102,8 +115,51 @@ class Swap:
         self._users[slot] += 1
 
     def users(self, slot: int) -> int:
-        """``swp_swapcount``."""
-        return self._users[slot]
+        """``swp_swapcount``: without the cache."""
+        return self._users[slot] - (slot in self.cache)
+
+    @property
+    def full(self) -> bool:
+        """``vm_swap_full``: more than half is used, so slots are not kept for clean pages."""
+        return bool(self.used * 2 > self.pages)
+
+    def add_to_cache(self, slot: int, frame: int) -> None:
+        """``add_to_swap_cache``: the cache becomes a user of the slot."""
+        assert slot not in self.cache and self._users[slot], f"slot {slot}: cached twice or not in use"
+        self._users[slot] += 1
+        self.cache[slot], self.slot_of[frame] = frame, slot
+        self.host.pages.flags[frame] |= PG_SWAPCACHE
+
+    def forget(self, frame: int) -> None:
+        """``delete_from_swap_cache``, if it is there."""
+        slot = self.slot_of.pop(frame, 0)
+        if slot:
+            del self.cache[slot]
+            self.host.pages.flags[frame] &= ~PG_SWAPCACHE
+            self.put(slot)
+
+    def read_cached(self, slot: int, canonical: int) -> Steps[int]:
+        """``read_swap_cache_async``: the cached model page of a slot with a reference, read if need be. 0 if the slot
+        is not in use any more. :raises Fault: ENOMEM."""
+        host = self.host
+        while True:
+            frame = self.cache.get(slot, 0)
+            if frame:
+                host.pages.get(frame)
+                if slot in self.reading:
+                    yield self.reading[slot]
+                return frame
+            frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, canonical))[0])
+            if self._users[slot] and slot not in self.cache:
+                break
+            host.pages.put(frame)
+            if not self._users[slot]:
+                return 0
+        self.add_to_cache(slot, frame)
+        self.reading[slot] = Completion(host.scheduler, f"swap-in of slot {slot}")
+        yield from self.read([slot], [frame])
+        self.reading.pop(slot).complete()
+        return frame
 
     def duplicate(self, slots: np.ndarray) -> None:
         """``swap_duplicate``: one more user of each slot (fork)."""

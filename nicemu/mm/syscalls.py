@@ -1,7 +1,8 @@
 """The program's system calls as host-thread steps, with errno as Linux gives it.
 
 Anonymous private memory comes from the arena (real bytes at a fixed address) or from model frames. File-backed or
-shared mappings, and addresses outside the arena, are mapped for real and adopted as program memory.
+shared mappings, and addresses outside the arena, are mapped for real and adopted as program memory; files and shared
+memory of the model: ``file_calls.py``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import os
 from typing import Literal
 
 from nicemu.memory import arena as real_memory
-from nicemu.memory.arena import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, PROT_READ, PROT_WRITE, Arena
+from nicemu.memory.arena import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, Arena
 from nicemu.mm.address_space import PAGE_SIZE, AddressSpace
+from nicemu.mm.file_calls import FileCalls
 from nicemu.mm.host import Host
 from nicemu.mm.hugetlb import MAP_HUGETLB, hugetlb_mmap
 from nicemu.mm.madvise import ADVICE, do_madvise
@@ -42,7 +44,7 @@ def _pages_up(length: int) -> int:
     return -(-length // PAGE_SIZE) * PAGE_SIZE
 
 
-class Process:
+class Process(FileCalls):
     """A program on the host: what it may ask the kernel for. ``arena`` may be None for model memory only."""
 
     def __init__(self, host: Host, arena: Arena | None, mm: AddressSpace, memory: Memory = "arena") -> None:
@@ -61,6 +63,8 @@ class Process:
         fixed = bool(flags & MAP_FIXED)
         private = flags & MAP_PRIVATE and flags & MAP_ANONYMOUS
         kind = self._kind(address if fixed else 0, memory)
+        if flags & MAP_SHARED and flags & MAP_ANONYMOUS and kind == FrameKind.MODEL and not fixed:
+            return (yield from self.mmap_shared(length, prot))
         if private and kind == FrameKind.MODEL and flags & MAP_HUGETLB:
             return (yield from hugetlb_mmap(self.mm, length, prot & 7, flags, address if fixed else 0))
         if private and kind != FrameKind.PROGRAM:

@@ -28,6 +28,8 @@ VM_SHARED, VM_LOCKED, VM_HUGETLB, VM_HUGEPAGE = 16, 32, 64, 128
 VM_MERGEABLE, VM_NONLINEAR, VM_XIP, VM_UFFD = 256, 512, 1024, 2048
 VM_NOHUGEPAGE, VM_HUGE_1GB = 1 << 16, 1 << 17
 """No THP; the huge pages of a VM_HUGETLB area are of 1 GiB, not of 2 MiB."""
+VM_MAYNOTWRITE = 1 << 20
+"""A shared mapping of a file that is open for reading only (no VM_MAYWRITE)."""
 VM_SPECIAL = VM_SHARED | VM_NONLINEAR | VM_XIP | VM_UFFD
 """Areas whose faults are resolved page by page, not in bulk."""
 VM_ACCESS = VM_READ | VM_WRITE | VM_EXEC
@@ -47,8 +49,10 @@ class AnonVma:
 
     number: int
     lock: RwSemaphore
-    """``anon_vma->root->rwsem``: split and collapse of huge pages hold it for write."""
+    """``anon_vma->root->rwsem``: walks of ``vmas``; split and collapse of huge pages hold it for write."""
     vmas: list[Vma] = field(default_factory=list)
+    prepared: bool = False
+    """A page was made in one of the areas (``anon_vma_prepare``)."""
 
 
 @dataclass(eq=False, slots=True)
@@ -66,6 +70,8 @@ class Vma:
     """Page number, within the anon_vma and the file, of the first page."""
     file: File | None = None
     """What is mapped; None: anonymous memory."""
+    cursor: int = 0
+    """Nonlinear: pages from its start at which reclaim goes on (``vm_private_data``)."""
 
     @property
     def first_page(self) -> int:
@@ -155,7 +161,7 @@ class VmaTree:
         """``__split_vma``: cut ``vma`` at ``address``; gives the upper part."""
         upper = Vma(vma.mm, address, vma.end, vma.flags, vma.kind, vma.region, vma.anon_vma,
                     vma.pgoff + (address - vma.start >> PAGE_SHIFT), vma.file)  # fmt: skip
-        vma.end = address
+        vma.end, vma.cursor = address, 0
         self.insert(upper)
         return upper
 

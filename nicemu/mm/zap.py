@@ -16,6 +16,7 @@ import numpy as np
 from nicemu.memory import arena as real_memory
 from nicemu.mm.compound import pmd_trans_huge, thp_unmapped_whole
 from nicemu.mm.discipline import Invalidation
+from nicemu.mm.file import unlink_vma
 from nicemu.mm.gather import MmuGather
 from nicemu.mm.huge_split import isolate_vmas, split_huge_pmd
 from nicemu.mm.hugetlb_range import discarded, unmap_hugepage_range
@@ -23,6 +24,7 @@ from nicemu.mm.notifier import Event, mmu_notifier_release
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import ENTRIES, HUGE, MAPS, PFN_SHIFT, SWAP
 from nicemu.mm.vma import VM_HUGETLB, VM_LOCKED, Vma
+from nicemu.mm.zap_file import set_file_pages_dirty, zap_selected
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
@@ -41,9 +43,10 @@ def do_munmap(mm: AddressSpace, start: int, end: int, real: bool) -> Steps[None]
     for vma in vmas:
         if vma.flags & VM_LOCKED:
             mm.locked_vm -= vma.last_page - vma.first_page
-        mm.vmas.remove(vma)
+        yield from unlink_vma(vma)
     mm.page_table.free_empty(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
     yield from gather.finish(start, end)
+    yield from mm.host.drop_files(vmas)
 
 
 def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: MmuGather, event: Event,
@@ -54,7 +57,8 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
     failed: OSError | None = None
     notify = Invalidation(mm, "unmap" if event == Event.UNMAP else "zap", start, end, gather.operation)
     if mm.host.broken("free_before_start"):
-        yield from zap_pte_ranges(mm, start, end, gather)
+        for vma in vmas:
+            yield from zap_pte_ranges(vma, max(vma.start, start), min(vma.end, end), gather)
         yield from gather.finish(start, end)
     yield from notify.start()
     mm.stamp_range(start, end, gather.operation)
@@ -64,7 +68,7 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
         if vma.flags & VM_HUGETLB:
             yield from unmap_hugepage_range(mm, vma, a, b, gather)
         else:
-            yield from zap_pte_ranges(mm, a, b, gather)
+            yield from zap_pte_ranges(vma, a, b, gather)
     yield from notify.end()
     return failed
 
@@ -94,17 +98,23 @@ def _real_call(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, r
         real_memory.madvise(start, end - start, real_memory.MADV_DONTNEED)
 
 
-def zap_pte_ranges(mm: AddressSpace, start: int, end: int, gather: MmuGather) -> Steps[None]:
+def zap_pte_ranges(vma: Vma, start: int, end: int, gather: MmuGather) -> Steps[None]:
     """``zap_pte_range`` of every leaf, one yield a leaf."""
+    mm = vma.mm
     host, thread = mm.host, mm.host.thread
     for a, b in mm.page_table.spans(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
         yield from _lock_split(mm, a, b)
         view = mm.page_table.view(a, b)
-        entries = view[view != 0]
-        view[:] = 0
+        if gather.details is None:
+            entries = view[view != 0]
+            view[:] = 0
+        else:
+            entries = zap_selected(vma, a, view, gather.details)
         frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         frames = frames[frames != host.zero_frame]
-        np.subtract.at(host.pages.mapcounts, frames, 1)  # KSM: one frame may be here more than once
+        np.subtract.at(host.pages.mapcounts, frames, 1)  # KSM, nonlinear: one frame may be here more than once
+        if vma.file is not None:
+            set_file_pages_dirty(host, entries)
         if len(entries) and entries[0] & HUGE:
             thp_unmapped_whole(host, int(frames[0]))
         mm.event("pte_clear", a << PAGE_SHIFT, b << PAGE_SHIFT, operation=gather.operation, present=len(frames))
@@ -153,6 +163,7 @@ def exit_mmap(mm: AddressSpace) -> Steps[None]:
     if vmas:
         yield from unmap_vmas(mm, vmas, vmas[0].start, vmas[-1].end, gather, Event.UNMAP, False)
     for vma in vmas:
-        mm.vmas.remove(vma)
+        yield from unlink_vma(vma)
     yield from gather.finish(0, USER_END)
     mm.page_table.release()
+    yield from mm.host.drop_files(vmas)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from nicemu.check.operations import Change, Fork, Gather, Kernel, RdmaRead, RdmaWrite, Write
+from nicemu.check.operations import Change, Fork, Gather, Kernel, RdmaRead, RdmaWrite, Read, Write
 from nicemu.check.reference import State
 from nicemu.check.scenario import Area, Scenario
 from nicemu.mm.dirty_helpers import wp_shared_mapping_range
@@ -77,14 +77,15 @@ SCENARIOS = (
              {"kswapd": (evict(0), evict(1)), "program": (Write("a", value=50),), **PEER}, warm=("a",)),
     Scenario("private-file", "copy on write of a private file mapping", ("cow",),
              (Area("a", 2, file="data", touched=False, writable=False),),
-             {"program": (Write("a", value=50),), "peer": (RdmaRead("a"), RdmaRead("a", 0, 2))}),
+             {"program": (Write("a", value=50),), "peer": (RdmaRead("a"), RdmaRead("a", 0, 2))},
+             before=(Read("a", 0, 2),)),
     Scenario("shared-fork", "parent and child share a file mapping", (), (SHMEM,),
              {"program": (Write("a", value=50),), "child": (Write("a", 1, value=60, mm="child"),),
               "peer": (RdmaWrite("a", 0, 2, value=70), Gather("a", 0, 2))}, before=(Fork(),), warm=("a",)),
     Scenario("xip", "an execute-in-place file gets a block where the sparse page was mapped", ("xip_unmap",),
              (Area("a", 2, file="data", shared=True, kind="xip", touched=False, writable=False, prot=1),),
              {"program": (Change("pwrite to a hole", store, parts=(partial(_becomes, page=0, value=50),)),),
-              "peer": (RdmaRead("a"), RdmaRead("a", 0, 2))}, only=THREES),
+              "peer": (RdmaRead("a"), RdmaRead("a", 0, 2))}, before=(Read("a", 0, 2),), only=THREES),
     Scenario("wp-clean", "a driver that tracks what is written protects a mapping", ("wp_clean",), (SHMEM,),
              {"driver": (Kernel("wp_shared_mapping_range", lambda bed: wp_shared_mapping_range(
                  bed.host, bed.files["data"].inode, 0, 2)),), **PEER}, warm=("a",)),
