@@ -42,6 +42,7 @@ WHERE: dict[str, tuple[str, str]] = {
     "cow_under_lock": ("cow", "v6.12"),
     "collapse_not_notified": ("collapse", "v6.12"),
     "huge_wp_not_notified": ("huge-wp", "v3.7"),
+    "mkclean_not_notified": ("writeback", "v6.12"),
     "ksm_not_notified": ("ksm-replace", "v6.12"),
     "reclaim_under_lock": ("reclaim", "v6.12"),
 }

@@ -58,6 +58,7 @@ MUTANTS: dict[str, Mutant] = {
     "cow_under_lock": Mutant("sites", "do_wp_page notifies under the page-table lock"),
     "collapse_not_notified": Mutant("sites", "collapse_huge_page does not notify"),
     "huge_wp_not_notified": Mutant("sites", "3.x: do_huge_pmd_wp_page does not notify"),
+    "mkclean_not_notified": Mutant("sites", "page_mkclean_one does not notify"),
     "ksm_not_notified": Mutant("sites", "KSM's replace_page does not notify"),
     "reclaim_under_lock": Mutant("sites", "try_to_unmap_one notifies under the page-table lock"),
 }

@@ -16,6 +16,7 @@ SITES: dict[str, tuple[str, Notify]] = {
     "zap_not_notified": ("zap", replace(SILENT, flush_last=True)),
     "collapse_not_notified": ("collapse", SILENT),
     "huge_wp_not_notified": ("huge_wp", SILENT),
+    "mkclean_not_notified": ("mkclean", SILENT),
     "ksm_not_notified": ("ksm_replace", SILENT),
     "cow_under_lock": ("cow", RANGE_LOCKED),
     "reclaim_under_lock": ("unmap_one", RANGE_LOCKED),

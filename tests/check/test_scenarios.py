@@ -12,11 +12,6 @@ from nicemu.mm.discipline import DISCIPLINES, SITES
 
 EVERYWHERE = [(name, era) for name, scenario in ALL.items() for era in scenario.eras()]
 NOT_HUNTED = {
-    "xip_unmap": "the model has no execute-in-place files yet",
-    "mkclean": "the model has no writeback of file pages yet",
-    "unmap_cluster": "the model has no nonlinear areas yet",
-    "remap_file_pages": "the model has no nonlinear areas yet",
-    "wp_clean": "the model has no dirty tracking of shared mappings",
     "hugetlb_unshare": "the model does not share page tables",
     "collapse_pte_mapped": "the model has no huge pages of files",
     "retract": "the model has no huge pages of files",
