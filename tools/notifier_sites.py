@@ -28,9 +28,6 @@ DONTNEED, FREE, MERGEABLE = 4, 8, 12
 Run = Callable[[Watch], Steps[Any]]
 
 NOT_MODELLED = {
-    **dict.fromkeys(
-        ("xip_unmap", "mkclean", "unmap_cluster", "remap_file_pages", "wp_clean"), "there are no files yet"
-    ),
     "hugetlb_unshare": "page tables of hugetlb areas are not shared between address spaces",
     "collapse_pte_mapped": "files have no huge pages",
     "retract": "files have no huge pages",

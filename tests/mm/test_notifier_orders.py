@@ -7,7 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,17 @@ Observe = Callable[[str, str], Any]
 
 
 @pytest.fixture(scope="module")
-def observe() -> Any:
-    """Runs of tools/notifier_sites.py, each made once."""
-    sys.path.insert(0, str(ORDERS.parent))
-    try:
-        return functools.cache(importlib.import_module("notifier_sites").observe)
-    finally:
-        sys.path.remove(str(ORDERS.parent))
+def sites() -> Iterator[Any]:
+    """``tools/notifier_sites.py``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ORDERS.parent)
+        yield importlib.import_module("notifier_sites")
+
+
+@pytest.fixture(scope="module")
+def observe(sites: Any) -> Any:
+    """Its runs, each made once."""
+    return functools.cache(sites.observe)
 
 
 def era_like(era: str) -> str:
@@ -113,7 +117,8 @@ def era_like(era: str) -> str:
     return era.removesuffix("+srcu")
 
 
-def test_every_call_site_is_here() -> None:
+def test_every_call_site_is_here(sites: Any) -> None:
+    assert set(sites.RUNS) == set(SITE_ORDERS) and set(sites.NOT_MODELLED) == NOT_MODELLED
     assert set(SITE_ORDERS) | NOT_MODELLED == set(SITES) and not set(SITE_ORDERS) & NOT_MODELLED
     assert {(site.name, era) for site in SITES.values() for era in ERAS
             if site.name not in NOT_MODELLED and site.in_era(era) is not None} == set(EVERY)  # fmt: skip
