@@ -76,8 +76,8 @@ def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     replaced = yield from _replace(vma, page, entry, replacement, notify)
     if replaced:
         host.counters["cow"] += 1
-        yield from notify.unlocked()
         if old != host.zero_frame:
+            yield from notify.unlocked()
             if vma.kind != MODEL and mm.owns_memory:
                 host.frames.retire(old)
             if host.pages.put(old):

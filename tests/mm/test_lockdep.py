@@ -148,7 +148,7 @@ def test_full_text_has_both_stacks_and_the_locks_held(locked: Any) -> None:
 
 @pytest.mark.parametrize("name", ["a", "s"])
 def test_a_lock_taken_twice_is_reported_and_then_waited_for(locked: Any, name: str) -> None:
-    with pytest.raises(Quiescent, match=f"deadlock: test waits for {name}"):
+    with pytest.raises(Quiescent, match=f"deadlock: program waits for {name}"):
         locked.run(taken(locked, name, name))
     (report,) = locked.host.reports
     assert (report.kind, report.lock) == (Kind.RECURSIVE, name)

@@ -132,7 +132,7 @@ def test_ranges_nest_and_run_in_parallel(machine: Any, calls: list[str]) -> None
 
 def test_remove_from_a_callback_is_reported_and_waits_for_itself(machine: Any, calls: list[str]) -> None:
     insert(machine, Interval(calls, lambda interval: machine.mm.intervals.remove(interval)))
-    with pytest.raises(Quiescent, match="deadlock: test waits for mmu_notifier wait queue"):
+    with pytest.raises(Quiescent, match="deadlock: program waits for mmu_notifier wait queue"):
         machine.run(pair(machine))
     (report,) = machine.host.reports
     assert (report.kind, report.lock) == (Kind.RECURSIVE, "mmu_notifier_invalidate_range_start")

@@ -47,7 +47,7 @@ def test_nobody_registers_with_mmap_lock_held(machine: Any, calls: list[str]) ->
         yield from machine.mm.mmap_lock.acquire_read(machine.scheduler.current)
         yield from machine.mm.notifiers.register(Client(calls))
 
-    with pytest.raises(Quiescent, match="deadlock: test waits for mmap_lock"):
+    with pytest.raises(Quiescent, match="deadlock: program waits for mmap_lock"):
         machine.run(holds())
     assert [(report.kind, report.lock) for report in machine.host.reports] == [
         (Kind.WARNING, "mmap_lock"), (Kind.RECURSIVE, "mmap_lock"),
