@@ -209,7 +209,7 @@ class FileCalls:
             yield self.host.costs.copy_page_ns
             block = inode.pages.get(index)
             return self.host.frames.bytes_of(block)[at : at + length].tobytes() if block else bytes(length)
-        frame = yield from read_mapping_page(self.host, inode, index)
+        frame = yield from read_mapping_page(self.host, inode, index, self.mm)
         data = self.host.frames.bytes_of(frame)[at : at + length].tobytes()
         unlock_page(self.host, frame)
         yield self.host.costs.copy_page_ns
@@ -242,7 +242,7 @@ class FileCalls:
         if inode.direct:
             frame = yield from get_block(self.host, inode, index)
         else:
-            frame = yield from read_mapping_page(self.host, inode, index)
+            frame = yield from read_mapping_page(self.host, inode, index, self.mm)
         if inode.stable_writes:
             yield from self.host.writebacks.wait(frame)
         self.host.frames.bytes_of(frame)[at : at + len(data)] = bytearray(data)

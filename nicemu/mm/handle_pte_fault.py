@@ -126,7 +126,7 @@ def _do_cached_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, writ
     """:func:`do_swap_page` of model memory. Nobody else having the slot, a write takes the page out of the cache."""
     host, swap, slot = mm.host, mm.host.swap, entry >> PFN_SHIFT
     _count(mm, "swap_in", page, 1, write)
-    frame = yield from swap.read_cached(slot, vma.canonical(page))
+    frame = yield from swap.read_cached(slot, vma.canonical(page), mm)
     if not frame:
         return
     if not _is_of(vma, page, frame):
@@ -163,7 +163,7 @@ def _is_of(vma: Vma, page: int, frame: int) -> bool:
 def _copy_swapped(mm: AddressSpace, vma: Vma, page: int, entry: int, frame: int) -> Steps[None]:
     """A copy of a cached page that is mapped elsewhere, mapped read-only; the reference to it is used up."""
     host = mm.host
-    new = int((yield from host.alloc_pages(vma.kind, 1, 0, vma.canonical(page)))[0])
+    new = int((yield from host.alloc_pages(vma.kind, 1, 0, vma.canonical(page), mm))[0])
     cached = host.swap.slot_of.get(frame) == entry >> PFN_SHIFT  # not written to meanwhile
     if cached:
         host.pages.copy(frame, new)

@@ -232,7 +232,7 @@ class Host:
     def _get_free_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int,
                         canonical: np.ndarray | int) -> Steps[np.ndarray | None]:  # fmt: skip
         """``__alloc_pages_slowpath``: None after direct reclaim in vain."""
-        for _ in range(MAX_RECLAIM_RETRIES):
+        for attempt in range(MAX_RECLAIM_RETRIES):
             free = self.frames.available - count
             self.reclaim.wakeup_kswapd(count)
             if free >= self.watermarks.min:
@@ -241,7 +241,7 @@ class Host:
             if not freed and not self.reclaim.running:
                 break
             if not freed:
-                yield Sleep(self.costs.swap_write_ns)  # ``reclaim_throttle``: others are at it
+                yield Sleep(self.costs.swap_write_ns << attempt)  # ``reclaim_throttle``: others are at it
         return None
 
     def _perform_reclaim(self, pages: int) -> Steps[int]:

@@ -20,6 +20,7 @@ from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Sleep, Steps
 
 if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
     from nicemu.mm.host import Host
 
 
@@ -80,16 +81,16 @@ def find_lock_page(host: Host, file: File, index: int) -> Steps[int]:
     return 0
 
 
-def read_mapping_page(host: Host, file: File, index: int) -> Steps[int]:
+def read_mapping_page(host: Host, file: File, index: int, mm: AddressSpace | None = None) -> Steps[int]:
     """``find_or_create_page`` and ``read_folio``: the frame with a reference, locked, its bytes there.
 
-    :raises Fault: ENOMEM.
+    ``mm``: whose control group pays. :raises Fault: ENOMEM.
     """
     while True:
         frame = yield from find_lock_page(host, file, index)
         if frame:
             return frame
-        frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, file.region << 36 | index))[0])
+        frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, file.region << 36 | index, mm))[0])
         if index not in file.pages:
             break
         host.pages.put(frame)

@@ -60,11 +60,13 @@ class Reclaim:
         self.kswapd_enabled = kswapd
         self._kswapd: HostThread | None = None
         self._kswapd_failures = 0
+        self._scanners = 0
+        """Threads that look at pages: those are off their lists meanwhile, and nobody else finds them."""
 
     @property
     def running(self) -> bool:
         """Somebody is freeing pages now."""
-        return bool(self.isolated)
+        return bool(self.isolated or self._scanners)
 
     def direct(self, pages: int, memcg: Memcg | None = None) -> Steps[int]:
         """``try_to_free_pages``, ``try_to_free_mem_cgroup_pages``: in the context of who needs memory; pages freed."""
@@ -78,7 +80,11 @@ class Reclaim:
         freed = 0
         budget = 3 * len(self.lru) + CLUSTER
         while freed < pages and budget > 0:
-            victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget, memcg)
+            self._scanners += 1
+            try:
+                victims, looked = yield from self._isolate(min(CLUSTER, pages - freed), budget, memcg)
+            finally:
+                self._scanners -= 1
             budget -= looked
             if not victims:
                 break

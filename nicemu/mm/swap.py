@@ -30,6 +30,7 @@ from nicemu.tables.world import lazy_bytes
 from nicemu.timeline.host import Completion, Steps
 
 if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
     from nicemu.mm.host import Host
 
 SWAP_KEPT = SOFT_DIRTY | UFFD_WP
@@ -138,7 +139,7 @@ class Swap:
             self.host.pages.flags[frame] &= ~PG_SWAPCACHE
             self.put(slot)
 
-    def read_cached(self, slot: int, canonical: int) -> Steps[int]:
+    def read_cached(self, slot: int, canonical: int, mm: AddressSpace) -> Steps[int]:
         """``read_swap_cache_async``: the cached model page of a slot with a reference, read if need be. 0 if the slot
         is not in use any more. :raises Fault: ENOMEM."""
         host = self.host
@@ -149,7 +150,7 @@ class Swap:
                 if slot in self.reading:
                     yield self.reading[slot]
                 return frame
-            frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, canonical))[0])
+            frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, canonical, mm))[0])
             if self._users[slot] and slot not in self.cache:
                 break
             host.pages.put(frame)

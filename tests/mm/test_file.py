@@ -10,6 +10,7 @@ import pytest
 from nicemu.mm import Fault
 from nicemu.mm.discipline import NotInThisKernel
 from nicemu.mm.file import FileKind, OpenFile
+from nicemu.mm.memcg import Memcg
 from nicemu.mm.page_table import DIRTY, PRESENT, WRITE
 from nicemu.timeline.host import Sleep
 
@@ -341,3 +342,13 @@ def test_a_fault_waits_for_a_page_that_is_being_read(machine: Any) -> None:
     faulting = machine.scheduler.spawn(late(), "late")
     machine.timeline.advance(lambda: reader.finished and faulting.finished)
     assert machine.mm.page_table.get(at // PAGE) & PRESENT and machine.host.counters["pgpgin"] == 1
+
+
+def test_a_private_copy_and_a_page_read_in_are_charged_to_the_group(machine: Any) -> None:
+    file = machine.run(machine.process.open_file("data", PAGE))
+    machine.mm.memcg = Memcg(machine.host, "group", 16)
+    at = machine.run(machine.process.mmap_file(file, PAGE, RW, False))
+    machine.run(machine.process.write(at, b"x"))
+    assert machine.mm.memcg.usage == 2
+    machine.run(machine.process.munmap(at, PAGE))
+    assert machine.mm.memcg.usage == 1  # the page of the cache
