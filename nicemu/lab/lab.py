@@ -168,7 +168,7 @@ class Lab:
         return int(self.world.control[0].violations)
 
     def close(self) -> None:
-        """End the run: write what is left of log and capture, give the arena's addresses back."""
+        """End the run: write what is left of log and capture, give the arena's addresses and event files back."""
         if self.log is not None:
             self.log.close()
             self.log = None
@@ -177,4 +177,6 @@ class Lab:
             self.capture = None
         if os.getpid() == int(self.world.control[0].pid):
             self.arena.close()
+            for file in self.endpoint.dispatcher.event_files():
+                file.close()
         self.world.close()
