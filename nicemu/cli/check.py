@@ -30,7 +30,7 @@ def check(
     ] = None,
     schedules: Annotated[
         int, typer.Option(min=1, help="Schedules of each scenario and era; the eras of reports get 25.")
-    ] = 200,
+    ] = 220,
     seed: Annotated[int, typer.Option(help="Same seed, same schedules.")] = 1,
     only: Annotated[int | None, typer.Option(min=0, help="Run this one schedule, to see a violation again.")] = None,
     mutant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Plant a deliberate bug.")] = None,
