@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -18,10 +18,8 @@ from nicemu.memory.arena import MODEL_BASE, MODEL_BYTES, Arena
 from nicemu.mm import fault, zap
 from nicemu.mm.filemap import vma_is_fsdax, vma_needs_dirty_tracking
 from nicemu.mm.fork import dup_mmap
-from nicemu.mm.huge_memory import madvise_hugepage, thp_alignment
-from nicemu.mm.huge_split import isolate_vmas
+from nicemu.mm.huge_memory import thp_alignment
 from nicemu.mm.interval import IntervalNotifiers
-from nicemu.mm.khugepaged import madvise_collapse
 from nicemu.mm.locks import RwSemaphore, SpinLock
 from nicemu.mm.memlock import Memlock
 from nicemu.mm.mprotect import do_mprotect
@@ -31,7 +29,7 @@ from nicemu.mm.oom_kill import check_alive
 from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_FILE, PG_KSM, PG_UNEVICTABLE, PIN, Fault
 from nicemu.mm.page_table import MAPS, PFN_SHIFT, PRESENT, WRITE, PageTable
 from nicemu.mm.rmap import maps, rmap_places
-from nicemu.mm.vma import VM_DONTCOPY, VM_READ, VM_SHARED, VM_WRITE, Region, Vma, VmaTree
+from nicemu.mm.vma import VM_READ, VM_SHARED, VM_WRITE, Region, Vma, VmaTree
 from nicemu.mm.zap import USER_END
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, HostThread, Steps
@@ -41,6 +39,7 @@ if TYPE_CHECKING:
     from nicemu.mm.memcg import Memcg
     from nicemu.mm.userfaultfd import Userfaultfd
 
+T = TypeVar("T")
 PAGE_SIZE = 1 << PAGE_SHIFT
 
 
@@ -102,91 +101,19 @@ class AddressSpace:
 
     def munmap(self, address: int, length: int, real: bool = True) -> Steps[None]:
         """Unmap; parts that are not mapped are no error."""
-        with self._operation("munmap") as thread:
-            yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(thread)
-            try:
-                yield from zap.do_munmap(self, address, address + length, real)
-            finally:
-                self.mmap_lock.release(thread)
+        return self.locked("munmap", zap.do_munmap(self, address, address + length, real))
 
     def mprotect(self, address: int, length: int, prot: int, real: bool = True) -> Steps[None]:
         """Change permissions. :raises OSError: ENOMEM, part of the range is not mapped."""
-        with self._operation("mprotect") as thread:
-            yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(thread)
-            try:
-                yield from do_mprotect(self, address, address + length, prot, real)
-            finally:
-                self.mmap_lock.release(thread)
+        return self.locked("mprotect", do_mprotect(self, address, address + length, prot, real))
 
     def mremap_to(self, address: int, old_length: int, new_length: int, new: int) -> Steps[int]:
         """MREMAP_FIXED: move to ``new``, over what is there."""
-        with self._operation("mremap") as thread:
-            yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(thread)
-            try:
-                return (yield from mremap_to(self, address, old_length, new_length, new))
-            finally:
-                self.mmap_lock.release(thread)
+        return self.locked("mremap", mremap_to(self, address, old_length, new_length, new))
 
     def mremap(self, address: int, old_length: int, new_length: int, may_move: bool = True) -> Steps[int]:
         """Resize or move one mapping; gives its address."""
-        with self._operation("mremap") as thread:
-            yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(thread)
-            try:
-                return (yield from do_mremap(self, address, old_length, new_length, may_move))
-            finally:
-                self.mmap_lock.release(thread)
-
-    def madvise_dontneed(self, address: int, length: int, real: bool = True) -> Steps[None]:
-        """MADV_DONTNEED: drop the pages; the next access sees zeros. :raises OSError: ENOMEM for holes."""
-        with self._operation("dontneed") as thread:
-            yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_read(thread)
-            try:
-                yield from zap.madvise_dontneed(self, address, address + length, real)
-            finally:
-                self.mmap_lock.release(thread)
-
-    def madvise_pageout(self, address: int, length: int) -> Steps[int]:
-        """MADV_PAGEOUT: reclaim the range; gives the number of pages that went."""
-        with self._operation("pageout") as thread:
-            yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_read(thread)
-            try:
-                return (yield from self.host.reclaim.reclaim_range(self, address, address + length))
-            finally:
-                self.mmap_lock.release(thread)
-
-    def madvise_hugepage(self, address: int, length: int, wanted: bool) -> Steps[None]:
-        """MADV_HUGEPAGE (``wanted``) and MADV_NOHUGEPAGE. :raises OSError: ENOMEM for holes; EINVAL."""
-        with self._operation("madvise") as thread:
-            yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(thread)
-            try:
-                yield from madvise_hugepage(self, address, address + length, wanted)
-            finally:
-                self.mmap_lock.release(thread)
-
-    def madvise_collapse(self, address: int, length: int) -> Steps[None]:
-        """MADV_COLLAPSE. :raises OSError: EINVAL, ENOMEM, EAGAIN."""
-        with self._operation("madvise"):
-            yield self.host.costs.syscall_ns
-            yield from madvise_collapse(self, address, address + length)
-
-    def madvise_fork(self, address: int, length: int, copy: bool) -> Steps[None]:
-        """MADV_DONTFORK (``copy`` False) and MADV_DOFORK."""
-        with self._operation("madvise") as thread:
-            yield self.host.costs.syscall_ns
-            yield from self.mmap_lock.acquire_write(thread)
-            try:
-                for vma in (yield from isolate_vmas(self, address, address + length)):
-                    vma.flags = vma.flags & ~VM_DONTCOPY if copy else vma.flags | VM_DONTCOPY
-                self.vmas.merge(address, address + length)
-            finally:
-                self.mmap_lock.release(thread)
+        return self.locked("mremap", do_mremap(self, address, old_length, new_length, may_move))
 
     def fork(self, name: str) -> Steps[AddressSpace]:
         """The child's address space."""
@@ -424,6 +351,18 @@ class AddressSpace:
         if self.arena is None or not self.owns_memory:
             raise OSError(errno.ENOMEM, "this process has no arena")
         return self.arena
+
+    def locked(self, name: str, steps: Steps[T], lock: Literal["", "r", "w"] = "w") -> Steps[T]:
+        """A system call: its cost, and then ``steps`` with mmap_lock held for reading, for writing, or not at all."""
+        with self._operation(name) as thread:
+            yield self.host.costs.syscall_ns
+            if lock:
+                yield from (self.mmap_lock.acquire_write if lock == "w" else self.mmap_lock.acquire_read)(thread)
+            try:
+                return (yield from steps)
+            finally:
+                if lock:
+                    self.mmap_lock.release(thread)
 
     @contextmanager
     def _operation(self, name: str) -> Generator[HostThread, None, None]:

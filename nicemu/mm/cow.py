@@ -16,7 +16,7 @@ from nicemu.mm.discipline import Invalidation
 from nicemu.mm.filemap import wp_page_shared
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_FILE, PG_KSM, PG_UNEVICTABLE
 from nicemu.mm.page_table import ACCESSED, DIRTY, HUGE, PFN_SHIFT, PRESENT, SOFT_DIRTY, UFFD_WP, WRITE, WRITTEN, pte
-from nicemu.mm.rmap import page_add_new_anon_rmap
+from nicemu.mm.rmap import page_add_new_anon_rmap, ptep_clear_flush
 from nicemu.mm.vma import VM_SHARED, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
@@ -100,9 +100,7 @@ def _replace(vma: Vma, page: int, entry: int, replacement: int, notify: Invalida
         if mm.page_table.get(page) != entry and not host.broken("cow_without_recheck"):
             return False
         yield from notify.clearing()
-        mm.page_table.set(page, 0)
-        mm.event("pte_clear", address, address + PAGE_SIZE, operation="cow")
-        mm.flush_tlb(address, address + PAGE_SIZE, "cow")
+        ptep_clear_flush(mm, page, "cow")
         page_add_new_anon_rmap(host, vma, page, new)
         yield from notify.cleared(replacement)
         mm.page_table.set(page, replacement)

@@ -23,7 +23,7 @@ from nicemu.mm.discipline import Invalidation
 from nicemu.mm.migrate import begin_migration, migration_entry, new_page, remove_migration_ptes, unmap_and_move
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_FILE, PG_KSM, Fault
 from nicemu.mm.page_table import HUGE, PFN_SHIFT, PRESENT, PROTNONE, SPECIAL
-from nicemu.mm.replace_page import clear_and_flush
+from nicemu.mm.rmap import ptep_clear_flush
 from nicemu.mm.vma import Vma
 from nicemu.timeline.host import Sleep, Steps
 
@@ -170,7 +170,7 @@ def _change_exclusive(vma: Vma, page: int, entry: int, new: int, owner: object |
     same = mm.page_table.get(page) == entry and not host.pages.pinned(entry >> PFN_SHIFT)
     if same:
         yield from notify.clearing()
-        clear_and_flush(vma, page, "device_exclusive")
+        ptep_clear_flush(mm, page, "device_exclusive")
         yield from notify.cleared(new)
         mm.page_table.set(page, new)
         frame = entry >> PFN_SHIFT

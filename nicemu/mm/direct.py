@@ -20,7 +20,7 @@ from nicemu.mm.filemap import SHARED_WRITABLE, file_of, page_index, wp_page_shar
 from nicemu.mm.page import PAGE_SHIFT, PG_UNEVICTABLE, Fault
 from nicemu.mm.page_cache import add_to_page_cache, put_page, set_page_dirty, unlock_page
 from nicemu.mm.page_table import ACCESSED, DIRTY, PFN_SHIFT, PRESENT, WRITE, pte
-from nicemu.mm.rmap import maps, page_add_new_anon_rmap, places_in
+from nicemu.mm.rmap import maps, page_add_new_anon_rmap, places_in, ptep_clear_flush
 from nicemu.mm.truncate import unmap_mapping_range
 from nicemu.mm.vma import VM_SHARED, Vma
 from nicemu.mm.zap_file import ZapDetails
@@ -165,9 +165,7 @@ def _xip_unmap_one(vma: Vma, page: int) -> Steps[None]:
     try:
         if found:
             yield from notify.clearing()
-            mm.page_table.set(page, 0)
-            mm.event("pte_clear", address, address + PAGE_SIZE, operation="xip_unmap")
-            mm.flush_tlb(address, address + PAGE_SIZE, "xip_unmap")
+            ptep_clear_flush(mm, page, "xip_unmap")
             yield from notify.cleared()
             host.pages.mapcount[frame] -= 1
     finally:

@@ -31,7 +31,8 @@ from nicemu.mm.huge_split import isolate_vmas, split_huge_page
 from nicemu.mm.locks import Mutex
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_DIRTY, PG_FILE, PG_HWPOISON, PG_KSM
 from nicemu.mm.page_table import DIRTY, HUGE, PFN_SHIFT, PRESENT, WRITE, pte
-from nicemu.mm.replace_page import clear_and_flush, replace_page
+from nicemu.mm.replace_page import replace_page
+from nicemu.mm.rmap import ptep_clear_flush
 from nicemu.mm.vma import VM_HUGETLB, VM_MERGEABLE, VM_SHARED, Vma
 from nicemu.timeline.host import Steps
 
@@ -300,7 +301,7 @@ def write_protect_page(vma: Vma, page: int, frame: int) -> Steps[int]:
         protected = entry & ~(WRITE | DIRTY)
         if entry != protected:
             yield from notify.clearing()
-            clear_and_flush(vma, page, "ksm")
+            ptep_clear_flush(mm, page, "ksm")
             if pages.refcount[frame] != pages.mapcount[frame] + HELD:
                 mm.page_table.set(page, entry)
                 protected = 0

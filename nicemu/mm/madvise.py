@@ -1,7 +1,7 @@
-"""``madvise``: the advices that are page operations of their own, with Linux's errno (``madvise_behavior_valid``).
+"""``madvise``: what each advice does, and how it holds mmap_lock, with Linux's errno (``madvise_behavior_valid``).
 
-MADV_MERGEABLE and UNMERGEABLE split areas, so they hold mmap_lock for write; FREE and COLD hold it for read; the rest
-fault pages in and take it as they need it.
+Advices that split areas hold mmap_lock for write, those that change entries for read; the rest fault pages in and take
+it as they need it.
 """
 
 from __future__ import annotations
@@ -11,21 +11,27 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nicemu.mm.aging import madvise_cold
+from nicemu.mm.huge_memory import madvise_hugepage
+from nicemu.mm.huge_split import isolate_vmas
+from nicemu.mm.khugepaged import madvise_collapse
 from nicemu.mm.ksm import ksm_madvise
 from nicemu.mm.madvise_free import madvise_free
 from nicemu.mm.memory_failure import madvise_inject_error
 from nicemu.mm.page import EHWPOISON, PAGE_SHIFT, Fault
 from nicemu.mm.page_table import SWAP
+from nicemu.mm.vma import VM_DONTCOPY, VM_HUGETLB
+from nicemu.mm.zap import madvise_dontneed
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
 
-MADV_WILLNEED, MADV_FREE, MADV_MERGEABLE, MADV_UNMERGEABLE = 3, 8, 12, 13
-MADV_COLD, MADV_POPULATE_READ, MADV_POPULATE_WRITE = 20, 22, 23
+MADV_WILLNEED, MADV_DONTNEED, MADV_FREE, MADV_DONTFORK, MADV_DOFORK = 3, 4, 8, 10, 11
+MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_HUGEPAGE, MADV_NOHUGEPAGE = 12, 13, 14, 15
+MADV_COLD, MADV_PAGEOUT, MADV_POPULATE_READ, MADV_POPULATE_WRITE, MADV_COLLAPSE = 20, 21, 22, 23, 25
 MADV_HWPOISON, MADV_SOFT_OFFLINE = 100, 101
 
 
@@ -35,7 +41,7 @@ class Advice:
 
     name: str
     act: Callable[[AddressSpace, int, int], Steps[None]]
-    lock: str = ""
+    lock: Literal["", "r", "w"] = ""
     modern: bool = False
     """3.x has no such advice."""
     holes: bool = True
@@ -72,41 +78,51 @@ def madvise_populate(mm: AddressSpace, start: int, end: int, write: bool) -> Ste
         at = stop
 
 
+def madvise_pageout(mm: AddressSpace, start: int, end: int) -> Steps[None]:
+    """``madvise_pageout``: reclaim the range. :raises OSError: EINVAL, hugetlb memory."""
+    if any(vma.flags & VM_HUGETLB for vma in mm.vmas.overlapping(start, end)):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    yield from mm.host.reclaim.reclaim_range(mm, start, end)
+
+
+def madvise_fork(mm: AddressSpace, start: int, end: int, copy: bool) -> Steps[None]:
+    """MADV_DOFORK (``copy``) and MADV_DONTFORK."""
+    for vma in (yield from isolate_vmas(mm, start, end)):
+        vma.flags = vma.flags & ~VM_DONTCOPY if copy else vma.flags | VM_DONTCOPY
+    mm.vmas.merge(start, end)
+
+
 ADVICE = {
     MADV_WILLNEED: Advice("willneed", madvise_willneed),
+    MADV_DONTNEED: Advice("dontneed", partial(madvise_dontneed, real=True), "r", holes=False),
     MADV_FREE: Advice("madvise_free", madvise_free, "r", modern=True),
+    MADV_DONTFORK: Advice("madvise", partial(madvise_fork, copy=False), "w", holes=False),
+    MADV_DOFORK: Advice("madvise", partial(madvise_fork, copy=True), "w", holes=False),
     MADV_MERGEABLE: Advice("mergeable", partial(ksm_madvise, mergeable=True), "w"),
     MADV_UNMERGEABLE: Advice("unmergeable", partial(ksm_madvise, mergeable=False), "w"),
+    MADV_HUGEPAGE: Advice("madvise", partial(madvise_hugepage, wanted=True), "w", holes=False),
+    MADV_NOHUGEPAGE: Advice("madvise", partial(madvise_hugepage, wanted=False), "w", holes=False),
     MADV_COLD: Advice("cold", madvise_cold, "r", modern=True),
+    MADV_PAGEOUT: Advice("pageout", madvise_pageout, "r", holes=False),
     MADV_POPULATE_READ: Advice("populate", partial(madvise_populate, write=False), modern=True, holes=False),
     MADV_POPULATE_WRITE: Advice("populate", partial(madvise_populate, write=True), modern=True, holes=False),
+    MADV_COLLAPSE: Advice("madvise", madvise_collapse, holes=False),
     MADV_HWPOISON: Advice("hwpoison", partial(madvise_inject_error, soft=False), holes=False),
     MADV_SOFT_OFFLINE: Advice("soft_offline", partial(madvise_inject_error, soft=True), holes=False),
 }
 
 
 def do_madvise(mm: AddressSpace, start: int, end: int, number: int) -> Steps[None]:
-    """An advice of :data:`ADVICE` on whole pages.
+    """An advice of :data:`ADVICE` on whole pages; others are taken and change nothing.
 
     :raises OSError: ENOMEM for holes; what the advice raises.
     :raises NotInThisKernel: the era has no such advice.
     """
-    advice, thread = ADVICE[number], mm.host.thread
+    advice = ADVICE.get(number)
+    if advice is None:
+        return
     if advice.modern:
         mm.host.discipline.need_modern(f"madvise {number} ({advice.name})")
-    yield mm.host.costs.syscall_ns
-    thread.context.append(advice.name)
-    try:
-        if advice.lock == "w":
-            yield from mm.mmap_lock.acquire_write(thread)
-        elif advice.lock:
-            yield from mm.mmap_lock.acquire_read(thread)
-        try:
-            yield from advice.act(mm, start, end)
-        finally:
-            if advice.lock:
-                mm.mmap_lock.release(thread)
-    finally:
-        thread.context.pop()
+    yield from mm.locked(advice.name, advice.act(mm, start, end), advice.lock)
     if advice.holes and mm.vmas.holes(start, end):
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))

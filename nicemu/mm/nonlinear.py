@@ -20,6 +20,7 @@ from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import File, link_vma
 from nicemu.mm.page import PAGE_SHIFT, PG_DIRTY
 from nicemu.mm.page_table import DIRTY, PFN_SHIFT, PRESENT, SPECIAL, pte
+from nicemu.mm.rmap import ptep_clear_flush
 from nicemu.mm.vma import VM_LOCKED, VM_NONLINEAR, VM_SHARED, Region, Vma
 from nicemu.mm.zap import do_munmap
 from nicemu.timeline.host import Steps
@@ -162,9 +163,7 @@ def _unmap_of_cluster(host: Host, vma: Vma, page: int) -> Steps[None]:
     index = pages.index[frame]
     notify = Invalidation(mm, "unmap_cluster", address, address + PAGE_SIZE, "reclaim", frame)
     linear = index == vma.pgoff + page - vma.first_page
-    mm.page_table.set(page, 0)
-    mm.event("pte_clear", address, address + PAGE_SIZE, operation="reclaim")
-    mm.flush_tlb(address, address + PAGE_SIZE, "reclaim")
+    ptep_clear_flush(mm, page, "reclaim")
     yield from notify.cleared()
     mm.page_table.set(page, 0 if linear else pte(index, SPECIAL))
     if entry & DIRTY:

@@ -11,6 +11,7 @@ from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.page import PAGE_SHIFT
 from nicemu.mm.page_table import PFN_SHIFT
+from nicemu.mm.rmap import ptep_clear_flush
 from nicemu.mm.vma import Vma
 from nicemu.timeline.host import Steps
 
@@ -27,7 +28,7 @@ def replace_page(vma: Vma, page: int, entry: int, replacement: int, site: str) -
     replaced = mm.page_table.get(page) == entry
     if replaced:
         yield from notify.clearing()
-        clear_and_flush(vma, page, operation)
+        ptep_clear_flush(mm, page, operation)
         yield from notify.cleared(replacement)
         mm.page_table.set(page, replacement)
         mm.event("pte_set", address, address + PAGE_SIZE, operation=operation, old=old, new=new)
@@ -42,11 +43,3 @@ def replace_page(vma: Vma, page: int, entry: int, replacement: int, site: str) -
     yield host.costs.tlb_flush_ns
     yield from notify.end()
     return replaced
-
-
-def clear_and_flush(vma: Vma, page: int, operation: str) -> None:
-    """``ptep_clear_flush``: under the page-table lock."""
-    mm, address = vma.mm, page << PAGE_SHIFT
-    mm.page_table.set(page, 0)
-    mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
-    mm.flush_tlb(address, address + PAGE_SIZE, operation)

@@ -24,6 +24,7 @@ from nicemu.mm.vma import VM_LOCKED, VM_NONLINEAR, AnonVma, Vma
 from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
+    from nicemu.mm.address_space import AddressSpace
     from nicemu.mm.host import Host
 
 
@@ -158,6 +159,14 @@ class Unmapping:
     """The entry that replaces the one given: a swap entry, a migration entry; the same one, and it stays mapped."""
 
 
+def ptep_clear_flush(mm: AddressSpace, page: int, operation: str) -> None:
+    """``ptep_clear_flush``: the entry goes, and the CPU TLB's copy of it; under the page-table lock."""
+    start, end = page << PAGE_SHIFT, page + 1 << PAGE_SHIFT
+    mm.page_table.set(page, 0)
+    mm.event("pte_clear", start, end, operation=operation)
+    mm.flush_tlb(start, end, operation)
+
+
 def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> Steps[bool]:
     """Replace one mapping of the frame (``try_to_unmap_one``, ``try_to_migrate_one``). The caller holds a reference,
     so the page outlives the notifier wherever the discipline puts it."""
@@ -172,9 +181,7 @@ def try_to_unmap_one(host: Host, vma: Vma, page: int, unmapping: Unmapping) -> S
         if maps(mm.page_table, page, frame) and not entry & HUGE and not host.pages.pinned(frame):
             replacement = unmapping.replacement(entry)
             yield from notify.clearing()
-            mm.page_table.set(page, 0)
-            mm.event("pte_clear", address, address + PAGE_SIZE, operation=operation)
-            mm.flush_tlb(address, address + PAGE_SIZE, operation)
+            ptep_clear_flush(mm, page, operation)
             yield from notify.cleared(replacement)
             mm.page_table.set(page, replacement)
             done = replacement != entry

@@ -17,17 +17,14 @@ from nicemu.mm.address_space import PAGE_SIZE, AddressSpace
 from nicemu.mm.file_calls import FileCalls
 from nicemu.mm.host import Host
 from nicemu.mm.hugetlb import MAP_HUGETLB, hugetlb_mmap
-from nicemu.mm.madvise import ADVICE, do_madvise
+from nicemu.mm.madvise import do_madvise
 from nicemu.mm.mlock import do_mlock, do_munlock
 from nicemu.mm.numa import move_pages
 from nicemu.mm.userfaultfd import Userfaultfd
-from nicemu.mm.vma import VM_HUGETLB
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Steps
 
 Memory = Literal["arena", "model"]
-MADV_DONTNEED, MADV_DONTFORK, MADV_DOFORK, MADV_PAGEOUT = 4, 10, 11, 21
-MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLLAPSE = 14, 15, 25
 MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 
 
@@ -101,20 +98,7 @@ class Process(FileCalls):
             return
         length = _pages_up(length)
         self._adopt(address, length)
-        if advice == MADV_DONTNEED:
-            yield from self.mm.madvise_dontneed(address, length)
-        elif advice == MADV_PAGEOUT:
-            if any(vma.flags & VM_HUGETLB for vma in self.mm.vmas.overlapping(address, address + length)):
-                raise _error(errno.EINVAL)
-            yield from self.mm.madvise_pageout(address, length)
-        elif advice in (MADV_DONTFORK, MADV_DOFORK):
-            yield from self.mm.madvise_fork(address, length, advice == MADV_DOFORK)
-        elif advice in (MADV_HUGEPAGE, MADV_NOHUGEPAGE):
-            yield from self.mm.madvise_hugepage(address, length, advice == MADV_HUGEPAGE)
-        elif advice == MADV_COLLAPSE:
-            yield from self.mm.madvise_collapse(address, length)
-        elif advice in ADVICE:
-            yield from do_madvise(self.mm, address, address + length, advice)
+        yield from do_madvise(self.mm, address, address + length, advice)
 
     def mlock(self, address: int, length: int) -> Steps[None]:
         """``mlock``."""

@@ -30,7 +30,7 @@ from nicemu.mm.discipline import Invalidation
 from nicemu.mm.huge_split import split_huge_pmd
 from nicemu.mm.page import MODEL, PAGE_SHIFT, PG_KSM
 from nicemu.mm.page_table import HUGE, MIGRATION, PFN_SHIFT, PRESENT, SOFT_DIRTY, SWAP, UFFD_WP, WRITE, WRITTEN
-from nicemu.mm.replace_page import clear_and_flush
+from nicemu.mm.rmap import ptep_clear_flush
 from nicemu.mm.vma import VM_LOCKED, VM_SHARED, VM_UFFD, VM_WRITE, Vma
 from nicemu.timeline.host import Steps
 
@@ -141,7 +141,7 @@ def _move_pages_pte(areas: tuple[Vma, Vma], source: int, destination: int, allow
         error = _refused(mm, entry, mm.page_table.get(destination), allow_holes)
         if not error and entry:
             yield from notify.clearing()
-            clear_and_flush(areas[0], source, "uffd_move")
+            ptep_clear_flush(areas[0].mm, source, "uffd_move")
             yield from notify.cleared(entry)
             _set_destination(areas, source, destination, entry)
     mm.page_table_lock.release(host.thread)

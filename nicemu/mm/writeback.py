@@ -22,7 +22,7 @@ from nicemu.mm.file import File, FileKind, i_mmap_lock_read
 from nicemu.mm.page import PAGE_SHIFT, PG_DIRTY
 from nicemu.mm.page_cache import cached_pages, find_lock_page, is_dirty, put_page, unlock_page, zero_part
 from nicemu.mm.page_table import DIRTY, WRITE
-from nicemu.mm.rmap import maps, rmap_walk
+from nicemu.mm.rmap import maps, ptep_clear_flush, rmap_walk
 from nicemu.mm.vma import VM_SHARED, Vma
 from nicemu.timeline.host import Sleep, Steps
 
@@ -63,9 +63,7 @@ def page_mkclean_one(host: Host, vma: Vma, page: int, frame: int) -> Steps[bool]
         if changed:
             clean = entry & ~(DIRTY | WRITE)
             yield from notify.clearing()
-            mm.page_table.set(page, 0)
-            mm.event("pte_clear", address, address + PAGE_SIZE, operation="mkclean")
-            mm.flush_tlb(address, address + PAGE_SIZE, "mkclean")
+            ptep_clear_flush(mm, page, "mkclean")
             yield from notify.cleared(clean)
             mm.page_table.set(page, clean)
             mm.event("pte_set", address, address + PAGE_SIZE, operation="mkclean")
