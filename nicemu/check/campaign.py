@@ -90,22 +90,13 @@ def merged(hunts: Iterable[Hunt]) -> dict[tuple[str, str], Hunt]:
     return together
 
 
-def lock_held(era: str, site: str) -> str:
-    """The lock under which a site's callbacks run, in which no subscriber may sleep; empty: none."""
-    discipline = DISCIPLINES[era]
-    form = discipline.sites[site]
-    if form.range_locked or form.page_locked or (form.change_pte and form.fallback):
-        return "page_table_lock"
-    return "rcu_read_lock" if discipline.rcu_walk and (form.range or form.page_unlocked) else ""
-
-
 def unexpected_reports(found: Hunt) -> list[str]:
     """How the reports of a hunt differ from the lock that each site holds in its era (odp.md 1.3)."""
-    era = found.target.era
-    expected = {(operation, lock_held(era, site)) for operation, site in found.sites}
+    lock_held = DISCIPLINES[found.target.era].lock_held
+    expected = {(operation, lock_held(site)) for operation, site in found.sites}
     given = {(operation, lock) for operation, lock, _ in found.reports}
     lines = [f"{operation} sleeps under {lock}" for operation, lock in sorted(given - expected)]
-    main = {(operation, lock_held(era, site)) for operation, site in found.sites if site in found.target.scenario.sites}
+    main = {(operation, lock_held(site)) for operation, site in found.sites if site in found.target.scenario.sites}
     lines += [f"{operation} does not report {lock}" for operation, lock in sorted(main - given) if lock]
     lines += [f"call site {site} is not reached" for site in found.target.scenario.sites
               if site not in {site for _, site in found.sites}]  # fmt: skip

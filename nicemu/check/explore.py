@@ -8,7 +8,6 @@ allow, however unlikely its timing. Virtual time goes on with the device's event
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ from nicemu.check.testbed import Testbed
 from nicemu.mm.lock_report import Kind
 from nicemu.tables.records import Stop
 from nicemu.timeline.host import HostThread, Steps
+from nicemu.timeline.hung_task import call_trace, deadlocks
 
 LIMIT = 30_000
 """Steps after which a run counts as one that does not end."""
@@ -175,19 +175,13 @@ class Run:
         bed = self.bed
         blocked = [thread for thread in bed.lab.scheduler.blocked.values() if not thread.daemon]
         if blocked or not all(thread.finished for thread in threads.values()):
-            self._found([Violation(self._why(blocked), self._who())])
+            self._found([Violation("deadlock" if deadlocks(bed.lab.scheduler) else "lost", self._who())])
             return
         self._found(invariants.locks(bed, self.tolerate))
         self._found(invariants.stale(bed))
         self._found(invariants.counts(bed))
         if not self.outcome.violations:
             self._compare()
-
-    @staticmethod
-    def _why(blocked: list[HostThread]) -> str:
-        """Blocked on locks: a deadlock; on a device: something was lost."""
-        waits = [thread.waits_for for thread in blocked]
-        return "deadlock" if waits and all(hasattr(wait, "lock") for wait in waits) else "lost"
 
     def _who(self) -> str:
         open_calls = "; ".join(f"{name} is in {what}" for name, what in self._open.items())
@@ -209,14 +203,7 @@ def _contents(state: dict[Any, Any]) -> str:
     return ", ".join(f"{mm + ':' if mm else ''}{area}[{page}]={value}" for (mm, area, page), value in state.items())
 
 
-def frames(steps: Any) -> Iterator[str]:
-    """Names of the functions that a suspended generator is in, outermost first."""
-    while steps is not None and hasattr(steps, "gi_code"):
-        yield steps.gi_code.co_name
-        steps = steps.gi_yieldfrom
-
-
 def where(thread: HostThread) -> str:
-    """Where a thread stopped: its call chain, and what it waits for."""
-    chain = " > ".join(list(frames(thread.steps))[1:])
+    """Where a thread stopped: its call chain, outermost first, and what it waits for."""
+    chain = " > ".join(call_trace(thread)[-2::-1])
     return f"{chain} (waits for {thread.waits_for})" if thread.waits_for is not None else chain or "ends"

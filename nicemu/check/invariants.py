@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MkeyFlag
+from nicemu.lab.report import violation_lines
 from nicemu.mm.lock_report import Kind
 from nicemu.mm.page import PIN_SHIFT
-from nicemu.tables.records import ViolationKind
 
 if TYPE_CHECKING:
     from nicemu.check.testbed import Testbed
@@ -90,14 +90,7 @@ def _leaves(world: Any, node: int, levels: int) -> np.ndarray:
 
 def sanitizer(bed: Testbed) -> list[Violation]:
     """The DMA sanitizer's findings."""
-    found = []
-    for row in bed.lab.world.violation[: min(bed.lab.violations, 3)]:
-        kind = ViolationKind(int(row.kind)).name.lower().replace("_", "-")
-        what = "write to" if row.write else "read of"
-        operation = bed.lab.frames.operation_name(int(row.operation))
-        found.append(Violation("dma", f"{what} {kind} page {int(row.page)} (frame {int(row.frame)}) at "
-                                      f"{int(row.time)} ns, taken by {operation}"))  # fmt: skip
-    return found
+    return [Violation("dma", text) for text in violation_lines(bed.lab, 3)]
 
 
 def locks(bed: Testbed, tolerant: bool) -> list[Violation]:
@@ -107,7 +100,8 @@ def locks(bed: Testbed, tolerant: bool) -> list[Violation]:
 
 
 def counts(bed: Testbed) -> list[Violation]:
-    """Every page's map count is the number of entries that map it, and a page nobody maps or pins is free."""
+    """Every mapped page's map count is the number of entries that map it, and its references are at least as many.
+    Pages that leaked are not looked for."""
     mapped: Counter[int] = Counter()
     for process in bed.spaces.values():
         if process is not None:

@@ -8,7 +8,7 @@ gives what the threads observed and the memory that was there at the end (Herlih
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +29,11 @@ class Cell(NamedTuple):
     file: tuple[str, int] | None = None
     shared: bool = False
     lazy: bool = False
+
+
+def uniform(data: bytes) -> int:
+    """The byte that fills ``data``, -1 if there are several."""
+    return data[0] if data.count(data[0]) == len(data) else -1
 
 
 def load(state: State, key: Hashable) -> int | None:
@@ -84,6 +89,81 @@ def free_lazily(state: State, key: Hashable) -> bool:
     if cell is not None:
         state[key] = cell._replace(lazy=True)
     return True
+
+
+def unmap(state: State, key: Any) -> bool:
+    """munmap: the page is there no more."""
+    state.pop(key, None)
+    return True
+
+
+def protect(state: State, key: Any, prot: int) -> bool:
+    """mprotect."""
+    if key in state:
+        state[key] = state[key]._replace(prot=prot)
+    return True
+
+
+def move(state: State, key: Any, new: Any) -> bool:
+    """mremap: the page is at ``new`` from now on."""
+    if key in state:
+        state[new] = state.pop(key)
+    return True
+
+
+def copy(state: State, key: Any, new: Any) -> bool:
+    """fork, of a page."""
+    if key in state:
+        state[new] = state[key]
+    return True
+
+
+def copy_all(state: State, child: str) -> bool:
+    """fork, of the whole program."""
+    pages: list[Any] = [key for key in state if _of("", key)]
+    return all(copy(state, key, (child, *key[1:])) for key in pages)
+
+
+def _of(mm: str, key: Any) -> bool:
+    """Is it a page of this address space?"""
+    return len(key) == 3 and key[0] == mm
+
+
+def end(state: State, mm: str) -> bool:
+    """A process ends."""
+    for key in [key for key in state if _of(mm, key)]:
+        del state[key]
+    return True
+
+
+def without_mr(state: State, area: str) -> bool:
+    """The area's MR is gone."""
+    state[area, "MR"] = False
+    return True
+
+
+def through_mr(area: str, part: Effect, state: State) -> bool:
+    """An effect of the device, which needs the area's MR."""
+    return state.get((area, "MR"), True) and part(state)
+
+
+def until_failed(key: Any, succeeded: bool, parts: Sequence[Effect]) -> list[Effect]:
+    """The parts in order, all of them or (an error) some until one fails. A flushed request does nothing."""
+    if succeeded:
+        return list(parts)
+
+    def attempt(part: Effect) -> Effect:
+        def effect(state: State) -> bool:
+            if not state.get(("failed", key)) and not part(state):
+                state["failed", key] = True
+            return True
+
+        return effect
+
+    def failed(state: State) -> bool:
+        return state.pop(("failed", key), None) is not None
+
+    return [*map(attempt, parts), failed]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from nicemu.abi import rings
 from nicemu.abi.rings import CQE, CQE_BYTES, CQE_OWNER, SEND_WQE, SGE, Doorbell, doorbell_offset, owner
 from nicemu.abi.verbs import Access, QpAttrMask, QpState, WcStatus, WrOpcode
 from nicemu.check.mirrors import mirror
-from nicemu.check.operations import Verbs
-from nicemu.check.reference import READ, WRITE, Cell, State
+from nicemu.check.operations import PAGE
+from nicemu.check.reference import READ, WRITE, Cell, State, uniform
+from nicemu.check.requests import Verbs
 from nicemu.check.scenario import Area, Scenario
 from nicemu.config import load_config
 from nicemu.lab.lab import Lab
@@ -21,11 +22,9 @@ from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
 from nicemu.uverbs import messages as m
 
-PAGE = 4096
 REMOTE = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ
 SLOTS = 32
 """Pages of the peer's buffer, for each verbs thread."""
-MMAP_BYTES = PAGE
 
 
 @dataclass(slots=True)
@@ -46,12 +45,10 @@ class Pair:
 class Testbed:
     """``areas``: address of each area by name; ``spaces``: the program (``""``) and its children by name."""
 
-    def __init__(self, scenario: Scenario, discipline: str, mutants: tuple[str, ...] = (), **config: Any) -> None:
-        self.scenario, self.discipline, self.mutants = scenario, discipline, mutants
-        overrides = {"memory": "model", "discipline": discipline, "mutants": list(mutants), **config}
-        settings = load_config(None, overrides)
-        settings = _changed(settings, scenario)
-        self.lab = lab = Lab(settings)
+    def __init__(self, scenario: Scenario, discipline: str, mutants: tuple[str, ...] = ()) -> None:
+        self.scenario = scenario
+        settings = load_config(None, {"memory": "model", "discipline": discipline, "mutants": list(mutants)})
+        self.lab = lab = Lab(_changed(settings, scenario))
         self.host, self.mm = lab.host, lab.process.mm
         self.spaces: dict[str, Any] = {"": lab.process}
         self.areas: dict[str, int] = {}
@@ -60,7 +57,6 @@ class Testbed:
         self.mrs: dict[str, m.MrResponse] = {}
         self.files: dict[str, Any] = {}
         self.pairs: dict[str, Pair] = {}
-        self.subscribers: list[Any] = []
         self.state: State = {}
         self._set_up()
 
@@ -81,7 +77,7 @@ class Testbed:
             self.now(operation.run(self), str(operation))
             for effect in operation.effects("before", None):
                 assert effect(self.state), f"{scenario.name}: {operation} cannot happen"
-        self._subscribe()
+        self.subscribers = [mirror(self, name) for name in scenario.subscribers]
 
     def now(self, steps: Steps[Any], name: str) -> Any:
         """Run a host thread to its end, outside of any schedule."""
@@ -107,7 +103,7 @@ class Testbed:
             self.state["", area.name, page] = Cell(area.prot, value, file_page, area.shared)
         if area.touched:
             for page in range(area.known):
-                self.now(process.write(address + page * PAGE, self.contents(area.fill + page)), "write")
+                self.now(process.write(address + page * PAGE, bytes([area.fill + page & 255]) * PAGE), "write")
                 self._store(area, page, area.fill + page & 255)
         if area.odp:
             access = (REMOTE if area.writable else Access.REMOTE_READ) | Access.ON_DEMAND
@@ -124,14 +120,6 @@ class Testbed:
             self.state[cell.file] = value
         else:
             self.state["", area.name, page] = cell._replace(value=value)
-
-    @staticmethod
-    def contents(value: int) -> bytes:
-        """A page full of one byte."""
-        return bytes([value & 255]) * PAGE
-
-    def _subscribe(self) -> None:
-        self.subscribers = [mirror(self, name) for name in self.scenario.subscribers]
 
     def _pair(self) -> Pair:
         run, lab = self.lab.endpoint.execute, self.lab
@@ -189,17 +177,13 @@ class Testbed:
         """The program, or a child of it."""
         return self.spaces[space]
 
-    def peer_frame(self, pair: Pair, slot: int) -> int:
-        """Frame of a page of the peer's buffer."""
-        return pair.frames[slot]
-
     def peer_write(self, pair: Pair, slot: int, value: int) -> None:
         """The peer's CPU fills a page of its buffer."""
-        self.lab.frames.bytes_of(self.peer_frame(pair, slot))[:] = value & 255
+        self.lab.frames.bytes_of(pair.frames[slot])[:] = value & 255
 
     def peer_read(self, pair: Pair, slot: int) -> int:
         """The byte that fills a page of the peer's buffer, -1 if it is not one."""
-        return uniform(self.lab.frames.bytes_of(self.peer_frame(pair, slot)).tobytes())
+        return uniform(self.lab.frames.bytes_of(pair.frames[slot]).tobytes())
 
     def post(self, pair: Pair, opcode: WrOpcode, slot: int, target: tuple[str, int, int], remote: bool) -> Completion:
         """Post a WR between the peer's buffer and (area, page, pages); ``remote``: the area is the remote side."""
@@ -263,8 +247,3 @@ def _changed(settings: Any, scenario: Scenario) -> Any:
     host = settings.host.model_copy(update=scenario.host)
     nic = settings.nic.model_copy(update={"costs": settings.nic.costs.model_copy(update=scenario.nic)})
     return settings.model_copy(update={"host": host, "nic": nic})
-
-
-def uniform(data: bytes) -> int:
-    """The byte that fills ``data``, -1 if there are several."""
-    return data[0] if data.count(data[0]) == len(data) else -1

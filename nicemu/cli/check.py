@@ -15,10 +15,6 @@ from nicemu.config.errors import ConfigError
 if TYPE_CHECKING:
     from nicemu.check.hunt import Hunt, Target
 
-ERAS = ("v6.12", "v3.7")
-REPORT_ERAS = ("v3.6", "v3.6+srcu", "v3.7-seed")
-ALL_ERAS = (*REPORT_ERAS, *ERAS)
-
 
 def check(
     scenarios: Annotated[
@@ -57,32 +53,51 @@ def check(
     from nicemu.check.scenarios import ALL
     from nicemu.config.mutants import MUTANTS
 
-    chosen = scenarios or list(ALL)
-    for name in chosen:
-        if name not in ALL:
-            raise ConfigError(f"command line: field SCENARIO: expected one of {', '.join(ALL)}, given {name!r}")
+    for field, given, known in (("SCENARIO", scenarios, ALL), ("--mutant", mutant, MUTANTS)):
+        _check_names(field, given, known)
+    chosen, planted = scenarios or list(ALL), tuple(mutant or ())
     if listing:
         _list()
         return
     if export is not None:
-        from nicemu.check.export import export as text_of
-
-        if len(chosen) != 1:
-            raise ConfigError(f"command line: field --export: expected one SCENARIO, given {len(chosen)}")
-        export.write_text(text_of(ALL[chosen[0]]), encoding="utf-8")
+        _export(chosen, export)
         return
     hunter = Hunter(seed, workers or os.cpu_count() or 1, seconds)
     if mutants or escapes:
-        _check_mutants(mutant)
-        hunter.mutants(mutant or list(MUTANTS), escapes)
+        for field, given in (("SCENARIO", scenarios), ("--discipline", discipline)):
+            if given:
+                what = "expected none with --mutants, which hunts each where it shows"
+                raise ConfigError(f"command line: field {field}: {what}, given {', '.join(given)}")
+        hunter.mutants(list(planted or MUTANTS), escapes)
     elif only is not None:
-        hunter.once(_targets(chosen, discipline, tuple(mutant or ())), only, not non_preemptive)
+        hunter.once(_targets(chosen, discipline or ["v6.12"], planted), only, not non_preemptive)
     else:
-        eras = discipline or ([*ERAS, *REPORT_ERAS] if not mutant else ["v6.12"])
-        hunter.all(_targets(chosen, eras, tuple(mutant or ())), schedules, not non_preemptive)
+        hunter.all(_targets(chosen, discipline or _eras(planted), planted), schedules, not non_preemptive)
     if json_file is not None:
         json_file.write_text(json.dumps(hunter.data(), indent=1) + "\n", encoding="utf-8")
     raise typer.Exit(1 if hunter.failed else 0)
+
+
+def _check_names(field: str, given: Iterable[str] | None, known: Iterable[str]) -> None:
+    for name in given or ():
+        if name not in known:
+            raise ConfigError(f"command line: field {field}: expected one of {', '.join(known)}, given {name!r}")
+
+
+def _export(chosen: list[str], file: Path) -> None:
+    from nicemu.check.export import export
+    from nicemu.check.scenarios import ALL
+
+    if len(chosen) != 1:
+        raise ConfigError(f"command line: field --export: expected one SCENARIO, given {len(chosen)}")
+    file.write_text(export(ALL[chosen[0]]), encoding="utf-8")
+
+
+def _eras(planted: tuple[str, ...]) -> list[str]:
+    """The newest first; those whose reports are compared last, and not with a bug in them."""
+    from nicemu.check.hunt import CLEAN, SLEEPLESS
+
+    return ["v6.12"] if planted else [*CLEAN, *SLEEPLESS]
 
 
 def _list() -> None:
@@ -99,27 +114,15 @@ def _list() -> None:
         typer.echo(f"  {name:<30} {bug.layer}: {bug.what} (in {' under '.join(WHERE[name])})")
 
 
-def _check_mutants(names: Iterable[str] | None) -> None:
-    from nicemu.config.mutants import MUTANTS
-
-    for name in names or ():
-        if name not in MUTANTS:
-            raise ConfigError(f"command line: field --mutant: expected one of {', '.join(MUTANTS)}, given {name!r}")
-
-
-def _targets(names: list[str], eras: list[str] | None, planted: tuple[str, ...]) -> list["Target"]:
+def _targets(names: list[str], eras: list[str], planted: tuple[str, ...]) -> list["Target"]:
     """Every scenario in every era that has it."""
-    from nicemu.check.hunt import Target
+    from nicemu.check.hunt import CLEAN, SLEEPLESS, Target
     from nicemu.check.scenarios import ALL
 
-    _check_mutants(planted)
-    for era in eras or ():
-        if era not in ALL_ERAS:
-            given = f"expected one of {', '.join(ALL_ERAS)}, given {era!r}"
-            raise ConfigError(f"command line: field --discipline: {given}")
-    found = [Target(ALL[name], era, planted) for era in eras or ("v6.12",) for name in names if era in ALL[name].eras()]
+    _check_names("--discipline", eras, (*SLEEPLESS, *CLEAN))
+    found = [Target(ALL[name], era, planted) for era in eras for name in names if era in ALL[name].eras()]
     if not found:
-        given = ", ".join(eras or ("v6.12",))
+        given = ", ".join(eras)
         raise ConfigError(f"command line: field --discipline: expected an era of {', '.join(names)}, given {given}")
     return found
 
@@ -139,10 +142,11 @@ class Hunter:
         """Many schedules of every target."""
         from nicemu.check import report
         from nicemu.check.campaign import CHUNK, Task, merged, parallel, unexpected_reports, work
+        from nicemu.check.hunt import SLEEPLESS
 
         todo = [Task(target, first, min(CHUNK, schedules - first), self.seed, preemptive)
                 for first in range(0, schedules, CHUNK) for target in targets
-                if first == 0 or target.era not in REPORT_ERAS]  # fmt: skip
+                if first == 0 or target.era not in SLEEPLESS]  # fmt: skip
         parts = []
         say = self._progress(len(todo), f"chunks of {CHUNK} schedules")
         for part in parallel(work, todo, self.workers):

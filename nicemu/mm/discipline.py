@@ -202,6 +202,13 @@ class Discipline:
             raise NotInThisKernel(f"{site.what} ({site.function or site.function_612}): {self.name} has no such thing")
         return self.sites[name]
 
+    def lock_held(self, name: str) -> str:
+        """The lock under which a site's callbacks run, in which no subscriber may sleep; empty: none (odp.md 1.3)."""
+        form = self.sites[name]
+        if form.range_locked or form.page_locked or (form.change_pte and form.fallback):
+            return "page_table_lock"
+        return "rcu_read_lock" if self.rcu_walk and (form.range or form.page_unlocked) else ""
+
 
 def _era(name: str, **facts: bool) -> Discipline:
     sites = {site.name: form for site in SITES.values() if (form := site.in_era(name)) is not None}

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nicemu.check.hunt import SLEEPLESS
+from nicemu.check.hunt import CLEAN, SLEEPLESS
 from nicemu.check.scenarios import ALL
-from nicemu.cli import check, main
+from nicemu.cli import main
 from nicemu.config.mutants import MUTANTS
 from nicemu.mm.discipline import ERAS
 
@@ -37,6 +37,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (["fork", "--discipline", "v1"], "field --discipline: expected one of v3.6"),
         (["uffd-wp", "--discipline", "v3.7"], "field --discipline: expected an era of uffd-wp, given v3.7"),
         (["fork", "--mutant", "cat"], "field --mutant: expected one of zap_without_flush"),
+        (["--mutants", "fork"], "field SCENARIO: expected none with --mutants"),
+        (["--mutants", "--discipline", "v3.7"], "field --discipline: expected none with --mutants"),
         (["--mutants", "--mutant", "cat"], "field --mutant: expected one of zap_without_flush"),
         (["--export", "x.py"], "field --export: expected one SCENARIO, given"),
     ],
@@ -48,7 +50,8 @@ def test_bad_input_gets_one_line_that_names_the_field(command: Command, argument
 
 
 def test_the_eras_it_knows_are_those_of_the_call_sites() -> None:
-    assert set(check.ALL_ERAS) == set(ERAS) and check.REPORT_ERAS == SLEEPLESS
+    assert {*CLEAN, *SLEEPLESS} == set(ERAS)
+    assert SLEEPLESS == ("v3.6", "v3.6+srcu", "v3.7-seed") and CLEAN == ("v6.12", "v3.7")
 
 
 def test_the_list_has_every_scenario_and_every_mutant(command: Command) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nicemu.check.operations import FLUSHED, Fork, Madvise, Mprotect, Munmap, RdmaRead, RdmaWrite, Write
+from nicemu.check.operations import Fork, Madvise, Mprotect, Munmap, Write
 from nicemu.check.reference import READ, WRITE, Call, Cell, Effect, State, discard, explained, load, loads, store
+from nicemu.check.requests import FLUSHED, RdmaRead, RdmaWrite
 
 A, B = ("", "a", 0), ("", "a", 1)
 INITIAL: State = {A: Cell(READ | WRITE, 1), B: Cell(READ | WRITE, 2)}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nicemu.check.campaign import Task, lock_held, merged, unexpected_reports, work
+from nicemu.check.campaign import Task, merged, unexpected_reports, work
 from nicemu.check.hunt import SLEEPLESS, Hunt, Target, hunt, named
 from nicemu.check.report import as_data, hunt_line
 from nicemu.check.scenarios import ALL
@@ -60,12 +60,12 @@ def test_another_process_finds_a_target_by_its_names() -> None:
     ],
 )
 def test_the_lock_under_which_a_site_notifies(era: str, site: str, lock: str) -> None:
-    assert lock_held(era, site) == lock
+    assert DISCIPLINES[era].lock_held(site) == lock
 
 
 @pytest.mark.parametrize("era", ["v3.7", "v6.12"])
 def test_since_3_7_no_site_notifies_under_a_lock(era: str) -> None:
-    assert not any(lock_held(era, site) for site in DISCIPLINES[era].sites)
+    assert not any(DISCIPLINES[era].lock_held(site) for site in DISCIPLINES[era].sites)
     assert era not in SLEEPLESS
 
 

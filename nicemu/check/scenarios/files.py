@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from nicemu.check.operations import Change, Fork, Gather, Kernel, RdmaRead, RdmaWrite, Read, Write
+from nicemu.check.operations import Change, Fork, Kernel, Read, Write
 from nicemu.check.reference import State
+from nicemu.check.requests import Gather, RdmaRead, RdmaWrite
 from nicemu.check.scenario import Area, Scenario
 from nicemu.mm.dirty_helpers import wp_shared_mapping_range
 from nicemu.timeline.host import Steps

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from nicemu.check.operations import Fork, Gather, Kernel, Madvise, Mprotect, Mremap, Munmap, RdmaRead, RdmaWrite, Write
+from nicemu.check.operations import Fork, Kernel, Madvise, Mprotect, Mremap, Munmap, Write
+from nicemu.check.requests import Gather, RdmaRead, RdmaWrite
 from nicemu.check.scenario import Area, Scenario
 from nicemu.mm.khugepaged import khugepaged_scan
 from nicemu.timeline.host import Steps

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from nicemu.check.operations import Change, Kernel, Madvise, Mprotect, Munmap, RdmaRead, RdmaWrite, Write
+from nicemu.check.operations import Change, Kernel, Madvise, Mprotect, Munmap, Write
 from nicemu.check.reference import State
+from nicemu.check.requests import RdmaRead, RdmaWrite
 from nicemu.check.scenario import Area, Scenario
 from nicemu.mm.aging import damon_mkold, mglru_age
 from nicemu.mm.compaction import compact_block

@@ -4,25 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nicemu.check.operations import (
-    DeregMr,
-    Exit,
-    Fork,
-    Gather,
-    Guest,
-    Kernel,
-    Madvise,
-    Mprotect,
-    Mremap,
-    Munmap,
-    Prefetch,
-    RdmaRead,
-    RdmaWrite,
-    Read,
-    RegMr,
-    Scatter,
-    Write,
-)
+from nicemu.check.operations import Exit, Fork, Guest, Kernel, Madvise, Mprotect, Mremap, Munmap, Read, Write
+from nicemu.check.requests import DeregMr, Gather, Prefetch, RdmaRead, RdmaWrite, RegMr, Scatter
 from nicemu.check.scenario import Area, Scenario
 from nicemu.mm.migrate import migrate_page
 from nicemu.mm.oom_reap import reap_area
