@@ -1,10 +1,11 @@
 """``handle_pte_fault``: what a fault does by the state of the page-table entry, for a page and in bulk.
 
 The bulk form does for up to a leaf what the other does for a page, with one allocation and one pass over the entries.
-In both, nothing is entered where the entry has changed since the caller looked.
+In both, nothing is entered where the entry has changed since the caller looked. Huge mappings, hugetlb and files have
+files of their own, to which this one hands their faults.
 
 Left out: the zero page for arena and program memory (the program's own stores are not seen by the model, so a page
-read first gets its own frame, mapped read-only), huge pages.
+read first gets its own frame, mapped read-only).
 """
 
 from __future__ import annotations
