@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nicemu.tables.world import lazy_bytes
+from nicemu.tables.world import lazy_zeros
 
 
 class FrameIds:
@@ -12,7 +12,7 @@ class FrameIds:
 
     def __init__(self, capacity: int) -> None:
         size = 1 << max(capacity - 1, 1).bit_length()
-        self._ring: np.ndarray = lazy_bytes(8 * size)[: 8 * size].view(np.int64)
+        self._ring: np.ndarray = lazy_zeros(size, np.int64)
         self._item, self._mask = self._ring.data, size - 1
         self._head = self._tail = 0
 

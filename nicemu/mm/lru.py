@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from nicemu.tables.world import lazy_zeros
+
 
 class Ring:
     """Frames in the order they came. An entry is alive if it is its frame's newest; dead ones are skipped."""
 
     def __init__(self, frames: int) -> None:
         self._ring = np.zeros(1 << 12, np.int64)
-        self._places: np.ndarray = np.zeros(frames, np.int64)
+        self._places = lazy_zeros(frames, np.int64)
         self._place = self._places.data
         self._head = self._tail = 1 << 32  # room before the head for :meth:`age`
         self.live = 0
@@ -103,7 +105,7 @@ class Lru:
 
     def __init__(self, frames: int) -> None:
         self.inactive, self.active = Ring(frames), Ring(frames)
-        self._referenced = np.zeros(frames, bool).data
+        self._referenced = lazy_zeros(frames, bool).data
 
     def __len__(self) -> int:
         return self.inactive.live + self.active.live

@@ -26,7 +26,7 @@ from nicemu.mm.page import MODEL, PG_SWAPCACHE
 from nicemu.mm.page_table import PFN_SHIFT, SOFT_DIRTY, SWAP, UFFD_WP
 from nicemu.mm.swap_device import SwapDevice
 from nicemu.tables.records import FrameKind
-from nicemu.tables.world import lazy_bytes
+from nicemu.tables.world import lazy_bytes, lazy_zeros
 from nicemu.timeline.host import Completion, Steps
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class SwapArea:
     def __init__(self, pages: int) -> None:
         area = lazy_bytes((pages + 1) * PAGE_SIZE)
         self._whole = area[: (pages + 1) * PAGE_SIZE].view(np.int64).reshape(pages + 1, WORDS)
-        self._first, self._step = np.zeros(pages + 1, np.int64), np.zeros(pages + 1, np.int64)
-        self._short = np.zeros(pages + 1, bool)
+        self._first, self._step = lazy_zeros(pages + 1, np.int64), lazy_zeros(pages + 1, np.int64)
+        self._short = lazy_zeros(pages + 1, bool)
 
     def store(self, slots: np.ndarray, contents: np.ndarray) -> None:
         """Bytes of pages (uint8, 4096 a row) to slots."""
@@ -82,7 +82,7 @@ class Swap:
     def __init__(self, host: Host, profile: Any) -> None:
         self.host, self.pages = host, profile.swap_pages
         self.area, self.device = SwapArea(self.pages), SwapDevice(host.scheduler, profile)
-        self._map: np.ndarray = np.zeros(self.pages + 1, np.int64)
+        self._map = lazy_zeros(self.pages + 1, np.int64)
         self._users = self._map.data
         self._free: list[int] = []
         self._next = 1

@@ -63,6 +63,13 @@ def lazy_bytes(size: int) -> np.ndarray:
     return np.frombuffer(area, np.uint8)
 
 
+def lazy_zeros(count: int, dtype: type) -> np.ndarray:
+    """``np.zeros(count, dtype)`` that commits what is touched, in every lab of a process: the allocator of ``np.zeros``
+    clears memory that an earlier lab gave back."""
+    size = count * np.dtype(dtype).itemsize
+    return lazy_bytes(size)[:size].view(dtype)
+
+
 class World:
     """Every table of a lab.
 
