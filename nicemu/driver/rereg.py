@@ -58,6 +58,8 @@ def check(region: Mr, wanted: Wanted) -> Mr:
     if not isinstance(region.umem, umem.Umem | umem_odp.UmemOdp):
         raise DriverError(errno.EOPNOTSUPP, "rereg MR: not a region of memory of its own")
     access = wanted.access if wanted.flags & Rereg.ACCESS else region.access
+    if region.pd.context.driver.options.force_odp:
+        access |= Access.ON_DEMAND
     address, length, iova = region.address, region.length, region.iova
     if wanted.flags & Rereg.TRANSLATION:
         address, length, iova = wanted.address, wanted.length, wanted.iova

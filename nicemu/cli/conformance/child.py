@@ -77,7 +77,7 @@ def _redirect(output: Path) -> None:
 
 def _end() -> NoReturn:
     """As multiprocessing ends a forked process: the interpreter of the server is not ours to take down."""
-    multiprocessing.util._exit_function()
+    multiprocessing.util._exit_function()  # type: ignore[attr-defined]
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(0)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from nicemu.cli.conformance import releases
+from nicemu.cli.conformance.outcome import one_line
 from nicemu.cli.conformance.releases import Release
 from nicemu.config.errors import ConfigError
 
@@ -118,7 +119,7 @@ def unpack(archive: Path, folder: Path, tests: PurePosixPath) -> None:
         for name, content in _python_files(archive, tests):
             (folder / name).write_bytes(content)
     except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        raise FetchError(f"{archive.name}: {error}") from None
+        raise FetchError(f"{archive.name}: {one_line(str(error))}") from None
     if not (folder / "base.py").is_file():
         raise FetchError(f"{archive.name}: expected {tests}/base.py in it")
 

@@ -34,8 +34,14 @@ def from_pip(name: str, version: str, sha256: str) -> Release:
 
 
 PINNED = (
-    Release("44", "44.0-2", PurePosixPath("usr/share/doc/rdma-core/tests"),
-            "eca980f9b036e82e6aa0517e7ca0b90537668b1f5ae89890870a3fc0f813823c", "python3-pyverbs", debian=True),  # fmt: skip
+    Release(
+        "44",
+        "44.0-2",
+        PurePosixPath("usr/share/doc/rdma-core/tests"),
+        "eca980f9b036e82e6aa0517e7ca0b90537668b1f5ae89890870a3fc0f813823c",
+        "python3-pyverbs",
+        debian=True,
+    ),
     from_pip("56", "56.1rc0", "6ff419042e8905b8ee2f955da7a77651eaf71e78494bb13ce9a9aa4522429e4d"),
     from_pip("57", "57.0", "ec7ddfd8225ace45808651e67fe7c1e3432550c45dbd28bd4d40b13a16942678"),
     from_pip("59", "59.0", "8deb14ba07a94ef41b69e4917584b8a2af0ac7b161ecad2c6feae0400a87a09f"),

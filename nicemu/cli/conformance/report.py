@@ -60,7 +60,9 @@ def print_table(outcomes: Sequence[Outcome]) -> None:
         if group:
             typer.echo(f"\n{status} ({len(group)})")
         for outcome in group:
-            typer.echo(f"  {outcome.seconds:6.2f} s  {outcome.test}" + (f": {outcome.reason}" if outcome.reason else ""))
+            typer.echo(
+                f"  {outcome.seconds:6.2f} s  {outcome.test}" + (f": {outcome.reason}" if outcome.reason else "")
+            )
     slowest = sorted(outcomes, key=lambda outcome: -outcome.seconds)[:SLOWEST]
     typer.echo("\nslowest: " + ", ".join(f"{each.test} {each.seconds:.1f} s" for each in slowest))
 

@@ -188,7 +188,9 @@ class Runner:
         return Outcome(test, result["status"], one_line(result["reason"]), seconds, result["detail"])
 
     def _outcome_without_result(self, test: str, reason: str) -> Outcome:
-        return Outcome(test, "ERROR", reason, time.monotonic() - self.running[test], _tail(self._scratch(test) / OUTPUT))
+        return Outcome(
+            test, "ERROR", reason, time.monotonic() - self.running[test], _tail(self._scratch(test) / OUTPUT)
+        )
 
 
 def _tail(file: Path) -> str:

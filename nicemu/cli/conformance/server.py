@@ -89,7 +89,7 @@ class Server:
             try:
                 die_with_parent()
                 for each in (self.channel, self._woken, self._wake, self._selector):
-                    each.close()  # type: ignore[attr-defined]
+                    each.close()
                 child.run(Path(scratch), test, self.seed)
             except BaseException:
                 traceback.print_exc()

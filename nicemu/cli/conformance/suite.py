@@ -32,7 +32,7 @@ def install(folder: Path, programs: Path, devices: Sequence[str]) -> None:
 
 
 def import_all(folder: Path) -> None:
-    """Import every test module in the order in which the suite itself does. One that fails will say so when it is run."""
+    """Import every test module in the order in which the suite itself does. One that fails says so when it is run."""
     for file in sorted(folder.glob("test_*.py")):
         with contextlib.suppress(Exception):
             importlib.import_module(f"tests.{file.stem}")
