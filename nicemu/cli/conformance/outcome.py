@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 FAILED = ("FAIL", "ERROR", "TIMEOUT")
+SKIP = "SKIP"
 EXPECTED = "EXPECTED"
-"""It failed, and `expected/` names it with the reason why it has to under the options of this run."""
-STATUSES = ("PASS", "SKIP", EXPECTED, *FAILED)
+"""It failed or skipped itself, and `expected/` says why it has to under the options of this run."""
+STATUSES = ("PASS", SKIP, EXPECTED, *FAILED)
 
 
 @dataclass(frozen=True)

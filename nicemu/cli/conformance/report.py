@@ -86,7 +86,7 @@ def print_end(outcomes: Sequence[Outcome], began: float, how: str) -> None:
     typer.echo(f"\n{len(outcomes)} tests in {time.monotonic() - began:.1f} s; {how}")
     expected = sum(outcome.status == EXPECTED for outcome in outcomes)
     if expected:
-        typer.echo(f"{expected} failed as expected (EXPECTED above, with reasons)")
+        typer.echo(f"{expected} did not pass, as expected (EXPECTED above, with reasons)")
     typer.echo(summary(outcomes))
 
 
