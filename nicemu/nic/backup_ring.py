@@ -38,9 +38,13 @@ def enter(world, n, row):
 
 @jit
 def keep(world, q_row, row):
-    """A page that the packet needs is missing: firmware keeps it, and there is room."""
+    """A page that the packet needs is missing: firmware keeps it, and there is room. Else it is dropped and counted."""
     q = qp(world, q_row)
-    return ask(world, q.nic, hooks.UNRELIABLE_FAULT, q_row, row.payload) != 0 and enter(world, nic(world, q.nic), row)
+    n = nic(world, q.nic)
+    kept = ask(world, q.nic, hooks.UNRELIABLE_FAULT, q_row, row.payload) != 0 and enter(world, n, row)
+    if not kept:
+        n.fault_drops += 1
+    return kept
 
 
 @jit

@@ -392,8 +392,8 @@ def established(world, q):
 
 
 def responder(world, q_row, _):
-    """RESPONDER: handle the QP's queued requests, up to a READ whose responses are still going out, or to one that waits
-    for a page."""
+    """RESPONDER: handle the QP's queued requests, up to a READ whose responses still go out, or one that waits for a
+    page."""
     q = qp(world, q_row)
     n = nic(world, q.nic)
     while q.rx_head != 0 and q.read_active == 0 and q.recv_suspended == 0:

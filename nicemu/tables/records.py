@@ -77,7 +77,7 @@ NIC = record(
     "out_of_sequence", "bad_pkeys", "bad_qkeys", "malformed", "l2_iotlb_hits", "l2_iotlb_misses", "qp_cache_hits",
     "qp_cache_misses", "mw_binds", "mw_invalidations",
     "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
-    "backup_ring_packets", "backup_ring_delivered", "backup_ring_discards", "backup_ring_drops",
+    "fault_drops", "backup_ring_packets", "backup_ring_delivered", "backup_ring_discards", "backup_ring_drops",
 )  # fmt: skip
 
 QP = record(
