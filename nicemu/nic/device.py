@@ -85,6 +85,7 @@ class Device:
         row.moderation_ns = profile.interrupt_moderation.time_ns
         row.mtu, row.max_fault_per_qp = profile.active_mtu, profile.max_fault_per_qp
         row.credits, row.ack_coalescing_ns = int(profile.end_to_end_credits), profile.ack_coalescing_ns
+        row.backup_entries, row.backup_bytes = profile.backup_ring.entries, profile.backup_ring.bytes
         row.zap_without_flush = int("zap_without_flush" in mutants)
         row.zap_without_drain = int("zap_without_drain" in mutants)
         for hook in hooks.Hook:
