@@ -5,7 +5,7 @@ Commits of a NIC run in arrival order, so completions and acknowledgements keep 
 
 from nicemu._jit import call, jit
 from nicemu.abi.verbs import AsyncEvent, WcStatus
-from nicemu.nic import hooks
+from nicemu.nic import hooks, tag_matching
 from nicemu.nic.completer import commit_response
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.dma import atomic_word, move
@@ -107,6 +107,9 @@ def fail_message(world, q_row, p, status):
     q.failed_wqe = row.entry
     if q.recv_taken and q.recv_wqe == row.entry:
         q.recv_taken = 0
+    if row.tagging:
+        tag_matching.fail_message(world, q_row, (row.tagging, row.tag, row.cq, row.wr_id), status)
+        return
     opcode = WC_RECV if bth.is_send(row.opcode) else WC_RECV_IMM
     post_cqe(world, row.cq, row.wr_id, q.number, status, opcode, (0, 0, 0, row.entry, 0), 0)
 
@@ -125,7 +128,7 @@ def finish_message(world, q_row, p):
             call(vector(world, units.QP_ERROR).address, world, q_row, QP_ACCESS_ERR)
             return False
     if bth.is_send(row.opcode) or bth.with_imm(row.opcode):
-        if not complete_recv(world, q_row, p):
+        if not (tag_matching.complete_message(world, q_row, p) if row.tagging else complete_recv(world, q_row, p)):
             call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
             return False
     return True
@@ -139,6 +142,9 @@ def deliver(world, q_row, p):
     q = qp(world, q_row)
     if row.segments > 0 and not move(world, p, True):
         return False
+    if row.tagging and not tag_matching.report_match(world, q_row, p):
+        call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
+        return True
     if row.last and not finish_message(world, q_row, p):
         return True
     if is_reliable(q) and (row.ack_request or ask(world, q.nic, hooks.ACK, q_row, row.psn)):
@@ -217,10 +223,13 @@ def commit_request(world, q_row, p):
 
 
 def commit(world, p, incarnation):
-    """COMMIT: of a request at the responder or of response data at the requester."""
+    """COMMIT: of a request at the responder or of response data at the requester. Nothing happens after a RESET, but
+    what the packet's message had taken from a TM-SRQ completes."""
     row = packet(world, p)
     q_row = row.qp
     if qp(world, q_row).incarnation != incarnation:
+        if row.tagging and row.last:
+            fail_message(world, q_row, p, WR_FLUSH_ERR)
         free_packet(world, p)
         return 0
     if bth.is_response(row.opcode):

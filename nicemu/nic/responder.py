@@ -7,6 +7,7 @@ then the ACK, NAK or CQE. Requests behind a READ wait until its responses are ou
 
 from nicemu._jit import jit
 from nicemu.abi import rings
+from nicemu.abi.tag_matching import TMH_BYTES
 from nicemu.abi.verbs import Access, AsyncEvent, QpState, SrqType
 from nicemu.nic import dma, hooks
 from nicemu.nic.arrive import EXCESS
@@ -21,6 +22,7 @@ from nicemu.nic.qp_cache import touch
 from nicemu.nic.qp_type import UC, UD, XRC_TGT, is_reliable
 from nicemu.nic.receive_queue import recv_address, recv_available, recv_count, take_recv
 from nicemu.nic.responder_resource import open_resource, replay, resumes_cut_read, saved
+from nicemu.nic.tag_matching import EAGER, placed, serves_tags, take_message
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
@@ -130,9 +132,22 @@ def check_srq(world, q_row, row):
 
 
 @jit
-def check_resource(world, q_row, row):
+def take_buffer(world, q_row, p):
+    """A buffer for the message that packet ``p`` starts. False: none is there."""
+    q = qp(world, q_row)
+    if serves_tags(world, q):
+        return take_message(world, q_row, p)
+    if not recv_available(world, q_row):
+        return False
+    q.recv_length = take_recv(world, q_row)
+    return True
+
+
+@jit
+def check_resource(world, q_row, p):
     """A SEND, and the last packet of a WRITE with immediate, needs a receive WQE, else RNR NAK (rxe check_resource)."""
     q = qp(world, q_row)
+    row = packet(world, p)
     opcode = row.opcode
     if q.type == XRC_TGT:
         verdict = check_srq(world, q_row, row)
@@ -142,14 +157,13 @@ def check_resource(world, q_row, row):
         if q.recv_taken == 0 and not recv_available(world, q_row):
             return RNR
     elif is_send(opcode) and q.recv_taken == 0:
-        if not recv_available(world, q_row):
+        if not take_buffer(world, q_row, p):
             return RNR
-        q.recv_length = take_recv(world, q_row)
     if is_send(opcode):
         if q.recv_length < 0:
             return RECV_PROT
         done = 0 if starts(opcode) else q.message_offset
-        if done + row.payload + (GRH_BYTES if q.type == UD else 0) > q.recv_length:
+        if placed(q, done + row.payload) + (GRH_BYTES if q.type == UD else 0) > q.recv_length:
             return RECV_LEN
     return ACCEPT
 
@@ -221,12 +235,15 @@ def translate_recv(world, q_row, p, done):
     """Translate where a SEND's bytes go; in front of a datagram its GRH."""
     row = packet(world, p)
     q = qp(world, q_row)
-    length = row.payload
+    first = placed(q, done)
+    length = placed(q, done + row.payload) - first
     if q.type == UD:
         write_grh(world, p)
         length += GRH_BYTES
+    elif q.tagging == EAGER and done == 0:
+        row.grh = -TMH_BYTES
     sges = recv_address(world, q_row) + rings.RECV_HEADER_BYTES
-    verdict = translate_sges(world, p, q.pd, sges, recv_count(world, q_row), done, length, True)
+    verdict = translate_sges(world, p, q.pd, sges, recv_count(world, q_row), first, length, True)
     if verdict == dma.FAULT:
         return fault_verdict(world, q_row, RESPONDER_RECV, row, length)
     return ACCEPT if verdict == dma.OK else RECV_PROT
@@ -268,7 +285,7 @@ def judge(world, q_row, p):
     if verdict == ACCEPT:
         verdict = check_length(world, q, row)
     if verdict == ACCEPT:
-        verdict = check_resource(world, q_row, row)
+        verdict = check_resource(world, q_row, p)
     if verdict == ACCEPT:
         verdict = check_rkey(world, q_row, row)
     if verdict == ACCEPT:
@@ -308,6 +325,8 @@ def accepted(world, q_row, p):
     row.entry = q.recv_wqe
     row.wr_id = q.recv_wr_id
     row.cq = q.recv_cq
+    row.tagging = q.tagging if is_send(opcode) else 0
+    row.tag = q.tag
     if last and (is_send(opcode) or with_imm(opcode)):
         q.recv_taken = 0
     q.epsn = psn_add(q.epsn, 1)
