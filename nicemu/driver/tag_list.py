@@ -1,5 +1,7 @@
-"""The driver's part of a TM-SRQ: context memory of its tag list, and the ring of operations on it (``create_cmd_qp`` and
-``mlx5_create_srq_ex`` of mlx5, which pass operations through a QP of their own: its number is in their completions).
+"""The driver's part of a TM-SRQ: context memory of its tag list, and the ring of operations on it.
+
+mlx5 (``mlx5_create_srq_ex, create_cmd_qp``) passes operations through a QP of its own, whose number their completions
+carry; here a number is set aside for that.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from nicemu.nic.psn import psn_add
 from nicemu.nic.qp_type import is_reliable
 from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv, fail_recv
 from nicemu.nic.reply import acknowledge, credit_syndrome, reply, send_reply
-from nicemu.nic.responder import ACCEPT, ACCESS_ERROR, INVALID, NAK_SEQUENCE, REACK, RECV_LEN, RECV_PROT, RNR, SAVED
+from nicemu.nic.verdict import ACCEPT, ACCESS_ERROR, INVALID, NAK_SEQUENCE, REACK, RECV_LEN, RECV_PROT, RNR, SAVED
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet

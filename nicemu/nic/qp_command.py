@@ -8,7 +8,7 @@ from nicemu.nic.command_slot import param
 from nicemu.nic.datagram import load_vector
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
-from nicemu.nic.qp_type import UD, XRC_TGT
+from nicemu.nic.qp_type import RC, UD, XRC_TGT
 from nicemu.nic.tag_list import TM, create_list
 from nicemu.tables.records import RESOURCES_PER_QP
 from nicemu.tables.rows import av, gid, mcast, qp, srq
@@ -26,6 +26,13 @@ F_DEST_NIC, F_SGID, F_MULTICAST = int(AvField.DEST_NIC), int(AvField.SGID_INDEX)
 
 
 @jit
+def shared_queue(n, at):
+    """Row of the SRQ that CREATE_QP names, 0: none."""
+    number = param(at, 8) if param(at, 9) == 0 else 0
+    return n.srq_base + number if 0 < number < n.srq_count else 0
+
+
+@jit
 def create_qp(world, n, at):
     """CREATE_QP: the QP starts in RESET. No receive slots: an SRQ's number instead; no send slots: an XRC domain."""
     qpn = param(at, 0)
@@ -33,6 +40,10 @@ def create_qp(world, n, at):
         return BAD_RESOURCE
     row = n.qp_base + qpn
     q = qp(world, row)
+    shared = shared_queue(n, at)
+    matches_tags = srq(world, shared).type == TM
+    if matches_tags and param(at, 1) != RC:
+        return BAD_PARAM
     q.nic = n.number
     q.number = qpn
     q.type = param(at, 1)
@@ -50,12 +61,10 @@ def create_qp(world, n, at):
     q.rendezvous = 1 if param(at, 12) & RENDEZVOUS else 0
     q.sq_entry = param(at, 13)
     q.av = n.av_base + n.av_count + qpn
-    q.srq = 0
+    q.srq = shared
     q.xrcd = 0
-    if q.rq_slots == 0 and 0 < q.rq_ring < n.srq_count:
-        q.srq = n.srq_base + q.rq_ring
-        if srq(world, q.srq).type == TM:
-            q.recv_cq = srq(world, q.srq).cq
+    if matches_tags:
+        q.recv_cq = srq(world, shared).cq
     if q.type == XRC_TGT:
         q.xrcd = q.sq_ring
     q.path_mtu = 0

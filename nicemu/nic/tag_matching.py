@@ -2,8 +2,8 @@
 
 The first packet decides: the first tag that matches its header, or the next untagged buffer. A match is told at once,
 in the order of matches and unexpected messages; the data of a message of several packets, and of a rendezvous, by a
-second completion with the same ``wr_id``. A message that is neither eager nor a rendezvous request, or too short for its
-header, has no tag. A rendezvous request longer than ``max_rndv_hdr_size`` is unexpected: software has to handle it.
+second completion with the same ``wr_id``. A message that is neither eager nor a rendezvous request, or too short for
+its header, has no tag. A rendezvous request longer than ``max_rndv_hdr_size`` is unexpected: software has to handle it.
 
 Chosen, where the document is silent: ``byte_len`` counts what was put into the tag's buffer, 0 as long as that is
 nothing; the tag's buffer must belong to the QP's protection domain, as with every receive.
@@ -232,8 +232,8 @@ def report_match(world, q_row, p):
 
 @jit
 def fail_message(world, q_row, taken, status):
-    """What a message had taken completes with ``status``. ``taken``: how, TAG row, CQ, wr_id. An unexpected message that
-    came to nothing does not count."""
+    """What a message had taken completes with ``status``. ``taken``: how, TAG row, CQ, wr_id. An unexpected message
+    that came to nothing does not count."""
     how, at, cq_row, wr_id = taken
     q = qp(world, q_row)
     counter = 0

@@ -39,8 +39,8 @@ class CompletionRing:
         self._await()
 
     def serve(self, number: int, queues: Queues) -> None:
-        """Completions of QP `number` free slots of these queues. Of an SRQ the device frees the slots; those of a TM-SRQ
-        give tags back."""
+        """Completions of QP `number` free slots of these queues. Of an SRQ the device frees the slots; those of
+        a TM-SRQ give tags back."""
         self._queues[number] = queues
 
     def nonempty(self) -> bool:
