@@ -132,3 +132,18 @@ class Tagged:
     def at_server(self, offset: int, length: int) -> bytes:
         """Servers' memory."""
         return self.remote.data[offset : offset + length]
+
+    @property
+    def waits(self) -> bool:
+        """Something is left to run."""
+        control = self.bench.world.control[0]
+        return bool(control.pending != control.stale)
+
+    def resolve_faults(self) -> bool:
+        """Map the page of each fault that came and let its QP go on; False: there was none."""
+        faults = self.bench.faults()
+        for fault in faults:
+            region = next(mr for mr in (self.local, self.remote) if mr.key == fault["key"])
+            region.map((fault["va"] - region.va) // 4096, 1)
+            self.bench.resume(fault["token"])
+        return bool(faults)

@@ -405,21 +405,6 @@ def resolve(tagged, region) -> int:
     return page
 
 
-def waits(tagged) -> bool:
-    """Something is left to run."""
-    control = tagged.bench.world.control[0]
-    return control.pending != control.stale
-
-
-def resolved(tagged) -> bool:
-    """Faults came: map their pages and let the QPs go on."""
-    faults = tagged.bench.faults()
-    for fault in faults:
-        tagged.remote.map((fault["va"] - tagged.remote.va) // 4096, 1)
-        tagged.bench.resume(fault["token"])
-    return bool(faults)
-
-
 def test_a_tag_s_buffer_faults_as_any_receive_and_keeps_its_message(posted):
     posted.remote.zap(0, 8)
     posted.srq.add(4, 4, posted.remote.sge(8192, 100))
@@ -427,7 +412,7 @@ def test_a_tag_s_buffer_faults_as_any_receive_and_keeps_its_message(posted):
     posted.send(header(1), 8, who=1, at=2000)
     done = []
     for _ in range(4):  # the other server's message faults on page 1 as well
-        posted.bench.step_until(lambda: resolved(posted) or not waits(posted))
+        posted.bench.step_until(lambda: posted.resolve_faults() or not posted.waits)
         done += received(posted.cq.poll())
     done += received(posted.run())
     assert [d for d in done if d[0] == 104] == [(104, MATCH, 0), (104, DATA_VALID, 0)]
