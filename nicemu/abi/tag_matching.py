@@ -13,8 +13,8 @@ from enum import IntEnum
 
 from nicemu.abi.rings import SGE_BYTES
 
-OP = struct.Struct("<QQQQIIIIII8x")
-"""wr_id, recv_wr_id, tag, mask, opcode, flags, unexpected_cnt, handle, num_sge, status."""
+OP = struct.Struct("<QQQQIIIIIIQ")
+"""wr_id, recv_wr_id, tag, mask, opcode, flags, unexpected_cnt, handle, num_sge, status, reserved."""
 (
     OP_WR_ID,
     OP_RECV_WR_ID,

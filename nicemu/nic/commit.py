@@ -5,7 +5,7 @@ Commits of a NIC run in arrival order, so completions and acknowledgements keep 
 
 from nicemu._jit import call, jit
 from nicemu.abi.verbs import AsyncEvent, WcStatus
-from nicemu.nic import hooks, tag_matching
+from nicemu.nic import hooks
 from nicemu.nic.completer import commit_response
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.dma import atomic_word, move
@@ -108,10 +108,18 @@ def fail_message(world, q_row, p, status):
     if q.recv_taken and q.recv_wqe == row.entry:
         q.recv_taken = 0
     if row.tagging:
-        tag_matching.fail_message(world, q_row, (row.tagging, row.tag, row.cq, row.wr_id), status)
+        call(vector(world, units.TAG_FLUSH).address, world, p, status)
         return
     opcode = WC_RECV if bth.is_send(row.opcode) else WC_RECV_IMM
     post_cqe(world, row.cq, row.wr_id, q.number, status, opcode, (0, 0, 0, row.entry, 0), 0)
+
+
+@jit
+def complete(world, q_row, p):
+    """CQE of a receive; at a TM-SRQ the first packet of a message has one, too. False: the CQ is overrun."""
+    if packet(world, p).tagging:
+        return call(vector(world, units.TAG_COMPLETE).address, world, q_row, p) != 0
+    return complete_recv(world, q_row, p)
 
 
 @jit
@@ -128,7 +136,7 @@ def finish_message(world, q_row, p):
             call(vector(world, units.QP_ERROR).address, world, q_row, QP_ACCESS_ERR)
             return False
     if bth.is_send(row.opcode) or bth.with_imm(row.opcode):
-        if not (tag_matching.complete_message(world, q_row, p) if row.tagging else complete_recv(world, q_row, p)):
+        if not complete(world, q_row, p):
             call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
             return False
     return True
@@ -142,7 +150,7 @@ def deliver(world, q_row, p):
     q = qp(world, q_row)
     if row.segments > 0 and not move(world, p, True):
         return False
-    if row.tagging and not tag_matching.report_match(world, q_row, p):
+    if row.tagging and not row.last and not complete(world, q_row, p):
         call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
         return True
     if row.last and not finish_message(world, q_row, p):

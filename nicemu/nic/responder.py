@@ -5,7 +5,7 @@ each returns a verdict. What was decided happens at COMMIT, at least the PCIe la
 then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD drop what RC would refuse.
 """
 
-from nicemu._jit import jit
+from nicemu._jit import call, jit
 from nicemu.abi import rings
 from nicemu.abi.tag_matching import TMH_BYTES
 from nicemu.abi.verbs import AsyncEvent, QpState, SrqType
@@ -22,7 +22,7 @@ from nicemu.nic.qp_cache import touch
 from nicemu.nic.qp_type import UC, UD, XRC_TGT, is_reliable
 from nicemu.nic.receive_queue import recv_address, recv_available, recv_count, take_recv
 from nicemu.nic.responder_resource import open_resource, replay, resumes_cut_read, saved
-from nicemu.nic.tag_matching import EAGER, placed, serves_tags, take_message
+from nicemu.nic.tag_list import EAGER, placed, serves_tags
 from nicemu.nic.verdict import (
     ACCEPT,
     ACCESS_ERROR,
@@ -39,7 +39,7 @@ from nicemu.nic.verdict import (
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
-from nicemu.tables.rows import control, nic, packet, qp, resource, srq
+from nicemu.tables.rows import control, nic, packet, qp, resource, srq, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
 from nicemu.wire.opcode import ends, is_send, is_write, place, starts, with_imm
@@ -144,7 +144,7 @@ def take_buffer(world, q_row, p):
     """A buffer for the message that packet ``p`` starts. False: none is there."""
     q = qp(world, q_row)
     if serves_tags(world, q):
-        return take_message(world, q_row, p)
+        return call(vector(world, units.TAG_TAKE).address, world, q_row, p) != 0
     if not recv_available(world, q_row):
         return False
     q.recv_length = take_recv(world, q_row)

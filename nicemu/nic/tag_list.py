@@ -27,6 +27,8 @@ from nicemu.abi.tag_matching import (
     OP_TAG,
     OP_UNEXPECTED,
     OP_WR_ID,
+    RNDV_BYTES,
+    TMH_BYTES,
     OpFlag,
     TagOp,
 )
@@ -52,6 +54,7 @@ class Tagging(IntEnum):
     NONE, NO_TAG, UNEXPECTED, EAGER, RENDEZVOUS, SOFTWARE = range(6)
 
 
+NONE, NO_TAG, UNEXPECTED, EAGER, RENDEZVOUS, SOFTWARE = (int(how) for how in Tagging)
 FREE, POSTED, CONSUMED = (int(state) for state in TagState)
 ADD, DEL, SYNC = (int(op) for op in TagOp)
 SIGNALED, SYNC_FLAG = int(OpFlag.SIGNALED), int(OpFlag.SYNC)
@@ -59,6 +62,23 @@ TM, WC_TM_ADD, SYNC_REQ = int(SrqType.TM), int(WcOpcode.TM_ADD), int(WcFlag.TM_S
 TM_ERR, LOC_QP_OP_ERR = int(WcStatus.TM_ERR), int(WcStatus.LOC_QP_OP_ERR)
 SRQ_ERR = int(AsyncEvent.SRQ_ERR)
 F_FIRST, F_COUNT, F_RING, F_SLOTS, F_RECORD, F_QPN = (int(field) for field in TagListField)
+
+
+@jit
+def serves_tags(world, q):
+    """The QP receives from a TM-SRQ."""
+    return q.srq != 0 and srq(world, q.srq).type == TM
+
+
+@jit
+def placed(q, offset):
+    """Of the first ``offset`` bytes of the message in progress, how many go into its buffer: without the header of an
+    eager one, nothing of a rendezvous, the headers of one that software has to do."""
+    if q.tagging == EAGER:
+        return max(offset - TMH_BYTES, 0)
+    if q.tagging == RENDEZVOUS:
+        return 0
+    return min(offset, RNDV_BYTES) if q.tagging == SOFTWARE else offset
 
 
 @jit

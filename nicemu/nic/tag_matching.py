@@ -29,32 +29,29 @@ from nicemu.nic.receive_queue import LOCAL_WRITE, recv_available, take_recv
 from nicemu.nic.rendezvous import can_start, is_offloaded, start
 from nicemu.nic.tag_list import (
     CONSUMED,
+    EAGER,
     FREE,
-    TM,
-    Tagging,
+    NO_TAG,
+    NONE,
+    RENDEZVOUS,
+    SOFTWARE,
+    UNEXPECTED,
     buffer_address,
     consume,
     count_unexpected,
     find_match,
 )
 from nicemu.tables.packets import payload_address
-from nicemu.tables.rows import nic, packet, qp, srq, tag, tag_list
+from nicemu.tables.rows import nic, packet, qp, tag, tag_list
 from nicemu.wire import opcode as bth
 
 OP_RNDV, OP_EAGER = int(TmhOp.RNDV), int(TmhOp.EAGER)
-NONE, NO_TAG, UNEXPECTED, EAGER, RENDEZVOUS, SOFTWARE = (int(how) for how in Tagging)
 WC_TM_RECV, WC_TM_NO_TAG = int(WcOpcode.TM_RECV), int(WcOpcode.TM_NO_TAG)
 WITH_IMM, SYNC_REQ, MATCH, DATA_VALID = (
     int(WcFlag.WITH_IMM), int(WcFlag.TM_SYNC_REQ), int(WcFlag.TM_MATCH), int(WcFlag.TM_DATA_VALID))  # fmt: skip
 RNDV_INCOMPLETE = int(WcStatus.TM_RNDV_INCOMPLETE)
 MOST_UNHANDLED = 0x3FFF
 """Unexpected messages that software has not handled, from which on their completions ask for it (mlx5)."""
-
-
-@jit
-def serves_tags(world, q):
-    """The QP receives from a TM-SRQ."""
-    return q.srq != 0 and srq(world, q.srq).type == TM
 
 
 @jit
@@ -111,40 +108,28 @@ def take_tag(world, q_row, at, how, length):
         q.rndv_open += 1
 
 
-@jit
 def take_message(world, q_row, p):
-    """Where the message that packet ``p`` starts goes. False: nothing is there for it, so RNR."""
+    """TAG_TAKE: where the message that packet ``p`` starts goes. 0: nothing is there for it, so RNR."""
     q = qp(world, q_row)
     kind = kind_of(world, p)
     at = matching_tag(world, q, p, kind)
     if at == 0:
-        return take_untagged(world, q_row, NO_TAG if kind == NO_TAG else UNEXPECTED)
+        return 1 if take_untagged(world, q_row, NO_TAG if kind == NO_TAG else UNEXPECTED) else 0
     buffer = buffer_address(world, at)
     length = check_sges(world, q_row, q.pd, buffer + RECV_HEADER_BYTES, load32(buffer + RECV_NUM_SGE), LOCAL_WRITE)
     if kind == RENDEZVOUS and length >= 0:
         if not is_offloaded(q) or load_big32(payload_address(world, p) + RVH_LENGTH) > length:
             kind = SOFTWARE
         elif not can_start(q):
-            return False
+            return 0
     take_tag(world, q_row, at, kind, length)
-    return True
+    return 1
 
 
 @jit
 def handle_of(world, at):
     """The handle of a TAG row."""
     return at - tag_list(world, tag(world, at).list).first
-
-
-@jit
-def placed(q, offset):
-    """Of the first ``offset`` bytes of the message in progress, how many go into its buffer: without the header of an
-    eager one, nothing of a rendezvous, the headers of one that software has to do."""
-    if q.tagging == EAGER:
-        return max(offset - TMH_BYTES, 0)
-    if q.tagging == RENDEZVOUS:
-        return 0
-    return min(offset, RNDV_BYTES) if q.tagging == SOFTWARE else offset
 
 
 @jit
@@ -211,23 +196,26 @@ def complete_untagged(world, q_row, p):
 
 
 @jit
+def eager_flags(row):
+    """What packet ``row`` of a matched message completes; 0: nothing."""
+    flags = MATCH if bth.starts(row.opcode) else 0
+    return flags | DATA_VALID if row.last else flags
+
+
 def complete_message(world, q_row, p):
-    """CQE of the message that packet ``p`` ends. False: the CQ is overrun."""
+    """TAG_COMPLETE: the bytes of packet ``p`` are in memory: CQE of what it completes. 0: the CQ is overrun."""
     row = packet(world, p)
+    good = True
     if row.tagging == EAGER:
-        return complete_eager(world, q_row, p, DATA_VALID if row.opcode < bth.ONLY else MATCH | DATA_VALID)
-    if row.tagging == RENDEZVOUS or row.tagging == SOFTWARE:
-        return complete_rendezvous(world, q_row, p)
-    return complete_untagged(world, q_row, p)
-
-
-@jit
-def report_match(world, q_row, p):
-    """The first packet of several of a matched message: the match is told now. False: the CQ is overrun."""
-    row = packet(world, p)
-    if row.tagging == EAGER and row.opcode == bth.SEND + bth.FIRST:
-        return complete_eager(world, q_row, p, MATCH)
-    return True
+        flags = eager_flags(row)
+        good = flags == 0 or complete_eager(world, q_row, p, flags)
+    elif row.last == 0:
+        good = True
+    elif row.tagging == RENDEZVOUS or row.tagging == SOFTWARE:
+        good = complete_rendezvous(world, q_row, p)
+    else:
+        good = complete_untagged(world, q_row, p)
+    return 1 if good else 0
 
 
 @jit
@@ -247,6 +235,13 @@ def fail_message(world, q_row, taken, status):
             q.rndv_open -= 1
     opcode = WC_TM_NO_TAG if how == NO_TAG else WC_TM_RECV
     post_cqe(world, cq_row, wr_id, q.number, status, opcode, (0, 0, 0, counter, 0), 0)
+
+
+def tag_flush(world, p, status):
+    """TAG_FLUSH: the message of packet ``p``, accepted and not complete, fails."""
+    row = packet(world, p)
+    fail_message(world, row.qp, (row.tagging, row.tag, row.cq, row.wr_id), status)
+    return 0
 
 
 def tag_failed(world, q_row, status):

@@ -50,7 +50,7 @@ class Capacity:
     hooks: int = 16
     state_bytes: int = 256
     srqs: int = 1024
-    tags: int = 1 << 16
+    tags: int = 1 << 17
     ahs: int = 4096
     mcast: int = 256
     gids: int = 256

@@ -39,7 +39,7 @@ class TagSrq(Srq):
         at = tail % OPS * OP_STRIDE
         values = [fields.get(name, 0) for name in ("recv_wr_id", "tag", "mask")]
         OP.pack_into(
-            self.ops.view, at, wr_id, *values, opcode, flags, handled or 0, fields.get("handle", 0), len(sges), 99
+            self.ops.view, at, wr_id, *values, opcode, flags, handled or 0, fields.get("handle", 0), len(sges), 99, 0
         )
         for i, sge in enumerate(sges):
             SGE.pack_into(self.ops.view, at + OP_HEADER_BYTES + 16 * i, *sge)
@@ -96,15 +96,15 @@ def received(cqes: list[dict[str, int]]) -> list[tuple[int, int, int]]:
 
 
 class Tagged:
-    """Clients 2 and 3 talk to servers 4 and 5 on one TM-SRQ; ``local`` is memory of the clients, ``remote`` of the
-    servers."""
+    """Clients 2 and 3 talk to servers 4 and 5 (from ``first`` on) on one TM-SRQ; ``local`` is memory of the clients,
+    ``remote`` of the servers."""
 
     def __init__(self, bench: Bench, tags: int = 16, flags: int = QpFlag.RENDEZVOUS, pages: int = 8, cold: bool = False,
-                 **changes: int) -> None:  # fmt: skip
-        self.bench, self.cq = bench, Cq(bench, 8, 1024)
+                 first: int = 2, **changes: int) -> None:  # fmt: skip
+        self.bench, self.cq = bench, Cq(bench, first + 6, 1024)
         self.srq = TagSrq(bench, 1, self.cq, tags)
-        self.clients = [Qp(bench, n, Cq(bench, n)) for n in (2, 3)]
-        self.servers = [Qp(bench, n, Cq(bench, n), srq=self.srq, flags=flags) for n in (4, 5)]
+        self.clients = [Qp(bench, n, Cq(bench, n)) for n in (first, first + 1)]
+        self.servers = [Qp(bench, n, Cq(bench, n), srq=self.srq, flags=flags) for n in (first + 2, first + 3)]
         for client, server in zip(self.clients, self.servers, strict=True):
             client.connect(server, **changes)
             server.connect(client, **changes)

@@ -1,4 +1,5 @@
-"""Tag matching against simple references: the list by itself, and MPI matching by device and software together.
+"""Tag matching against simple references: the list by itself, and MPI matching by device and software together. What
+peers send and programs post, whatever it is, breaks nothing.
 
 MPI (one sender): messages and receives both come in order. A receive takes the earliest message that fits it, a message
 the earliest receive: the outcome does not depend on how the two interleave.
@@ -11,7 +12,10 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nicemu.abi.verbs import WcOpcode
+from nicemu.abi.rings import SGE
+from nicemu.abi.tag_matching import OP, OP_HEADER_BYTES, OP_STRIDE, RVH, TMH
+from nicemu.abi.verbs import QpState, WcOpcode
+from nicemu.nic.tag_list import TagState
 from tests.nic.tags import DATA_VALID, MATCH, SYNC_REQ, Tagged, freed, header, received
 from tests.nic.testbench import Bench
 
@@ -221,3 +225,73 @@ def test_device_and_software_together_match_as_mpi_does(steps):
     assert software.arrived == len(software.messages)
     assert software.matched == mpi(software.messages, receives)
     assert received(tagged.run()) == []
+
+
+# Hostile peers and programs -------------------------------------------------------------------------------------------
+
+WORDS32 = st.one_of(st.integers(0, 20), st.integers(0, 2**32 - 1))
+WORDS64 = st.one_of(st.integers(0, 3), st.integers(0, 2**64 - 1))
+MESSAGES = st.builds(
+    lambda head, rest: (head + rest)[: len(head) + len(rest)],
+    st.builds(TMH.pack, st.integers(0, 4), WORDS32, WORDS64),
+    st.one_of(st.builds(RVH.pack, WORDS64, WORDS32, WORDS32), st.binary(max_size=40)),
+) | st.binary(min_size=1, max_size=33)
+OPERATIONS = st.tuples(WORDS64, WORDS64, WORDS64, WORDS64, st.integers(0, 4), WORDS32, WORDS32, WORDS32, WORDS32)
+SGES = st.lists(st.tuples(WORDS64, WORDS32, WORDS32), min_size=4, max_size=4)
+
+
+def check_list(tagged: Tagged) -> None:
+    """Every posted tag is in the order of matching once, and nothing else is."""
+    world = tagged.bench.world
+    head = world.tag_list[int(tagged.bench.device.row.srq_base) + tagged.srq.number].head
+    found, before = [], 0
+    while head:
+        row = world.tag[int(head)]
+        assert row.state == TagState.POSTED and row.previous == before
+        found.append(int(head))
+        before, head = head, row.next
+    assert len(found) == len(set(found))
+    assert found == sorted(found, key=found.index)
+    posted = {tagged.srq.first + n for n in range(HANDLES) if tagged.srq.state(n) == TagState.POSTED}
+    assert set(found) == posted
+
+
+@QUICK
+@given(st.lists(MESSAGES, min_size=1, max_size=12), st.data())
+def test_whatever_a_peer_sends_every_message_completes_and_every_tag_comes_back(messages, data):
+    tagged = Tagged(Bench(), tags=HANDLES)
+    for n in range(HANDLES):
+        mask = data.draw(st.sampled_from((0, 3, (1 << 64) - 1)))
+        tagged.srq.add(n, n & mask, tagged.remote.sge(data.draw(st.sampled_from((0, 10, 64))), 64 * n), mask=mask)
+        tagged.clients[0].post_recv(n, tagged.local.sge(64, 7 * 4096))
+    for n in range(12):
+        tagged.srq.post(1000 + n, tagged.remote.sge(100, 4096))
+    tagged.run()
+    for at, message in enumerate(messages):
+        tagged.send(message, at=4096 + 64 * at)
+    done = [cqe for cqe in tagged.run() if cqe["flags"] & BOTH != MATCH]
+    dead = tagged.servers[0].row().state == QpState.ERR
+    assert len(done) == len(messages) or (dead and len(done) <= len(messages))
+    check_list(tagged)
+    assert not any(tagged.srq.state(n) == TagState.CONSUMED for n in range(HANDLES))
+    assert int(tagged.servers[0].row().rndv_open) == 0 and tagged.bench.world.control[0].violations == 0
+
+
+@QUICK
+@given(st.lists(st.tuples(OPERATIONS, SGES), min_size=1, max_size=20), st.integers(-1, 3))
+def test_whatever_a_program_writes_into_the_ring_of_operations_the_list_stays_sound(operations, excess):
+    tagged = Tagged(Bench(), tags=HANDLES)
+    tagged.srq.post(1000, tagged.remote.sge(100, 4096))
+    for number, (words, sges) in enumerate(operations):
+        at = number * OP_STRIDE
+        OP.pack_into(tagged.srq.ops.view, at, *words, 0, 0)
+        for index, sge in enumerate(sges):
+            SGE.pack_into(tagged.srq.ops.view, at + OP_HEADER_BYTES + 16 * index, *sge)
+    tagged.srq.ops_record.word(0, len(operations) - 1 + excess)
+    tagged.srq.sync(0)
+    tagged.bench.run()
+    check_list(tagged)
+    tagged.send(header(1), 8)
+    tagged.bench.run()
+    check_list(tagged)
+    assert tagged.bench.world.control[0].violations == 0
