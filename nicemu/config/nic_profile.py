@@ -79,6 +79,15 @@ class InterruptModeration(Record):
         return self
 
 
+class TagMatchingProfile(Record):
+    """Tag matching at TM-SRQs; 0 tags: the device does not have it."""
+
+    max_num_tags: Annotated[int, Field(ge=0, le=65535)] = 127  # tags posted to one TM-SRQ
+    max_ops: Annotated[int, Field(ge=0, le=2**20)] = 16384  # operations posted to one TM-SRQ and not executed yet
+    max_sge: Annotated[int, Field(ge=1, le=4)] = 1  # elements of a tag's buffer
+    max_rndv_hdr_size: Annotated[int, Field(ge=0, le=256)] = 64  # bytes; 0: software does all rendezvous
+
+
 class LinkProfile(Record):
     """The cable."""
 
@@ -141,6 +150,7 @@ class NicProfile(Record):
     qp_cache: QpCacheProfile | None = None
     backup_ring: BackupRingProfile = BackupRingProfile()
     interrupt_moderation: InterruptModeration = InterruptModeration()
+    tag_matching: TagMatchingProfile = TagMatchingProfile()
     costs: NicCosts = NicCosts()
     link: LinkProfile = LinkProfile()
 

@@ -61,6 +61,7 @@ def new_packet(world, nic_number):
     row.av = 0
     row.fault = 0
     row.corrupt = 0
+    row.tagging = 0
     return p
 
 
@@ -114,6 +115,7 @@ def copy_row(to, row):
     to.ecn = row.ecn
     to.fault = row.fault
     to.corrupt = row.corrupt
+    to.tagging = 0
     to.incarnation = row.incarnation
     to.sgid_high = row.sgid_high
     to.sgid_low = row.sgid_low
