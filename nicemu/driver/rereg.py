@@ -58,13 +58,13 @@ def check(region: Mr, wanted: Wanted) -> Mr:
     if not isinstance(region.umem, umem.Umem | umem_odp.UmemOdp):
         raise DriverError(errno.EOPNOTSUPP, "rereg MR: not a region of memory of its own")
     access = wanted.access if wanted.flags & Rereg.ACCESS else region.access
-    if region.pd.context.driver.options.force_odp:
-        access |= Access.ON_DEMAND
     address, length, iova = region.address, region.length, region.iova
     if wanted.flags & Rereg.TRANSLATION:
         address, length, iova = wanted.address, wanted.length, wanted.iova
         iova = 0 if access & Access.ZERO_BASED else iova
-    elif (access ^ region.access) & (Access.ON_DEMAND | Access.ZERO_BASED):
+    if region.on_demand or wanted.flags & Rereg.TRANSLATION:
+        access = mr.forced(region.device, length, access)
+    if not wanted.flags & Rereg.TRANSLATION and (access ^ region.access) & (Access.ON_DEMAND | Access.ZERO_BASED):
         raise DriverError(errno.EOPNOTSUPP, "rereg MR: on demand or zero-based only together with the memory")
     pd = region.pd
     if wanted.flags & Rereg.PD:

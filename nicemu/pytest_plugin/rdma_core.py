@@ -17,7 +17,7 @@ def install(config: pytest.Config, lab: Any) -> None:
 
             programs = tempfile.TemporaryDirectory(prefix="nicemu-pytest-")
             config.add_cleanup(programs.cleanup)
-            suite.install(folder, Path(programs.name), [f"nicemu{index}" for index in range(lab.nics)])
+            suite.install(folder, Path(programs.name), lab.device_names)
             return
 
 

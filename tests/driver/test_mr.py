@@ -7,9 +7,9 @@ import errno
 import numpy as np
 import pytest
 
-from nicemu.abi.command import Command, MkeyFlag, Rereg, Status, mtt_entry
+from nicemu.abi.command import Command, MkeyFlag, Status, mtt_entry
 from nicemu.abi.verbs import PAGE_SHIFT, Access
-from nicemu.driver import DriverError, ah, context, cq, mr, pd, qp, rereg
+from nicemu.driver import DriverError, ah, context, cq, mr, pd, qp
 from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page
 from nicemu.uverbs.messages import AddressVector, Capabilities
 from tests.driver.bench import GID, Bench
@@ -131,14 +131,6 @@ def test_on_demand_memory_may_be_absent_and_starts_empty(bench: Bench) -> None:
     bench.mm.absent.add(0x100000 >> PAGE_SHIFT)
     region = bench.region(RW | Access.ON_DEMAND)
     assert bench.device.mkeys[region.index].flags == MkeyFlag.ODP and bench.frames_of(region) == {}
-
-
-def test_force_odp_makes_every_region_on_demand() -> None:
-    bench = Bench(force_odp=True)
-    region = bench.region(RW)
-    assert region.on_demand and bench.frames_of(region) == {} and bench.mm.pinned == {}
-    bench.call(rereg.reregister(region, rereg.Wanted(Rereg.ACCESS, None, 0, 0, 0, Access.LOCAL_WRITE)))
-    assert region.access == Access.LOCAL_WRITE | Access.ON_DEMAND
 
 
 def test_keys_do_not_come_back_soon_and_their_neighbours_are_invalid(bench: Bench) -> None:
