@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """A folder of rdma-core's tests is no package to pytest: its `__init__` would import the tests of every vendor."""
     is_ours = parent.config.getoption("--nicemu") and rdma_core.is_suite(path)
-    return pytest.Dir.from_parent(parent, path=path) if is_ours else None  # type: ignore[no-untyped-call]
+    return pytest.Dir.from_parent(parent, path=path) if is_ours else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
