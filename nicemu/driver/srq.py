@@ -120,7 +120,8 @@ def create(pd: Pd, kind: int, size: tuple[int, int], xrcd: Xrcd | None = None, c
 def _check_type(context: Context, kind: int, xrcd: Xrcd | None, cq: Cq | None) -> SrqType:
     if kind not in SrqType.__members__.values():
         raise DriverError(errno.EINVAL, f"SRQ: no type {kind}")
-    if not context.device.profile.max_srq:
+    profile = context.device.profile
+    if not profile.max_srq or (kind == SrqType.TM and not profile.tag_matching.max_num_tags):
         raise DriverError(errno.EOPNOTSUPP, "SRQ: the device does not have them")
     if kind == SrqType.XRC and (xrcd is None or cq is None):
         raise DriverError(errno.EINVAL, "SRQ: XRC needs a domain and a CQ")

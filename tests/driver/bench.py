@@ -115,6 +115,7 @@ class FakeDevice:
         self.refuse: dict[Command, Status] = {}
         self.resumed: list[tuple[int, int]] = []
         self.sq_entries: set[int] = set()
+        self.tags: set[int] = set()
         self.watched: list[tuple[int, bool]] = []
         self.doorbells: list[tuple[int, int]] = []
         self.port_active = True
@@ -134,6 +135,14 @@ class FakeDevice:
 
     def free_sq_entries(self, first: int, slots: int) -> None:
         self.sq_entries.remove(first)
+
+    def allocate_tags(self, count: int) -> int:
+        first = 1 + 1000 * len(self.tags)
+        self.tags.add(first)
+        return first
+
+    def free_tags(self, first: int, count: int) -> None:
+        self.tags.remove(first)
 
     def route(self, dgid: bytes) -> int:
         return self.index + 1 if dgid in self.gids else 0
