@@ -59,6 +59,13 @@ class NicCosts(Record):
     resume_ns: Nanoseconds = 76_250  # resume command -> transmission goes on
 
 
+class BackupRingProfile(Record):
+    """Pinned memory for packets of UD and UC that wait for a page; firmware decides whether it is used."""
+
+    entries: Annotated[int, Field(ge=0, le=4096)] = 1024  # packets; 0: no ring
+    bytes: Annotated[int, Field(ge=0, le=2**30)] = 2**22  # a packet takes its payload and 64 bytes
+
+
 class InterruptModeration(Record):
     """A message goes out at the event of number `count`, or `time_ns` after the first; 0 and 0: at each event."""
 
@@ -141,6 +148,7 @@ class NicProfile(Record):
     iotlb: IotlbProfile = IotlbProfile()
     l2_iotlb: SecondLevelProfile | None = None
     qp_cache: QpCacheProfile | None = None
+    backup_ring: BackupRingProfile = BackupRingProfile()
     interrupt_moderation: InterruptModeration = InterruptModeration()
     tag_matching: TagMatchingProfile = TagMatchingProfile()
     costs: NicCosts = NicCosts()

@@ -33,9 +33,9 @@ class Device:
     """NIC ``index`` (from 0) of a world: a slice of the tables."""
 
     def __init__(self, world: World, index: int, profile: Any, image: firmware.Image,
-                 mutants: Iterable[str] = ()) -> None:  # fmt: skip
+                 mutants: Iterable[str] = (), name: str = "") -> None:  # fmt: skip
         self.world, self.index, self.profile, self.image = world, index, profile, image
-        self.name = f"nicemu{index}"
+        self.name = name or f"nicemu{index}"
         self._schedule = schedule.load() if _jit.JIT else schedule
         self._now = memoryview(world.control.view(np.ndarray)["now"])
         self._qp_state = memoryview(world.qp.view(np.ndarray)["state"])
@@ -89,6 +89,7 @@ class Device:
         row.max_rndv_hdr_size = profile.tag_matching.max_rndv_hdr_size
         row.mtu, row.max_fault_per_qp = profile.active_mtu, profile.max_fault_per_qp
         row.credits, row.ack_coalescing_ns = int(profile.end_to_end_credits), profile.ack_coalescing_ns
+        row.backup_entries, row.backup_bytes = profile.backup_ring.entries, profile.backup_ring.bytes
         row.zap_without_flush = int("zap_without_flush" in mutants)
         row.zap_without_drain = int("zap_without_drain" in mutants)
         for hook in hooks.Hook:

@@ -5,6 +5,7 @@
 from nicemu._jit import call, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent, QpState
+from nicemu.nic.backup_ring import leave
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.eq import post_async
 from nicemu.nic.qp_type import ATOMIC_WRITE, SEND, XRC_TGT
@@ -24,11 +25,14 @@ QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHE
 @jit
 def drop_received(world, q):
     """Free the requests that wait in the responder's queue."""
+    n = nic(world, q.nic)
+    q.recv_suspended = 0
     while q.rx_head != 0:
         p = q.rx_head
         q.rx_head = packet(world, p).next
         q.rx_waiting -= 1
-        nic(world, q.nic).rx_waiting -= 1
+        n.rx_waiting -= 1
+        leave(n, packet(world, p), False)
         free_packet(world, p)
 
 

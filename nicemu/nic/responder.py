@@ -2,7 +2,8 @@
 
 A request passes a list of checks in the order check_psn, check_op_seq, check_length, check_resource, check_rkey;
 each returns a verdict. What was decided happens at COMMIT, at least the PCIe latency later and in order: bytes move,
-then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD drop what RC would refuse.
+then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD drop what RC would refuse,
+or keep in the backup ring what only lacks a page.
 """
 
 from nicemu._jit import call, jit
@@ -10,6 +11,7 @@ from nicemu.abi import rings
 from nicemu.abi.tag_matching import TMH_BYTES
 from nicemu.abi.verbs import AsyncEvent, QpState, SrqType
 from nicemu.nic import dma, hooks
+from nicemu.nic.backup_ring import keep, leave, suspend
 from nicemu.nic.check_rkey import REMOTE_WRITE, check_rkey
 from nicemu.nic.datagram import GRH_BYTES, write_grh
 from nicemu.nic.dma import hold, translate_range, translate_sges
@@ -27,6 +29,7 @@ from nicemu.nic.verdict import (
     ACCEPT,
     ACCESS_ERROR,
     DROP,
+    HOLD,
     INVALID,
     NAK_SEQUENCE,
     REACK,
@@ -178,12 +181,14 @@ def check_resource(world, q_row, p):
 
 @jit
 def fault_verdict(world, q_row, kind, row, op_length):
-    """A page is missing: RNR NAK while the driver brings it in; an error if it could not."""
+    """A page is missing: RNR NAK while the driver brings it in, or the backup ring; an error if it could not."""
     q = qp(world, q_row)
     if failed_before(world, q_row, kind):
         return RECV_PROT if kind == RESPONDER_RECV else ACCESS_ERROR
     done = q.message_offset if q.message_opcode != 0 else 0
     raise_fault(world, q_row, kind, q.recv_wqe, done, op_length)
+    if not is_reliable(q) and keep(world, q_row, row):
+        return HOLD
     q.faulted_psn = row.psn
     return RNR
 
@@ -255,7 +260,7 @@ def judge(world, q_row, p):
 def unreliable(q, verdict):
     """UC and UD drop what they refuse, and UC the rest of the message; only a bad receive WQE is an error of this side
     (rxe error classes D, E and A)."""
-    if verdict == ACCEPT or verdict == RECV_PROT:
+    if verdict == ACCEPT or verdict == RECV_PROT or verdict == HOLD:
         return verdict
     q.drop_message = 1
     q.message_opcode = 0
@@ -333,6 +338,10 @@ def handle(world, q_row, p):
     n = nic(world, q.nic)
     n.translation_delay = touch(world, q.nic, q_row)
     verdict = decide(world, q_row, p)
+    if verdict == HOLD:
+        suspend(world, q_row, p)
+        return
+    leave(n, row, verdict == ACCEPT)
     if verdict == DROP:
         trace(world, DROP_EVENT, q.nic, row.opcode, row.psn, q.number, 0)
         free_packet(world, p)
@@ -361,17 +370,20 @@ def established(world, q):
 
 
 def responder(world, q_row, _):
-    """RESPONDER: handle the QP's queued requests, up to a READ whose responses are still going out."""
+    """RESPONDER: handle the QP's queued requests, up to a READ whose responses still go out, or one that waits for a
+    page."""
     q = qp(world, q_row)
-    while q.rx_head != 0 and q.read_active == 0:
+    n = nic(world, q.nic)
+    while q.rx_head != 0 and q.read_active == 0 and q.recv_suspended == 0:
         p = q.rx_head
         row = packet(world, p)
         q.rx_head = row.next
         q.rx_waiting -= 1
-        nic(world, q.nic).rx_waiting -= 1
+        n.rx_waiting -= 1
         if row.counted:
             q.rx_non_posted -= 1
         if q.state < RTR or q.state > SQE or q.resp_error:
+            leave(n, row, False)
             free_packet(world, p)
         else:
             established(world, q)

@@ -8,7 +8,6 @@ from nicemu.tables.heap import trap
 from nicemu.tables.records import HEADROOM, PAYLOAD_BYTES, Trap
 from nicemu.tables.rows import control, packet, payload_base
 
-MAX_PACKETS = 1 << 16
 PACKETS_EXHAUSTED = int(Trap.PACKETS_EXHAUSTED)
 
 
@@ -27,7 +26,7 @@ def take(world):
         c.packet_free = packet(world, p).next
         return p
     p = c.packet_next
-    if p >= MAX_PACKETS:
+    if p >= c.packet_end:
         trap(world, PACKETS_EXHAUSTED, p)
         return 0
     c.packet_next = p + 1

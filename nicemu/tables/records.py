@@ -27,7 +27,7 @@ CONTROL = record(
     "interrupts",            # MSI-X messages waiting in MESSAGE
     "cqe_hits",              # CQEs written into a watched CQ since the last stop
     "packet_free",           # head of the free packet list, 0: none
-    "packet_next",           # first packet row never used
+    "packet_next", "packet_end",  # first packet row never used; rows there are
     "node_free", "node_next",  # the same for radix nodes
     "stamp",                 # mm stamp: counts invalidations returned and write protections; ages translations
     "sanitizer",             # 1: check every DMA
@@ -66,7 +66,9 @@ NIC = record(
     "moderation_count", "moderation_ns",  # of every vector; 0: off
     "port_down",             # 1: what is sent or would arrive is lost
     "max_rndv_hdr_size",     # longest rendezvous request that the device handles, bytes
-    "rx_waiting",            # requests in all responders' queues
+    "rx_waiting",            # requests in all responders' queues, those in the backup ring too
+    "backup_entries", "backup_bytes",  # packets and bytes that the backup ring holds
+    "backup_packets", "backup_used",  # packets and bytes in it
     "fatal",                 # 1: DEVICE_FATAL: QPs are dead, commands fail; 2: not reported yet, for want of room
     # counters
     "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
@@ -77,6 +79,7 @@ NIC = record(
     "qp_cache_misses", "mw_binds", "mw_invalidations",
     "tags_matched", "tags_unexpected", "rendezvous",
     "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
+    "fault_drops", "backup_ring_packets", "backup_ring_delivered", "backup_ring_discards", "backup_ring_drops",
 )  # fmt: skip
 
 QP = record(
@@ -121,7 +124,8 @@ QP = record(
     "comm_est", "last_wqe",  # COMM_EST, LAST_WQE_REACHED were raised in this life
     "sq_draining", "sqd_notify",  # SQD: not drained yet; raise SQ_DRAINED then
     "ssn", "lsn",            # credits: number of the last message fetched that needs a receive; the last one allowed
-    "rx_waiting",            # requests in the responder's queue, behind a READ whose responses go out
+    "rx_waiting",            # requests in the responder's queue, behind a READ whose responses go out or a fault
+    "recv_suspended",        # UD, UC: the packet at the queue's head waits in the backup ring for a page
     "rx_non_posted",         # READs, atomics, FLUSHes counted and waiting in the responder's queue
     "rx_high",               # highest PSN counted
     "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
@@ -210,6 +214,7 @@ PACKET = record(
     "grh",                   # bytes in front of the payload that a receive WQE takes (40: GRH)
     "wr_id", "cq",           # of the receive WQE that this last packet of a message completes; its CQ
     "counted",               # READ, atomic, FLUSH: counts as outstanding (1), or is one too many (2)
+    "in_backup",             # 1: it has a place in the backup ring of the NIC that received it
     "incarnation",           # life of the sender's QP in which it was sent
     "tagging", "tag",        # of the QP's message at a TM-SRQ, when the packet was accepted
     "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",  # datagrams only

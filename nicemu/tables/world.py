@@ -149,6 +149,7 @@ class World:
         _jit.WORLDS[self.address] = self.tables
         control = self.control[0]
         control.packet_next = control.node_next = 1
+        control.packet_end = c.packets
         row = self.control.view(np.ndarray)
         self._nodes = self.node["entries"]
         self._node_free, self._node_next = (memoryview(row[name]) for name in ("node_free", "node_next"))
