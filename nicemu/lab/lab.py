@@ -177,6 +177,5 @@ class Lab:
             self.capture = None
         if os.getpid() == int(self.world.control[0].pid):
             self.arena.close()
-            for file in self.endpoint.dispatcher.event_files():
-                file.close()
+            self.endpoint.dispatcher.close_files()
         self.world.close()

@@ -15,8 +15,9 @@ from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
 class Resource(PyverbsCM):
     """A kernel object. A child holds its parents; a parent knows its children weakly and closes them before itself."""
 
-    __slots__ = ("_children", "_handle", "_kernel")
+    __slots__ = ("_children", "_handle", "_imported", "_kernel")
     _handle: int | None
+    _imported: bool
     _kernel: Any
     _children: dict[str, WeakValueDictionary[int, Resource]]  # in order of creation, so that histories repeat
     KIND: ClassVar[str] = ""
@@ -27,6 +28,7 @@ class Resource(PyverbsCM):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         self._handle = None
+        self._imported = False
         self._children = {}
         return self
 
@@ -48,7 +50,10 @@ class Resource(PyverbsCM):
             parent._children[self.KIND].pop(id(self), None)
 
     def close(self) -> None:
-        """Close the children, then the object. A second call does nothing. PyverbsRDMAError: the kernel refused."""
+        """Close the children, then the object. A second call does nothing. PyverbsRDMAError: the kernel refused.
+
+        An imported object is left to whom it was imported from.
+        """
         if self._handle is None:
             return
         self.logger.debug("Closing %s", type(self).__name__)
@@ -56,7 +61,8 @@ class Resource(PyverbsCM):
             children = self._children.pop(kind, None)
             for child in list(children.values()) if children else ():
                 child.close()
-        self._destroy(self._handle)
+        if not self._imported:
+            self._destroy(self._handle)
         self._handle = None
         self._release()
 

@@ -18,7 +18,7 @@ from nicemu.pyverbs.libibverbs_enums import ibv_access_flags
 from nicemu.pyverbs.mem_alloc import MAP_HUGETLB_, as_bytes
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
-from nicemu.uverbs import memory_messages, messages
+from nicemu.uverbs import import_messages, memory_messages, messages
 
 HUGE_PAGE_SIZE = 0x200000
 _WHOLE_ADDRESS_SPACE = 2**64 - 1
@@ -30,8 +30,10 @@ class MR(Resource):
     """A memory region of `length` bytes.
 
     Without an `address` the MR brings its own zeroed, page-aligned buffer and frees it when it is closed; memory of
-    the program is never freed. `implicit` registers the whole address space on demand. PyverbsRDMAError: the kernel
-    refused (EINVAL: remote write or atomic access without local write; EFAULT; ENOMEM). PyverbsError: no buffer.
+    the program is never freed. `implicit` registers the whole address space on demand. With `handle` an existing MR of
+    the PD's context is imported: closing leaves it, and `address` is where the program knows its buffer to be.
+    PyverbsRDMAError: the kernel refused (EINVAL: remote write or atomic access without local write; EFAULT; ENOMEM;
+    ENOENT: nothing has the handle). PyverbsError: no buffer.
     """
 
     __slots__ = ("_buf", "_huge_length", "_key", "_length", "_owns_buffer", "_pd")
@@ -47,15 +49,16 @@ class MR(Resource):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if kwargs.get("handle") is not None:
-            raise unsupported("Failed to import MR")
         failure = f"Failed to register a MR. length: {length}, access flags: {access}"
         if not isinstance(creator, PD):
             raise PyverbsRDMAError(failure, errno.EINVAL)
         self._kernel = creator._kernel
         size, flags = U64(length), I32(access)
         self._buf = U64(address) if address else 0
-        self._huge_length = 0
+        self._huge_length, self._owns_buffer = 0, False
+        if kwargs.get("handle") is not None:
+            self._import(creator, U32(kwargs["handle"]))
+            return
         self._owns_buffer = not address and size > 0
         if self._owns_buffer:
             self._allocate(size, bool(flags & ibv_access_flags.IBV_ACCESS_HUGETLB))
@@ -66,9 +69,17 @@ class MR(Resource):
             self._free_buffer()
             raise
         self._handle, self._length = response.handle, region[1]
-        self._key: tuple[int, int] = (response.lkey, response.rkey)
-        self._pd: PD | None = creator
-        self._attach(creator)
+        self._join(creator, response)
+
+    def _import(self, pd: PD, handle: int) -> None:
+        response = self._execute(import_messages.ImportMr(pd._opened(), handle), "Failed to import MR")
+        self._handle, self._imported, self._length = handle, True, response.length
+        self._join(pd, response)
+
+    def _join(self, pd: PD, keys: messages.MrResponse | import_messages.ImportedMr) -> None:
+        self._key: tuple[int, int] = (keys.lkey, keys.rkey)
+        self._pd: PD | None = pd
+        self._attach(pd)
 
     def _allocate(self, size: int, huge: bool) -> None:
         process = self._kernel.process
@@ -284,9 +295,8 @@ class DMMR(MR):
         command = memory_messages.RegDmMr(pd._opened(), dm._opened(), U64(offset), size, I32(access))
         response = self._execute(command, failure)
         self._handle, self._length = response.handle, size
-        self._key = (response.lkey, response.rkey)
-        self._pd, self._dm = pd, dm
-        self._attach(pd)
+        self._dm = dm
+        self._join(pd, response)
         self._children_of(dm)
 
     def _children_of(self, dm: DM) -> None:
