@@ -2,7 +2,7 @@
 
 Anonymous private memory comes from the arena (real bytes at a fixed address) or from model frames. File-backed or
 shared mappings, and addresses outside the arena, are mapped for real and adopted as program memory; files and shared
-memory of the model: ``file_calls.py``.
+memory of the model: ``file_calls.py``; graphics buffers: ``gpu_calls.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from nicemu.memory import arena as real_memory
 from nicemu.memory.arena import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, Arena
 from nicemu.mm.address_space import PAGE_SIZE, AddressSpace
 from nicemu.mm.file_calls import FileCalls
+from nicemu.mm.gpu_calls import GpuCalls
 from nicemu.mm.host import Host
 from nicemu.mm.hugetlb import MAP_HUGETLB, hugetlb_mmap
 from nicemu.mm.madvise import do_madvise
@@ -41,7 +42,7 @@ def _pages_up(length: int) -> int:
     return -(-length // PAGE_SIZE) * PAGE_SIZE
 
 
-class Process(FileCalls):
+class Process(FileCalls, GpuCalls):
     """A program on the host: what it may ask the kernel for. ``arena`` may be None for model memory only."""
 
     def __init__(self, host: Host, arena: Arena | None, mm: AddressSpace, memory: Memory = "arena") -> None:

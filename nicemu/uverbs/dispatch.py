@@ -69,7 +69,9 @@ class Dispatcher:
 
     def close_files(self) -> None:
         """The run is over: give all descriptors back."""
-        for file in (*self.event_files(), *self.files.values()):
+        for events in self.event_files():
+            events.close()
+        for file in self.files.values():
             file.close()
 
     @staticmethod
@@ -158,6 +160,12 @@ def reg_null_mr(self: Dispatcher, c: mem.RegNullMr) -> Steps[m.MrResponse]:
 def reg_dm_mr(self: Dispatcher, c: mem.RegDmMr) -> Steps[m.MrResponse]:
     block = self.driver.dms.get(c.dm)
     region = yield from mr.register_dm(self.driver.pds.get(c.pd), block, c.offset, c.length, c.access)
+    return m.MrResponse(region.handle, region.key, region.key)
+
+
+def reg_dmabuf_mr(self: Dispatcher, c: mem.RegDmabufMr) -> Steps[m.MrResponse]:
+    domain, buffer = self.driver.pds.get(c.pd), self.mm.host.gpu.get(c.fd)
+    region = yield from mr.register_dmabuf(domain, buffer, c.offset, c.length, c.iova, c.access)
     return m.MrResponse(region.handle, region.key, region.key)
 
 
@@ -345,7 +353,8 @@ HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.QueryDevice: query_device, m.QueryRtValues: query_rt_values,
     m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
     m.AllocPd: alloc_pd, m.DeallocPd: dealloc_pd, m.RegMr: reg_mr, m.DeregMr: dereg_mr, m.AdviseMr: advise,
-    mem.ReregMr: rereg_mr, mem.RegNullMr: reg_null_mr, mem.RegDmMr: reg_dm_mr, mem.AllocMw: alloc_mw,
+    mem.ReregMr: rereg_mr, mem.RegNullMr: reg_null_mr, mem.RegDmMr: reg_dm_mr,
+    mem.RegDmabufMr: reg_dmabuf_mr, mem.AllocMw: alloc_mw,
     mem.DeallocMw: dealloc_mw, mem.AllocDm: alloc_dm, mem.FreeDm: free_dm, mem.DmCopy: dm_copy,
     m.CreateAh: create_ah, m.DestroyAh: destroy_ah,
     m.CreateCompChannel: create_comp_channel, m.DestroyCompChannel: destroy_comp_channel,
