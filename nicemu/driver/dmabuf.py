@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nicemu.abi.command import MkeyFlag
 from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE, Access
 from nicemu.driver import mkey
 from nicemu.driver.errors import DriverError
@@ -111,7 +110,7 @@ def create(region: Mr, buffer: DmaBuf) -> Steps[None]:
     """The region's key, which faults are found by, and all its translations (``mlx5_ib_init_dmabuf_mr``)."""
     memory = region.umem = UmemDmabuf(region, buffer)
     try:
-        yield from mkey.create(region, MkeyFlag.ODP)
+        yield from mkey.create(region, region.flags)
         memory.show()
         try:
             yield from memory.map_range(region.address, region.length, region.writable, {})

@@ -82,7 +82,8 @@ class Mr:
         """``MkeyFlag`` of its key."""
         if self.dm is not None:
             return MkeyFlag.DEVICE_MEMORY
-        return (MkeyFlag.ODP if self.on_demand else 0) | (MkeyFlag.IMPLICIT if self.implicit else 0)
+        faults = self.on_demand or isinstance(self.umem, dmabuf.UmemDmabuf)
+        return (MkeyFlag.ODP if faults else 0) | (MkeyFlag.IMPLICIT if self.implicit else 0)
 
 
 def check_access(access: int) -> None:

@@ -136,8 +136,6 @@ class Gpu:
                 buffer.dma_buf.close_fd(fd)
         for dma_buf in self.exported.values():
             dma_buf.unmap()
-        self.buffers.clear()
-        self.exported.clear()
 
     # Moving -------------------------------------------------------------------------------------------------------
 

@@ -38,6 +38,10 @@ class Resource(PyverbsCM):
             raise PyverbsUserError(f"This {type(self).__name__} is closed")
         return self._handle
 
+    @property
+    def _closed(self) -> bool:
+        return self._handle is None
+
     def _execute(self, command: object, failure: str) -> Any:
         return _kernel.execute(self._kernel, command, failure)
 
@@ -54,15 +58,17 @@ class Resource(PyverbsCM):
 
         An imported object is left to whom it was imported from.
         """
-        if self._handle is None:
+        if self._closed:
             return
         self.logger.debug("Closing %s", type(self).__name__)
         for kind in self.CHILDREN:
             children = self._children.pop(kind, None)
             for child in list(children.values()) if children else ():
                 child.close()
+        if self._closed:
+            return  # closing it was the end of a child
         if not self._imported:
-            self._destroy(self._handle)
+            self._destroy(self._opened())
         self._handle = None
         self._release()
 
