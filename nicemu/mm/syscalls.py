@@ -49,7 +49,8 @@ class Process(FileCalls, GpuCalls):
         self.host, self.arena, self.mm, self.memory = host, arena, mm, memory
         if mm.owns_memory:
             mm.arena = arena
-        self._allocated: dict[int, int] = {}
+        self.allocated: dict[int, int] = {}
+        """Lengths of what :meth:`posix_memalign` gave, by address."""
         self._children = 0
 
     def mmap(self, length: int, prot: int = PROT_READ | PROT_WRITE, flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
@@ -140,7 +141,7 @@ class Process(FileCalls, GpuCalls):
         address = yield from self.mm.mmap(
             length, PROT_READ | PROT_WRITE, self._kind(0, memory), alignment=max(alignment, PAGE_SIZE)
         )
-        self._allocated[address] = length
+        self.allocated[address] = length
         return address
 
     def malloc(self, size: int, memory: Memory | None = None) -> Steps[int]:
@@ -151,9 +152,9 @@ class Process(FileCalls, GpuCalls):
         """``free`` of what :meth:`malloc` or :meth:`posix_memalign` gave."""
         if not address:
             return
-        if address not in self._allocated:
+        if address not in self.allocated:
             raise _error(errno.EINVAL)
-        yield from self.mm.munmap(address, self._allocated.pop(address))
+        yield from self.mm.munmap(address, self.allocated.pop(address))
 
     def setrlimit_memlock(self, limit: int | None) -> Steps[None]:
         """``setrlimit(RLIMIT_MEMLOCK)`` in bytes, None: unlimited. EPERM is not modelled: anybody may raise it."""

@@ -106,6 +106,7 @@ class QPEx(QP):
         self._batch = None
         head = queue.head
         error = self._error or (0 if self._state in _MAY_SEND else errno.EINVAL)
+        error = errno.EOPNOTSUPP if queue.inherited else error
         for request in batch:
             error = error or self._write(queue, request)
         if error:

@@ -15,8 +15,9 @@ from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
 class Resource(PyverbsCM):
     """A kernel object. A child holds its parents; a parent knows its children weakly and closes them before itself."""
 
-    __slots__ = ("_children", "_handle", "_imported", "_kernel")
+    __slots__ = ("_children", "_generation", "_handle", "_imported", "_kernel")
     _handle: int | None
+    _generation: int
     _imported: bool
     _kernel: Any
     _children: dict[str, WeakValueDictionary[int, Resource]]  # in order of creation, so that histories repeat
@@ -29,6 +30,7 @@ class Resource(PyverbsCM):
         self = super().__new__(cls)
         self._handle = None
         self._imported = False
+        self._generation = _kernel.generation
         self._children = {}
         return self
 
@@ -38,8 +40,7 @@ class Resource(PyverbsCM):
             raise PyverbsUserError(f"This {type(self).__name__} is closed")
         return self._handle
 
-    @property
-    def _closed(self) -> bool:
+    def _is_closed(self) -> bool:
         return self._handle is None
 
     def _execute(self, command: object, failure: str) -> Any:
@@ -58,14 +59,14 @@ class Resource(PyverbsCM):
 
         An imported object is left to whom it was imported from.
         """
-        if self._closed:
+        if self._is_closed():
             return
         self.logger.debug("Closing %s", type(self).__name__)
         for kind in self.CHILDREN:
             children = self._children.pop(kind, None)
             for child in list(children.values()) if children else ():
                 child.close()
-        if self._closed:
+        if self._is_closed():
             return  # closing it was the end of a child
         if not self._imported:
             self._destroy(self._opened())
@@ -80,12 +81,12 @@ class Resource(PyverbsCM):
         """Let go of the parents."""
 
     def __del__(self) -> None:
-        if sys.is_finalizing():
-            return  # the session goes down with everything in it
+        if sys.is_finalizing() or self._generation != _kernel.generation:
+            return  # the session goes down with everything in it; what a child inherited is its parent's to close
         try:
             self.close()
         except PyverbsRDMAError as error:
-            if error.error_code != errno.ENODEV:  # its device is gone, as after fork
+            if error.error_code != errno.ENODEV:  # the device is gone
                 raise
 
 

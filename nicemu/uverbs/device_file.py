@@ -78,11 +78,16 @@ def command_fd(self: Dispatcher, c: i.CommandFd) -> int:
 
 
 def close_device(self: Dispatcher, c: m.CloseDevice) -> Steps[None]:
+    give_up(self, c)
+    yield from release_unused(self)
+
+
+def give_up(self: Dispatcher, c: m.CloseDevice) -> None:
+    """This process's part of closing."""
     file = _file(self, c.context)
     if not file.contexts:
         raise DriverError(errno.EBADF, "the device is open by descriptors only")
     file.give_up(c.fd)
-    yield from release_unused(self)
 
 
 def _file(self: Dispatcher, handle: int) -> DeviceFile:

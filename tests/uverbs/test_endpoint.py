@@ -240,7 +240,7 @@ def test_a_call_from_within_a_call_is_put_off(endpoint: Endpoint, context: int, 
     assert seen == [None, None] and len(bench.driver.pds) == 0
 
 
-# Session and fork
+# Session
 
 
 @pytest.fixture
@@ -252,31 +252,9 @@ def own_session() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("own_session")
-def test_fork_runs_in_the_parents_model_and_leaves_the_child_dead(
-    endpoint: Endpoint, context: int, bench: Bench
-) -> None:
-    session.install(endpoint, SimpleNamespace(endpoint=endpoint))
-    assert session.endpoint() is endpoint
-    before = bench.now
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            dead = fails(endpoint, m.AllocPd(context)) == errno.ENODEV
-            dead &= fails(endpoint, m.CloseDevice(context)) == errno.ENODEV
-            status = 0 if dead and endpoint.dead and bench.now - before == 100 else 1
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert endpoint.process.calls == [("fork",)]
-    assert bench.now - before == 100 and not endpoint.dead
-    assert endpoint.execute(m.AllocPd(context))
-
-
-@pytest.mark.usefixtures("own_session")
 def test_reset_closes_the_lab() -> None:
     closed = []
-    session.install(SimpleNamespace(dead=False), SimpleNamespace(close=lambda: closed.append(1)))  # type: ignore[arg-type]
+    session.install(SimpleNamespace(forked=False), SimpleNamespace(close=lambda: closed.append(1)))  # type: ignore[arg-type]
     assert session.current() is not None
     session.reset()
     assert closed == [1] and session.current() is None
