@@ -183,7 +183,8 @@ class Lab:
             self.scheduler.spawn(move, "gpu-move", delay=after_ns)
 
     def close(self) -> None:
-        """End the run: write what is left of log and capture, give the arena's addresses and event files back."""
+        """End the run: write what is left of log and capture, give addresses and descriptors back. Children that live
+        find nobody any more."""
         if self.log is not None:
             self.log.close()
             self.log = None
@@ -191,6 +192,7 @@ class Lab:
             self.capture.close()
             self.capture = None
         if os.getpid() == int(self.world.control[0].pid):
+            self.endpoint.children.stop()
             self.arena.close()
             self.endpoint.dispatcher.close_files()
             self.host.gpu.close_files()

@@ -56,9 +56,6 @@ def reset() -> None:
     global _config, _lab, _endpoint
     with _lock:
         lab, _config, _lab, _endpoint = _lab, None, None, None
-    children = getattr(getattr(lab, "endpoint", None), "children", None)
-    if children is not None:
-        children.stop()
     close = getattr(lab, "close", None)
     if close is not None:
         close()

@@ -19,7 +19,7 @@ from nicemu.pyverbs.mem_alloc import free, posix_memalign, read, write
 from nicemu.pyverbs.mr import MR
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
-from nicemu.pyverbs.srq import SRQ, SrqInitAttr
+from nicemu.pyverbs.srq import SRQ, SrqAttr, SrqInitAttr
 from nicemu.pyverbs.wr import SGE, RecvWR
 from nicemu.uverbs import session
 from tests.pyverbs.test_on_the_nic import ACCESS, Pair
@@ -73,7 +73,7 @@ def test_a_multiprocessing_child_allocates_device_memory(ctx: Context) -> None:
 
 
 def test_queues_are_the_parents(pair: Pair, ctx: Context) -> None:
-    srq = SRQ(pair.pd, SrqInitAttr())
+    srq = SRQ(pair.pd, SrqInitAttr(SrqAttr()))
     receive = RecvWR(num_sge=1, sg=[SGE(pair.source.buf, 8, pair.source.lkey)])
 
     def child() -> None:
