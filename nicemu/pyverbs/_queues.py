@@ -55,11 +55,6 @@ class _Queue:
         """The entry whose counter has these low 32 bits is done, and with it all before it."""
         self.tail += counter + 1 - self.tail & 0xFFFFFFFF
 
-    @property
-    def inherited(self) -> bool:
-        """It is the ring of the process that forked this one."""
-        return self.generation != _kernel.generation
-
     def publish(self) -> None:
         """Show the device what has been written."""
         self._record[self._word] = self.head
