@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from nicemu.driver import implicit
 from nicemu.driver.errors import DriverError
 from nicemu.driver.mkey import KEY_BITS
 from nicemu.driver.umem_odp import OnDemand
@@ -63,9 +62,9 @@ def _prefetch(region: Mr, memory: OnDemand, span: tuple[int, int], advice: int) 
         if not length:
             pages = 0
         elif advice == PREFETCH_NO_FAULT:
-            pages = yield from implicit.map_present(memory, address, length)
+            pages = yield from memory.map_present(address, length)
         else:
-            pages = yield from implicit.map_range(memory, address, length, advice == PREFETCH_WRITE, {})
+            pages = yield from memory.map_range(address, length, advice == PREFETCH_WRITE, {})
         region.counters.page_prefetch += pages
     except (Fault, DriverError) as error:
         return error

@@ -102,8 +102,11 @@ class CompletionQueue(Resource):
         self._ring.move(response)
 
     def _wait(self) -> bool:
-        """Let time pass while the CQ is empty; False if it still is."""
-        there: bool = self._kernel.poll(self._number, self._device_index, self._ring.nonempty)
+        """Let time pass while the CQ is empty; False if it still is. PyverbsRDMAError: EOPNOTSUPP in a forked child."""
+        try:
+            there: bool = self._kernel.poll(self._number, self._device_index, self._ring.nonempty)
+        except messages.VerbsError as error:
+            raise _kernel.failed("Failed to poll CQ", error) from error
         return there
 
     def _release(self) -> None:
@@ -148,7 +151,10 @@ class CQ(CompletionQueue):
         """Ask for an event at the next completion, or at the next solicited or failed one."""
         self._opened()
         kind = _ARM_SOLICITED if I32(solicited_only) else _ARM_NEXT
-        self._kernel.ring_doorbell(self._device_index, Doorbell.CQ_ARM, self._number, kind)
+        try:
+            self._kernel.ring_doorbell(self._device_index, Doorbell.CQ_ARM, self._number, kind)
+        except messages.VerbsError as error:
+            raise _kernel.failed(f"Request notify CQ returned {error.errno}", error) from error
 
     def ack_events(self, num_events: int) -> None:
         """Say that so many events have been dealt with."""

@@ -11,11 +11,13 @@ from nicemu.pyverbs.base import PyverbsObject
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_parent_domain_init_attr_mask
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
-from nicemu.uverbs import messages
+from nicemu.uverbs import import_messages, messages
 
 
 class PD(Resource):
-    """A protection domain of `creator` (Context). Importing one by `handle` is not there yet (EOPNOTSUPP)."""
+    """A protection domain of `creator` (Context). With `handle` an existing one of it (or of the context that it was
+    imported from) is imported: closing leaves it. PyverbsRDMAError: ENOENT, no such PD in the context.
+    """
 
     __slots__ = ("_ctx",)
     KIND = "pds"
@@ -27,10 +29,15 @@ class PD(Resource):
             raise PyverbsUserError(f"Cannot create PD from {type(creator)}")
         self._kernel = creator._kernel
         if kwargs.get("handle") is not None:
-            raise unsupported("Failed to import PD")
-        self._handle = self._execute(messages.AllocPd(creator._opened()), "Failed to allocate PD")
+            self._import(creator, U32(kwargs["handle"]))
+        else:
+            self._handle = self._execute(messages.AllocPd(creator._opened()), "Failed to allocate PD")
         self._ctx: Context | None = creator
         self._attach(creator)
+
+    def _import(self, creator: Context, handle: int) -> None:
+        self._execute(import_messages.ImportPd(creator._opened(), handle), "Failed to import PD")
+        self._handle, self._imported = handle, True
 
     def advise_mr(self, advise: int, flags: int, sg_list: Sequence[Any]) -> int:
         """Advise the kernel about parts of MRs: `sg_list` of SGE; 0. PyverbsRDMAError with the kernel's errno."""

@@ -17,10 +17,12 @@ from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, por
 from nicemu.driver.core import Driver
 from nicemu.driver.handles import Handles
 from nicemu.timeline.host import Steps
+from nicemu.uverbs import device_file
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
 from nicemu.uverbs.channel import CompChannel, EventFile
+from nicemu.uverbs.device_file import DeviceFile
 
 
 class Dispatcher:
@@ -33,10 +35,16 @@ class Dispatcher:
         """By CQ handle."""
         self.async_files: dict[int, EventFile[m.AsyncEventResponse]] = {}
         """By context handle."""
+        self.files: dict[int, DeviceFile] = {}
+        """The open devices, by context handle."""
+        self.orphans = 0
+        """How many of them no context of the program uses."""
 
     def run(self, command: Any) -> Steps[Any]:
         """The command as a host thread. A failure is a :class:`VerbsError`."""
         yield self.driver.costs.syscall_ns
+        if self.orphans:
+            yield from device_file.release_unused(self)
         try:
             result = HANDLERS[type(command)](self, command)
             if inspect.isgenerator(result):
@@ -59,6 +67,13 @@ class Dispatcher:
         """All that are open."""
         return [*self.channels, *self.async_files.values()]
 
+    def close_files(self) -> None:
+        """The run is over: give all descriptors back."""
+        for events in self.event_files():
+            events.close()
+        for file in self.files.values():
+            file.close()
+
     @staticmethod
     def _look_up(get: Callable[[int], Any], handle: int) -> Any:
         try:
@@ -77,6 +92,7 @@ def list_devices(self: Dispatcher, _: m.ListDevices) -> tuple[m.DeviceInfo, ...]
 
 def open_device(self: Dispatcher, c: m.OpenDevice) -> int:
     opened = context.open_device(self.driver, c.name, self.mm)
+    self.files[opened.handle] = DeviceFile(c.name)
     file = self.async_files[opened.handle] = EventFile[m.AsyncEventResponse]()
 
     def report(kind: int, what: str, handle: int) -> None:
@@ -88,16 +104,6 @@ def open_device(self: Dispatcher, c: m.OpenDevice) -> int:
 
     opened.event_handler = report
     return opened.handle
-
-
-def close_device(self: Dispatcher, c: m.CloseDevice) -> Steps[None]:
-    closing = self.driver.contexts.get(c.context)
-    yield from context.close(closing)
-    self.async_files.pop(c.context).close()
-    for channel in self.channels:
-        if channel.context == c.context:
-            self.channels.remove(channel.handle).close()
-    self.channel_of = {handle: channel for handle, channel in self.channel_of.items() if channel.context != c.context}
 
 
 def query_device(self: Dispatcher, c: m.QueryDevice) -> m.DeviceAttributes:
@@ -154,6 +160,12 @@ def reg_null_mr(self: Dispatcher, c: mem.RegNullMr) -> Steps[m.MrResponse]:
 def reg_dm_mr(self: Dispatcher, c: mem.RegDmMr) -> Steps[m.MrResponse]:
     block = self.driver.dms.get(c.dm)
     region = yield from mr.register_dm(self.driver.pds.get(c.pd), block, c.offset, c.length, c.access)
+    return m.MrResponse(region.handle, region.key, region.key)
+
+
+def reg_dmabuf_mr(self: Dispatcher, c: mem.RegDmabufMr) -> Steps[m.MrResponse]:
+    domain, buffer = self.driver.pds.get(c.pd), self.mm.host.gpu.get(c.fd)
+    region = yield from mr.register_dmabuf(domain, buffer, c.offset, c.length, c.iova, c.access)
     return m.MrResponse(region.handle, region.key, region.key)
 
 
@@ -346,11 +358,12 @@ def close_xrcd(self: Dispatcher, c: s.CloseXrcd) -> None:
 
 
 HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
-    m.ListDevices: list_devices, m.OpenDevice: open_device, m.CloseDevice: close_device,
+    m.ListDevices: list_devices, m.OpenDevice: open_device, **device_file.HANDLERS,
     m.QueryDevice: query_device, m.QueryRtValues: query_rt_values,
     m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
     m.AllocPd: alloc_pd, m.DeallocPd: dealloc_pd, m.RegMr: reg_mr, m.DeregMr: dereg_mr, m.AdviseMr: advise,
-    mem.ReregMr: rereg_mr, mem.RegNullMr: reg_null_mr, mem.RegDmMr: reg_dm_mr, mem.AllocMw: alloc_mw,
+    mem.ReregMr: rereg_mr, mem.RegNullMr: reg_null_mr, mem.RegDmMr: reg_dm_mr,
+    mem.RegDmabufMr: reg_dmabuf_mr, mem.AllocMw: alloc_mw,
     mem.DeallocMw: dealloc_mw, mem.AllocDm: alloc_dm, mem.FreeDm: free_dm, mem.DmCopy: dm_copy,
     m.CreateAh: create_ah, m.DestroyAh: destroy_ah,
     m.CreateCompChannel: create_comp_channel, m.DestroyCompChannel: destroy_comp_channel,

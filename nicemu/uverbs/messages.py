@@ -190,9 +190,10 @@ class OpenDevice:
 
 @dataclass(frozen=True, slots=True)
 class CloseDevice:
-    """-> None. Destroys what is left of the context's objects."""
+    """-> None. A descriptor is closed (-1: the one of opening); the last one takes what is left of objects along."""
 
     context: int
+    fd: int = -1
 
 
 @dataclass(frozen=True, slots=True)
