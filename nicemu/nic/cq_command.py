@@ -56,6 +56,7 @@ def create(world, n, row, at):
     q.doorbell_record = param(at, 3)
     q.eqn = n.eq_base + param(at, 4)
     q.ignore_overrun = param(at, 5) & IGNORE_OVERRUN
+    q.ring_mkey = q.record_mkey = 0
     q.produced = q.armed = q.watch = q.overrun = 0
     q.moderation_count = q.moderation_ns = q.ripe = 0
     q.valid = 1
@@ -89,6 +90,8 @@ def resize(world, row, at):
     """RESIZE_CQ: what waits moves in order; owner words of free slots say that nothing is there yet."""
     q = cq(world, row)
     ring, slots, entries = param(at, 1), param(at, 2), param(at, 3)
+    if q.ring_mkey:
+        return BAD_PARAM
     consumed = load64(q.doorbell_record)
     if slots <= 0 or slots & (slots - 1) or not 0 <= consumed <= q.produced:
         return BAD_PARAM

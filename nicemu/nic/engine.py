@@ -30,6 +30,7 @@ from nicemu.nic import (
     msix,
     page_fault,
     port,
+    program_ring,
     qp_state,
     read_response,
     reply,
@@ -77,6 +78,7 @@ UNITS: dict[int, Callable] = {
     units.ACK: reply.send_ack, units.SQ_ERROR: qp_state.send_queue_error, units.SENT: requester.sent,
     units.CQ_TIMER: cq.moderated, units.VECTOR_TIMER: msix.moderated, units.DEVICE_EVENT: device_event.device_event,
     units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
+    units.PROGRAM_RING: program_ring.transfer,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent, QpState
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.eq import post_async
+from nicemu.nic.program_ring import SEND_SLOT, move, recvs_posted, sends_posted
 from nicemu.nic.qp_type import ATOMIC_WRITE, SEND, XRC_TGT
 from nicemu.nic.receive_queue import fail_recv, flush_slot
 from nicemu.nic.send_queue import WR_FLUSH_ERR, stop_timer, wc_opcode, wqe_address
@@ -43,7 +44,9 @@ def flush_end(first, posted, slots):
 def flush_sends(world, q_row):
     """WR_FLUSH_ERR for every send WQE outstanding and posted, in post order."""
     q = qp(world, q_row)
-    for index in range(q.sq_una, flush_end(q.sq_una, load64(q.doorbell_record + rings.DB_SEND), q.sq_slots)):
+    for index in range(q.sq_una, flush_end(q.sq_una, sends_posted(world, q_row), q.sq_slots)):
+        if q.ring_mkey and index >= q.sq_fetched:
+            move(world, q_row, SEND_SLOT, index)
         at = wqe_address(q, index)
         opcode = load32(at + rings.SEND_OPCODE)
         kind = wc_opcode(opcode if opcode <= ATOMIC_WRITE else SEND)
@@ -66,7 +69,7 @@ def flush(world, q_row):
             q.last_wqe = 1
             post_async(world, q.nic, LAST_WQE_REACHED, q.number)
         return
-    for index in range(q.rq_next, flush_end(q.rq_next, load64(q.doorbell_record + rings.DB_RECV), q.rq_slots)):
+    for index in range(q.rq_next, flush_end(q.rq_next, recvs_posted(world, q_row), q.rq_slots)):
         flush_slot(world, q_row, index, WR_FLUSH_ERR)
         q.rq_next = index + 1
 

@@ -13,6 +13,7 @@ from nicemu.nic.dma import translate_sges
 from nicemu.nic.mw import bind_mw, local_inv
 from nicemu.nic.page_fault import REQUESTER_SEND, fail_entry, raise_fault
 from nicemu.nic.port import transmit
+from nicemu.nic.program_ring import sends_posted
 from nicemu.nic.psn import packet_count, psn_add, psn_ahead, psn_diff
 from nicemu.nic.qp_type import (
     ATOMIC_CMP_AND_SWP,
@@ -260,7 +261,7 @@ def ready(world, q_row):
     if q.state != RTS:
         return q.state == SQD and goes_on(world, q)
     if q.sq_next == q.sq_fetched:
-        posted = load64(q.doorbell_record + rings.DB_SEND)
+        posted = sends_posted(world, q_row)
         if q.sq_error or posted <= q.sq_fetched or q.sq_slots == 0:
             return False
         if posted - q.sq_una > q.sq_slots:

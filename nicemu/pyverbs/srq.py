@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 from typing import Any
 
+from nicemu.abi.rings import power_of_two, srq_stride
 from nicemu.abi.verbs import SrqType
+from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompletionQueue
 from nicemu.pyverbs._fields import U32, Field, Struct, expect
 from nicemu.pyverbs._posting import post_chain, refuse
 from nicemu.pyverbs._queues import SharedQueue
 from nicemu.pyverbs._resource import Resource, Unsupported, unsupported
+from nicemu.pyverbs._ring_memory import ResourceType, RingMemory, allocate, has_allocator
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_srq_init_attr_mask
 from nicemu.pyverbs.pd import PD
@@ -105,7 +108,7 @@ class SRQ(Resource):
     PyverbsRDMAError: EINVAL (depth, an XRC SRQ without domain or CQ), ENOMEM, EOPNOTSUPP (tag matching).
     """
 
-    __slots__ = ("_number", "_parents", "_queue")
+    __slots__ = ("_memory", "_number", "_parents", "_queue")
     KIND = "srqs"
     CHILDREN = ("qps",)
 
@@ -122,14 +125,31 @@ class SRQ(Resource):
             raise PyverbsRDMAError("Srq needs either Context or PD for creation")
         self._kernel = creator._kernel
         pd, xrcd, cq = (parent._opened() if parent is not None else 0 for parent in parents)
-        command = messages.CreateSrq(pd, attr.max_wr, attr.max_sge, kind, xrcd, cq)
-        response = self._execute(command, "Failed to create SRQ")
+        failure = "Failed to create SRQ"
+        try:
+            self._memory = self._ring_memory(parents[0], attr)
+        except OSError as error:
+            raise _kernel.failed(failure, error) from error
+        command = messages.CreateSrq(pd, attr.max_wr, attr.max_sge, kind, xrcd, cq, *self._memory.places)
+        with self._memory:
+            response = self._execute(command, failure)
         self._handle, self._number = response.handle, int(response.number)
         self._queue = SharedQueue(response)
         self._parents = parents
         for parent in parents:
             if parent is not None:
                 self._attach(parent)
+
+    @staticmethod
+    def _ring_memory(pd: PD, attr: SrqInitAttr | SrqInitAttrEx) -> RingMemory:
+        """Memory that a parent domain's allocator gives, if the device can have such an SRQ."""
+        context = pd._ctx
+        if not has_allocator(pd) or context is None:
+            return RingMemory()
+        device = context.query_device()
+        if not (1 <= attr.max_wr <= device.max_srq_wr and attr.max_sge <= device.max_srq_sge):
+            return RingMemory()
+        return allocate(pd, power_of_two(attr.max_wr) * srq_stride(attr.max_sge), ResourceType.SRQ)
 
     @staticmethod
     def _checked_parents(attr: SrqInitAttrEx) -> tuple[int, tuple[Any, ...]]:
@@ -186,4 +206,5 @@ class SRQ(Resource):
         self._execute(messages.DestroySrq(handle), "Failed to destroy SRQ")
 
     def _release(self) -> None:
+        self._memory.free()
         self._parents = ()

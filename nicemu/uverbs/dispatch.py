@@ -16,6 +16,7 @@ from nicemu.driver import DriverError, advise_mr, ah, context, cq, dm, mcast, mr
 from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, port_attributes
 from nicemu.driver.core import Driver
 from nicemu.driver.handles import Handles
+from nicemu.driver.program_ring import Places
 from nicemu.timeline.host import Steps
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
@@ -220,7 +221,8 @@ def create_cq(self: Dispatcher, c: m.CreateCq) -> Steps[m.CqResponse]:
     channel = self.channels.get(c.channel) if c.channel else None
     handler = channel.put if channel else None
     owner = self.driver.contexts.get(c.context)
-    queue = yield from cq.create(owner, c.cqe, c.comp_vector, handler, c.ignore_overrun)
+    home = (self.driver.pds.get(c.pd), Places(c.ring, c.record)) if c.pd else None
+    queue = yield from cq.create(owner, c.cqe, c.comp_vector, handler, c.ignore_overrun, home)
     if channel:
         channel.users += 1
         self.channel_of[queue.handle] = channel
@@ -228,7 +230,7 @@ def create_cq(self: Dispatcher, c: m.CreateCq) -> Steps[m.CqResponse]:
 
 
 def cq_response(queue: cq.Cq) -> m.CqResponse:
-    return m.CqResponse(queue.handle, queue.number, queue.cqe, queue.slots, queue.ring.view, queue.record.view)
+    return m.CqResponse(queue.handle, queue.number, queue.cqe, queue.slots, *cq.views(queue))
 
 
 def resize_cq(self: Dispatcher, c: m.ResizeCq) -> Steps[m.CqResponse]:
@@ -268,9 +270,10 @@ def create_qp(self: Dispatcher, c: m.CreateQp) -> Steps[m.QpResponse]:
     queues: tuple[Any, ...] = tuple(driver.cqs.get(handle) if handle else None for handle in (c.send_cq, c.recv_cq))
     if c.srq:
         queues += (driver.srqs.get(c.srq),)
-    p = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all)
-    return m.QpResponse(p.handle, p.number, p.caps, p.send_ring.view, p.send_slots, p.send_stride, p.recv_ring.view,
-                        p.recv_slots, p.recv_stride, p.record.view)  # fmt: skip
+    p = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all, Places(c.ring, c.record))
+    send, recv, record = qp.views(p)
+    return m.QpResponse(p.handle, p.number, p.caps, send, p.send_slots, p.send_stride, recv, p.recv_slots,
+                        p.recv_stride, record)  # fmt: skip
 
 
 def modify_qp(self: Dispatcher, c: m.ModifyQp) -> Steps[None]:
@@ -301,7 +304,8 @@ def detach_mcast(self: Dispatcher, c: s.DetachMcast) -> Steps[None]:
 def create_srq(self: Dispatcher, c: s.CreateSrq) -> Steps[s.SrqResponse]:
     domain = self.driver.xrcds.get(c.xrcd) if c.xrcd else None
     queue = self.driver.cqs.get(c.cq) if c.cq else None
-    made = yield from srq.create(self.driver.pds.get(c.pd), c.type, (c.max_wr, c.max_sge), domain, queue)
+    places = Places(c.ring, c.record)
+    made = yield from srq.create(self.driver.pds.get(c.pd), c.type, (c.max_wr, c.max_sge), domain, queue, places)
     return _srq_response(made)
 
 
@@ -312,7 +316,7 @@ def modify_srq(self: Dispatcher, c: s.ModifySrq) -> Steps[s.SrqResponse]:
 
 
 def _srq_response(q: srq.Srq) -> s.SrqResponse:
-    return s.SrqResponse(q.handle, q.number, q.max_wr, q.max_sge, q.slots, q.stride, q.ring.view, q.record.view)
+    return s.SrqResponse(q.handle, q.number, q.max_wr, q.max_sge, q.slots, q.stride, *srq.views(q))
 
 
 def query_srq(self: Dispatcher, c: s.QuerySrq) -> Steps[s.SrqAttributes]:

@@ -293,13 +293,20 @@ class DestroyCompChannel:
 
 @dataclass(frozen=True, slots=True)
 class CreateCq:
-    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range."""
+    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range.
+
+    ``pd``: a parent domain's, 0: none; its allocator gave the addresses ``ring`` and ``record``, 0: shared memory.
+    EFAULT: they cannot be held.
+    """
 
     context: int
     cqe: int
     channel: int = 0
     comp_vector: int = 0
     ignore_overrun: bool = False
+    pd: int = 0
+    ring: int = 0
+    record: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +338,7 @@ class CreateQp:
     """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport.
 
     An XRC target has ``xrcd`` and 0 for ``pd`` and the CQs; an XRC initiator no ``recv_cq``. A ring that the QP does
-    not have is empty, with 0 slots.
+    not have is empty, with 0 slots. ``ring`` (receive ring, then send ring) and ``record``: as of :class:`CreateCq`.
     """
 
     pd: int
@@ -342,6 +349,8 @@ class CreateQp:
     sq_sig_all: int = 0
     srq: int = 0
     xrcd: int = 0
+    ring: int = 0
+    record: int = 0
 
 
 @dataclass(frozen=True, slots=True)

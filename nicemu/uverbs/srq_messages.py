@@ -33,7 +33,10 @@ class SrqAttributes:
 
 @dataclass(frozen=True, slots=True)
 class CreateSrq:
-    """-> SrqResponse. ``type``: ``SrqType``; XRC has ``xrcd`` and ``cq``. EINVAL: depth, objects; EOPNOTSUPP."""
+    """-> SrqResponse. ``type``: ``SrqType``; XRC has ``xrcd`` and ``cq``. EINVAL: depth, objects; EOPNOTSUPP.
+
+    ``ring, record``: as of ``CreateCq``.
+    """
 
     pd: int
     max_wr: int
@@ -41,6 +44,8 @@ class CreateSrq:
     type: int = 0
     xrcd: int = 0
     cq: int = 0
+    ring: int = 0
+    record: int = 0
 
 
 @dataclass(frozen=True, slots=True)
