@@ -125,11 +125,7 @@ def hold(pd: Pd, address: int, length: int, alignment: int) -> Steps[Held]:
         mm.adopt(address, length)
         pages = yield from umem.pin(region)
         try:
-            yield from device.commands.execute(
-                Command.CREATE_MKEY, index, key, NO_PD, 0, length, region.access, 0, 0, address & PAGE_SIZE - 1, 0, 0
-            )
-            entries = umem.mtt_entries(pages.frames, True, pd.context.driver.stamp())
-            yield from umem.update_mtt(region, 0, entries)
+            yield from _give_key(region, pages)
         except DriverError:
             umem.release(region, pages)
             raise
@@ -139,6 +135,20 @@ def hold(pd: Pd, address: int, length: int, alignment: int) -> Steps[Held]:
     view = HeldBytes(mm.host.frames, [int(frame) >> 1 for frame in pages.frames], address & PAGE_SIZE - 1, length)
     view[:] = bytes(length)
     return Held(region, pages, view)
+
+
+def _give_key(region: Mr, pages: umem.Umem) -> Steps[None]:
+    """A key that opens the held pages to the device, and to no protection domain."""
+    commands, skew = region.device.commands, region.address & PAGE_SIZE - 1
+    yield from commands.execute(
+        Command.CREATE_MKEY, region.index, region.key, NO_PD, 0, region.length, region.access, 0, 0, skew, 0, 0
+    )
+    try:
+        stamp = region.pd.context.driver.stamp()
+        yield from umem.update_mtt(region, 0, umem.mtt_entries(pages.frames, True, stamp))
+    except DriverError:
+        yield from mkey.destroy(region)
+        raise
 
 
 def let_go(held: Held) -> Steps[None]:

@@ -77,9 +77,9 @@ class CompletionQueue(Resource):
         expect(context, Context, "context")
         expect(channel, CompChannel, "channel", optional=True)
         self._kernel = context._kernel
-        arguments = context._opened(), I32(cqe), channel._opened() if channel is not None else 0, I32(comp_vector)
+        arguments = context._opened(), cqe, channel._opened() if channel is not None else 0, comp_vector
         domain = parent_domain._opened() if parent_domain is not None else 0
-        self._memory = self._ring_memory(context, parent_domain, arguments[1])
+        self._memory = self._ring_memory(context, parent_domain, cqe)
         command = messages.CreateCq(*arguments, ignore_overrun, domain, *self._memory.places)
         with self._memory:
             response = self._kernel.execute(command)
@@ -138,7 +138,7 @@ class CQ(CompletionQueue):
         super().__init__()
         self._num_events = 0
         try:
-            self._create(context, cqe, channel, comp_vector)
+            self._create(context, I32(cqe), channel, I32(comp_vector))
         except OSError as error:
             raise _kernel.failed("Failed to create a CQ", error) from error
 

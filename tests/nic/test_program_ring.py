@@ -171,7 +171,9 @@ def test_a_cq_there_is_not_resized(placed):
     placed.bench.command(Command.RESIZE_CQ, number, Ring(1 << 16).address, 512, 300, expect=Status.BAD_PARAM)
 
 
-@pytest.mark.parametrize("owner, number, ring", [(0, 99_999_999, 1), (3, 1, 1), (1, -1, 1), (0, 2, -1), (0, 2, 1 << 40)])
+@pytest.mark.parametrize(
+    "owner, number, ring", [(0, 99_999_999, 1), (3, 1, 1), (1, -1, 1), (0, 2, -1), (0, 2, 1 << 40)]
+)
 def test_bad_commands_change_nothing(placed, owner, number, ring):
     placed.bench.submit(Command.PLACE_RINGS, owner, number, ring, 0)
     assert placed.bench.completion() in (Status.BAD_PARAM, Status.BAD_RESOURCE)

@@ -108,6 +108,16 @@ def test_gid_table_that_does_not_fit_is_minus_einval(ctx):
     assert info.value.error_code == -errno.EINVAL
 
 
+def test_gid_queries_know_no_flags(ctx):
+    for call, code in (
+        (lambda: ctx.query_gid_table(8, 1), -errno.EINVAL),
+        (lambda: ctx.query_gid_ex(1, 1, 1), errno.EINVAL),
+    ):
+        with pytest.raises(PyverbsRDMAError) as info:
+            call()
+        assert info.value.error_code == code
+
+
 def test_pkeys(ctx):
     assert ctx.query_pkey(1, 0) == 0xFFFF
     assert ctx.get_pkey_index(1, 0xFFFF) == 0
