@@ -29,7 +29,7 @@ def advise(pd: Pd, advice: int, flags: int, sges: Sges) -> Steps[None]:
     """
     if flags & ~FLUSH:
         raise DriverError(errno.EINVAL, f"advise MR: flags {flags:#x}")
-    if advice not in (PREFETCH, PREFETCH_WRITE, PREFETCH_NO_FAULT):
+    if sges and advice not in (PREFETCH, PREFETCH_WRITE, PREFETCH_NO_FAULT):
         raise DriverError(errno.EOPNOTSUPP, f"advise MR: no advice {advice}")
     ranges = [(_region(pd, advice, sge), sge[0], sge[1]) for sge in sges]
     for region, address, length in ranges:

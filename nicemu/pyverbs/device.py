@@ -230,8 +230,8 @@ class Context(Resource):
         return (pkey & 0xFF) << 8 | pkey >> 8
 
     def get_pkey_index(self, port_num: int, pkey: int) -> int:
-        """Where the P_Key table has `pkey`, in network order. PyverbsRDMAError, without errno: nowhere."""
-        wanted, failure = I32(pkey), f"Failed to get pkey index of pkey = {pkey} of port {port_num}"
+        """Where the P_Key table has `pkey`, 16 bits in network order. PyverbsRDMAError, without errno: nowhere."""
+        wanted, failure = I32(pkey) & 0xFFFF, f"Failed to get pkey index of pkey = {pkey} of port {port_num}"
         port = self._without_errno(messages.QueryPort(self._opened(), U32(port_num)), failure)
         for index in range(port.values.get("pkey_tbl_len", 0)):
             if self.query_pkey(port_num, index) == wanted:

@@ -67,10 +67,7 @@ class MrResponse:
 
 @dataclass(frozen=True, slots=True)
 class CqResponse:
-    """A CQ: its ring (``abi.rings.CQE``) and doorbell record (consumer counter) in shared memory.
-
-    ``number``: cqn, for the CQ_ARM doorbell. ``ring_address``/``record_address``: host addresses of the same bytes.
-    """
+    """A CQ: its ring (``abi.rings.CQE``), doorbell record (consumer counter), and number for the CQ_ARM doorbell."""
 
     handle: int
     number: int
@@ -293,11 +290,8 @@ class DestroyCompChannel:
 
 @dataclass(frozen=True, slots=True)
 class CreateCq:
-    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range.
-
-    ``pd``: a parent domain's, 0: none; its allocator gave the addresses ``ring`` and ``record``, 0: shared memory.
-    EFAULT: they cannot be held.
-    """
+    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range. EFAULT: memory that cannot be held.
+    ``pd``: of a parent domain, or 0; its allocator gave the addresses ``ring`` and ``record``, 0: shared memory."""
 
     context: int
     cqe: int

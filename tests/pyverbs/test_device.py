@@ -120,6 +120,7 @@ def test_gid_queries_know_no_flags(ctx):
 
 def test_pkeys(ctx):
     assert ctx.query_pkey(1, 0) == 0xFFFF
+    assert ctx.get_pkey_index(1, -1) == ctx.get_pkey_index(1, 0x1FFFF) == 0, "C passes 16 bits"
     assert ctx.get_pkey_index(1, 0xFFFF) == 0
     with pytest.raises(PyverbsRDMAError):
         ctx.get_pkey_index(1, 0x1234)
