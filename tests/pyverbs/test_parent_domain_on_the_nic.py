@@ -10,17 +10,19 @@ from collections.abc import Callable
 import pytest
 
 from nicemu.abi.rings import CQE_BYTES, CQE_WR_ID
+from nicemu.config import Config
 from nicemu.driver.errors import DriverError
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs import mem_alloc
 from nicemu.pyverbs.cq import CQEX, CqInitAttrEx
-from nicemu.pyverbs.device import Context
+from nicemu.pyverbs.device import Context, get_device_list
 from nicemu.pyverbs.mr import MR
 from nicemu.pyverbs.pd import PD, ParentDomain, ParentDomainContext, ParentDomainInitAttr
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 from nicemu.pyverbs.srq import SRQ, SrqAttr, SrqInitAttr
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
+from nicemu.uverbs import session
 from tests.pyverbs.test_on_the_nic import Pair, ctx, lab
 
 __all__ = ["ctx", "lab"]
@@ -214,3 +216,20 @@ def test_a_device_out_of_keys_gives_the_memory_back(domain: Domain) -> None:
     finally:
         device.mkey_numbers = numbers
     assert info.value.error_code == errno.ENOMEM and len(domain.memory.blocks) == kept
+
+
+def test_rings_may_lie_in_model_memory() -> None:
+    """Simulated RAM: no address of it can be read by the process itself."""
+    session.reset()
+    session.configure(Config(memory="model"))
+    try:
+        with Context(name=get_device_list()[0].name.decode()) as context:
+            domain = Domain(context, Memory(own=False))
+            for wr_id in range(20):
+                domain.recv(domain.srq, 100 + wr_id)
+                domain.send(domain.left, wr_id, b"model")
+                assert sorted(domain.completions()) == [(wr_id, 0), (100 + wr_id, 0)]
+            assert domain.target.read(5, 0) == b"model"
+        assert domain.memory.blocks == {}
+    finally:
+        session.reset()
