@@ -118,7 +118,9 @@ class Lab:
     def _devices(self) -> list[Device]:
         config = self.config
         image = load_firmware(config)
-        devices = [Device(self.world, i, config.nic, image, config.mutants) for i in range(config.nics)]
+        devices = [
+            Device(self.world, i, config.nic, image, config.mutants, name) for i, name in enumerate(config.device_names)
+        ]
         for device in devices:
             device.router = self.route  # type: ignore[method-assign]
         return devices

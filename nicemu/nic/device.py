@@ -32,9 +32,9 @@ class Device:
     """NIC ``index`` (from 0) of a world: a slice of the tables."""
 
     def __init__(self, world: World, index: int, profile: Any, image: firmware.Image,
-                 mutants: Iterable[str] = ()) -> None:  # fmt: skip
+                 mutants: Iterable[str] = (), name: str = "") -> None:  # fmt: skip
         self.world, self.index, self.profile, self.image = world, index, profile, image
-        self.name = f"nicemu{index}"
+        self.name = name or f"nicemu{index}"
         self._schedule = schedule.load() if _jit.JIT else schedule
         self._now = memoryview(world.control.view(np.ndarray)["now"])
         self._qp_state = memoryview(world.qp.view(np.ndarray)["state"])
