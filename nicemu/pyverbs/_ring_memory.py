@@ -30,10 +30,10 @@ class ResourceType(IntEnum):
 class RingMemory:
     """Addresses that an allocator gave, 0: the library's own memory. As a context it frees them if creation fails."""
 
-    __slots__ = ("_given", "_owner")
+    __slots__ = ("_context", "_given")
 
-    def __init__(self, owner: Any = None) -> None:
-        self._owner = owner
+    def __init__(self, context: Any = None) -> None:
+        self._context = context
         self._given: list[tuple[int, ResourceType]] = []
 
     @property
@@ -44,7 +44,7 @@ class RingMemory:
 
     def take(self, size: int, alignment: int, kind: ResourceType) -> None:
         """Ask the allocator for memory. OSError: ENOMEM, it gave none; EINVAL, not aligned as asked."""
-        context = self._owner.pd_context
+        context = self._context
         try:
             address = U64(context.p_alloc(context.pd, context, size, alignment, int(kind)))
         except Exception as error:  # as Cython does with an exception that C cannot take
@@ -62,7 +62,7 @@ class RingMemory:
         """Give back what the allocator gave, last first; a second call does nothing."""
         while self._given:
             address, kind = self._given.pop()
-            context = self._owner.pd_context
+            context = self._context
             try:
                 context.p_free(context.pd, context, address, int(kind))
             except Exception as error:

@@ -116,7 +116,7 @@ class ParentDomain(PD):
             raise PyverbsRDMAError(failure, errno.EINVAL)
         self._kernel = context._kernel
         context._opened()
-        self._allocator = attr if attr.pd_context is not None else None
+        self._allocator: ParentDomainContext | None = attr.pd_context
         self._handle = below._handle
         self._ctx = context
         self._below: PD | None = below

@@ -149,8 +149,8 @@ def free_early(domain: Domain) -> None:
             libc.munmap(address, size)
         else:
             mem_alloc.free(address)
-    assert domain.pd._allocator is not None and domain.pd._allocator.pd_context is not None
-    domain.pd._allocator.pd_context.p_free = lambda *arguments: None
+    assert domain.pd._allocator is not None
+    domain.pd._allocator.p_free = lambda *arguments: None
 
 
 @pytest.mark.parametrize("harm", [scribble, free_early])
