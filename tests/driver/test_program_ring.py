@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nicemu.abi.command import Command, RingOwner, Status
 from nicemu.abi.verbs import PAGE_SIZE, QpType, SrqType
@@ -18,6 +20,7 @@ from tests.driver.objects import CAPS, Objects
 
 RING, RECORD = 0x10_0000, 0x20_0FF8
 PLACES = Places(RING, RECORD)
+PLACE = st.integers(0, 9000)
 
 
 class FakeFrames:
@@ -206,3 +209,16 @@ class TestHeldBytes:
         held[:] = bytes(5000)
         held[4990:4995] = b"y" * 100
         assert held[4990:5000] == b"y" * 5 + bytes(5)
+
+    @given(
+        st.integers(0, 4095), st.lists(st.tuples(st.integers(0, 9000), st.integers(0, 9000), st.binary(max_size=200)))
+    )
+    def test_it_is_a_bytearray_of_fixed_length(self, first: int, writes: list[tuple[int, int, bytes]]) -> None:
+        held, plain = HeldBytes(FakeFrames(), [3, 1, 2], first, 8000), bytearray(8000)
+        held[:] = bytes(8000)
+        for start, stop, data in writes:
+            room = len(plain[start:stop])
+            held[start:stop] = data
+            plain[start : start + len(data[:room])] = data[:room]
+            assert held[start:stop] == plain[start:stop]
+        assert held[:] == plain
