@@ -107,6 +107,7 @@ class Lab:
             cqs=nic.max_cq + 1,
             mkeys=nic.max_mr + nic.max_mw + 1,
             iotlb=nic.cache_lines,
+            packets=Capacity().packets + nics * nic.backup_ring.entries,
             eqs=64,
             sq_entries=max(nics, 8) << 19,
             srqs=nic.max_srq + 1,

@@ -4,11 +4,12 @@ RESIZE_CQ here is atomic: the device copies what waits. mlx5 writes a CQE that s
 library copies; a program cannot tell the difference.
 """
 
-from nicemu._jit import copy_bytes, jit, load64, store32
+from nicemu._jit import copy_bytes, jit, store32
 from nicemu.abi.command import Command, CqFlag, Status
 from nicemu.abi.rings import CQE_BYTES, CQE_OWNER
 from nicemu.nic.command_slot import param
 from nicemu.nic.cq import owner_word, stop_timer
+from nicemu.nic.program_ring import cqes_consumed
 from nicemu.tables.rows import cq
 
 CREATE_CQ, DESTROY_CQ = int(Command.CREATE_CQ), int(Command.DESTROY_CQ)
@@ -92,7 +93,7 @@ def resize(world, row, at):
     ring, slots, entries = param(at, 1), param(at, 2), param(at, 3)
     if q.ring_mkey:
         return BAD_PARAM
-    consumed = load64(q.doorbell_record)
+    consumed = cqes_consumed(world, row)
     if slots <= 0 or slots & (slots - 1) or not 0 <= consumed <= q.produced:
         return BAD_PARAM
     if q.produced - consumed > min(entries, slots, q.slots):

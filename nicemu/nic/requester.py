@@ -13,7 +13,6 @@ from nicemu.nic.dma import translate_sges
 from nicemu.nic.mw import bind_mw, local_inv
 from nicemu.nic.page_fault import REQUESTER_SEND, fail_entry, raise_fault
 from nicemu.nic.port import transmit
-from nicemu.nic.program_ring import sends_posted
 from nicemu.nic.psn import packet_count, psn_add, psn_ahead, psn_diff
 from nicemu.nic.qp_type import (
     ATOMIC_CMP_AND_SWP,
@@ -44,6 +43,7 @@ from nicemu.nic.send_queue import (
     entry_of,
     fetch,
     kick,
+    posted,
     start_timer,
     wqe_address,
 )
@@ -261,10 +261,10 @@ def ready(world, q_row):
     if q.state != RTS:
         return q.state == SQD and goes_on(world, q)
     if q.sq_next == q.sq_fetched:
-        posted = sends_posted(world, q_row)
-        if q.sq_error or posted <= q.sq_fetched or q.sq_slots == 0:
+        end = posted(world, q_row)
+        if q.sq_error or end <= q.sq_fetched or q.sq_slots == 0:
             return False
-        if posted - q.sq_una > q.sq_slots:
+        if end - q.sq_una > q.sq_slots:
             call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
             return False
         if q.sq_fetched - q.sq_una >= q.sq_slots:

@@ -12,7 +12,7 @@ from nicemu.nic.datagram import find_av
 from nicemu.nic.dma import check_sges
 from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import ask
-from nicemu.nic.program_ring import SEND_SLOT, move
+from nicemu.nic.program_ring import SEND_SLOT, move, sends_posted
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.qp_type import (
     ATOMIC_CMP_AND_SWP,
@@ -58,6 +58,13 @@ def wqe_address(q, index):
 def entry_of(world, q, index):
     """What we know of a WQE."""
     return sq_entry(world, q.sq_entry + (index & (q.sq_slots - 1)))
+
+
+@jit
+def posted(world, q_row):
+    """Send WQEs posted so far: by the library, or by the device where the send queue is its own."""
+    q = qp(world, q_row)
+    return q.rndv_produced if q.rendezvous else sends_posted(world, q_row)
 
 
 @jit
@@ -245,6 +252,8 @@ def skip_acknowledged(world, q):
 def complete(world, q_row, index, status):
     """CQE of a send WQE, if it asked for one or failed. False: the CQ is overrun."""
     q = qp(world, q_row)
+    if q.rendezvous:
+        return call(vector(world, units.RENDEZVOUS).address, world, q_row, index) != 0
     e = entry_of(world, q, index)
     if status == 0 and q.all_signaled == 0 and e.flags & SIGNALED == 0:
         return True

@@ -6,7 +6,8 @@ import errno
 import struct
 from typing import Any
 
-from nicemu.abi.rings import CQE_BYTES, CQE_TIMESTAMP, WALLCLOCK_EPOCH_NS
+from nicemu.abi.rings import CQE_APP_CTX, CQE_BYTES, CQE_OPCODE, CQE_TAG_LOW, CQE_TIMESTAMP, WALLCLOCK_EPOCH_NS
+from nicemu.abi.verbs import WcOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompChannel, CompletionQueue
 from nicemu.pyverbs._fields import U32, U64, Field, Struct, expect
@@ -27,6 +28,7 @@ _WC_FLAGS = (
     IBV_WC_STANDARD_FLAGS
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK
+    | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_TM_INFO
 )
 _CREATE_FLAGS = (
     ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_SINGLE_THREADED
@@ -37,6 +39,7 @@ _MASK_FLAGS = ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_FLAGS
 _MASK_PD = ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_PD
 _COMP_MASK = _MASK_FLAGS | _MASK_PD
 _TIMESTAMP = struct.Struct("<Q")
+_TAG, _APP_CTX, _TM_ADD = struct.Struct("<Q"), struct.Struct("<I"), int(WcOpcode.TM_ADD)
 
 
 class CqInitAttrEx(Struct):
@@ -124,7 +127,8 @@ class PollCqAttr(Struct):
 
 
 class WcTmInfo(Struct):
-    """The tag-matching part of a completion."""
+    """The tag-matching part of a completion: tag and the program's own 32 bits (`priv`) of the message's header. Set
+    with `IBV_WC_TM_MATCH`, else 0."""
 
     __slots__ = ()
     tag = Field(U64)
@@ -135,13 +139,13 @@ class CQEX(CompletionQueue):
     """An extended CQ: `start_poll`, the `read_` methods, `poll_next`..., `end_poll`.
 
     PyverbsRDMAError: EINVAL as for `CQ`, for an unknown `comp_mask` or flag, and for a `parent_domain` that is none;
-    EOPNOTSUPP for members of completions that the device does not have: tag matching, VLANs, flow tags.
+    EOPNOTSUPP for members of completions that the device does not have: VLANs, flow tags.
 
     Calls that C leaves undefined raise PyverbsUserError: a second `start_poll` in a batch (the lock is held; not of a
     single-threaded CQ, which has none), `poll_next` outside of one, and reading a member that was not asked for.
     """
 
-    __slots__ = ("_current", "_in_batch", "_single_threaded", "_wc_flags")
+    __slots__ = ("_current", "_in_batch", "_single_threaded", "_tm_info", "_wc_flags")
     CHILDREN = ("srqs", "qps", "wqs")
 
     def __init__(self, context: Context, init_attr: CqInitAttrEx | None = None) -> None:
@@ -153,6 +157,7 @@ class CQEX(CompletionQueue):
         if refusal:
             raise PyverbsRDMAError(failure, refusal)
         self._current = WC._from_cqe(bytearray(CQE_BYTES))
+        self._tm_info = 0, 0
         self._in_batch, self._wc_flags = False, attr.wc_flags
         flags = attr._flags()
         self._single_threaded = bool(flags & _FLAG.IBV_CREATE_CQ_ATTR_SINGLE_THREADED)
@@ -186,7 +191,9 @@ class CQEX(CompletionQueue):
         self._opened()
         if not self._ring.nonempty() and not self._wait():
             return errno.ENOENT
-        self._current = WC._from_cqe(self._ring.take(1)[0])
+        entry = self._ring.take(1)[0]
+        self._tm_info = _take_tm_info(entry) if entry[CQE_OPCODE] >= _TM_ADD else (0, 0)
+        self._current = WC._from_cqe(entry)
         return 0
 
     def end_poll(self) -> None:
@@ -282,12 +289,21 @@ class CQEX(CompletionQueue):
         return 0
 
     def read_tm_info(self) -> WcTmInfo:
-        """Tag matching; the device does not have it."""
+        """The tag-matching part."""
         self._asked(_WITH.IBV_WC_EX_WITH_TM_INFO)
-        return WcTmInfo()
+        tag, priv = self._tm_info
+        return WcTmInfo(tag=tag, priv=priv)
 
     def _destroy(self, handle: int) -> None:
         self._execute(messages.DestroyCq(handle), "Failed to destroy CQEX")
 
     def __str__(self) -> str:
         return "Extended CQ:\n" + lines([("Handle", self._opened()), ("CQEs", self._cqe)])
+
+
+def _take_tm_info(entry: bytearray) -> tuple[int, int]:
+    """(tag, app_ctx) of a completion of tag matching; the members that they stand in the place of become 0."""
+    info = _TAG.unpack_from(entry, CQE_TAG_LOW)[0], _APP_CTX.unpack_from(entry, CQE_APP_CTX)[0]
+    _TAG.pack_into(entry, CQE_TAG_LOW, 0)
+    _APP_CTX.pack_into(entry, CQE_APP_CTX, 0)
+    return info

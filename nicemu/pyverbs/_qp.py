@@ -153,6 +153,8 @@ class QP(Resource):
             if queue is not None:
                 self._device_index = queue._device_index
                 queue._ring.serve(self._number, (self._send_queue, self._recv_queue))
+        if self._srq is not None:
+            self._srq._serve(self._number, self._send_queue)
 
     def _ring_memory(self, kind: int, caps: messages.Capabilities) -> RingMemory:
         """Memory that a parent domain's allocator gives for receive and send ring, if the device can have such a QP."""
@@ -164,7 +166,9 @@ class QP(Resource):
         if max(requests) > device.max_qp_wr or max(elements) > device.max_sge or caps.max_inline_data > _MAX_INLINE:
             return RingMemory()
         received = recv_ring_bytes(caps) if kind not in _XRC and self._srq is None else 0
-        return allocate(self._pd, received + send_ring_bytes(caps), ResourceType.QP)
+        matches_tags = self._srq is not None and self._srq._tags is not None
+        sent = 0 if matches_tags and not caps.max_send_wr else send_ring_bytes(caps)  # the send ring is the device's
+        return allocate(self._pd, received + sent, ResourceType.QP)
 
     def _destroy(self, handle: int) -> None:
         self._execute(messages.DestroyQp(handle), "Failed to destroy QP")

@@ -58,7 +58,7 @@ def make_cq(o: Objects) -> Any:
 
 
 def make_srq(o: Objects) -> Any:
-    return o.bench.call(srq.create(o.pd, SrqType.BASIC, (8, 1), None, None, PLACES))
+    return o.bench.call(srq.create(o.pd, SrqType.BASIC, (8, 1), places=PLACES))
 
 
 DESTROY: dict[Callable[..., Any], Callable[..., Any]] = {
