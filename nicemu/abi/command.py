@@ -87,6 +87,15 @@ class Command(IntEnum):
     """offset in device memory, bytes: cleared for a new owner. The driver keeps the books (mlx5's memic bitmap)."""
     FREE_DM = 26
     """offset in device memory, bytes: poisoned."""
+    PLACE_RINGS = 40
+    """owner (``RingOwner``), its number, mkey indices of its ring memory and of its doorbell record, 0: as created.
+    They lie in memory of the program now; the addresses given at creation are where the device keeps its copy."""
+
+
+class RingOwner(IntEnum):
+    """Whose rings PLACE_RINGS is about."""
+
+    QP, CQ, SRQ = range(3)
 
 
 class QpFlag(IntFlag):

@@ -30,6 +30,7 @@ from nicemu.nic import (
     msix,
     page_fault,
     port,
+    program_ring,
     qp_state,
     read_response,
     rendezvous,
@@ -84,6 +85,7 @@ UNITS: dict[int, Callable] = {
     units.TAG_FLUSH: tag_matching.tag_flush,
     units.RENDEZVOUS: rendezvous.rendezvous,
     units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
+    units.PROGRAM_RING: program_ring.transfer,
 }  # fmt: skip
 
 

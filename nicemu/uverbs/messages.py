@@ -67,10 +67,7 @@ class MrResponse:
 
 @dataclass(frozen=True, slots=True)
 class CqResponse:
-    """A CQ: its ring (``abi.rings.CQE``) and doorbell record (consumer counter) in shared memory.
-
-    ``number``: cqn, for the CQ_ARM doorbell. ``ring_address``/``record_address``: host addresses of the same bytes.
-    """
+    """A CQ: its ring (``abi.rings.CQE``), doorbell record (consumer counter), and number for the CQ_ARM doorbell."""
 
     handle: int
     number: int
@@ -294,13 +291,17 @@ class DestroyCompChannel:
 
 @dataclass(frozen=True, slots=True)
 class CreateCq:
-    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range."""
+    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range. EFAULT: memory that cannot be held.
+    ``pd``: of a parent domain, or 0; its allocator gave the addresses ``ring`` and ``record``, 0: shared memory."""
 
     context: int
     cqe: int
     channel: int = 0
     comp_vector: int = 0
     ignore_overrun: bool = False
+    pd: int = 0
+    ring: int = 0
+    record: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,7 +333,7 @@ class CreateQp:
     """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport.
 
     An XRC target has ``xrcd`` and 0 for ``pd`` and the CQs; an XRC initiator no ``recv_cq``. A ring that the QP does
-    not have is empty, with 0 slots.
+    not have is empty, with 0 slots. ``ring`` (receive ring, then send ring) and ``record``: as of :class:`CreateCq`.
     """
 
     pd: int
@@ -343,6 +344,8 @@ class CreateQp:
     sq_sig_all: int = 0
     srq: int = 0
     xrcd: int = 0
+    ring: int = 0
+    record: int = 0
 
 
 @dataclass(frozen=True, slots=True)

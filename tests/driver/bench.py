@@ -111,6 +111,8 @@ class FakeDevice:
         self.srqs: dict[int, SimpleNamespace] = {}
         self.ahs: dict[int, tuple[int, ...]] = {}
         self.members: set[tuple[int, ...]] = set()
+        self.places: dict[tuple[int, ...], tuple[int, ...]] = {}
+        """Keys of ring and record in memory of the program, by owner and number."""
         self.log: list[tuple[Command, tuple[int, ...]]] = []
         self.refuse: dict[Command, Status] = {}
         self.resumed: list[tuple[int, int]] = []
@@ -194,6 +196,10 @@ class FakeDevice:
 
     def _resize_cq(self, p: tuple[int, ...], mailbox: int) -> None:
         self.cqs[p[0]] = (*self.cqs[p[0]][:1], *p[1:3], *self.cqs[p[0]][3:])
+
+    def _place_rings(self, p: tuple[int, ...], mailbox: int) -> None:
+        assert all(key == 0 or key in self.mkeys for key in p[2:4])
+        self.places[p[:2]] = p[2:4]
 
     def _modify_cq(self, p: tuple[int, ...], mailbox: int) -> None:
         assert p[0] in self.cqs
