@@ -32,7 +32,7 @@ class WrOpcode(IntEnum):
 class SendFlag(IntEnum):
     """``ibv_send_flags``: bits of a send WQE's flags word."""
 
-    FENCE, SIGNALED, SOLICITED, INLINE = 1, 2, 4, 8
+    FENCE, SIGNALED, SOLICITED, INLINE, IP_CSUM = 1, 2, 4, 8, 16
 
 
 class WcStatus(IntEnum):

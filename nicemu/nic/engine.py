@@ -31,6 +31,8 @@ from nicemu.nic import (
     page_fault,
     port,
     qp_state,
+    raw_receive,
+    raw_send,
     read_response,
     reply,
     requester,
@@ -77,6 +79,9 @@ UNITS: dict[int, Callable] = {
     units.ACK: reply.send_ack, units.SQ_ERROR: qp_state.send_queue_error, units.SENT: requester.sent,
     units.CQ_TIMER: cq.moderated, units.VECTOR_TIMER: msix.moderated, units.DEVICE_EVENT: device_event.device_event,
     units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
+    units.RAW_BUILD: raw_send.raw_build, units.RAW_DEPART: raw_send.raw_depart,
+    units.RAW_ARRIVE: raw_receive.raw_arrive, units.RAW_COMMIT: raw_receive.raw_commit,
+    units.RAW_RESUME: raw_receive.raw_resume,
 }  # fmt: skip
 
 

@@ -2,13 +2,16 @@
 
 from nicemu._jit import copy_bytes, jit, load64, store64
 from nicemu.abi import command as abi
-from nicemu.abi.command import AvField, Command, Status
-from nicemu.abi.rings import DB_SRQ_PRODUCER
+from nicemu.abi.command import AvField, Command, QpFlag, Status
+from nicemu.abi.rings import DB_SRQ_PRODUCER, SEND_HEADER_BYTES
 from nicemu.nic.command_slot import param
 from nicemu.nic.datagram import load_vector
+from nicemu.nic.ethernet import MAX_HEADERS
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
-from nicemu.nic.qp_type import UD, XRC_TGT
+from nicemu.nic.qp_type import RAW_PACKET, UD, XRC_TGT
+from nicemu.nic.rss import key_address
+from nicemu.tables.raw_records import HASH_KEY_BYTES
 from nicemu.tables.records import RESOURCES_PER_QP
 from nicemu.tables.rows import av, gid, mcast, qp, srq
 
@@ -18,9 +21,23 @@ CREATE_SRQ, MODIFY_SRQ, QUERY_SRQ = int(Command.CREATE_SRQ), int(Command.MODIFY_
 DESTROY_SRQ, RESIZE_SRQ = int(Command.DESTROY_SRQ), int(Command.RESIZE_SRQ)
 CREATE_AH, DESTROY_AH, SET_GID = int(Command.CREATE_AH), int(Command.DESTROY_AH), int(Command.SET_GID)
 ATTACH_MCAST, DETACH_MCAST = int(Command.ATTACH_MCAST), int(Command.DETACH_MCAST)
+SIGNAL_ALL = int(QpFlag.SIGNAL_ALL)
 OK, BAD_PARAM, BAD_RESOURCE = int(Status.OK), int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
 NO_MEMORY, BAD_OPCODE = int(Status.NO_MEMORY), int(Status.BAD_OPCODE)
 F_DEST_NIC, F_SGID, F_MULTICAST = int(AvField.DEST_NIC), int(AvField.SGID_INDEX), int(AvField.MULTICAST)
+
+
+@jit
+def create_raw(world, n, row, at):
+    """What a raw packet QP has: frames as long as the port takes; of RSS an indirection table, and a key."""
+    q = qp(world, row)
+    q.mtu = n.mtu + MAX_HEADERS
+    q.tso_header = max(q.sq_stride - SEND_HEADER_BYTES, 0)
+    if q.rq_slots == 0 and q.sq_slots == 0 and 0 < q.rq_ring < n.rqt_count:
+        q.rqt = n.rqt_base + q.rq_ring
+        q.srq = 0
+        q.hash_fields = q.sq_ring
+        copy_bytes(key_address(world, row), load64(at + abi.COMMAND_MAILBOX), HASH_KEY_BYTES)
 
 
 @jit
@@ -44,7 +61,9 @@ def create_qp(world, n, at):
     q.rq_slots = param(at, 9)
     q.rq_stride = param(at, 10)
     q.doorbell_record = param(at, 11)
-    q.all_signaled = param(at, 12) & 1
+    q.all_signaled = param(at, 12) & SIGNAL_ALL
+    q.rx_flags = param(at, 12) & ~SIGNAL_ALL
+    q.rate_kbps = q.paced_until = 0
     q.sq_entry = param(at, 13)
     q.av = n.av_base + n.av_count + qpn
     q.srq = 0
@@ -55,6 +74,9 @@ def create_qp(world, n, at):
         q.xrcd = q.sq_ring
     q.path_mtu = 0
     q.mtu = n.mtu if q.type == UD else 0
+    q.rqt = q.hash_fields = 0
+    if q.type == RAW_PACKET:
+        create_raw(world, n, row, at)
     q.resource_base = row * RESOURCES_PER_QP
     reset(world, row)
     q.valid = 1
