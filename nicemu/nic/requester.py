@@ -312,7 +312,8 @@ def held_back(world, q_row, verdict):
     if verdict == dma.FAULT:
         q.sq_suspended = 1
         length = entry_of(world, q, q.sq_next).length
-        raise_fault(world, q_row, REQUESTER_SEND, q.sq_next, q.sq_offset * q.mtu, length)
+        done = 0 if q.type == RAW_PACKET else q.sq_offset * q.mtu
+        raise_fault(world, q_row, REQUESTER_SEND, q.sq_next, done, length)
         start_timer(world, q_row)
         return
     status = LOC_QP_OP_ERR if verdict == NO_ADDRESS else LOC_PROT_ERR

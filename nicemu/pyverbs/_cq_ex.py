@@ -9,7 +9,7 @@ from typing import Any
 from nicemu.abi.rings import CQE_BYTES, CQE_TIMESTAMP, WALLCLOCK_EPOCH_NS
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompChannel, CompletionQueue
-from nicemu.pyverbs._fields import U32, U64, Field, Struct, expect
+from nicemu.pyverbs._fields import U16, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._resource import unsupported
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs._wc import WC, create_wc_flags_to_str
@@ -27,6 +27,7 @@ _WC_FLAGS = (
     IBV_WC_STANDARD_FLAGS
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK
+    | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_CVLAN
 )
 _CREATE_FLAGS = (
     ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_SINGLE_THREADED
@@ -127,7 +128,7 @@ class WcTmInfo(Struct):
 class CQEX(CompletionQueue):
     """An extended CQ: `start_poll`, the `read_` methods, `poll_next`..., `end_poll`.
 
-    PyverbsRDMAError: EINVAL as for `CQ`; EOPNOTSUPP for tag matching, VLANs, flow tags and allocators.
+    PyverbsRDMAError: EINVAL as for `CQ`; EOPNOTSUPP for tag matching, flow tags and allocators.
     """
 
     __slots__ = ("_current",)
@@ -232,8 +233,8 @@ class CQEX(CompletionQueue):
         return self.read_timestamp() + WALLCLOCK_EPOCH_NS
 
     def read_cvlan(self) -> int:
-        """The VLAN; none."""
-        return 0
+        """The VLAN tag (priority, 1 bit, VID) that the device took out of the frame; 0 if it took none."""
+        return self._current.imm_data & U16.high
 
     def read_flow_tag(self) -> int:
         """The flow tag; none."""
