@@ -56,7 +56,8 @@ class Command(IntEnum):
     PAGE_FAULT_RESUME = 11
     """token, error (0 or 1)."""
     CREATE_SRQ = 12
-    """srqn, pd, ring address, slots, stride, doorbell record, type (``SrqType``), XRC domain, cqn (XRC)."""
+    """srqn, pd, ring address, slots, stride, doorbell record, type (``SrqType``), XRC domain, cqn (XRC, TM); mailbox
+    (TM): ``TAG_LIST`` of int64 (order of ``TagListField``)."""
     MODIFY_SRQ = 13
     """srqn, limit to arm (0: off)."""
     QUERY_SRQ = 14
@@ -105,20 +106,22 @@ WORK_QUEUE = 128
 and ERR."""
 
 
-class QpFlag(IntEnum):
-    """Flags of CREATE_QP."""
-
-    SIGNAL_ALL = 1
-    CVLAN_STRIPPING = 2
-    """Raw packets and WQs: the outermost VLAN tag goes into the completion."""
-    SCATTER_FCS = 4
-    """Raw packets and WQs: the four bytes of the FCS are received too."""
-
-
 class FlowType(IntEnum):
     """``ibv_flow_attr_type``."""
 
     NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER = range(4)
+
+
+class QpFlag(IntFlag):
+    """Flags of CREATE_QP."""
+
+    SIGNAL_ALL = 1
+    RENDEZVOUS = 2
+    """The send queue is the device's own: it reads rendezvous payload through it (mlx5 ``QPC_OFFLOAD_TYPE_RNDV``)."""
+    CVLAN_STRIPPING = 4
+    """Raw packets and WQs: the outermost VLAN tag goes into the completion."""
+    SCATTER_FCS = 8
+    """Raw packets and WQs: the four bytes of the FCS are received too."""
 
 
 class CqFlag(IntEnum):
@@ -193,6 +196,14 @@ class AvField(IntEnum):
     DEST_NIC, SGID_INDEX, DGID_HIGH, DGID_LOW, FLOW_LABEL, TRAFFIC_CLASS, HOP_LIMIT, SL, MULTICAST = range(9)
 
 
+class TagListField(IntEnum):
+    """Words of the tag list of a TM-SRQ in a CREATE_SRQ mailbox: first row and number of its TAG rows; ring, slots and
+    doorbell record of its operations; the QP number that their completions carry."""
+
+    FIRST, COUNT, RING, SLOTS, RECORD, QPN = range(6)
+
+
+TAG_LIST = struct.Struct(f"<{len(TagListField)}q")
 QP_CONTEXT = struct.Struct(f"<{len(QpField)}q")
 ADDRESS_VECTOR = struct.Struct(f"<{len(AvField)}q")
 

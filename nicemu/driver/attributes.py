@@ -36,7 +36,7 @@ RAW_IP_CSUM, MANAGED_FLOW_STEERING, RAW_SCATTER_FCS, PCI_WRITE_END_PADDING = 1 <
 CAP_CVLAN_STRIPPING, CAP_SCATTER_FCS, CAP_IP_CSUM = 1, 2, 4
 """``ibv_raw_packet_caps``."""
 RAW_QPT, LOW_32 = 1 << QpType.RAW_PACKET, (1 << 32) - 1
-ATOMIC_HCA = 1
+ATOMIC_HCA, TM_CAP_RC = 1, 1
 ODP_SUPPORT, ODP_SUPPORT_IMPLICIT = 1, 2
 ODP_SEND, ODP_RECV, ODP_WRITE, ODP_READ, ODP_ATOMIC, ODP_SRQ_RECV, ODP_FLUSH, ODP_ATOMIC_WRITE = (
     1 << bit for bit in range(8))  # fmt: skip
@@ -71,6 +71,7 @@ def device_attributes(device: IbDevice) -> dict[str, int | str]:
         "device_cap_flags_ex": flags | raw_flags | FLUSH_GLOBAL | FLUSH_PERSISTENT | ATOMIC_WRITE,
         "num_comp_vectors": profile.num_comp_vectors,
         "completion_timestamp_mask": TIMESTAMP_MASK, "hca_core_clock": CORE_CLOCK_KHZ,
+        **tag_matching_caps(device),
         "max_cq_count": cq.MAX_MODERATION_COUNT, "max_cq_period": cq.MAX_MODERATION_US,
     }  # fmt: skip
     return values
@@ -104,6 +105,15 @@ def raw_packet_caps(raw: Any) -> tuple[int, dict[str, int | str]]:
             "packet_pacing_caps.supported_qpts": RAW_QPT,
         }  # fmt: skip
     return flags, values
+
+
+def tag_matching_caps(device: IbDevice) -> dict[str, int]:
+    """``ibv_tm_caps``, each name after ``tm_``: RC, if the device handles rendezvous (``mlx5_ib_query_device``)."""
+    limits = device.profile.tag_matching
+    if not (limits.max_num_tags and device.profile.max_srq):
+        return {}
+    caps = {f"tm_{name}": getattr(limits, name) for name in ("max_num_tags", "max_ops", "max_sge", "max_rndv_hdr_size")}
+    return caps | {"tm_flags": TM_CAP_RC if limits.max_rndv_hdr_size else 0}
 
 
 def odp_caps(device: IbDevice) -> dict[str, int]:

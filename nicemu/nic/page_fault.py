@@ -171,7 +171,11 @@ def resume(world, row, error):
         q.read_suspended = 0
     else:
         f.error = error
-        return call(vector(world, units.RAW_RESUME).address, world, f.qp, 0) if is_raw(q) else 0
+        if q.recv_suspended == 0:
+            return 0
+        q.recv_suspended = 0
+        waits = units.RAW_RESUME if is_raw(q) else units.RESPONDER
+        return call(vector(world, waits).address, world, f.qp, 0)
     if error:
         fail_entry(world, f.qp, f.wqe, LOC_PROT_ERR)
     return call(vector(world, units.RETIRE).address, world, f.qp, 1 if f.type == REQUESTER_READ else 0)

@@ -9,8 +9,9 @@ from nicemu.nic.datagram import load_vector
 from nicemu.nic.ethernet import MAX_HEADERS
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
-from nicemu.nic.qp_type import RAW_PACKET, UD, XRC_TGT
+from nicemu.nic.qp_type import RAW_PACKET, RC, UD, XRC_TGT
 from nicemu.nic.rss import key_address
+from nicemu.nic.tag_list import TM, create_list
 from nicemu.tables.raw_records import HASH_KEY_BYTES
 from nicemu.tables.records import RESOURCES_PER_QP
 from nicemu.tables.rows import av, gid, mcast, qp, srq
@@ -21,9 +22,10 @@ CREATE_SRQ, MODIFY_SRQ, QUERY_SRQ = int(Command.CREATE_SRQ), int(Command.MODIFY_
 DESTROY_SRQ, RESIZE_SRQ = int(Command.DESTROY_SRQ), int(Command.RESIZE_SRQ)
 CREATE_AH, DESTROY_AH, SET_GID = int(Command.CREATE_AH), int(Command.DESTROY_AH), int(Command.SET_GID)
 ATTACH_MCAST, DETACH_MCAST = int(Command.ATTACH_MCAST), int(Command.DETACH_MCAST)
-SIGNAL_ALL = int(QpFlag.SIGNAL_ALL)
 OK, BAD_PARAM, BAD_RESOURCE = int(Status.OK), int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
 NO_MEMORY, BAD_OPCODE = int(Status.NO_MEMORY), int(Status.BAD_OPCODE)
+SIGNAL_ALL, RENDEZVOUS = int(QpFlag.SIGNAL_ALL), int(QpFlag.RENDEZVOUS)
+RX_FLAGS = int(QpFlag.CVLAN_STRIPPING | QpFlag.SCATTER_FCS)
 F_DEST_NIC, F_SGID, F_MULTICAST = int(AvField.DEST_NIC), int(AvField.SGID_INDEX), int(AvField.MULTICAST)
 
 
@@ -35,9 +37,17 @@ def create_raw(world, n, row, at):
     q.tso_header = max(q.sq_stride - SEND_HEADER_BYTES, 0)
     if q.rq_slots == 0 and q.sq_slots == 0 and 0 < q.rq_ring < n.rqt_count:
         q.rqt = n.rqt_base + q.rq_ring
-        q.srq = 0
         q.hash_fields = q.sq_ring
         copy_bytes(key_address(world, row), load64(at + abi.COMMAND_MAILBOX), HASH_KEY_BYTES)
+
+
+@jit
+def shared_queue(n, at):
+    """Row of the SRQ that CREATE_QP names, 0: none. An RSS QP names its indirection table there."""
+    if param(at, 1) == RAW_PACKET and param(at, 6) == 0:
+        return 0
+    number = param(at, 8) if param(at, 9) == 0 else 0
+    return n.srq_base + number if 0 < number < n.srq_count else 0
 
 
 @jit
@@ -48,6 +58,10 @@ def create_qp(world, n, at):
         return BAD_RESOURCE
     row = n.qp_base + qpn
     q = qp(world, row)
+    shared = shared_queue(n, at)
+    matches_tags = srq(world, shared).type == TM
+    if matches_tags and param(at, 1) != RC:
+        return BAD_PARAM
     q.nic = n.number
     q.number = qpn
     q.type = param(at, 1)
@@ -62,14 +76,15 @@ def create_qp(world, n, at):
     q.rq_stride = param(at, 10)
     q.doorbell_record = param(at, 11)
     q.all_signaled = param(at, 12) & SIGNAL_ALL
-    q.rx_flags = param(at, 12) & ~SIGNAL_ALL
+    q.rendezvous = 1 if param(at, 12) & RENDEZVOUS else 0
+    q.rx_flags = param(at, 12) & RX_FLAGS
     q.rate_kbps = q.paced_until = 0
     q.sq_entry = param(at, 13)
     q.av = n.av_base + n.av_count + qpn
-    q.srq = 0
+    q.srq = shared
     q.xrcd = 0
-    if q.rq_slots == 0 and 0 < q.rq_ring < n.srq_count:
-        q.srq = n.srq_base + q.rq_ring
+    if matches_tags:
+        q.recv_cq = srq(world, shared).cq
     if q.type == XRC_TGT:
         q.xrcd = q.sq_ring
     q.path_mtu = 0
@@ -131,6 +146,8 @@ def create_srq(world, n, row, at):
     s.next = 0
     s.limit = 0
     s.error = 0
+    if s.type == TM:
+        create_list(world, row, load64(at + abi.COMMAND_MAILBOX))
     s.valid = 1
     return OK
 

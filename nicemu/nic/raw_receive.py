@@ -1,9 +1,8 @@
 """Raw packet QPs and work queues, receiving: each frame takes a receive WQE of every queue that flow steering names.
 
 A frame without a WQE is dropped and counted. One that is longer than its WQE, or whose WQE is bad, fails it and takes
-the queue to ERR (mlx5: an error completion, and the RQ's error state). Where a page of the WQE is missing the frame
-waits, and what comes behind it, until the driver has brought the page in: at most ``MOST_WAITING`` of a queue, as in
-the backup ring of Lesokhin et al., ASPLOS 2017. Hardware without such a ring drops them.
+the queue to ERR (mlx5: an error completion, and the RQ's error state). Where a page of the WQE is missing the frame is
+dropped, or kept in the backup ring with what comes behind it, as firmware says (:mod:`nicemu.nic.backup_ring`).
 """
 
 from nicemu._jit import call, jit, load8, store8
@@ -11,7 +10,8 @@ from nicemu.abi.command import QpFlag
 from nicemu.abi.rings import RECV_HEADER_BYTES
 from nicemu.abi.verbs import AsyncEvent, QpState, WcFlag, WcStatus
 from nicemu.nic import dma
-from nicemu.nic.arrive import MOST_WAITING, MOST_WAITING_OF_ALL, discard
+from nicemu.nic.arrive import discard
+from nicemu.nic.backup_ring import enter, keep, leave, suspend
 from nicemu.nic.checksum import checksums_right
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.dma import hold, move, translate_sges
@@ -25,11 +25,11 @@ from nicemu.nic.steering import choose, take_chosen
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import clone_packet, free_packet, payload_address
-from nicemu.tables.records import FAULTS_PER_QP, MAX_MTU
-from nicemu.tables.rows import control, fault, headers, nic, packet, qp, vector
+from nicemu.tables.records import MAX_MTU
+from nicemu.tables.rows import control, headers, nic, packet, qp, vector
 from nicemu.wire.crc32 import crc32
 
-ACCEPT, NO_WQE, WAIT, TOO_LONG, BAD_WQE = range(5)
+ACCEPT, NO_WQE, WAIT, NO_PAGE, TOO_LONG, BAD_WQE = range(6)
 """Verdicts on a frame for a queue."""
 RTR, SQE = int(QpState.RTR), int(QpState.SQE)
 CVLAN_STRIPPING, SCATTER_FCS = int(QpFlag.CVLAN_STRIPPING), int(QpFlag.SCATTER_FCS)
@@ -69,12 +69,12 @@ def accept(world, q_row, p):
         discard(world, p)
         return
     n = nic(world, q.nic)
-    if q.rx_waiting >= MOST_WAITING or n.rx_waiting >= MOST_WAITING_OF_ALL:
-        n.raw_no_buffer += 1
+    row = packet(world, p)
+    row.in_backup = 0
+    if q.recv_suspended and not enter(world, n, row):
         discard(world, p)
         return
     prepare(world, q, p)
-    row = packet(world, p)
     row.kind = q.nic
     row.qp = q_row
     row.next = 0
@@ -129,20 +129,23 @@ def strip_tag(world, p):
 
 @jit
 def drain(world, q_row):
-    """Place the frames that wait, up to one whose page is missing."""
+    """Place the frames in line, up to one that stays in the backup ring."""
     q = qp(world, q_row)
     n = nic(world, q.nic)
-    while q.rx_head != 0 and fault(world, q_row * FAULTS_PER_QP + RESPONDER_RECV).open == 0:
+    while q.rx_head != 0 and q.recv_suspended == 0:
         p = q.rx_head
+        row = packet(world, p)
+        q.rx_head = row.next
+        q.rx_waiting -= 1
+        n.rx_waiting -= 1
         n.translation_delay = touch(world, q.nic, q_row)
         verdict = place(world, q_row, p)
         if verdict == WAIT:
+            suspend(world, q_row, p)
             return
-        q.rx_head = packet(world, p).next
-        q.rx_waiting -= 1
-        n.rx_waiting -= 1
-        if verdict == NO_WQE:
-            n.raw_no_buffer += 1
+        leave(n, row, verdict == ACCEPT)
+        if verdict == NO_WQE or verdict == NO_PAGE:
+            n.raw_no_buffer += 1 if verdict == NO_WQE else 0
             discard(world, p)
         else:
             land(world, q_row, p, verdict)
@@ -166,7 +169,7 @@ def place(world, q_row, p):
     verdict = translate_sges(world, p, q.pd, sges, recv_count(world, q_row), 0, row.length, True)
     if verdict == dma.FAULT and not failed_before(world, q_row, RESPONDER_RECV):
         raise_fault(world, q_row, RESPONDER_RECV, q.recv_wqe, 0, row.length)
-        return WAIT
+        return WAIT if keep(world, q_row, row) else NO_PAGE
     return ACCEPT if verdict == dma.OK else BAD_WQE
 
 

@@ -223,7 +223,7 @@ class DeviceAttrEx(Struct):
     pci_atomic_caps = property(lambda self: PCIAtomicCaps())
     rss_caps = property(lambda self: self._nested(RSSCaps, "rss_caps"))
     packet_pacing_caps = property(lambda self: self._nested(PacketPacingCaps, "packet_pacing_caps"))
-    tm_caps = property(lambda self: TMCaps())
+    tm_caps = property(lambda self: self._tm_caps())
     cq_mod_caps = property(lambda self: self._moderation_caps())
 
     def _nested(self, kind: type[Struct], name: str) -> Struct:
@@ -231,6 +231,11 @@ class DeviceAttrEx(Struct):
         caps, prefix = kind(), f"{name}."
         found = self._values.items()
         caps._values = {key.removeprefix(prefix): value for key, value in found if key.startswith(prefix)}
+        return caps
+
+    def _tm_caps(self) -> TMCaps:
+        caps = TMCaps()
+        caps._values = {name[3:]: value for name, value in self._values.items() if name.startswith("tm_")}
         return caps
 
     def _moderation_caps(self) -> CQModerationCaps:

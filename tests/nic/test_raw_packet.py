@@ -6,7 +6,9 @@ import pytest
 
 from nicemu.abi.command import Command, Status
 from nicemu.abi.verbs import QpAttrMask, QpState, SendFlag, WcOpcode, WcStatus, WrOpcode
+from tests.nic import backup_ends
 from tests.nic.raw import Raw, ethernet, frame4
+from tests.nic.testbench import Bench
 
 BIG = 4096 + 14
 
@@ -130,7 +132,27 @@ def test_a_missing_page_of_the_sender_suspends_it(bench):
     assert raw.got() == [(5, data)]
 
 
-def test_frames_wait_for_a_missing_page_of_the_receiver_in_order(bench):
+@pytest.fixture
+def ring() -> Bench:
+    """A NIC whose firmware keeps what finds no page."""
+    return Bench(firmware_image=backup_ends.image())
+
+
+def test_without_a_backup_ring_a_frame_that_finds_no_page_is_dropped(bench):
+    raw = Raw(bench)
+    raw.flow()
+    cold = bench.mr(1, mapped=False)
+    raw.b.post_recv(5, cold.sge(2048))
+    raw.send(frame4())
+    cold.map()
+    bench.resume(bench.faults()[0]["token"])
+    assert (bench.device.row.fault_drops, raw.b.statuses()) == (1, [])
+    raw.send(frame4(), 2)
+    assert raw.b.statuses() == [(5, 0)]
+
+
+def test_frames_wait_for_a_missing_page_of_the_receiver_in_order(ring):
+    bench = ring
     raw = Raw(bench)
     raw.flow()
     cold = bench.mr(1, mapped=False)
@@ -149,7 +171,8 @@ def test_frames_wait_for_a_missing_page_of_the_receiver_in_order(bench):
     assert cold.data[:104] == ethernet(b"one" * 30)
 
 
-def test_a_page_that_cannot_be_brought_in_fails_the_wqe(bench):
+def test_a_page_that_cannot_be_brought_in_fails_the_wqe(ring):
+    bench = ring
     raw = Raw(bench)
     raw.flow()
     cold = bench.mr(1, mapped=False)
@@ -161,7 +184,8 @@ def test_a_page_that_cannot_be_brought_in_fails_the_wqe(bench):
     assert raw.b.statuses() == [(5, WcStatus.LOC_PROT_ERR)]
 
 
-def test_a_queue_that_is_reset_forgets_the_frames_that_waited(bench):
+def test_a_queue_that_is_reset_forgets_the_frames_that_waited(ring):
+    bench = ring
     raw = Raw(bench)
     raw.flow()
     cold = bench.mr(1, mapped=False)
@@ -172,7 +196,7 @@ def test_a_queue_that_is_reset_forgets_the_frames_that_waited(bench):
     bench.fault()
     raw.b.modify(QpAttrMask.STATE, STATE=QpState.RESET)
     bench.run()
-    assert bench.device.row.rx_waiting == 0 and raw.b.row().rx_waiting == 0
+    assert bench.device.row.rx_waiting == bench.device.row.backup_packets == 0 and raw.b.row().rx_waiting == 0
 
 
 def test_unsignaled_sends_complete_in_silence(raw):

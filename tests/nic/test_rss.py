@@ -151,5 +151,5 @@ def test_a_missing_page_of_a_work_queue_is_reported_by_key_and_address(bench):
     assert (fault["subtype"], fault["key"], fault["va"], fault["last"]) == (1, cold.key, cold.va, 60)
     cold.map()
     bench.resume(fault["token"])
-    bench.run()
+    rss.send(frame4(), 2)
     assert rss.wqs[0].statuses() == [(7, 0)]

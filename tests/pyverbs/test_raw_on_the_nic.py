@@ -172,7 +172,8 @@ def test_flows_that_cannot_be(lab: Any, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_a_warm_page_or_a_cold_one_is_all_the_same(lab: Any) -> None:
-    """On-demand memory on both sides: frames wait for their page."""
+    """On-demand memory on both sides: with a backup ring frames wait for their page."""
+    lab("firmware: backup_ring\n")
     access = e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_ON_DEMAND
     client, server = End(access=access), End(access=access)
     client.open()
