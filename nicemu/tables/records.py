@@ -138,8 +138,8 @@ QP = record(
     "rx_high",               # highest PSN counted
     "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
     "next_cnp",              # earliest time of the next CNP, ns
-    "rx_flags",              # raw packets: RxFlag
-    "rqt", "hash_fields",    # RSS: row of its indirection table, RxHashField; 0: it has a receive queue of its own
+    "rx_flags",              # raw packets and WQs: CVLAN_STRIPPING, SCATTER_FCS of QpFlag
+    "rqt", "hash_fields",    # RSS: row of its indirection table, RxHash; 0: it has a receive queue of its own
     "tso_header",            # bytes that a TSO WQE may bring as headers
     "rate_kbps", "paced_until",  # packet pacing; 0: as fast as the port
     "tagging", "tag",        # the message in progress at a TM-SRQ: a ``tag_list.Tagging``; TAG row it matched, 0: none
@@ -326,51 +326,11 @@ class Slot(IntEnum):
     """Position of each table in the world."""
 
     (
-        CONTROL,
-        EVENT,
-        NIC,
-        QP,
-        SQ_ENTRY,
-        CQ,
-        EQ,
-        MSIX,
-        MESSAGE,
-        MKEY,
-        IOTLB,
-        FAULT,
-        PACKET,
-        SEGMENT,
-        RESOURCE,
-        VECTOR,
-        HOOK,
-        STATE,
-        FRAME,
-        VIOLATION,
-        TRACE,
-        NODE,
-        PAYLOAD,
-        SRQ,
-        AV,
-        MCAST,
-        GID,
-        SRQ_WQE,
-        FABRIC,
-        LINK,
-        IMPAIR,
-        TAP,
-        NUMBER,
-        FIRED,
-        CAPTURE,
-        CAPTURED,
-        TAG_LIST,
-        TAG,
-        TAG_WQE,
-        HEADERS,
-        FLOW,
-        RQT,
-        RQT_ENTRY,
+        CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE,
+        VECTOR, HOOK, STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
+        IMPAIR, TAP, NUMBER, FIRED, CAPTURE, CAPTURED, TAG_LIST, TAG, TAG_WQE, HEADERS, FLOW, RQT, RQT_ENTRY,
         HASH_KEY,
-    ) = range(44)
+    ) = range(44)  # fmt: skip
 
 
 class FrameKind(IntEnum):
