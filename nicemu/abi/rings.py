@@ -18,6 +18,7 @@ from typing import Any
 #   SEND_WITH_INV, LOCAL_INV   imm: the R_Key to invalidate
 #   UD                         rkey: number of the address handle
 #   XRC                        remote_qpn: SRQ number
+#   TSO                        compare_add: bytes of headers, which stand behind the SGEs; swap: MSS
 #   FLUSH                      compare_add: placement type | selectivity level << 8; swap: bytes
 #   BIND_MW                    remote_addr, swap: address and length; rkey: the new key; imm: access flags;
 #                              remote_qpn: lkey of the region; compare_add: the window's present key (of a type 2
@@ -154,9 +155,9 @@ def power_of_two(count: int) -> int:
     return 1 << max(int(count) - 1, 0).bit_length()
 
 
-def send_ring_bytes(caps: Any) -> int:
+def send_ring_bytes(caps: Any, max_tso_header: int = 0) -> int:
     """Bytes of a QP's send ring for these ``Capabilities``."""
-    return power_of_two(caps.max_send_wr) * send_stride(caps.max_send_sge, caps.max_inline_data)
+    return power_of_two(caps.max_send_wr) * send_stride(caps.max_send_sge, caps.max_inline_data, max_tso_header)
 
 
 def recv_ring_bytes(caps: Any) -> int:
@@ -174,9 +175,9 @@ def srq_stride(max_sge: int) -> int:
     return max(recv_stride(max_sge), 64)
 
 
-def send_stride(max_sge: int, max_inline: int) -> int:
-    """Bytes of a send ring slot."""
-    return power_of_two(SEND_HEADER_BYTES + max(SGE_BYTES * max_sge, max_inline))
+def send_stride(max_sge: int, max_inline: int, max_tso_header: int = 0) -> int:
+    """Bytes of a send ring slot. The headers of a TSO request stand behind its SGEs."""
+    return power_of_two(SEND_HEADER_BYTES + max(SGE_BYTES * max_sge + max_tso_header, max_inline))
 
 
 def recv_stride(max_sge: int) -> int:

@@ -3,13 +3,17 @@
 from nicemu._jit import copy_bytes, jit, load64, store64
 from nicemu.abi import command as abi
 from nicemu.abi.command import AvField, Command, QpFlag, RingOwner, Status
+from nicemu.abi.rings import SEND_HEADER_BYTES
 from nicemu.nic.command_slot import param
 from nicemu.nic.datagram import load_vector
+from nicemu.nic.ethernet import MAX_HEADERS
 from nicemu.nic.program_ring import srq_posted
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
-from nicemu.nic.qp_type import RC, UD, XRC_TGT
+from nicemu.nic.qp_type import RAW_PACKET, RC, UD, XRC_TGT
+from nicemu.nic.rss import key_address
 from nicemu.nic.tag_list import TM, create_list
+from nicemu.tables.raw_records import HASH_KEY_BYTES
 from nicemu.tables.records import RESOURCES_PER_QP
 from nicemu.tables.rows import av, cq, gid, mcast, qp, srq
 
@@ -24,12 +28,27 @@ PLACE_RINGS = int(Command.PLACE_RINGS)
 OF_QP, OF_CQ, OF_SRQ = int(RingOwner.QP), int(RingOwner.CQ), int(RingOwner.SRQ)
 NO_MEMORY, BAD_OPCODE = int(Status.NO_MEMORY), int(Status.BAD_OPCODE)
 SIGNAL_ALL, RENDEZVOUS = int(QpFlag.SIGNAL_ALL), int(QpFlag.RENDEZVOUS)
+RX_FLAGS = int(QpFlag.CVLAN_STRIPPING | QpFlag.SCATTER_FCS)
 F_DEST_NIC, F_SGID, F_MULTICAST = int(AvField.DEST_NIC), int(AvField.SGID_INDEX), int(AvField.MULTICAST)
 
 
 @jit
+def create_raw(world, n, row, at):
+    """What a raw packet QP has: frames as long as the port takes; of RSS an indirection table, and a key."""
+    q = qp(world, row)
+    q.mtu = n.mtu + MAX_HEADERS
+    q.tso_header = max(q.sq_stride - SEND_HEADER_BYTES, 0)
+    if q.rq_slots == 0 and q.sq_slots == 0 and 0 < q.rq_ring < n.rqt_count:
+        q.rqt = n.rqt_base + q.rq_ring
+        q.hash_fields = q.sq_ring
+        copy_bytes(key_address(world, row), load64(at + abi.COMMAND_MAILBOX), HASH_KEY_BYTES)
+
+
+@jit
 def shared_queue(n, at):
-    """Row of the SRQ that CREATE_QP names, 0: none."""
+    """Row of the SRQ that CREATE_QP names, 0: none. An RSS QP names its indirection table there."""
+    if param(at, 1) == RAW_PACKET and param(at, 6) == 0:
+        return 0
     number = param(at, 8) if param(at, 9) == 0 else 0
     return n.srq_base + number if 0 < number < n.srq_count else 0
 
@@ -61,6 +80,8 @@ def create_qp(world, n, at):
     q.doorbell_record = param(at, 11)
     q.all_signaled = param(at, 12) & SIGNAL_ALL
     q.rendezvous = 1 if param(at, 12) & RENDEZVOUS else 0
+    q.rx_flags = param(at, 12) & RX_FLAGS
+    q.rate_kbps = q.paced_until = 0
     q.sq_entry = param(at, 13)
     q.ring_mkey = q.record_mkey = 0
     q.av = n.av_base + n.av_count + qpn
@@ -72,6 +93,9 @@ def create_qp(world, n, at):
         q.xrcd = q.sq_ring
     q.path_mtu = 0
     q.mtu = n.mtu if q.type == UD else 0
+    q.rqt = q.hash_fields = 0
+    if q.type == RAW_PACKET:
+        create_raw(world, n, row, at)
     q.resource_base = row * RESOURCES_PER_QP
     reset(world, row)
     q.valid = 1

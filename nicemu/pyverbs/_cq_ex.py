@@ -10,7 +10,7 @@ from nicemu.abi.rings import CQE_APP_CTX, CQE_BYTES, CQE_OPCODE, CQE_TAG_LOW, CQ
 from nicemu.abi.verbs import WcOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompChannel, CompletionQueue
-from nicemu.pyverbs._fields import U32, U64, Field, Struct, expect
+from nicemu.pyverbs._fields import U16, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs._wc import WC, create_wc_flags_to_str
 from nicemu.pyverbs.device import Context
@@ -28,6 +28,7 @@ _WC_FLAGS = (
     IBV_WC_STANDARD_FLAGS
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK
+    | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_CVLAN
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_TM_INFO
 )
 _CREATE_FLAGS = (
@@ -139,7 +140,7 @@ class CQEX(CompletionQueue):
     """An extended CQ: `start_poll`, the `read_` methods, `poll_next`..., `end_poll`.
 
     PyverbsRDMAError: EINVAL as for `CQ`, for an unknown `comp_mask` or flag, and for a `parent_domain` that is none;
-    EOPNOTSUPP for members of completions that the device does not have: VLANs, flow tags.
+    EOPNOTSUPP for members of completions that the device does not have: flow tags.
 
     Calls that C leaves undefined raise PyverbsUserError: a second `start_poll` in a batch (the lock is held; not of a
     single-threaded CQ, which has none), `poll_next` outside of one, and reading a member that was not asked for.
@@ -279,9 +280,8 @@ class CQEX(CompletionQueue):
         return stamp
 
     def read_cvlan(self) -> int:
-        """The VLAN; the device does not have it."""
-        self._asked(_WITH.IBV_WC_EX_WITH_CVLAN)
-        return 0
+        """The VLAN tag (priority, 1 bit, VID) that the device took out of the frame; 0 if it took none."""
+        return self._asked(_WITH.IBV_WC_EX_WITH_CVLAN).imm_data & U16.high
 
     def read_flow_tag(self) -> int:
         """The flow tag; the device does not have it."""

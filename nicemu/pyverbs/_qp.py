@@ -31,7 +31,7 @@ from nicemu.pyverbs.srq import SRQ
 from nicemu.pyverbs.utils import qp_state_to_str, qp_type_to_str
 from nicemu.pyverbs.wr import RecvWR, SendWR
 from nicemu.pyverbs.xrcd import XRCD
-from nicemu.uverbs import messages
+from nicemu.uverbs import messages, raw_messages
 
 _A = QpAttrMask
 _CONNECTED = {
@@ -59,9 +59,18 @@ _RESET, _INIT, _RTR = int(QpState.RESET), int(QpState.INIT), int(QpState.RTR)
 _XRC = (QpType.XRC_SEND, QpType.XRC_RECV)
 _SEND, _RECV = Doorbell.SEND, Doorbell.RECV
 _MASK = ibv_qp_init_attr_mask
-_EXTENSIONS = (
-    _MASK.IBV_QP_INIT_ATTR_IND_TABLE | _MASK.IBV_QP_INIT_ATTR_RX_HASH | _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER
-)  # fmt: skip
+_RSS = _MASK.IBV_QP_INIT_ATTR_IND_TABLE | _MASK.IBV_QP_INIT_ATTR_RX_HASH
+_EXTENSIONS = _RSS | _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER
+"""What only raw packet QPs have."""
+
+
+def _raw_options(attr: QPInitAttr | QPInitAttrEx) -> tuple[int, int]:
+    """Creation flags and bytes of TSO headers, as far as `comp_mask` names them."""
+    mask = getattr(attr, "comp_mask", 0)
+    return (
+        attr.create_flags if mask & _MASK.IBV_QP_INIT_ATTR_CREATE_FLAGS else 0,  # type: ignore[union-attr]
+        attr.max_tso_header if mask & _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER else 0,  # type: ignore[union-attr]
+    )
 
 
 class QP(Resource):
@@ -99,7 +108,10 @@ class QP(Resource):
             expect(init_attr, QPInitAttr, "attr")
             self._pd = creator
         self._kernel = creator._kernel
-        self._create(init_attr)
+        if getattr(init_attr, "comp_mask", 0) & _RSS:
+            self._create_rss(init_attr)  # type: ignore[arg-type]
+        else:
+            self._create(init_attr)
         for parent in (self._pd, self._context, self._scq, self._rcq, self._srq, self._xrcd):
             if parent is not None:
                 self._attach(parent)
@@ -113,7 +125,8 @@ class QP(Resource):
         failure, mask = "Failed to create QP", attr.comp_mask
         flags = attr.create_flags if mask & _MASK.IBV_QP_INIT_ATTR_CREATE_FLAGS else 0
         operations = attr._send_ops_flags if mask & _MASK.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS else 0
-        if mask & _EXTENSIONS or flags or operations & ~OPERATIONS.get(attr.qp_type, 0):
+        foreign = (mask & _EXTENSIONS or flags) and attr.qp_type != QpType.RAW_PACKET
+        if foreign or operations & ~OPERATIONS.get(attr.qp_type, 0):
             raise unsupported(failure)
         parents: tuple[PD | None, XRCD | None]
         if attr.qp_type == QpType.XRC_RECV:
@@ -136,15 +149,35 @@ class QP(Resource):
             parent._opened() if parent is not None else 0
             for parent in (self._pd, self._scq, self._rcq, self._srq, self._xrcd)
         )
-        caps = attr._capabilities()
+        caps, (flags, header) = attr._capabilities(), _raw_options(attr)
         try:
-            self._memory = self._ring_memory(kind, caps)
+            self._memory = self._ring_memory(kind, caps, header)
         except OSError as error:
             raise _kernel.failed(failure, error) from error
         self._signal_all = int(bool(attr.sq_sig_all))
-        command = messages.CreateQp(pd, kind, scq, rcq, caps, self._signal_all, srq, xrcd, *self._memory.places)
+        command = messages.CreateQp(
+            pd, kind, scq, rcq, caps, self._signal_all, srq, xrcd, flags, header, *self._memory.places
+        )  # fmt: skip
         with self._memory:
             response = self._execute(command, failure)
+        self._open(response, kind)
+
+    def _create_rss(self, attr: QPInitAttrEx) -> None:
+        """A QP that hashes into an indirection table: no queues of its own."""
+        table, conf, failure = attr.ind_table, attr.hash_conf, "Failed to create QP"
+        self._scq = self._rcq = self._srq = None
+        self._memory, self._signal_all = RingMemory(), int(bool(attr.sq_sig_all))
+        if attr.comp_mask & _RSS != _RSS or table is None or conf is None or attr.send_cq is not None:
+            raise PyverbsRDMAError(failure, errno.EINVAL)
+        assert self._pd is not None
+        command = raw_messages.CreateRssQp(
+            self._pd._opened(), table._opened(), conf.rx_hash_function, conf._key_bytes(), conf.rx_hash_fields_mask,
+            attr._capabilities(), *_raw_options(attr),
+        )  # fmt: skip
+        self._open(self._execute(command, failure), attr.qp_type)
+        table.add_ref(self)
+
+    def _open(self, response: messages.QpResponse, kind: int) -> None:
         self._handle, self._number = response.handle, int(response.number)
         self._type, self._state = kind, _RESET
         self._send_queue = SendQueue.of(response, kind, self._kernel.process)
@@ -156,7 +189,7 @@ class QP(Resource):
         if self._srq is not None:
             self._srq._serve(self._number, self._send_queue)
 
-    def _ring_memory(self, kind: int, caps: messages.Capabilities) -> RingMemory:
+    def _ring_memory(self, kind: int, caps: messages.Capabilities, max_tso_header: int) -> RingMemory:
         """Memory that a parent domain's allocator gives for receive and send ring, if the device can have such a QP."""
         context = self._pd._ctx if self._pd is not None else None
         if self._pd is None or context is None or not has_allocator(self._pd):
@@ -167,7 +200,9 @@ class QP(Resource):
             return RingMemory()
         received = recv_ring_bytes(caps) if kind not in _XRC and self._srq is None else 0
         matches_tags = self._srq is not None and self._srq._tags is not None
-        sent = 0 if matches_tags and not caps.max_send_wr else send_ring_bytes(caps)  # the send ring is the device's
+        sent = send_ring_bytes(caps, max_tso_header)
+        if matches_tags and not caps.max_send_wr:
+            sent = 0  # the send ring is the device's
         return allocate(self._pd, received + sent, ResourceType.QP)
 
     def _destroy(self, handle: int) -> None:

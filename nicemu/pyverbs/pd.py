@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from nicemu.pyverbs._fields import U32, Constant, Struct, expect
-from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs.base import PyverbsObject
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_parent_domain_init_attr_mask

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from nicemu.abi.command import Rereg
-from nicemu.abi.verbs import AsyncEvent
+from nicemu.abi.verbs import AsyncEvent, QpType
 from nicemu.driver import DriverError, advise_mr, ah, context, cq, dm, mcast, mr, mw, pd, qp, rereg, srq, xrcd
 from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, port_attributes
 from nicemu.driver.core import Driver
 from nicemu.driver.handles import Handles
 from nicemu.driver.program_ring import Places
+from nicemu.driver.raw_options import RawOptions
 from nicemu.timeline.host import Steps
-from nicemu.uverbs import device_file
+from nicemu.uverbs import device_file, raw_dispatch
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
@@ -278,14 +279,15 @@ def take_event(self: Dispatcher, c: m.GetCqEvent | m.GetAsyncEvent) -> Any:
 
 def create_qp(self: Dispatcher, c: m.CreateQp) -> Steps[m.QpResponse]:
     driver = self.driver
+    if c.type == QpType.RAW_PACKET:
+        raw_dispatch.require_net_raw()
     parent = driver.xrcds.get(c.xrcd) if c.xrcd else driver.pds.get(c.pd)
     queues: tuple[Any, ...] = tuple(driver.cqs.get(handle) if handle else None for handle in (c.send_cq, c.recv_cq))
     if c.srq:
         queues += (driver.srqs.get(c.srq),)
-    p = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all, Places(c.ring, c.record))
-    send, recv, record = qp.views(p)
-    return m.QpResponse(p.handle, p.number, p.caps, *qp.program_send_ring(p, send), recv, p.recv_slots, p.recv_stride,
-                        record)  # fmt: skip
+    options, places = RawOptions(c.create_flags, c.max_tso_header), Places(c.ring, c.record)
+    created = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all, options, places)
+    return raw_dispatch.qp_response(created)
 
 
 def modify_qp(self: Dispatcher, c: m.ModifyQp) -> Steps[None]:
@@ -374,5 +376,5 @@ HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.CreateQp: create_qp, m.ModifyQp: modify_qp, m.QueryQp: query_qp, m.DestroyQp: destroy_qp,
     s.AttachMcast: attach_mcast, s.DetachMcast: detach_mcast,
     s.CreateSrq: create_srq, s.ModifySrq: modify_srq, s.QuerySrq: query_srq, s.DestroySrq: destroy_srq,
-    s.OpenXrcd: open_xrcd, s.CloseXrcd: close_xrcd,
+    s.OpenXrcd: open_xrcd, s.CloseXrcd: close_xrcd, **raw_dispatch.HANDLERS,
 }  # fmt: skip

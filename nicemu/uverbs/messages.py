@@ -330,7 +330,8 @@ class DestroyCq:
 
 @dataclass(frozen=True, slots=True)
 class CreateQp:
-    """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport.
+    """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport or
+    creation flag; EPERM: raw packets without CAP_NET_RAW.
 
     An XRC target has ``xrcd`` and 0 for ``pd`` and the CQs; an XRC initiator no ``recv_cq``. A ring that the QP does
     not have is empty, with 0 slots. ``ring`` (receive ring, then send ring) and ``record``: as of :class:`CreateCq`.
@@ -344,6 +345,8 @@ class CreateQp:
     sq_sig_all: int = 0
     srq: int = 0
     xrcd: int = 0
+    create_flags: int = 0
+    max_tso_header: int = 0
     ring: int = 0
     record: int = 0
 

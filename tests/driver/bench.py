@@ -260,6 +260,11 @@ class FakeDevice:
     def _destroy_ah(self, p: tuple[int, ...], mailbox: int) -> None:
         del self.ahs[p[0]]
 
+    def _create_flow(self, p: tuple[int, ...], mailbox: int) -> None:
+        """Its frames are not modelled here; nor are those of the next three."""
+
+    _destroy_flow = _create_rqt = _destroy_rqt = _create_flow
+
     def _attach_mcast(self, p: tuple[int, ...], mailbox: int) -> None:
         self.members.add(p[:3])
 
