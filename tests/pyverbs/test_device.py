@@ -146,7 +146,7 @@ def test_async_event(kernel, ctx):
 
 def test_names():
     assert translate_mtu(3) == "1024 (3)" and translate_mtu(9) == "Invalid MTU (9)"
-    assert speed_to_str(4, 0) == "5.0 Gbps (4)" and speed_to_str(4, 256) == "200.0 Gbps (256)"
+    assert speed_to_str(4) == speed_to_str(4, 0) == "5.0 Gbps (4)" and speed_to_str(4, 256) == "200.0 Gbps (256)"
     assert phys_state_to_str(5) == "Link up (5)"
     assert translate_event_type(99) == "Unknown event_type (99)"
     assert guid_format(be64toh(0x0011223344556677)) == "0011:2233:4455:6677"
