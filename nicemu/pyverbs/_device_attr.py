@@ -223,8 +223,13 @@ class DeviceAttrEx(Struct):
     pci_atomic_caps = property(lambda self: PCIAtomicCaps())
     rss_caps = property(lambda self: RSSCaps())
     packet_pacing_caps = property(lambda self: PacketPacingCaps())
-    tm_caps = property(lambda self: TMCaps())
+    tm_caps = property(lambda self: self._tm_caps())
     cq_mod_caps = property(lambda self: self._moderation_caps())
+
+    def _tm_caps(self) -> TMCaps:
+        caps = TMCaps()
+        caps._values = {name[3:]: value for name, value in self._values.items() if name.startswith("tm_")}
+        return caps
 
     def _moderation_caps(self) -> CQModerationCaps:
         caps = CQModerationCaps()
