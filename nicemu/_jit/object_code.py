@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import marshal
 import os
 import sys
@@ -117,6 +118,9 @@ def _key(function: Callable[..., Any], shape: object) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
+_closures = itertools.count()
+
+
 def address_of(function: Callable[..., Any], folder: Path, arguments: int, returns: bool, python: bool = False) -> int:
     """Address of the machine code of a function of int64, compiled unless ``folder`` has it.
 
@@ -125,7 +129,7 @@ def address_of(function: Callable[..., Any], folder: Path, arguments: int, retur
     key = _key(function, (arguments, returns, python))
     symbol = f"nicemu.{function.__module__}.{function.__qualname__}.{key}"
     if function.__closure__:
-        symbol += f".{id(function)}"
+        symbol += f".{next(_closures)}"
         return _link(symbol, _compile(function, symbol, arguments, returns, python))
     file = folder / f"{function.__module__}.{function.__qualname__}-{key}.o"
     code = _read(file)
@@ -182,13 +186,19 @@ def _engine() -> Any:
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
+_linked: dict[str, tuple[int, bytes]] = {}
+"""Addresses by symbol, and the objects they came from: the loader may point into those."""
+
+
 def _link(symbol: str, code: bytes) -> int:
-    engine = _engine()
-    engine.add_object_file(_llvm().ObjectFileRef.from_data(code))
-    engine.finalize_object()
-    address: int = engine.get_function_address(symbol)
-    assert address, f"{symbol}: not in its object"
-    return address
+    if symbol not in _linked:
+        engine = _engine()
+        engine.add_object_file(_llvm().ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        address: int = engine.get_function_address(symbol)
+        assert address, f"{symbol}: not in its object"
+        _linked[symbol] = address, code
+    return _linked[symbol][0]
 
 
 class _MethodDef(ctypes.Structure):
