@@ -108,8 +108,19 @@ def test_gid_table_that_does_not_fit_is_minus_einval(ctx):
     assert info.value.error_code == -errno.EINVAL
 
 
+def test_gid_queries_know_no_flags(ctx):
+    for call, code in (
+        (lambda: ctx.query_gid_table(8, 1), -errno.EINVAL),
+        (lambda: ctx.query_gid_ex(1, 1, 1), errno.EINVAL),
+    ):
+        with pytest.raises(PyverbsRDMAError) as info:
+            call()
+        assert info.value.error_code == code
+
+
 def test_pkeys(ctx):
     assert ctx.query_pkey(1, 0) == 0xFFFF
+    assert ctx.get_pkey_index(1, -1) == ctx.get_pkey_index(1, 0x1FFFF) == 0, "C passes 16 bits"
     assert ctx.get_pkey_index(1, 0xFFFF) == 0
     with pytest.raises(PyverbsRDMAError):
         ctx.get_pkey_index(1, 0x1234)
