@@ -285,9 +285,6 @@ class PretendRunner:
         self.outcomes = outcomes
         self.running = {"test_a.A.test_z": 0.0}
 
-    def start(self) -> None:
-        pass
-
     def run_all(self, tests: list[str], jobs: int, tick: Callable[[], None]) -> Iterator[Outcome]:
         for outcome in self.outcomes:
             tick()
