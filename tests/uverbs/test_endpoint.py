@@ -29,7 +29,8 @@ CAPS = m.Capabilities(4, 4, 1, 1, 0)
 def test_every_command_has_a_handler() -> None:
     answers = {"VerbsError", "DeviceInfo", "DeviceAttributes", "PortAttributes", "GidEntry", "MrResponse", "CqResponse",
                "Capabilities", "QpResponse", "AddressVector", "QpAttributes", "AsyncEventResponse", "AhResponse",
-               "SrqResponse", "SrqAttributes", "MwResponse", "DeviceResponse", "ImportedMr", "TagOperations"}  # fmt: skip
+               "SrqResponse", "SrqAttributes", "MwResponse", "DeviceResponse", "ImportedMr",
+               "TagOperations"}  # fmt: skip
     commands = {
         name for module in (m, mem, s, imports) for name, thing in vars(module).items()
         if isinstance(thing, type) and thing.__module__ == module.__name__ and name not in answers
