@@ -114,6 +114,8 @@ class Lab:
             ahs=nic.max_ah + 1,
             mcast=nic.max_total_mcast_qp_attach + 1,
             gids=nic.gid_tbl_len,
+            flows=nic.raw_packet.max_flows + 1 if nic.raw_packet else 1,
+            rqts=nic.raw_packet.max_rwq_indirection_tables + 1 if nic.raw_packet else 1,
         )
 
     def _devices(self) -> list[Device]:

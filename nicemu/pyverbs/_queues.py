@@ -149,6 +149,16 @@ class SendQueue(_Queue):
         self._write(image, sges)
         return 0
 
+    def write_tso(self, wr: Any) -> int:
+        """Write a TSO request with its headers, which fit; 0, or ENOMEM (full), or EINVAL (too many SGEs)."""
+        if self.head - self.tail >= self.max_wr:
+            return errno.ENOMEM
+        sges = wr._elements()
+        if not sges or len(sges) > self.max_sge * SGE_BYTES:
+            return errno.EINVAL
+        self._write(wr._image, sges + wr.headers)
+        return 0
+
     def _write_inline(self, image: bytearray, sges: bytes | bytearray) -> int:
         elements = list(SGE.iter_unpack(sges))
         if sum(length for _, length, _ in elements) > self.max_inline:

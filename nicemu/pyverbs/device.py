@@ -237,8 +237,8 @@ class Context(Resource):
         return (pkey & 0xFF) << 8 | pkey >> 8
 
     def get_pkey_index(self, port_num: int, pkey: int) -> int:
-        """Where the P_Key table has `pkey`, in network order. PyverbsRDMAError, without errno: nowhere."""
-        wanted, failure = I32(pkey), f"Failed to get pkey index of pkey = {pkey} of port {port_num}"
+        """Where the P_Key table has `pkey`, 16 bits in network order. PyverbsRDMAError, without errno: nowhere."""
+        wanted, failure = I32(pkey) & 0xFFFF, f"Failed to get pkey index of pkey = {pkey} of port {port_num}"
         port = self._without_errno(messages.QueryPort(self._opened(), U32(port_num)), failure)
         for index in range(port.values.get("pkey_tbl_len", 0)):
             if self.query_pkey(port_num, index) == wanted:
@@ -265,21 +265,26 @@ class Context(Resource):
         return ibv_gid_type_sysfs.IBV_GID_TYPE_SYSFS_IB_ROCE_V1
 
     def query_gid_ex(self, port_num: int, gid_index: int, flags: int = 0) -> GIDEntry:
-        """A GID table entry with its type. PyverbsRDMAError: ENODATA if it is empty, EINVAL if there is none."""
+        """A GID table entry with its type. PyverbsRDMAError: ENODATA if it is empty, EINVAL if there is none, or for
+        any `flags`.
+        """
         command = messages.QueryGid(self._opened(), U32(port_num), U32(gid_index))
         failure = f"Failed to query gid table of port {port_num} in index {gid_index}"
         if U32(flags):
-            raise unsupported(failure)
+            raise PyverbsRDMAError(failure, errno.EINVAL)
         entry = self._execute(command, failure)
         if entry is None:
             raise PyverbsRDMAError(failure, errno.ENODATA)
         return _gid_entry(entry, port_num)
 
     def query_gid_table(self, max_entries: int, flags: int = 0) -> list[GIDEntry]:
-        """The used GID table entries of all ports. PyverbsRDMAError, `-EINVAL` (negative): more than `max_entries`."""
+        """The used GID table entries of all ports.
+
+        PyverbsRDMAError, `-EINVAL` (negative): there are more than `max_entries`, that is 0, or any `flags`.
+        """
         limit, failure = U64(max_entries), "Failed to query gid tables of the device"
-        if U32(flags):
-            raise PyverbsRDMAError(failure, -errno.EOPNOTSUPP)
+        if U32(flags) or not limit:
+            raise PyverbsRDMAError(failure, -errno.EINVAL)
         entries = []
         for port in range(1, self.query_device().phys_port_cnt + 1):
             for index in range(self.query_port(port).gid_tbl_len):
@@ -291,10 +296,13 @@ class Context(Resource):
         return entries
 
     def query_rt_values_ex(self, comp_mask: int = ibv_values_mask.IBV_VALUES_MASK_RAW_CLOCK) -> tuple[int, int]:
-        """The device's free-running clock as (0, ns): the clock of `read_timestamp`. EOPNOTSUPP: any other value."""
+        """The device's free-running clock as (0, ticks): the clock of `read_timestamp`, of `hca_core_clock` kHz.
+
+        PyverbsRDMAError, EINVAL: a value other than the raw clock.
+        """
         failure = "Failed to query real time values"
         if U32(comp_mask) & ~ibv_values_mask.IBV_VALUES_MASK_RAW_CLOCK:
-            raise unsupported(failure)
+            raise PyverbsRDMAError(failure, errno.EINVAL)
         clock: int = self._execute(messages.QueryRtValues(self._opened()), failure)
         return (0, clock) if comp_mask else (0, 0)
 

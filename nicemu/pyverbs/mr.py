@@ -23,8 +23,8 @@ from nicemu.uverbs import import_messages, memory_messages, messages
 
 HUGE_PAGE_SIZE = 0x200000
 _WHOLE_ADDRESS_SPACE = 2**64 - 1
-_REREG_MEMORY, _REREG_PD = int(Rereg.TRANSLATION), int(Rereg.PD)
-_REREG = int(Rereg.TRANSLATION | Rereg.PD | Rereg.ACCESS)
+_REREG_MEMORY, _REREG_PD, _REREG_ACCESS = int(Rereg.TRANSLATION), int(Rereg.PD), int(Rereg.ACCESS)
+_REREG = _REREG_MEMORY | _REREG_PD | _REREG_ACCESS
 
 
 class MR(Resource):
@@ -147,11 +147,12 @@ class MR(Resource):
         `ibv_rereg_mr_err_code`: after ERR_INPUT the MR is as it was, after ERR_CMD it should only be closed.
         """
         expect(pd, PD, "pd", optional=True)
-        mask, size = U32(flags), U64(length)
-        if mask & ~_REREG or (mask & _REREG_MEMORY and not size):
+        mask, size, rights = U32(flags), U64(length), I32(access)
+        no_memory = mask & _REREG_MEMORY and not (size and addr)
+        if mask & ~_REREG or no_memory or (rights and not mask & _REREG_ACCESS):
             raise PyverbsRDMAError("Failed to rereg MR: IBV_REREG_MR_ERR_INPUT", errno.EINVAL)
         domain = pd._opened() if pd is not None and mask & _REREG_PD else 0
-        command = memory_messages.ReregMr(self._opened(), mask, domain, U64(addr), size, U64(addr), I32(access))
+        command = memory_messages.ReregMr(self._opened(), mask, domain, U64(addr), size, U64(addr), rights)
         response = self._execute(command, "Failed to rereg MR: IBV_REREG_MR_ERR_CMD")
         self._key = (response.lkey, response.rkey)
         if mask & _REREG_MEMORY:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 from nicemu.abi.command import Rereg
-from nicemu.abi.verbs import AsyncEvent
+from nicemu.abi.verbs import AsyncEvent, QpType
 from nicemu.driver import DriverError, advise_mr, ah, context, cq, dm, mcast, mr, mw, pd, qp, rereg, srq, xrcd
 from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, port_attributes
 from nicemu.driver.core import Driver
 from nicemu.driver.handles import Handles
+from nicemu.driver.program_ring import Places
+from nicemu.driver.raw_options import RawOptions
 from nicemu.timeline.host import Steps
-from nicemu.uverbs import device_file
+from nicemu.uverbs import device_file, raw_dispatch
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
@@ -232,7 +234,8 @@ def create_cq(self: Dispatcher, c: m.CreateCq) -> Steps[m.CqResponse]:
     channel = self.channels.get(c.channel) if c.channel else None
     handler = channel.put if channel else None
     owner = self.driver.contexts.get(c.context)
-    queue = yield from cq.create(owner, c.cqe, c.comp_vector, handler, c.ignore_overrun)
+    home = (self.driver.pds.get(c.pd), Places(c.ring, c.record)) if c.pd else None
+    queue = yield from cq.create(owner, c.cqe, c.comp_vector, handler, c.ignore_overrun, home)
     if channel:
         channel.users += 1
         self.channel_of[queue.handle] = channel
@@ -240,7 +243,7 @@ def create_cq(self: Dispatcher, c: m.CreateCq) -> Steps[m.CqResponse]:
 
 
 def cq_response(queue: cq.Cq) -> m.CqResponse:
-    return m.CqResponse(queue.handle, queue.number, queue.cqe, queue.slots, queue.ring.view, queue.record.view)
+    return m.CqResponse(queue.handle, queue.number, queue.cqe, queue.slots, *cq.views(queue))
 
 
 def resize_cq(self: Dispatcher, c: m.ResizeCq) -> Steps[m.CqResponse]:
@@ -276,13 +279,15 @@ def take_event(self: Dispatcher, c: m.GetCqEvent | m.GetAsyncEvent) -> Any:
 
 def create_qp(self: Dispatcher, c: m.CreateQp) -> Steps[m.QpResponse]:
     driver = self.driver
+    if c.type == QpType.RAW_PACKET:
+        raw_dispatch.require_net_raw()
     parent = driver.xrcds.get(c.xrcd) if c.xrcd else driver.pds.get(c.pd)
     queues: tuple[Any, ...] = tuple(driver.cqs.get(handle) if handle else None for handle in (c.send_cq, c.recv_cq))
     if c.srq:
         queues += (driver.srqs.get(c.srq),)
-    p = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all)
-    return m.QpResponse(p.handle, p.number, p.caps, *qp.program_send_ring(p), p.recv_ring.view, p.recv_slots,
-                        p.recv_stride, p.record.view)  # fmt: skip
+    options, places = RawOptions(c.create_flags, c.max_tso_header), Places(c.ring, c.record)
+    created = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all, options, places)
+    return raw_dispatch.qp_response(created)
 
 
 def modify_qp(self: Dispatcher, c: m.ModifyQp) -> Steps[None]:
@@ -313,8 +318,8 @@ def detach_mcast(self: Dispatcher, c: s.DetachMcast) -> Steps[None]:
 def create_srq(self: Dispatcher, c: s.CreateSrq) -> Steps[s.SrqResponse]:
     domain = self.driver.xrcds.get(c.xrcd) if c.xrcd else None
     queue = self.driver.cqs.get(c.cq) if c.cq else None
-    size, matching = (c.max_wr, c.max_sge), (c.max_num_tags, c.max_ops)
-    made = yield from srq.create(self.driver.pds.get(c.pd), c.type, size, domain, queue, matching)
+    size, matching, places = (c.max_wr, c.max_sge), (c.max_num_tags, c.max_ops), Places(c.ring, c.record)
+    made = yield from srq.create(self.driver.pds.get(c.pd), c.type, size, domain, queue, matching, places)
     return _srq_response(made)
 
 
@@ -325,8 +330,7 @@ def modify_srq(self: Dispatcher, c: s.ModifySrq) -> Steps[s.SrqResponse]:
 
 
 def _srq_response(q: srq.Srq) -> s.SrqResponse:
-    return s.SrqResponse(q.handle, q.number, q.max_wr, q.max_sge, q.slots, q.stride, q.ring.view, q.record.view,
-                         _tag_operations(q))  # fmt: skip
+    return s.SrqResponse(q.handle, q.number, q.max_wr, q.max_sge, q.slots, q.stride, *srq.views(q), _tag_operations(q))
 
 
 def _tag_operations(q: srq.Srq) -> s.TagOperations | None:
@@ -372,5 +376,5 @@ HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.CreateQp: create_qp, m.ModifyQp: modify_qp, m.QueryQp: query_qp, m.DestroyQp: destroy_qp,
     s.AttachMcast: attach_mcast, s.DetachMcast: detach_mcast,
     s.CreateSrq: create_srq, s.ModifySrq: modify_srq, s.QuerySrq: query_srq, s.DestroySrq: destroy_srq,
-    s.OpenXrcd: open_xrcd, s.CloseXrcd: close_xrcd,
+    s.OpenXrcd: open_xrcd, s.CloseXrcd: close_xrcd, **raw_dispatch.HANDLERS,
 }  # fmt: skip
