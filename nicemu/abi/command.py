@@ -89,7 +89,6 @@ class Command(IntEnum):
     """offset in device memory, bytes: cleared for a new owner. The driver keeps the books (mlx5's memic bitmap)."""
     FREE_DM = 26
     """offset in device memory, bytes: poisoned."""
-
     CREATE_FLOW = 40
     """number, qpn, type (``FlowType``), priority, dont_trap (0 or 1); mailbox: values, then masks, int64 each, in the
     order of ``MatchField``. NO_MEMORY: out of rules."""
@@ -99,6 +98,15 @@ class Command(IntEnum):
     """Indirection table: number, entries (a power of two); mailbox: WQ numbers, int64 each."""
     DESTROY_RQT = 43
     """number."""
+    PLACE_RINGS = 44
+    """owner (``RingOwner``), its number, mkey indices of its ring memory and of its doorbell record, 0: as created.
+    They lie in memory of the program now; the addresses given at creation are where the device keeps its copy."""
+
+
+class RingOwner(IntEnum):
+    """Whose rings PLACE_RINGS is about."""
+
+    QP, CQ, SRQ = range(3)
 
 
 WORK_QUEUE = 128

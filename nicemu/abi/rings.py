@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from typing import Any
 
 # Send WQE header of operations with fields of their own:
 #   SEND_WITH_INV, LOCAL_INV   imm: the R_Key to invalidate
@@ -152,6 +153,26 @@ def owner(counter: int, slots: int) -> int:
 def power_of_two(count: int) -> int:
     """The least power of two that is at least ``count`` and 1."""
     return 1 << max(int(count) - 1, 0).bit_length()
+
+
+def send_ring_bytes(caps: Any, max_tso_header: int = 0) -> int:
+    """Bytes of a QP's send ring for these ``Capabilities``."""
+    return power_of_two(caps.max_send_wr) * send_stride(caps.max_send_sge, caps.max_inline_data, max_tso_header)
+
+
+def recv_ring_bytes(caps: Any) -> int:
+    """Bytes of a QP's own receive ring."""
+    return power_of_two(caps.max_recv_wr) * recv_stride(caps.max_recv_sge)
+
+
+def cq_slots(cqe: int) -> int:
+    """Slots of a CQ's ring for at least ``cqe`` entries: one of them is kept free, as in mlx5."""
+    return power_of_two(cqe + 1)
+
+
+def srq_stride(max_sge: int) -> int:
+    """Bytes of a slot of an SRQ: at least 64."""
+    return max(recv_stride(max_sge), 64)
 
 
 def send_stride(max_sge: int, max_inline: int, max_tso_header: int = 0) -> int:

@@ -10,13 +10,14 @@ import errno
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nicemu.abi.command import QP_CONTEXT, AvField, Command, QpField, QpFlag
+from nicemu.abi.command import QP_CONTEXT, AvField, Command, QpField, QpFlag, RingOwner
 from nicemu.abi.rings import power_of_two, recv_stride, send_stride
 from nicemu.abi.tag_matching import MAX_TAG_SGES, RNDV_BYTES
 from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState, QpType, SrqType
-from nicemu.driver import ah, mcast, qp_state_table
+from nicemu.driver import ah, mcast, program_ring, qp_state_table
 from nicemu.driver.errors import DriverError
 from nicemu.driver.pd import Pd
+from nicemu.driver.program_ring import Placed, Places
 from nicemu.driver.raw_options import RawOptions, check_rate, checked_options
 from nicemu.driver.ring import Memory
 from nicemu.driver.xrcd import Xrcd
@@ -85,6 +86,8 @@ class Qp:
     recv_ring: Memory = NO_RING
     recv_slots: int = 0
     recv_stride: int = 0
+    placed: Placed | None = None
+    """Rings and record in memory of the program."""
     sq_entry: int = 0
     rendezvous: bool = False
     state: QpState = QpState.RESET
@@ -131,13 +134,13 @@ def check_type(kind: int, profile: Any) -> QpType:
 
 
 def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_sig_all: int,
-           raw: RawOptions | None = None) -> Steps[Qp]:  # fmt: skip
+           raw: RawOptions | None = None, places: Places | None = None) -> Steps[Qp]:  # fmt: skip
     """A QP in RESET. ``queues``: send CQ, receive CQ and, if it has one, SRQ; the parent of an XRC target is its
     domain, and it needs no queues. Granted is what was asked for, and 0 of what the type does not have.
 
     EINVAL: capabilities, the wrong parent for the type, an XRC SRQ, a TM-SRQ and not RC, no CQ, objects of another
     context, creation flags of raw packets for another type. ENOMEM: out of QPs. EOPNOTSUPP: a transport or flag that
-    the device does not have.
+    the device does not have. ``places``: errors as of ``program_ring.hold``.
     """
     context, device = parent.context, parent.context.device
     check_capabilities(device.profile, caps)
@@ -165,6 +168,8 @@ def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_
     except DriverError:
         _release(pair)
         raise
+    if places and pair.pd:
+        yield from _place(pair, pair.pd, places)
     pair.handle = context.driver.qps.add(pair)
     device.qps[pair.number] = pair
     return pair
@@ -220,6 +225,32 @@ def _allocate_rings(pair: Qp) -> None:
         pair.recv_ring = allocate(pair.recv_slots * pair.recv_stride)
 
 
+def _place(pair: Qp, pd: Pd, places: Places) -> Steps[None]:
+    """Rings, the receive ring first, and record in memory of the program (``mlx5_alloc_qp_buf``)."""
+    received, sent = pair.recv_slots * pair.recv_stride, pair.send_slots * pair.send_stride
+    if pair.rendezvous:
+        sent = 0
+    try:
+        placed = yield from program_ring.place(pd, RingOwner.QP, pair.number, places, received + sent)
+    except DriverError:
+        yield from pair.device.commands.execute(Command.DESTROY_QP, pair.number)
+        _release(pair)
+        raise
+    pair.placed = placed
+
+
+def views(pair: Qp) -> tuple[Any, Any, Any]:
+    """Send ring, receive ring and doorbell record as the library sees them."""
+    send: Any = pair.send_ring.view
+    recv: Any = pair.recv_ring.view
+    placed = pair.placed or Placed()
+    if placed.ring is not None:
+        received = pair.recv_slots * pair.recv_stride
+        recv = placed.ring.view.part(0, received)
+        send = placed.ring.view.part(received, pair.send_slots * pair.send_stride)
+    return send, recv, (placed.record or pair.record).view
+
+
 def _by_number(pair: Qp) -> tuple[Pd | Cq | None, ...]:
     return pair.pd, pair.send_cq, pair.recv_cq
 
@@ -229,11 +260,11 @@ def _flags(pair: Qp, sq_sig_all: int) -> QpFlag:
     return flags | (QpFlag.RENDEZVOUS if pair.rendezvous else QpFlag(0))
 
 
-def program_send_ring(pair: Qp) -> tuple[memoryview, int, int]:
+def program_send_ring(pair: Qp, view: Any) -> tuple[Any, int, int]:
     """(bytes, slots, stride) of the send ring that the program writes: nothing of one that is the device's own."""
     if pair.rendezvous:
         return memoryview(b""), 1, pair.send_stride
-    return pair.send_ring.view, pair.send_slots, pair.send_stride
+    return view, pair.send_slots, pair.send_stride
 
 
 def _send_word(pair: Qp) -> int:
@@ -274,7 +305,8 @@ def modify(pair: Qp, attributes: Any, mask: int) -> Steps[None]:
     pair.attributes = values
     if new == QpState.RESET:  # a new life: nothing is posted, nothing is set
         pair.attributes = {}
-        pair.record.view[:] = bytes(len(pair.record.view))
+        record = views(pair)[2]
+        record[:] = bytes(len(record))
 
 
 def check_attributes(device: IbDevice, attributes: Any, mask: int) -> None:
@@ -341,6 +373,8 @@ def destroy(pair: Qp) -> Steps[None]:
     pair.context.driver.qps.remove(pair.handle)
     del device.qps[pair.number]
     yield from device.commands.execute(Command.DESTROY_QP, pair.number)
+    if pair.placed is not None:
+        yield from program_ring.release(pair.placed)
     _release(pair)
 
 

@@ -2,11 +2,12 @@
 
 from nicemu._jit import copy_bytes, jit, load64, store64
 from nicemu.abi import command as abi
-from nicemu.abi.command import AvField, Command, QpFlag, Status
-from nicemu.abi.rings import DB_SRQ_PRODUCER, SEND_HEADER_BYTES
+from nicemu.abi.command import AvField, Command, QpFlag, RingOwner, Status
+from nicemu.abi.rings import SEND_HEADER_BYTES
 from nicemu.nic.command_slot import param
 from nicemu.nic.datagram import load_vector
 from nicemu.nic.ethernet import MAX_HEADERS
+from nicemu.nic.program_ring import srq_posted
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
 from nicemu.nic.qp_type import RAW_PACKET, RC, UD, XRC_TGT
@@ -14,7 +15,7 @@ from nicemu.nic.rss import key_address
 from nicemu.nic.tag_list import TM, create_list
 from nicemu.tables.raw_records import HASH_KEY_BYTES
 from nicemu.tables.records import RESOURCES_PER_QP
-from nicemu.tables.rows import av, gid, mcast, qp, srq
+from nicemu.tables.rows import av, cq, gid, mcast, qp, srq
 
 CREATE_QP, MODIFY_QP, QUERY_QP, DESTROY_QP = (
     int(Command.CREATE_QP), int(Command.MODIFY_QP), int(Command.QUERY_QP), int(Command.DESTROY_QP))  # fmt: skip
@@ -23,6 +24,8 @@ DESTROY_SRQ, RESIZE_SRQ = int(Command.DESTROY_SRQ), int(Command.RESIZE_SRQ)
 CREATE_AH, DESTROY_AH, SET_GID = int(Command.CREATE_AH), int(Command.DESTROY_AH), int(Command.SET_GID)
 ATTACH_MCAST, DETACH_MCAST = int(Command.ATTACH_MCAST), int(Command.DETACH_MCAST)
 OK, BAD_PARAM, BAD_RESOURCE = int(Status.OK), int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
+PLACE_RINGS = int(Command.PLACE_RINGS)
+OF_QP, OF_CQ, OF_SRQ = int(RingOwner.QP), int(RingOwner.CQ), int(RingOwner.SRQ)
 NO_MEMORY, BAD_OPCODE = int(Status.NO_MEMORY), int(Status.BAD_OPCODE)
 SIGNAL_ALL, RENDEZVOUS = int(QpFlag.SIGNAL_ALL), int(QpFlag.RENDEZVOUS)
 RX_FLAGS = int(QpFlag.CVLAN_STRIPPING | QpFlag.SCATTER_FCS)
@@ -80,6 +83,7 @@ def create_qp(world, n, at):
     q.rx_flags = param(at, 12) & RX_FLAGS
     q.rate_kbps = q.paced_until = 0
     q.sq_entry = param(at, 13)
+    q.ring_mkey = q.record_mkey = 0
     q.av = n.av_base + n.av_count + qpn
     q.srq = shared
     q.xrcd = 0
@@ -143,6 +147,7 @@ def create_srq(world, n, row, at):
     s.type = param(at, 6)
     s.xrcd = param(at, 7)
     s.cq = n.cq_base + param(at, 8)
+    s.ring_mkey = s.record_mkey = 0
     s.next = 0
     s.limit = 0
     s.error = 0
@@ -153,9 +158,12 @@ def create_srq(world, n, row, at):
 
 
 @jit
-def resize_srq(s, ring, slots):
+def resize_srq(world, row, ring, slots):
     """RESIZE_SRQ: the WQEs that nobody took move to the new ring, at the same counters."""
-    end = load64(s.doorbell_record + DB_SRQ_PRODUCER)
+    s = srq(world, row)
+    if s.ring_mkey:
+        return BAD_PARAM
+    end = srq_posted(world, row)
     if end - s.next > slots or end - s.next > s.slots:
         return BAD_PARAM
     for i in range(s.next, end):
@@ -182,7 +190,7 @@ def srq_command(world, n, opcode, at):
     elif opcode == QUERY_SRQ:
         store64(load64(at + abi.COMMAND_MAILBOX), s.limit)
     elif opcode == RESIZE_SRQ:
-        return resize_srq(s, param(at, 1), param(at, 2))
+        return resize_srq(world, row, param(at, 1), param(at, 2))
     else:
         s.valid = 0
     return OK
@@ -250,6 +258,32 @@ def mcast_command(world, n, opcode, at):
 
 
 @jit
+def place_rings(world, n, at):
+    """PLACE_RINGS: the rings and the record of an object that nothing uses yet lie in memory of the program."""
+    kind, number = param(at, 0), param(at, 1)
+    ring, record = param(at, 2), param(at, 3)
+    if not (0 <= ring < n.mkey_count and 0 <= record < n.mkey_count):
+        return BAD_PARAM
+    ring = n.mkey_base + ring if ring else 0
+    record = n.mkey_base + record if record else 0
+    if kind == OF_QP and 0 < number < n.qp_count:
+        q = qp(world, n.qp_base + number)
+        q.ring_mkey = ring
+        q.record_mkey = record
+    elif kind == OF_CQ and 0 < number < n.cq_count:
+        c = cq(world, n.cq_base + number)
+        c.ring_mkey = ring
+        c.record_mkey = record
+    elif kind == OF_SRQ and 0 < number < n.srq_count:
+        s = srq(world, n.srq_base + number)
+        s.ring_mkey = ring
+        s.record_mkey = record
+    else:
+        return BAD_RESOURCE
+    return OK
+
+
+@jit
 def set_gid(world, n, at):
     """SET_GID."""
     index = param(at, 0)
@@ -273,4 +307,6 @@ def object_command(world, n, opcode, at):
         return ah_command(world, n, opcode, at)
     if opcode == ATTACH_MCAST or opcode == DETACH_MCAST:
         return mcast_command(world, n, opcode, at)
+    if opcode == PLACE_RINGS:
+        return place_rings(world, n, at)
     return set_gid(world, n, at) if opcode == SET_GID else BAD_OPCODE

@@ -265,7 +265,7 @@ def ready(world, q_row):
     if q.state != RTS:
         return q.state == SQD and goes_on(world, q)
     if q.sq_next == q.sq_fetched:
-        end = posted(q)
+        end = posted(world, q_row)
         if q.sq_error or end <= q.sq_fetched or q.sq_slots == 0:
             return False
         if end - q.sq_una > q.sq_slots:

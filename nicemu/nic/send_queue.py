@@ -12,6 +12,7 @@ from nicemu.nic.datagram import find_av
 from nicemu.nic.dma import check_sges
 from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import ask
+from nicemu.nic.program_ring import SEND_SLOT, move, sends_posted
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.qp_type import (
     ATOMIC_CMP_AND_SWP,
@@ -64,9 +65,10 @@ def entry_of(world, q, index):
 
 
 @jit
-def posted(q):
+def posted(world, q_row):
     """Send WQEs posted so far: by the library, or by the device where the send queue is its own."""
-    return q.rndv_produced if q.rendezvous else load64(q.doorbell_record + rings.DB_SEND)
+    q = qp(world, q_row)
+    return q.rndv_produced if q.rendezvous else sends_posted(world, q_row)
 
 
 @jit
@@ -142,6 +144,8 @@ def psn_count(q, e, at):
 def fetch(world, q_row):
     """Fetch the next WQE, check it, give it its PSNs."""
     q = qp(world, q_row)
+    if q.ring_mkey:
+        move(world, q_row, SEND_SLOT, q.sq_fetched)
     e = entry_of(world, q, q.sq_fetched)
     e.received = 0
     e.done = 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from nicemu.abi.rings import SEND_WQE, SGE_BYTES
 from nicemu.abi.verbs import QpType, SendFlag, WrOpcode
+from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import U8, U16, U32, U64, expect
 from nicemu.pyverbs._qp import _MAY_SEND, _SEND, QP, _raw_options
 from nicemu.pyverbs._qp_attr import QPAttr, QPInitAttr, QPInitAttrEx
@@ -117,6 +118,7 @@ class QPEx(QP):
         self._batch = None
         head = queue.head
         error = self._error or (0 if self._state in _MAY_SEND else errno.EINVAL)
+        error = errno.EOPNOTSUPP if queue.generation != _kernel.generation else error
         for request in batch:
             error = error or self._write(queue, request)
         if error:

@@ -95,6 +95,7 @@ QP = record(
     "dest_nic", "dest_qpn", "mtu", "timeout", "retry_cnt", "rnr_retry", "min_rnr_timer", "max_rd_atomic",
     "max_dest_rd_atomic", "pkey_index", "port", "qkey", "sq_psn", "rq_psn", "path_mtu",
     "sq_ring", "sq_slots", "sq_stride", "rq_ring", "rq_slots", "rq_stride", "doorbell_record", "sq_entry",
+    "ring_mkey", "record_mkey",  # 0, or the rings, the record lie in memory of the program: rows of its keys
     # requester: counters of WQEs are absolute, PSNs 24 bits
     "sq_fetched",            # WQEs fetched and given PSNs
     "sq_next", "sq_offset",  # WQE being sent, packets of it already sent
@@ -161,6 +162,7 @@ SQ_ENTRY = record(
 CQ = record(
     "nic", "number", "ring", "slots", "doorbell_record", "eqn", "produced", "armed", "watch", "overrun", "valid",
     "ignore_overrun",        # 1: a full ring is overwritten
+    "ring_mkey", "record_mkey",  # as of a QP
     "moderation_count", "moderation_ns",  # an armed CQ's event: after so many CQEs, or so long after the first; 0: off
     "ripe",                  # CQEs that count towards the event since the CQ was armed
     "deadline", "timer_event",  # 0, or when moderation raises the event; a CQ_TIMER is in the heap
@@ -247,6 +249,7 @@ SRQ = record(
     "limit",                 # 0, or raise SRQ_LIMIT_REACHED when fewer are left
     "type", "xrcd", "cq",    # XRC: domain, row of the CQ of all its completions
     "error",                 # SRQ_ERR was raised: nothing more is taken
+    "ring_mkey", "record_mkey",  # as of a QP
 )  # fmt: skip
 
 TAG_LIST = record(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nicemu.driver import DriverError, flow, rss, rwq_ind_table, wq
-from nicemu.driver.qp import Qp, program_send_ring
+from nicemu.driver.qp import Qp, program_send_ring, views
 from nicemu.driver.raw_options import RawOptions
 from nicemu.timeline.host import Steps
 from nicemu.uverbs import raw_messages as r
@@ -26,8 +26,9 @@ def require_net_raw() -> None:
 
 def qp_response(p: Qp) -> QpResponse:
     """A QP as the program sees it."""
-    return QpResponse(p.handle, p.number, p.caps, *program_send_ring(p), p.recv_ring.view, p.recv_slots, p.recv_stride,
-                      p.record.view)  # fmt: skip
+    send, recv, record = views(p)
+    return QpResponse(p.handle, p.number, p.caps, *program_send_ring(p, send), recv, p.recv_slots, p.recv_stride,
+                      record)  # fmt: skip
 
 
 def create_flow(self: Dispatcher, c: r.CreateFlow) -> Steps[int]:
