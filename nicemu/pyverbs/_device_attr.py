@@ -123,10 +123,10 @@ class QueryDeviceExInput(Struct):
     """`ibv_query_device_ex_input`."""
 
     __slots__ = ()
-    comp_mask = Field(U32)
+    _comp_mask = Field(U32)
 
     def __init__(self, comp_mask: int) -> None:
-        super().__init__(comp_mask=comp_mask)
+        super().__init__(_comp_mask=comp_mask)
 
 
 class ODPCaps(Struct):
@@ -208,9 +208,9 @@ class CQModerationCaps(Struct):
 class DeviceAttrEx(Struct):
     """`ibv_device_attr_ex`, read only but for `comp_mask`. What the device does not have reads as 0."""
 
-    __slots__ = ("odp_caps", "orig_attr")
-    odp_caps: ODPCaps
-    orig_attr: DeviceAttr
+    __slots__ = ("_odp_caps", "_orig_attr")
+    _odp_caps: ODPCaps
+    _orig_attr: DeviceAttr
     comp_mask = Field(U32)
     completion_timestamp_mask = Constant()
     hca_core_clock = Constant()
@@ -219,14 +219,45 @@ class DeviceAttrEx(Struct):
     raw_packet_caps = Constant()
     max_dm_size = Constant()
     phys_port_cnt_ex = Constant()
-    tso_caps = property(lambda self: TSOCaps())
-    pci_atomic_caps = property(lambda self: PCIAtomicCaps())
-    rss_caps = property(lambda self: RSSCaps())
-    packet_pacing_caps = property(lambda self: PacketPacingCaps())
-    tm_caps = property(lambda self: TMCaps())
-    cq_mod_caps = property(lambda self: self._moderation_caps())
 
-    def _moderation_caps(self) -> CQModerationCaps:
+    @property
+    def orig_attr(self) -> DeviceAttr:
+        """What `Context.query_device` tells."""
+        return self._orig_attr
+
+    @property
+    def odp_caps(self) -> ODPCaps:
+        """What may touch on-demand memory."""
+        return self._odp_caps
+
+    @property
+    def tso_caps(self) -> TSOCaps:
+        """TCP segmentation offload: none."""
+        return TSOCaps()
+
+    @property
+    def pci_atomic_caps(self) -> PCIAtomicCaps:
+        """Atomics on PCIe: none."""
+        return PCIAtomicCaps()
+
+    @property
+    def rss_caps(self) -> RSSCaps:
+        """Receive-side scaling: none."""
+        return RSSCaps()
+
+    @property
+    def packet_pacing_caps(self) -> PacketPacingCaps:
+        """Rate limits of a QP: none."""
+        return PacketPacingCaps()
+
+    @property
+    def tm_caps(self) -> TMCaps:
+        """Tag matching: none."""
+        return TMCaps()
+
+    @property
+    def cq_mod_caps(self) -> CQModerationCaps:
+        """How far the events of a CQ can be held back."""
         caps = CQModerationCaps()
         caps._values = {name: self._values.get(name, 0) for name in ("max_cq_count", "max_cq_period")}
         return caps

@@ -116,6 +116,6 @@ def expect(value: Any, kind: type, argument: str, optional: bool = False) -> Non
     """Raise the TypeError that a typed argument gives when `value` is not a `kind` (or None, if `optional`)."""
     if not isinstance(value, kind) and not (optional and value is None):
         raise TypeError(
-            f"Argument '{argument}' has incorrect type (expected {kind.__module__}.{kind.__name__}, "
+            f"Argument '{argument}' has incorrect type (expected {kind.__module__.removeprefix('nicemu.')}.{kind.__name__}, "
             f"got {type(value).__name__})"
         )

@@ -257,7 +257,7 @@ class QP(Resource):
         failure, zero_based = "Failed to Bind MW", ibv_access_flags.IBV_ACCESS_ZERO_BASED
         if mw.type != ibv_mw_type.IBV_MW_TYPE_1 or mw_bind._info.mw_access_flags & zero_based:
             raise PyverbsRDMAError(failure, errno.EINVAL)
-        wr = SendWR(mw_bind.wr_id, WrOpcode.BIND_MW, send_flags=mw_bind.send_flags)
+        wr = SendWR(mw_bind._wr_id, WrOpcode.BIND_MW, send_flags=mw_bind._send_flags)
         wr.set_bind_wr(mw, mw_bind._info)
         try:
             self.post_send(wr)

@@ -84,7 +84,7 @@ def _copy_caps(src: QPCap | None, dst: _WithCap) -> None:
 class _InitAttr(_WithCap):
     """What `QPInitAttr` and `QPInitAttrEx` share. CQs may be `CQ` or `CQEX`."""
 
-    __slots__ = ("_rcq", "_scq", "_srq", "qp_context")
+    __slots__ = ("_rcq", "_scq", "_qp_context", "_srq")
     qp_type = Field(U32)
     sq_sig_all = Field(I32)
     max_send_wr = Field(U32)
@@ -96,7 +96,7 @@ class _InitAttr(_WithCap):
     def __init__(self, qp_type: int, qp_context: Any, cqs: tuple[Any, Any], srq: SRQ | None, cap: QPCap | None) -> None:
         super().__init__(qp_type=qp_type)
         self.cap = cap
-        self.qp_context = qp_context
+        self._qp_context = qp_context
         self._scq, self._rcq = (self._completion_queue(queue) for queue in cqs)
         self.srq = srq
 

@@ -29,11 +29,11 @@ _ATOMIC_WRITE_BYTES = 8
 class DataBuffer(PyverbsCM):
     """Memory to be copied into a request: `length` bytes at `addr`."""
 
-    __slots__ = ("addr", "length")
+    __slots__ = ("_addr", "_length")
 
     def __init__(self, addr: int, length: int) -> None:
         super().__init__()
-        self.addr, self.length = U64(addr), U64(length)
+        self._addr, self._length = U64(addr), U64(length)
 
 
 class _Request(SendWR):
@@ -255,7 +255,7 @@ class QPEx(QP):
     def wr_set_inline_data_list(self, num_buf: int, buf_list: Sequence[DataBuffer]) -> None:
         """Copy the request's data from several places now."""
         request, process = self._last(), self._kernel.process
-        data = b"".join(process.read(buffer.addr, buffer.length) for buffer in buf_list[:num_buf])
+        data = b"".join(process.read(buffer._addr, buffer._length) for buffer in buf_list[:num_buf])
         if request is not None:
             self._carry(request, data)
 

@@ -6,19 +6,35 @@ import errno
 from typing import Any
 
 from nicemu.pyverbs import _kernel
+from nicemu.pyverbs._facade import publish
 from nicemu.pyverbs._fields import U8, U16, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._gid import GID, GidMember
 from nicemu.pyverbs._grh import GRH_BYTES, Route, route_back
 from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs._wc import WC
+from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_gid_type, ibv_wc_flags
 from nicemu.pyverbs.pd import PD
-from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
+from nicemu.pyverbs.utils import gid_str, gid_str_to_array
 from nicemu.uverbs import messages
 
-__all__ = ["AH", "GID", "GRH", "AHAttr", "GlobalRoute"]
+__all__ = [
+    "AH",
+    "GID",
+    "GRH",
+    "AHAttr",
+    "GlobalRoute",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
+    "gid_str",
+    "gid_str_to_array",
+]
+
+publish(__name__)
 
 
 class GRH(Struct):

@@ -8,6 +8,8 @@ from typing import Any, Self
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 
+__all__ = ["LOG_FORMAT", "LOG_LEVEL", "PyverbsCM", "PyverbsObject", "PyverbsRDMAErrno", "PyverbsRDMAError", "inc_rkey"]
+
 LOG_LEVEL = logging.INFO
 LOG_FORMAT = "[%(levelname)s] %(asctime)s %(filename)s:%(lineno)s: %(message)s"
 logging.basicConfig(format=LOG_FORMAT, level=LOG_LEVEL, datefmt="%d %b %Y %H:%M:%S")

@@ -1,6 +1,22 @@
 """The connection manager. Not there yet: EOPNOTSUPP."""
 
 from nicemu.pyverbs._resource import Unsupported
+from nicemu.pyverbs.base import PyverbsRDMAErrno
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
+
+__all__ = [
+    "CMID",
+    "AddrInfo",
+    "CMEvent",
+    "CMEventChannel",
+    "ConnParam",
+    "JoinMCAttrEx",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
+    "UDParam",
+]
 
 
 class ConnParam(Unsupported):

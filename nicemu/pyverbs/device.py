@@ -41,14 +41,15 @@ from nicemu.pyverbs._device_text import (
     translate_transport_type,
     width_to_str,
 )
+from nicemu.pyverbs._facade import publish
 from nicemu.pyverbs._fields import I32, U32, U64, expect
 from nicemu.pyverbs._gid import GID
 from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
-from nicemu.pyverbs.base import PyverbsObject
+from nicemu.pyverbs.base import PyverbsObject, PyverbsRDMAErrno
 from nicemu.pyverbs.libibverbs_enums import ibv_gid_type, ibv_gid_type_sysfs, ibv_values_mask
-from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
-from nicemu.pyverbs.utils import be64toh
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
+from nicemu.pyverbs.utils import be64toh, gid_str
 from nicemu.uverbs import messages
 
 __all__ = [
@@ -66,11 +67,16 @@ __all__ = [
     "PCIAtomicCaps",
     "PacketPacingCaps",
     "PortAttr",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
     "QueryDeviceExInput",
     "RSSCaps",
     "TMCaps",
     "TSOCaps",
     "get_device_list",
+    "gid_str",
     "guid_format",
     "guid_to_hex",
     "phys_state_to_str",
@@ -89,6 +95,8 @@ __all__ = [
     "translate_transport_type",
     "width_to_str",
 ]
+
+publish(__name__)
 
 
 class Device(PyverbsObject):
@@ -201,14 +209,14 @@ class Context(Resource):
         expect(ex_input, QueryDeviceExInput, "ex_input", optional=True)
         response = self._query_device(f"Failed to query EX device {self._name}")
         attr = DeviceAttrEx()
-        attr.orig_attr = _device_attr(response.values)
+        attr._orig_attr = _device_attr(response.values)
         attr._values = {
             "device_cap_flags_ex": response.values.get("device_cap_flags", 0),
             "phys_port_cnt_ex": response.values.get("phys_port_cnt", 0),
             **response.values,
         }
-        attr.odp_caps = ODPCaps(xrc_odp_caps=response.odp_xrc_caps)
-        attr.odp_caps._values.update(
+        attr._odp_caps = ODPCaps(xrc_odp_caps=response.odp_xrc_caps)
+        attr._odp_caps._values.update(
             general_caps=response.odp_general_caps,
             rc_odp_caps=response.odp_rc_caps,
             uc_odp_caps=response.odp_uc_caps,

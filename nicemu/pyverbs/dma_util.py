@@ -2,6 +2,8 @@
 
 from nicemu.pyverbs._resource import unsupported
 
+__all__ = ["mmio_write32_as_be", "mmio_write64_as_be", "udma_from_dev_barrier", "udma_to_dev_barrier"]
+
 
 def udma_to_dev_barrier() -> None:
     """Order stores before the device's reads: they are in order already."""

@@ -1,6 +1,9 @@
 """Memory shared through dma-buf. Not there yet: EOPNOTSUPP."""
 
 from nicemu.pyverbs._resource import Unsupported
+from nicemu.pyverbs.base import PyverbsRDMAErrno
+
+__all__ = ["DmaBuf", "PyverbsRDMAErrno"]
 
 
 class DmaBuf(Unsupported):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from nicemu.pyverbs._fields import U8, U16, U32, Field, Struct
 from nicemu.pyverbs._resource import Unsupported
-from nicemu.pyverbs.base import PyverbsObject
+from nicemu.pyverbs.base import PyverbsObject, PyverbsRDMAErrno
 from nicemu.pyverbs.libibverbs_enums import ibv_flow_attr_type
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError
+
+__all__ = ["Flow", "FlowAction", "FlowAttr", "PyverbsError", "PyverbsRDMAErrno", "PyverbsRDMAError"]
 
 
 class FlowAttr(Struct):

@@ -7,11 +7,22 @@ from typing import Any
 
 from nicemu.pyverbs._fields import U32, Constant, Struct, expect
 from nicemu.pyverbs._resource import Resource, unsupported
-from nicemu.pyverbs.base import PyverbsObject
+from nicemu.pyverbs.base import PyverbsObject, PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_parent_domain_init_attr_mask
-from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
 from nicemu.uverbs import messages
+
+__all__ = [
+    "PD",
+    "ParentDomain",
+    "ParentDomainContext",
+    "ParentDomainInitAttr",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
+]
 
 
 class PD(Resource):

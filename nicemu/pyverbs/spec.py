@@ -1,6 +1,9 @@
 """Flow specifications. Not there yet: EOPNOTSUPP."""
 
 from nicemu.pyverbs._resource import Unsupported
+from nicemu.pyverbs.pyverbs_error import PyverbsError
+
+__all__ = ["U32_MASK", "EthSpec", "Ipv4ExtSpec", "Ipv6Spec", "PyverbsError", "Spec", "TcpUdpSpec"]
 
 U32_MASK = 0xFFFFFFFF
 

@@ -11,13 +11,25 @@ from nicemu.pyverbs._fields import U32, Field, Struct, expect
 from nicemu.pyverbs._posting import post_chain, refuse
 from nicemu.pyverbs._queues import SharedQueue
 from nicemu.pyverbs._resource import Resource, Unsupported, unsupported
+from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_srq_init_attr_mask
 from nicemu.pyverbs.pd import PD
-from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError
 from nicemu.pyverbs.wr import RecvWR
 from nicemu.pyverbs.xrcd import XRCD
 from nicemu.uverbs import srq_messages as messages
+
+__all__ = [
+    "SRQ",
+    "OpsWr",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "SrqAttr",
+    "SrqInitAttr",
+    "SrqInitAttrEx",
+]
 
 
 class SrqAttr(Struct):

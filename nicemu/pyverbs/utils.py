@@ -9,6 +9,20 @@ from nicemu.pyverbs._text import flag_names
 from nicemu.pyverbs.libibverbs_enums import ibv_rereg_mr_err_code
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
 
+__all__ = [
+    "PyverbsUserError",
+    "access_flags_to_str",
+    "be64toh",
+    "gid_str",
+    "gid_str_to_array",
+    "ibv_rereg_mr_err_code",
+    "mig_state_to_str",
+    "mtu_to_str",
+    "qp_state_to_str",
+    "qp_type_to_str",
+    "rereg_error_to_str",
+]
+
 
 def be64toh(num: int) -> int:
     """A big-endian 64-bit value, read as little-endian, in host order; and back."""

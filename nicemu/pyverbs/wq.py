@@ -6,7 +6,22 @@ from typing import Any
 
 from nicemu.pyverbs._fields import U8, U32, U64, Field, Struct
 from nicemu.pyverbs._resource import Unsupported
+from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.libibverbs_enums import ibv_wq_type
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
+
+__all__ = [
+    "WQ",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
+    "RwqIndTable",
+    "RwqIndTableInitAttr",
+    "RxHashConf",
+    "WQAttr",
+    "WQInitAttr",
+]
 
 
 class WQInitAttr(Struct):

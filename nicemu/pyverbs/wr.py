@@ -15,10 +15,21 @@ from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import I32, U32, U64, Packed, expect
 from nicemu.pyverbs._text import flag_names, lines
 from nicemu.pyverbs.addr import AH
-from nicemu.pyverbs.base import PyverbsCM, inc_rkey
+from nicemu.pyverbs.base import PyverbsCM, PyverbsRDMAErrno, inc_rkey
 from nicemu.pyverbs.libibverbs_enums import ibv_send_flags
 from nicemu.pyverbs.mr import MW, MWBindInfo
-from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsUserError
+
+__all__ = [
+    "SGE",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsUserError",
+    "RecvWR",
+    "SendWR",
+    "inc_rkey",
+    "send_flags_to_str",
+]
 
 _SEND, _SIGNALED = int(WrOpcode.SEND), int(SendFlag.SIGNALED)
 _NEEDS_NO_SGE = (WrOpcode.LOCAL_INV, WrOpcode.BIND_MW, WrOpcode.SEND_WITH_INV)
@@ -178,7 +189,7 @@ class SendWR(PyverbsCM):
         self._set_bind(mw.rkey, inc_rkey(mw.rkey), bind_info)
 
     def _set_bind(self, key: int, new_key: int, info: MWBindInfo) -> None:
-        self._remote_addr, self._swap, self._remote_qpn = info.addr, info.length, info.mr.lkey
+        self._remote_addr, self._swap, self._remote_qpn = info.addr, info.length, info._mr.lkey
         self._compare_add, self._rkey, self.imm_data = key, new_key, info.mw_access_flags
 
     @property

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from nicemu.pyverbs._fields import I32, U32, Field, Struct, expect
 from nicemu.pyverbs._resource import Resource
+from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_xrcd_init_attr_mask
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError
 from nicemu.uverbs import srq_messages
+
+__all__ = ["XRCD", "PyverbsError", "PyverbsRDMAErrno", "PyverbsRDMAError", "XRCDInitAttr"]
 
 
 class XRCDInitAttr(Struct):
