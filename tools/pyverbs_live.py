@@ -29,7 +29,7 @@ def module_surface(module, package):
     surface = {"functions": {}, "classes": {}, "enums": {}, "constants": {}, "borrowed": []}
     for name in sorted(getattr(module, "__all__", vars(module))):
         value = getattr(module, name)
-        if name.startswith("_") and not name.startswith("_IBV_") or inspect.ismodule(value):
+        if (name.startswith("_") and not name.startswith("_IBV_")) or inspect.ismodule(value):
             continue
         if inspect.isclass(value) and hasattr(value, "__members__") and "enums" in module.__name__:
             surface["enums"][name] = {member: int(number) for member, number in value.__members__.items()}
@@ -71,7 +71,7 @@ def class_surface(cls):
 
 
 def is_public(cls):
-    return not cls.__name__.startswith("_") and not cls.__module__.rpartition(".")[2].startswith("_") or cls is object
+    return (not cls.__name__.startswith("_") and not cls.__module__.rpartition(".")[2].startswith("_")) or cls is object
 
 
 def property_kind(value):

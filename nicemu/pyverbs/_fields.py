@@ -115,7 +115,5 @@ class Packed:
 def expect(value: Any, kind: type, argument: str, optional: bool = False) -> None:
     """Raise the TypeError that a typed argument gives when `value` is not a `kind` (or None, if `optional`)."""
     if not isinstance(value, kind) and not (optional and value is None):
-        raise TypeError(
-            f"Argument '{argument}' has incorrect type (expected {kind.__module__.removeprefix('nicemu.')}.{kind.__name__}, "
-            f"got {type(value).__name__})"
-        )
+        wanted = f"{kind.__module__.removeprefix('nicemu.')}.{kind.__name__}"
+        raise TypeError(f"Argument '{argument}' has incorrect type (expected {wanted}, got {type(value).__name__})")

@@ -84,7 +84,7 @@ def _copy_caps(src: QPCap | None, dst: _WithCap) -> None:
 class _InitAttr(_WithCap):
     """What `QPInitAttr` and `QPInitAttrEx` share. CQs may be `CQ` or `CQEX`."""
 
-    __slots__ = ("_rcq", "_scq", "_qp_context", "_srq")
+    __slots__ = ("_qp_context", "_rcq", "_scq", "_srq")
     qp_type = Field(U32)
     sq_sig_all = Field(I32)
     max_send_wr = Field(U32)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nicemu.cli.conformance import fetch, ids, providers, runner, shims
+from nicemu.cli.conformance import fetch, ids, runner, shims
 from nicemu.cli.conformance.command import summary
 from nicemu.cli.conformance.runner import Outcome, Runner
 
@@ -158,13 +158,3 @@ def is_running(pid: int) -> bool:
 def test_errors_and_timeouts_count_as_failed() -> None:
     statuses = ["PASS", "PASS", "FAIL", "ERROR", "TIMEOUT", "SKIP"]
     assert summary(Outcome("t", status, "", 0.0) for status in statuses) == "2 passed, 3 failed, 1 skipped"
-
-
-def test_ticks_of_the_device_clock_become_nanoseconds() -> None:
-    class Device:
-        hca_core_clock = 500_000
-
-        def query_device_ex(self) -> "Device":
-            return self
-
-    assert providers._timestamp_to_ns(Device(), 10) == 20
