@@ -11,7 +11,7 @@ class ConnParam(Struct):
     """`rdma_conn_param`: what a side offers when it connects or accepts. `data_len` reserves bytes for private data."""
 
     __slots__ = ("_private", "_reserved")
-    qpn = Field(U32)
+    qpn = Field(U32, doc="The number of a QP of the program's own")
     _resources = Field(U8)
     _depth = Field(U8)
     _flow_control = Field(U8)
@@ -95,8 +95,8 @@ class JoinMCAttrEx(Struct):
     """`rdma_cm_join_mc_attr_ex`: which multicast group to join (`addr`) and how (one of `rdma_cm_mc_join_flags`)."""
 
     __slots__ = ("_addr",)
-    comp_mask = Field(U32)
-    join_flags = Field(U32)
+    comp_mask = Field(U32, doc="Which members count, as `rdma_cm_join_mc_attr_mask`")
+    join_flags = Field(U32, doc="How to join, one of `rdma_cm_mc_join_flags`")
 
     def __init__(self, addr: AddrInfo, comp_mask: int = 0, join_flags: int = 0) -> None:
         expect(addr, AddrInfo, "addr")

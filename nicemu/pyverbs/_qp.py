@@ -285,16 +285,16 @@ class QP(Resource):
     # ----------------------------------------------------------------------------------------------------------------
 
     @property
-    def qp_type(self) -> int:
-        """The `ibv_qp_type`."""
+    def qp_type(self) -> ibv_qp_type:
+        """The QP's type."""
         self._opened()
-        return int(self._type)
+        return ibv_qp_type(self._type)
 
     @property
-    def qp_state(self) -> int:
-        """The `ibv_qp_state` that the last modify or query saw; the device may have gone on to ERR by itself."""
+    def qp_state(self) -> ibv_qp_state:
+        """The state that the last modify or query saw; the device may have gone on to ERR by itself."""
         self._opened()
-        return int(self._state)
+        return ibv_qp_state(self._state)
 
     @property
     def qp_num(self) -> int:

@@ -47,7 +47,7 @@ from nicemu.pyverbs._gid import GID
 from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.base import PyverbsObject, PyverbsRDMAErrno
-from nicemu.pyverbs.libibverbs_enums import ibv_gid_type, ibv_gid_type_sysfs, ibv_values_mask
+from nicemu.pyverbs.libibverbs_enums import ibv_event_type, ibv_gid_type, ibv_gid_type_sysfs, ibv_values_mask
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
 from nicemu.pyverbs.utils import be64toh, gid_str
 from nicemu.uverbs import messages
@@ -107,11 +107,33 @@ class Device(PyverbsObject):
         self._name, self._guid, self._index = name, guid, index
         self._node_type, self._transport_type = node_type, transport_type
 
-    name = property(lambda self: self._name)
-    node_type = property(lambda self: self._node_type)
-    transport_type = property(lambda self: self._transport_type)
-    guid = property(lambda self: self._guid)
-    index = property(lambda self: self._index)
+    @property
+    def name(self) -> bytes:
+        """What `Context` opens it by."""
+        return self._name
+
+    @property
+    def node_type(self) -> int:
+        """An `ibv_node_type`."""
+        return self._node_type
+
+    @property
+    def transport_type(self) -> int:
+        """An `ibv_transport_type`."""
+        return self._transport_type
+
+    @property
+    def guid(self) -> int:
+        """The node's GUID, in host order."""
+        return self._guid
+
+    @property
+    def index(self) -> int:
+        """Where the kernel lists the device, from 0."""
+        return self._index
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._name, self._guid, self._node_type, self._transport_type, self._index)
 
     def __str__(self) -> str:
         return (
@@ -335,11 +357,11 @@ class AsyncEvent(PyverbsObject):
     def __init__(self, event_type: int = 0) -> None:
         super().__init__()
         self._acknowledge: Callable[[], None] = lambda: None
-        self._event_type = U32(event_type)
+        self._event_type = ibv_event_type(U32(event_type))
 
     @property
-    def event_type(self) -> int:
-        """The `ibv_event_type`."""
+    def event_type(self) -> ibv_event_type:
+        """What happened."""
         return self._event_type
 
     def ack(self) -> None:

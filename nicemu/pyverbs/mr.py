@@ -14,7 +14,7 @@ from nicemu.pyverbs._fields import I32, U32, U64, Constant, Field, Struct, expec
 from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.base import PyverbsCM, PyverbsRDMAErrno
-from nicemu.pyverbs.libibverbs_enums import ibv_access_flags
+from nicemu.pyverbs.libibverbs_enums import ibv_access_flags, ibv_mw_type
 from nicemu.pyverbs.mem_alloc import MAP_HUGETLB_, as_bytes
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
@@ -205,9 +205,9 @@ class MWBindInfo(Struct, PyverbsCM):
     """The part of an MR that a window opens: `length` bytes at `addr`. Read only."""
 
     __slots__ = ("_mr",)
-    addr = Constant()
-    length = Constant()
-    mw_access_flags = Constant()
+    addr = Constant(doc="Where the part begins")
+    length = Constant(doc="Its bytes")
+    mw_access_flags = Constant(doc="What the peer may do, as `ibv_access_flags`")
 
     def __init__(self, mr: MR, addr: int, length: int, mw_access_flags: int) -> None:
         expect(mr, MR, "mr")
@@ -274,10 +274,10 @@ class MW(Resource):
         return int(self._rkey)
 
     @property
-    def type(self) -> int:
-        """The `ibv_mw_type`."""
+    def type(self) -> ibv_mw_type:
+        """The window's type."""
         self._opened()
-        return self._type
+        return ibv_mw_type(self._type)
 
     def __str__(self) -> str:
         rows = [("Rkey", self.rkey), ("Handle", self.handle), ("MW Type", mwtype2str(self.type))]

@@ -93,7 +93,7 @@ class ParentDomainInitAttr(Struct):
     """`ibv_parent_domain_init_attr`: the PD below, and the allocator if there is one."""
 
     __slots__ = ("pd", "pd_context")
-    comp_mask = Constant()
+    comp_mask = Constant(doc="Which members count, as `ibv_parent_domain_init_attr_mask`")
 
     def __init__(self, pd: PD, pd_context: ParentDomainContext | None = None) -> None:
         expect(pd, PD, "pd")

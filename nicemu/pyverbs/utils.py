@@ -40,7 +40,7 @@ def gid_str_to_array(val: str) -> list[str]:
     groups = val.split(":")
     digits = "".join(groups)
     if len(groups) != 8 or any(len(group) != 4 for group in groups) or not _is_hex(digits):
-        raise PyverbsUserError(f"Invalid GID value ({val})")
+        raise PyverbsUserError(f"Invalid GID value ({groups})")
     return [digits[i : i + 2] for i in range(0, 32, 2)]
 
 

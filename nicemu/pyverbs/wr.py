@@ -40,9 +40,9 @@ class SGE(PyverbsCM):
     """A scatter/gather element: `length` bytes at `addr` under the key `lkey`."""
 
     __slots__ = ("_image",)
-    addr = Packed(U64, rings.SGE_ADDR)
-    length = Packed(U32, rings.SGE_LENGTH)
-    lkey = Packed(U32, rings.SGE_LKEY)
+    addr = Packed(U64, rings.SGE_ADDR, doc="Where it begins")
+    length = Packed(U32, rings.SGE_LENGTH, doc="Its bytes")
+    lkey = Packed(U32, rings.SGE_LKEY, doc="The key of its MR")
 
     def __init__(self, addr: int, length: int, lkey: int) -> None:
         try:
@@ -74,8 +74,8 @@ class RecvWR(PyverbsCM):
     """A receive work request: the first `num_sge` elements of `sg` take the message."""
 
     __slots__ = ("_image", "_next", "_sges")
-    wr_id = Packed(U64, rings.RECV_WR_ID)
-    num_sge = Packed(U32, rings.RECV_NUM_SGE)
+    wr_id = Packed(U64, rings.RECV_WR_ID, doc="The program's number, which the completion tells")
+    num_sge = Packed(U32, rings.RECV_NUM_SGE, doc="How many SGEs it has")
 
     def __init__(
         self, wr_id: int = 0, num_sge: int = 0, sg: Sequence[SGE] | None = None, next_wr: RecvWR | None = None
@@ -112,11 +112,11 @@ class SendWR(PyverbsCM):
     """
 
     __slots__ = ("_ah", "_image", "_next", "_sge", "_sges")
-    wr_id = Packed(U64, rings.SEND_WR_ID)
-    opcode = Packed(U32, rings.SEND_OPCODE)
-    send_flags = Packed(U32, rings.SEND_FLAGS)
-    num_sge = Packed(U32, rings.SEND_NUM_SGE)
-    imm_data = Packed(U32, rings.SEND_IMM)
+    wr_id = Packed(U64, rings.SEND_WR_ID, doc="The program's number, which the completion tells")
+    opcode = Packed(U32, rings.SEND_OPCODE, doc="An `ibv_wr_opcode`")
+    send_flags = Packed(U32, rings.SEND_FLAGS, doc="`ibv_send_flags`")
+    num_sge = Packed(U32, rings.SEND_NUM_SGE, doc="How many SGEs it has")
+    imm_data = Packed(U32, rings.SEND_IMM, doc="Immediate data in network order, or the rkey to invalidate")
     _remote_addr = Packed(U64, rings.SEND_REMOTE_ADDR)
     _rkey = Packed(U32, rings.SEND_RKEY)
     _compare_add = Packed(U64, rings.SEND_COMPARE_ADD)
