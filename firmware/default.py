@@ -1,4 +1,4 @@
-"""The plain choices: go-back-N, exact timers, and an RNR NAK for a missing page.
+"""The plain choices: go-back-N, exact timers, an RNR NAK for a missing page, and a drop where no RNR NAK exists.
 
 Imitates no product. Source: Lesokhin et al., ASPLOS'17 (a missing page at the responder is answered with an RNR NAK);
 Linux rxe (go-back-N, timers as configured).
@@ -33,3 +33,8 @@ def rnr_wait(world, row, arg):
 def iotlb_victim(world, row, arg):
     """Way to evict: -1, the least recently used."""
     return -1
+
+
+def unreliable_fault(world, row, arg):
+    """Keep a UD or UC packet that hit a missing page: no, it is dropped."""
+    return 0

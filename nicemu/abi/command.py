@@ -38,8 +38,8 @@ class Command(IntEnum):
     """cqn."""
     CREATE_QP = 5
     """qpn, type, pd, send cqn, recv cqn, send ring, send slots, send stride, recv ring, recv slots, recv stride,
-    doorbell record, flags (1: all sends signaled), first row of its SQ_ENTRY slice. With an SRQ: recv slots 0 and the
-    srqn in place of the ring. XRC target: send slots 0 and the XRC domain in place of the ring."""
+    doorbell record, flags (``QpFlag``), first row of its SQ_ENTRY slice. With an SRQ: recv slots 0 and the srqn in
+    place of the ring. XRC target: send slots 0 and the XRC domain in place of the ring."""
     MODIFY_QP = 6
     """qpn, attribute mask, mailbox: ``QP_CONTEXT`` of int64 (order of ``QpField``)."""
     QUERY_QP = 7
@@ -54,7 +54,8 @@ class Command(IntEnum):
     PAGE_FAULT_RESUME = 11
     """token, error (0 or 1)."""
     CREATE_SRQ = 12
-    """srqn, pd, ring address, slots, stride, doorbell record, type (``SrqType``), XRC domain, cqn (XRC)."""
+    """srqn, pd, ring address, slots, stride, doorbell record, type (``SrqType``), XRC domain, cqn (XRC, TM); mailbox
+    (TM): ``TAG_LIST`` of int64 (order of ``TagListField``)."""
     MODIFY_SRQ = 13
     """srqn, limit to arm (0: off)."""
     QUERY_SRQ = 14
@@ -86,6 +87,14 @@ class Command(IntEnum):
     """offset in device memory, bytes: cleared for a new owner. The driver keeps the books (mlx5's memic bitmap)."""
     FREE_DM = 26
     """offset in device memory, bytes: poisoned."""
+
+
+class QpFlag(IntFlag):
+    """Flags of CREATE_QP."""
+
+    SIGNAL_ALL = 1
+    RENDEZVOUS = 2
+    """The send queue is the device's own: it reads rendezvous payload through it (mlx5 ``QPC_OFFLOAD_TYPE_RNDV``)."""
 
 
 class CqFlag(IntEnum):
@@ -154,6 +163,14 @@ class AvField(IntEnum):
     DEST_NIC, SGID_INDEX, DGID_HIGH, DGID_LOW, FLOW_LABEL, TRAFFIC_CLASS, HOP_LIMIT, SL, MULTICAST = range(9)
 
 
+class TagListField(IntEnum):
+    """Words of the tag list of a TM-SRQ in a CREATE_SRQ mailbox: first row and number of its TAG rows; ring, slots and
+    doorbell record of its operations; the QP number that their completions carry."""
+
+    FIRST, COUNT, RING, SLOTS, RECORD, QPN = range(6)
+
+
+TAG_LIST = struct.Struct(f"<{len(TagListField)}q")
 QP_CONTEXT = struct.Struct(f"<{len(QpField)}q")
 ADDRESS_VECTOR = struct.Struct(f"<{len(AvField)}q")
 

@@ -69,6 +69,8 @@ CQE = struct.Struct("<QIIIIIIIIQIIII")
     CQE_OWNER,
 ) = (0, 8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 52, 60)
 CQE_BYTES = 64
+CQE_APP_CTX, CQE_TAG_LOW, CQE_TAG_HIGH = CQE_SRC_QP, CQE_PKEY_INDEX, 56
+"""What stands in those places in completions of tag matching: the header's own 32 bits and its tag."""
 
 VENDOR_SYNDROME = 0x80
 """``vendor_err`` of a failed CQE is this plus its ``WcStatus``: numbers of our own, no vendor's. 0: it did not fail."""
@@ -126,6 +128,8 @@ class Doorbell(IntEnum):
     """number: command slot."""
     RECV = 4
     """number: qpn; value ignored. Needed only so that receives posted in ERR are flushed."""
+    TAG_OPS = 5
+    """number: srqn of a TM-SRQ; value ignored (the producer counter is in the record of its operations)."""
 
 
 class Eqn(IntEnum):

@@ -49,13 +49,13 @@ class WcOpcode(IntEnum):
     """``ibv_wc_opcode``."""
 
     SEND, RDMA_WRITE, RDMA_READ, COMP_SWAP, FETCH_ADD, BIND_MW, LOCAL_INV, TSO, FLUSH, ATOMIC_WRITE = range(10)
-    RECV, RECV_RDMA_WITH_IMM = 128, 129
+    RECV, RECV_RDMA_WITH_IMM, TM_ADD, TM_DEL, TM_SYNC, TM_RECV, TM_NO_TAG = range(128, 135)
 
 
 class WcFlag(IntEnum):
     """``ibv_wc_flags``."""
 
-    GRH, WITH_IMM, IP_CSUM_OK, WITH_INV = 1, 2, 4, 8
+    GRH, WITH_IMM, IP_CSUM_OK, WITH_INV, TM_SYNC_REQ, TM_MATCH, TM_DATA_VALID = 1, 2, 4, 8, 16, 32, 64
 
 
 class Access(IntEnum):

@@ -42,6 +42,9 @@ def run(
     ] = None,
     module: Annotated[str | None, typer.Option("-m", metavar="MODULE", help="Run a module, as python -m.")] = None,
     config: Annotated[str | None, typer.Option(metavar="FILE", help="A YAML file, or a shipped lab's name.")] = None,
+    name: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="What a device is called; again for the next one.")
+    ] = None,
     firmware: Annotated[str | None, typer.Option(metavar="FILE", help="A firmware image: name or path.")] = None,
     seed: Annotated[str | None, typer.Option(metavar="N", help="One seed, one history.")] = None,
     discipline: Annotated[str | None, typer.Option(help="When mm operations notify: v3.6 ... v6.12.")] = None,
@@ -62,6 +65,7 @@ def run(
     """
     overrides = {
         "seed": _number(seed),
+        "names": name or None,
         "firmware": _from_here(firmware),
         "discipline": discipline,
         "memory": memory,

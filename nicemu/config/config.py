@@ -1,6 +1,7 @@
 """The configuration of one run: one page of fields, `configs/lab/*.yaml` are examples."""
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -67,6 +68,13 @@ def _firmware(value: str, info: ValidationInfo) -> str:
     return str(path) if "/" in value or value.endswith(".py") else value
 
 
+def _device_name(value: str) -> str:
+    """As the kernel's ``IB_DEVICE_NAME_MAX`` (64 with the NUL) allows."""
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,62}", value) is None:
+        raise ValueError(": expected a device's name: a letter, then letters, digits, '_', '.', '-', at most 63 in all")
+    return value
+
+
 class Config(Record):
     """What `nicemu run` and every lab are given. Profiles are named, given as a path, or written inline."""
 
@@ -74,6 +82,7 @@ class Config(Record):
     nic: Annotated[NicProfile, BeforeValidator(_nic)] = Field(default_factory=_default_nic)
     host: Annotated[HostProfile, BeforeValidator(_host)] = Field(default_factory=_default_host)
     nics: Annotated[int, Field(ge=1, le=256)] = 1
+    names: Annotated[tuple[Annotated[str, AfterValidator(_device_name)], ...], Field(strict=False)] = ()
     fabric: FabricProfile = FabricProfile()
     impairments: Annotated[tuple[Impairment, ...], Field(strict=False)] = ()
     memory: Literal["arena", "model"] = "arena"
@@ -96,9 +105,20 @@ class Config(Record):
         return "interval" if self.discipline == "v6.12" else "chain"
 
     @property
+    def device_names(self) -> tuple[str, ...]:
+        """The name of every device: `names`, then nicemu with the device's number."""
+        return (*self.names, *(f"nicemu{number}" for number in range(len(self.names), self.nics)))
+
+    @property
     def firmware_path(self) -> Path | None:
         """The file of the firmware image; None if it is the built-in default and no file is shipped for it."""
         return paths.find(self.firmware, "firmware", ".py")
+
+    @model_validator(mode="after")
+    def _names_are_distinct(self) -> Self:
+        if len(self.names) > self.nics or len(set(self.device_names)) < self.nics:
+            raise ValueError(f"names: expected at most {self.nics} (nics) names, each once")
+        return self
 
     @model_validator(mode="after")
     def _nics_exist(self) -> Self:

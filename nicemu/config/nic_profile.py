@@ -59,6 +59,13 @@ class NicCosts(Record):
     resume_ns: Nanoseconds = 76_250  # resume command -> transmission goes on
 
 
+class BackupRingProfile(Record):
+    """Pinned memory for packets of UD and UC that wait for a page; firmware decides whether it is used."""
+
+    entries: Annotated[int, Field(ge=0, le=4096)] = 1024  # packets; 0: no ring
+    bytes: Annotated[int, Field(ge=0, le=2**30)] = 2**22  # a packet takes its payload and 64 bytes
+
+
 class InterruptModeration(Record):
     """A message goes out at the event of number `count`, or `time_ns` after the first; 0 and 0: at each event."""
 
@@ -70,6 +77,15 @@ class InterruptModeration(Record):
         if self.count and not self.time_ns:
             raise ValueError("time_ns: expected at least 1 with a count, or the last events would wait for ever")
         return self
+
+
+class TagMatchingProfile(Record):
+    """Tag matching at TM-SRQs; 0 tags: the device does not have it."""
+
+    max_num_tags: Annotated[int, Field(ge=0, le=65535)] = 127  # tags posted to one TM-SRQ
+    max_ops: Annotated[int, Field(ge=0, le=2**20)] = 16384  # operations posted to one TM-SRQ and not executed yet
+    max_sge: Annotated[int, Field(ge=1, le=4)] = 1  # elements of a tag's buffer
+    max_rndv_hdr_size: Annotated[int, Field(ge=0, le=256)] = 64  # bytes; 0: software does all rendezvous
 
 
 class LinkProfile(Record):
@@ -132,7 +148,9 @@ class NicProfile(Record):
     iotlb: IotlbProfile = IotlbProfile()
     l2_iotlb: SecondLevelProfile | None = None
     qp_cache: QpCacheProfile | None = None
+    backup_ring: BackupRingProfile = BackupRingProfile()
     interrupt_moderation: InterruptModeration = InterruptModeration()
+    tag_matching: TagMatchingProfile = TagMatchingProfile()
     costs: NicCosts = NicCosts()
     link: LinkProfile = LinkProfile()
 

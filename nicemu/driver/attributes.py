@@ -31,7 +31,7 @@ ALWAYS = (
 )  # fmt: skip
 FLUSH_GLOBAL, FLUSH_PERSISTENT, ATOMIC_WRITE = 1 << 38, 1 << 39, 1 << 40
 """``ib_device_cap_flags``: of ``device_cap_flags_ex`` only, above 32 bits."""
-ATOMIC_HCA = 1
+ATOMIC_HCA, TM_CAP_RC = 1, 1
 ODP_SUPPORT, ODP_SUPPORT_IMPLICIT = 1, 2
 ODP_SEND, ODP_RECV, ODP_WRITE, ODP_READ, ODP_ATOMIC, ODP_SRQ_RECV, ODP_FLUSH, ODP_ATOMIC_WRITE = (
     1 << bit for bit in range(8))  # fmt: skip
@@ -64,9 +64,19 @@ def device_attributes(device: IbDevice) -> dict[str, int | str]:
         "device_cap_flags_ex": flags | FLUSH_GLOBAL | FLUSH_PERSISTENT | ATOMIC_WRITE,
         "num_comp_vectors": profile.num_comp_vectors,
         "completion_timestamp_mask": TIMESTAMP_MASK, "hca_core_clock": CORE_CLOCK_KHZ,
+        **tag_matching_caps(device),
         "max_cq_count": cq.MAX_MODERATION_COUNT, "max_cq_period": cq.MAX_MODERATION_US,
     }  # fmt: skip
     return values
+
+
+def tag_matching_caps(device: IbDevice) -> dict[str, int]:
+    """``ibv_tm_caps``, each name after ``tm_``: RC, if the device handles rendezvous (``mlx5_ib_query_device``)."""
+    limits = device.profile.tag_matching
+    if not (limits.max_num_tags and device.profile.max_srq):
+        return {}
+    caps = {f"tm_{name}": getattr(limits, name) for name in ("max_num_tags", "max_ops", "max_sge", "max_rndv_hdr_size")}
+    return caps | {"tm_flags": TM_CAP_RC if limits.max_rndv_hdr_size else 0}
 
 
 def odp_caps(device: IbDevice) -> dict[str, int]:

@@ -92,6 +92,14 @@ def check_access(access: int) -> None:
         raise DriverError(errno.EINVAL, f"MR: unknown access flags {access & ~KNOWN:#x}")
 
 
+def forced(device: IbDevice, length: int, access: int) -> int:
+    """``access``, on demand as well under ``force_odp``. Huge pages cannot be on demand; the whole address space only
+    a program can mean."""
+    if not device.driver.options.force_odp or access & Access.HUGETLB or length == WHOLE_ADDRESS_SPACE:
+        return access
+    return access | Access.ON_DEMAND
+
+
 def check(device: IbDevice, address: int, length: int, access: int, iova: int) -> None:
     """``ib_check_mr_access, ib_umem_get, mlx5_ib_reg_user_mr``: EINVAL or EOPNOTSUPP before anything is touched."""
     check_access(access)
@@ -132,8 +140,7 @@ def register(pd: Pd, address: int, length: int, access: int, iova: int) -> Steps
     """
     driver = pd.context.driver
     iova = 0 if access & Access.ZERO_BASED else iova
-    if driver.options.force_odp:
-        access |= Access.ON_DEMAND
+    access = forced(pd.context.device, length, access)
     check(pd.context.device, address, length, access, iova)
     region = create(pd, address, length, access, iova)
     try:

@@ -10,8 +10,9 @@ import errno
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nicemu.abi.command import QP_CONTEXT, AvField, Command, QpField
+from nicemu.abi.command import QP_CONTEXT, AvField, Command, QpField, QpFlag
 from nicemu.abi.rings import power_of_two, recv_stride, send_stride
+from nicemu.abi.tag_matching import MAX_TAG_SGES, RNDV_BYTES
 from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState, QpType, SrqType
 from nicemu.driver import ah, mcast, qp_state_table
 from nicemu.driver.errors import DriverError
@@ -51,8 +52,8 @@ CONTEXT_FIELDS = {
 LIMITS = {A.TIMEOUT: 31, A.RETRY_CNT: 7, A.RNR_RETRY: 7, A.MIN_RNR_TIMER: 31, A.DEST_QPN: (1 << 24) - 1}
 """Largest value of an attribute (its width on the wire or in the QP context)."""
 PSN_MASK = (1 << 24) - 1
-SIGNAL_ALL = 1
-
+RENDEZVOUS_SLOTS = 256
+"""Of the device's own send queue: a READ and a FIN for each tag that it can hold by default."""
 
 NO_RING = Memory(0, memoryview(b""))
 MODELLED = (QpType.RC, QpType.UC, QpType.UD, QpType.XRC_SEND, QpType.XRC_RECV)
@@ -63,7 +64,7 @@ class Qp:
     """``attributes``: what the program set, by name. ``state``: as last heard of.
 
     An XRC target (XRC_RECV) has a domain and nothing else; an XRC initiator no receive queue; a QP with an SRQ none of
-    its own. A ring that is not there has 0 slots.
+    its own. A ring that is not there has 0 slots. ``rendezvous``: the send ring is the device's own.
     """
 
     context: Context
@@ -83,6 +84,7 @@ class Qp:
     recv_slots: int = 0
     recv_stride: int = 0
     sq_entry: int = 0
+    rendezvous: bool = False
     state: QpState = QpState.RESET
     attributes: dict[str, Any] = field(default_factory=dict)
     groups: list[bytes] = field(default_factory=list)
@@ -123,7 +125,8 @@ def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_
     """A QP in RESET. ``queues``: send CQ, receive CQ and, if it has one, SRQ; the parent of an XRC target is its
     domain, and it needs no queues. Granted is what was asked for, and 0 of what the type does not have.
 
-    EINVAL: capabilities, the wrong parent for the type, an XRC SRQ, no CQ, objects of another context. ENOMEM: out of
+    EINVAL: capabilities, the wrong parent for the type, an XRC SRQ, a TM-SRQ and not RC, no CQ, objects of another
+    context. ENOMEM: out of
     QPs. EOPNOTSUPP: raw packets.
     """
     context, device = parent.context, parent.context.device
@@ -145,7 +148,7 @@ def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_
         yield from device.commands.execute(
             Command.CREATE_QP, pair.number, qp_type, *(o.number if o else 0 for o in _by_number(pair)),
             _send_word(pair), pair.send_slots, pair.send_stride, _recv_word(pair), pair.recv_slots, pair.recv_stride,
-            pair.record.address, SIGNAL_ALL if sq_sig_all else 0, pair.sq_entry,
+            pair.record.address, _flags(pair, sq_sig_all), pair.sq_entry,
         )  # fmt: skip
     except DriverError:
         _release(pair)
@@ -175,6 +178,10 @@ def _attach(pair: Qp, parent: Pd | Xrcd, queues: tuple[Any, ...]) -> None:
         raise DriverError(errno.EINVAL, "QP: a CQ or SRQ of another context")
     if pair.srq is not None and pair.srq.type == SrqType.XRC:
         raise DriverError(errno.EINVAL, "QP: an XRC SRQ serves XRC targets only")
+    if pair.srq is not None and pair.srq.type == SrqType.TM:
+        if pair.type != QpType.RC:
+            raise DriverError(errno.EINVAL, "QP: a TM-SRQ serves RC only")
+        pair.rendezvous = not pair.caps.max_send_wr  # mlx5: a QP without a send queue
 
 
 def _allocate_rings(pair: Qp) -> None:
@@ -189,6 +196,8 @@ def _allocate_rings(pair: Qp) -> None:
     if sends:
         pair.send_slots = power_of_two(caps.max_send_wr)
         pair.send_stride = send_stride(caps.max_send_sge, caps.max_inline_data)
+        if pair.rendezvous:
+            pair.send_slots, pair.send_stride = RENDEZVOUS_SLOTS, send_stride(MAX_TAG_SGES, RNDV_BYTES)
         try:
             pair.sq_entry = pair.device.device.allocate_sq_entries(pair.send_slots)
         except MemoryError as error:
@@ -201,6 +210,18 @@ def _allocate_rings(pair: Qp) -> None:
 
 def _by_number(pair: Qp) -> tuple[Pd | Cq | None, ...]:
     return pair.pd, pair.send_cq, pair.recv_cq
+
+
+def _flags(pair: Qp, sq_sig_all: int) -> QpFlag:
+    flags = QpFlag.SIGNAL_ALL if sq_sig_all else QpFlag(0)
+    return flags | (QpFlag.RENDEZVOUS if pair.rendezvous else QpFlag(0))
+
+
+def program_send_ring(pair: Qp) -> tuple[memoryview, int, int]:
+    """(bytes, slots, stride) of the send ring that the program writes: nothing of one that is the device's own."""
+    if pair.rendezvous:
+        return memoryview(b""), 1, pair.send_stride
+    return pair.send_ring.view, pair.send_slots, pair.send_stride
 
 
 def _send_word(pair: Qp) -> int:

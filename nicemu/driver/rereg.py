@@ -62,7 +62,9 @@ def check(region: Mr, wanted: Wanted) -> Mr:
     if wanted.flags & Rereg.TRANSLATION:
         address, length, iova = wanted.address, wanted.length, wanted.iova
         iova = 0 if access & Access.ZERO_BASED else iova
-    elif (access ^ region.access) & (Access.ON_DEMAND | Access.ZERO_BASED):
+    if region.on_demand or wanted.flags & Rereg.TRANSLATION:
+        access = mr.forced(region.device, length, access)
+    if not wanted.flags & Rereg.TRANSLATION and (access ^ region.access) & (Access.ON_DEMAND | Access.ZERO_BASED):
         raise DriverError(errno.EOPNOTSUPP, "rereg MR: on demand or zero-based only together with the memory")
     pd = region.pd
     if wanted.flags & Rereg.PD:

@@ -1,7 +1,7 @@
-"""Shared receive queues (``ib_create_srq_user, ib_modify_srq``): basic ones and those of XRC.
+"""Shared receive queues (``ib_create_srq_user, ib_modify_srq``): basic ones, those of XRC, and with tag matching.
 
 The library writes WQEs into the ring and a producer counter into the record; the device writes there how many it has
-taken, and a slot is free again once its WQE is taken. Left out: tag matching.
+taken, and a slot is free again once its WQE is taken.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from nicemu.abi.rings import (
     recv_stride,
 )
 from nicemu.abi.verbs import SrqType
+from nicemu.driver import tag_list
 from nicemu.driver.errors import DriverError
 from nicemu.driver.ring import Memory
 from nicemu.timeline.host import Steps
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nicemu.driver.context import Context
     from nicemu.driver.cq import Cq
     from nicemu.driver.pd import Pd
+    from nicemu.driver.tag_list import TagList
     from nicemu.driver.xrcd import Xrcd
 
 MAX_WR, LIMIT = 1, 2
@@ -39,7 +41,7 @@ COUNTER = struct.Struct("<q")
 
 @dataclass(eq=False, slots=True)
 class Srq:
-    """``users``: QPs that receive from it. ``xrcd, cq``: of an XRC SRQ."""
+    """``users``: QPs that receive from it. ``xrcd, cq``: of an XRC SRQ. ``cq, tags``: of a TM-SRQ."""
 
     pd: Pd
     type: SrqType
@@ -52,6 +54,7 @@ class Srq:
     record: Memory
     xrcd: Xrcd | None = None
     cq: Cq | None = None
+    tags: TagList | None = None
     handle: int = 0
     users: int = 0
 
@@ -76,28 +79,35 @@ def check_depth(profile: object, max_wr: int, max_sge: int) -> None:
             raise DriverError(errno.EINVAL, f"SRQ: {name} {value}, the device has {least} to {limit}")
 
 
-def create(pd: Pd, kind: int, size: tuple[int, int], xrcd: Xrcd | None = None, cq: Cq | None = None) -> Steps[Srq]:
-    """``size``: WQEs, SGEs of each. The limit is never armed by creation, as in the specification.
+def create(pd: Pd, kind: int, size: tuple[int, int], xrcd: Xrcd | None = None, cq: Cq | None = None,
+           matching: tuple[int, int] = (0, 0)) -> Steps[Srq]:  # fmt: skip
+    """``size``: WQEs, SGEs of each. ``matching``: tags and operations of a TM-SRQ. The limit is never armed by
+    creation, as in the specification.
 
-    EINVAL: depth, no such type, an XRC SRQ without domain and CQ. ENOMEM: ``max_srq`` exist. EOPNOTSUPP: no SRQs, tag
-    matching.
+    EINVAL: depth, no such type, an XRC SRQ without domain and CQ, a TM-SRQ without CQ or of a size that the device has
+    not. ENOMEM: ``max_srq`` exist, no room for the tags. EOPNOTSUPP: no SRQs, no tag matching.
     """
     context, (max_wr, max_sge) = pd.context, size
     device = context.device
     srq_type = _check_type(context, kind, xrcd, cq)
     check_depth(device.profile, max_wr, max_sge)
+    if srq_type == SrqType.TM:
+        tag_list.check_size(device, *matching)
     slots, stride = power_of_two(max_wr), max(recv_stride(max_sge), LEAST_STRIDE)
     number = device.srq_numbers.take()
     made = Srq(pd, srq_type, number, max_wr, max_sge, slots, stride, context.driver.allocate(slots * stride),
                device.records.take())  # fmt: skip
-    if srq_type == SrqType.XRC:
-        made.xrcd, made.cq = xrcd, cq
+    if srq_type != SrqType.BASIC:
+        made.xrcd, made.cq = xrcd if srq_type == SrqType.XRC else None, cq
     for user in _used(made):
         user.users += 1
     try:
+        if srq_type == SrqType.TM:
+            made.tags = tag_list.allocate(device, *matching)
         yield from device.commands.execute(
             Command.CREATE_SRQ, number, pd.number, made.ring.address, slots, stride, made.record.address, srq_type,
             made.xrcd.number if made.xrcd else 0, made.cq.number if made.cq else 0,
+            mailbox=made.tags.mailbox() if made.tags else b"",
         )  # fmt: skip
     except DriverError:
         _release(made)
@@ -110,10 +120,12 @@ def create(pd: Pd, kind: int, size: tuple[int, int], xrcd: Xrcd | None = None, c
 def _check_type(context: Context, kind: int, xrcd: Xrcd | None, cq: Cq | None) -> SrqType:
     if kind not in SrqType.__members__.values():
         raise DriverError(errno.EINVAL, f"SRQ: no type {kind}")
-    if not context.device.profile.max_srq or kind == SrqType.TM:
+    if not context.device.profile.max_srq:
         raise DriverError(errno.EOPNOTSUPP, "SRQ: the device does not have them")
     if kind == SrqType.XRC and (xrcd is None or cq is None):
         raise DriverError(errno.EINVAL, "SRQ: XRC needs a domain and a CQ")
+    if kind == SrqType.TM and cq is None:
+        raise DriverError(errno.EINVAL, "SRQ: tag matching needs a CQ")
     if any(other is not None and other.context is not context for other in (xrcd, cq)):
         raise DriverError(errno.EINVAL, "SRQ: domain or CQ of another context")
     return SrqType(kind)
@@ -179,5 +191,7 @@ def _release(queue: Srq) -> None:
     device = queue.context.device
     for used in _used(queue):
         used.users -= 1
+    if queue.tags is not None:
+        queue.tags.release()
     device.records.give(queue.record)
     device.srq_numbers.give(queue.number)

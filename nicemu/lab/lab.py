@@ -107,6 +107,7 @@ class Lab:
             cqs=nic.max_cq + 1,
             mkeys=nic.max_mr + nic.max_mw + 1,
             iotlb=nic.cache_lines,
+            packets=Capacity().packets + nics * nic.backup_ring.entries,
             eqs=64,
             sq_entries=max(nics, 8) << 19,
             srqs=nic.max_srq + 1,
@@ -118,7 +119,9 @@ class Lab:
     def _devices(self) -> list[Device]:
         config = self.config
         image = load_firmware(config)
-        devices = [Device(self.world, i, config.nic, image, config.mutants) for i in range(config.nics)]
+        devices = [
+            Device(self.world, i, config.nic, image, config.mutants, name) for i, name in enumerate(config.device_names)
+        ]
         for device in devices:
             device.router = self.route  # type: ignore[method-assign]
         return devices

@@ -5,6 +5,7 @@ Whatever a peer sends, it is dropped and counted here or judged by the responder
 
 from nicemu._jit import call, jit
 from nicemu.abi.verbs import QpState
+from nicemu.nic.backup_ring import enter
 from nicemu.nic.datagram import MULTICAST_QPN
 from nicemu.nic.port_receive import CONSUMED, checked_arrival
 from nicemu.nic.psn import psn_diff
@@ -97,7 +98,8 @@ def count_outstanding(q, row):
 @jit
 def is_crowded(n, q):
     """The request would have to wait and there is no room for it."""
-    return q.read_active != 0 and (q.rx_waiting >= MOST_WAITING or n.rx_waiting >= MOST_WAITING_OF_ALL)
+    waiting = n.rx_waiting - n.backup_packets
+    return q.read_active != 0 and (q.rx_waiting >= MOST_WAITING or waiting >= MOST_WAITING_OF_ALL)
 
 
 @jit
@@ -111,17 +113,18 @@ def discard(world, p):
 
 @jit
 def hand_over(world, q_row, p):
-    """Responses go to the completer, requests into the responder's queue."""
+    """Responses go to the completer, requests into the responder's queue; behind one in the backup ring, in it."""
     row = packet(world, p)
     q = qp(world, q_row)
     row.kind = q.nic
     row.segments = 0
+    row.in_backup = 0
     if bth.is_response(row.opcode):
         nic(world, q.nic).translation_delay = touch(world, q.nic, q_row)
         call(vector(world, units.COMPLETER).address, world, q_row, p)
         return
     n = nic(world, q.nic)
-    if is_crowded(n, q):
+    if is_crowded(n, q) or (q.recv_suspended and not enter(world, n, row)):
         discard(world, p)
         return
     count_outstanding(q, row)

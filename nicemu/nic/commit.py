@@ -17,7 +17,7 @@ from nicemu.nic.psn import psn_add
 from nicemu.nic.qp_type import is_reliable
 from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv, fail_recv
 from nicemu.nic.reply import acknowledge, credit_syndrome, reply, send_reply
-from nicemu.nic.responder import ACCEPT, ACCESS_ERROR, INVALID, NAK_SEQUENCE, REACK, RECV_LEN, RECV_PROT, RNR, SAVED
+from nicemu.nic.verdict import ACCEPT, ACCESS_ERROR, INVALID, NAK_SEQUENCE, REACK, RECV_LEN, RECV_PROT, RNR, SAVED
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
@@ -107,8 +107,19 @@ def fail_message(world, q_row, p, status):
     q.failed_wqe = row.entry
     if q.recv_taken and q.recv_wqe == row.entry:
         q.recv_taken = 0
+    if row.tagging:
+        call(vector(world, units.TAG_FLUSH).address, world, p, status)
+        return
     opcode = WC_RECV if bth.is_send(row.opcode) else WC_RECV_IMM
     post_cqe(world, row.cq, row.wr_id, q.number, status, opcode, (0, 0, 0, row.entry, 0), 0)
+
+
+@jit
+def complete(world, q_row, p):
+    """CQE of a receive; at a TM-SRQ the first packet of a message has one, too. False: the CQ is overrun."""
+    if packet(world, p).tagging:
+        return call(vector(world, units.TAG_COMPLETE).address, world, q_row, p) != 0
+    return complete_recv(world, q_row, p)
 
 
 @jit
@@ -125,7 +136,7 @@ def finish_message(world, q_row, p):
             call(vector(world, units.QP_ERROR).address, world, q_row, QP_ACCESS_ERR)
             return False
     if bth.is_send(row.opcode) or bth.with_imm(row.opcode):
-        if not complete_recv(world, q_row, p):
+        if not complete(world, q_row, p):
             call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
             return False
     return True
@@ -139,6 +150,9 @@ def deliver(world, q_row, p):
     q = qp(world, q_row)
     if row.segments > 0 and not move(world, p, True):
         return False
+    if row.tagging and not row.last and not complete(world, q_row, p):
+        call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
+        return True
     if row.last and not finish_message(world, q_row, p):
         return True
     if is_reliable(q) and (row.ack_request or ask(world, q.nic, hooks.ACK, q_row, row.psn)):
@@ -217,10 +231,13 @@ def commit_request(world, q_row, p):
 
 
 def commit(world, p, incarnation):
-    """COMMIT: of a request at the responder or of response data at the requester."""
+    """COMMIT: of a request at the responder or of response data at the requester. Nothing happens after a RESET, but
+    what the packet's message had taken from a TM-SRQ completes."""
     row = packet(world, p)
     q_row = row.qp
     if qp(world, q_row).incarnation != incarnation:
+        if row.tagging and row.last:
+            fail_message(world, q_row, p, WR_FLUSH_ERR)
         free_packet(world, p)
         return 0
     if bth.is_response(row.opcode):

@@ -30,6 +30,13 @@ def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
 
     True if it went in; an overrun CQ takes nothing more.
     """
+    return post_tagged_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited, 0)
+
+
+@jit
+def post_tagged_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited, tag):
+    """As ``post_cqe``. Tag matching has no use for the source QP and the P_Key index: the program's 32 bits of the
+    header and the ``tag`` stand there."""
     q = cq(world, row)
     c = control(world, 0)
     if q.valid == 0 or q.overrun:
@@ -51,7 +58,8 @@ def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
     store32(at + rings.CQE_VENDOR_ERR, VENDOR_SYNDROME + status if status != 0 else 0)
     store64(at + rings.CQE_TIMESTAMP, c.now)
     store32(at + rings.CQE_WQE_COUNTER, lengths[3] & 0xFFFFFFFF)
-    store32(at + rings.CQE_PKEY_INDEX, 0)
+    store32(at + rings.CQE_TAG_LOW, tag & 0xFFFFFFFF)
+    store32(at + rings.CQE_TAG_HIGH, (tag >> 32) & 0xFFFFFFFF)
     store32(at + rings.CQE_OWNER, owner_word(q.produced, q.slots))
     q.produced += 1
     nic(world, q.nic).cqes += 1

@@ -2,6 +2,7 @@
 
 from nicemu._jit import jit, load8, load32, load64, store8
 from nicemu.abi import rings
+from nicemu.nic.big_endian import store_big
 from nicemu.tables.packets import payload_address
 from nicemu.tables.rows import av, gid, nic, packet, qp
 from nicemu.wire import opcode as bth
@@ -59,13 +60,6 @@ def address(world, p, a_row, at):
     row.flow_label = a.flow_label
     row.traffic_class = a.traffic_class
     row.hop_limit = a.hop_limit
-
-
-@jit
-def store_big(at, value, size):
-    """``value`` in ``size`` big-endian bytes."""
-    for i in range(size):
-        store8(at + i, (value >> (8 * (size - 1 - i))) & 0xFF)
 
 
 @jit

@@ -16,6 +16,7 @@ from nicemu.abi.verbs import AsyncEvent
 from nicemu.fabric import cable
 from nicemu.nic import firmware, hooks
 from nicemu.nic.qp_state import ERR
+from nicemu.nic.row_pool import RowPool
 from nicemu.tables import units
 from nicemu.tables.heap import schedule
 from nicemu.tables.world import World, address_of, lazy_bytes
@@ -24,7 +25,7 @@ COSTS = (
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns", "mtt_level_ns",
 )  # fmt: skip
-SEND, CQ_ARM, EQ_ARM, COMMAND, RECV = map(int, Doorbell)
+SEND, CQ_ARM, EQ_ARM, COMMAND, RECV, TAG_OPS = map(int, Doorbell)
 GID_PREFIX = bytes.fromhex("fe80000000000000")
 
 
@@ -32,9 +33,9 @@ class Device:
     """NIC ``index`` (from 0) of a world: a slice of the tables."""
 
     def __init__(self, world: World, index: int, profile: Any, image: firmware.Image,
-                 mutants: Iterable[str] = ()) -> None:  # fmt: skip
+                 mutants: Iterable[str] = (), name: str = "") -> None:  # fmt: skip
         self.world, self.index, self.profile, self.image = world, index, profile, image
-        self.name = f"nicemu{index}"
+        self.name = name or f"nicemu{index}"
         self._schedule = schedule.load() if _jit.JIT else schedule
         self._now = memoryview(world.control.view(np.ndarray)["now"])
         self._qp_state = memoryview(world.qp.view(np.ndarray)["state"])
@@ -43,8 +44,9 @@ class Device:
         self._address, self._nic = world.address, index + 1
         self._place()
         self._configure(frozenset(mutants))
-        self._sq_entries: dict[int, list[int]] = {}
-        self._sq_next = [1 + index * (world.capacity.sq_entries // max(world.capacity.nics, 1))]
+        share = world.capacity.sq_entries // max(world.capacity.nics, 1)
+        self._sq_entries = RowPool(1 + index * share, share)
+        self._tags = RowPool(1 + index * world.capacity.tags, world.capacity.tags)
         self.guid = 0x0216_3EFF_FE00_0001 + index
         interface = self.guid.to_bytes(8, "big")
         mapped = bytes(10) + b"\xff\xff" + bytes((10, 0, *divmod(index + 1, 256)))
@@ -65,8 +67,9 @@ class Device:
         row.gid_base, row.gid_count = 1 + i * c.gids, c.gids
         row.hook_base, row.state_base = (i + 1) * c.hooks, (i + 1) * c.state_bytes
         self.row = row
-        self._qps, self._cqs, self._eqs = ((int(row[f"{name}_base"]), int(row[f"{name}_count"]))
-                                           for name in ("qp", "cq", "eq"))  # fmt: skip
+        self._qps, self._cqs, self._eqs, self._srqs = (
+            (int(row[f"{name}_base"]), int(row[f"{name}_count"])) for name in ("qp", "cq", "eq", "srq")
+        )
 
     def _configure(self, mutants: frozenset[str]) -> None:
         row, profile = self.row, self.profile
@@ -83,8 +86,10 @@ class Device:
         row.ack_timeout_floor_ns = profile.ack_timeout_floor_ns
         row.moderation_count = profile.interrupt_moderation.count
         row.moderation_ns = profile.interrupt_moderation.time_ns
+        row.max_rndv_hdr_size = profile.tag_matching.max_rndv_hdr_size
         row.mtu, row.max_fault_per_qp = profile.active_mtu, profile.max_fault_per_qp
         row.credits, row.ack_coalescing_ns = int(profile.end_to_end_credits), profile.ack_coalescing_ns
+        row.backup_entries, row.backup_bytes = profile.backup_ring.entries, profile.backup_ring.bytes
         row.zap_without_flush = int("zap_without_flush" in mutants)
         row.zap_without_drain = int("zap_without_drain" in mutants)
         for hook in hooks.Hook:
@@ -124,6 +129,9 @@ class Device:
         elif bank == CQ_ARM:
             if 0 < number < self._cqs[1]:
                 self._schedule(self._address, when, units.CQ_ARM, self._cqs[0] + number, value)
+        elif bank == TAG_OPS:
+            if 0 < number < self._srqs[1]:
+                self._schedule(self._address, when, units.TAG_OPERATION, self._srqs[0] + number, 0)
         elif 0 < number < self._qps[1]:
             at = self._qps[0] + number
             if bank == SEND or (bank == RECV and self._qp_state[at] == ERR):
@@ -184,19 +192,19 @@ class Device:
 
     def allocate_sq_entries(self, slots: int) -> int:
         """First row of ``slots`` SQ_ENTRY rows (context memory of a send queue)."""
-        free = self._sq_entries.get(slots)
-        if free:
-            return free.pop(0)
-        first = self._sq_next[0]
-        end = 1 + (self.index + 1) * (self.world.capacity.sq_entries // max(self.world.capacity.nics, 1))
-        if first + slots >= end:
-            raise MemoryError(f"{self.name}: no room for a send queue of {slots} entries")
-        self._sq_next[0] = first + slots
-        return first
+        return self._sq_entries.take(slots, f"{self.name}: no room for a send queue of {slots} entries")
 
     def free_sq_entries(self, first: int, slots: int) -> None:
         """Give rows back."""
-        self._sq_entries.setdefault(slots, []).append(first)
+        self._sq_entries.give(first, slots)
+
+    def allocate_tags(self, count: int) -> int:
+        """First row of ``count`` TAG rows (context memory of a TM-SRQ)."""
+        return self._tags.take(count, f"{self.name}: no room for a list of {count} tags")
+
+    def free_tags(self, first: int, count: int) -> None:
+        """Give rows back."""
+        self._tags.give(first, count)
 
     def route(self, dgid: bytes) -> int:
         """NIC number (from 1) that owns a GID, 0 if nobody does."""

@@ -32,10 +32,13 @@ from nicemu.nic import (
     port,
     qp_state,
     read_response,
+    rendezvous,
     reply,
     requester,
     responder,
     send_queue,
+    tag_list,
+    tag_matching,
 )
 from nicemu.nic.qp_cache import touch
 from nicemu.tables import units
@@ -76,6 +79,10 @@ UNITS: dict[int, Callable] = {
     units.SWITCH_IN: switch.switch_in, units.PAUSE: pause.pause,
     units.ACK: reply.send_ack, units.SQ_ERROR: qp_state.send_queue_error, units.SENT: requester.sent,
     units.CQ_TIMER: cq.moderated, units.VECTOR_TIMER: msix.moderated, units.DEVICE_EVENT: device_event.device_event,
+    units.TAG_OPERATION: tag_list.tag_operation, units.TAG_TAKE: tag_matching.take_message,
+    units.TAG_COMPLETE: tag_matching.complete_message, units.TAG_FAILED: tag_matching.tag_failed,
+    units.TAG_FLUSH: tag_matching.tag_flush,
+    units.RENDEZVOUS: rendezvous.rendezvous,
     units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
 }  # fmt: skip
 

@@ -27,10 +27,13 @@ class Hook(IntEnum):
     """QP row, RNR timer in ns -> ns to wait."""
     IOTLB_VICTIM = 5
     """NIC row, first IOTLB row of the set -> way to evict, or -1 for least recently used."""
+    UNRELIABLE_FAULT = 6
+    """QP row, payload bytes of a UD or UC packet that hit a missing page -> 1 to keep it in the backup ring, 0 to drop
+    it."""
 
 
 # the same numbers as plain integers, for kernels
-RESPONDER_FAULT, FAULT_PAGES, ACK, ACK_TIMEOUT, RNR_WAIT, IOTLB_VICTIM = range(6)
+RESPONDER_FAULT, FAULT_PAGES, ACK, ACK_TIMEOUT, RNR_WAIT, IOTLB_VICTIM, UNRELIABLE_FAULT = range(7)
 
 
 @jit

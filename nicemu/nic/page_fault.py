@@ -170,7 +170,10 @@ def resume(world, row, error):
         q.read_suspended = 0
     else:
         f.error = error
-        return 0
+        if q.recv_suspended == 0:
+            return 0
+        q.recv_suspended = 0
+        return call(vector(world, units.RESPONDER).address, world, f.qp, 0)
     if error:
         fail_entry(world, f.qp, f.wqe, LOC_PROT_ERR)
     return call(vector(world, units.RETIRE).address, world, f.qp, 1 if f.type == REQUESTER_READ else 0)

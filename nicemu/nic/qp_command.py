@@ -2,13 +2,14 @@
 
 from nicemu._jit import copy_bytes, jit, load64, store64
 from nicemu.abi import command as abi
-from nicemu.abi.command import AvField, Command, Status
+from nicemu.abi.command import AvField, Command, QpFlag, Status
 from nicemu.abi.rings import DB_SRQ_PRODUCER
 from nicemu.nic.command_slot import param
 from nicemu.nic.datagram import load_vector
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
-from nicemu.nic.qp_type import UD, XRC_TGT
+from nicemu.nic.qp_type import RC, UD, XRC_TGT
+from nicemu.nic.tag_list import TM, create_list
 from nicemu.tables.records import RESOURCES_PER_QP
 from nicemu.tables.rows import av, gid, mcast, qp, srq
 
@@ -20,7 +21,15 @@ CREATE_AH, DESTROY_AH, SET_GID = int(Command.CREATE_AH), int(Command.DESTROY_AH)
 ATTACH_MCAST, DETACH_MCAST = int(Command.ATTACH_MCAST), int(Command.DETACH_MCAST)
 OK, BAD_PARAM, BAD_RESOURCE = int(Status.OK), int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
 NO_MEMORY, BAD_OPCODE = int(Status.NO_MEMORY), int(Status.BAD_OPCODE)
+SIGNAL_ALL, RENDEZVOUS = int(QpFlag.SIGNAL_ALL), int(QpFlag.RENDEZVOUS)
 F_DEST_NIC, F_SGID, F_MULTICAST = int(AvField.DEST_NIC), int(AvField.SGID_INDEX), int(AvField.MULTICAST)
+
+
+@jit
+def shared_queue(n, at):
+    """Row of the SRQ that CREATE_QP names, 0: none."""
+    number = param(at, 8) if param(at, 9) == 0 else 0
+    return n.srq_base + number if 0 < number < n.srq_count else 0
 
 
 @jit
@@ -31,6 +40,10 @@ def create_qp(world, n, at):
         return BAD_RESOURCE
     row = n.qp_base + qpn
     q = qp(world, row)
+    shared = shared_queue(n, at)
+    matches_tags = srq(world, shared).type == TM
+    if matches_tags and param(at, 1) != RC:
+        return BAD_PARAM
     q.nic = n.number
     q.number = qpn
     q.type = param(at, 1)
@@ -44,13 +57,14 @@ def create_qp(world, n, at):
     q.rq_slots = param(at, 9)
     q.rq_stride = param(at, 10)
     q.doorbell_record = param(at, 11)
-    q.all_signaled = param(at, 12) & 1
+    q.all_signaled = param(at, 12) & SIGNAL_ALL
+    q.rendezvous = 1 if param(at, 12) & RENDEZVOUS else 0
     q.sq_entry = param(at, 13)
     q.av = n.av_base + n.av_count + qpn
-    q.srq = 0
+    q.srq = shared
     q.xrcd = 0
-    if q.rq_slots == 0 and 0 < q.rq_ring < n.srq_count:
-        q.srq = n.srq_base + q.rq_ring
+    if matches_tags:
+        q.recv_cq = srq(world, shared).cq
     if q.type == XRC_TGT:
         q.xrcd = q.sq_ring
     q.path_mtu = 0
@@ -109,6 +123,8 @@ def create_srq(world, n, row, at):
     s.next = 0
     s.limit = 0
     s.error = 0
+    if s.type == TM:
+        create_list(world, row, load64(at + abi.COMMAND_MAILBOX))
     s.valid = 1
     return OK
 

@@ -2,19 +2,20 @@
 (Linux qp_state_table; IBA QP states).
 """
 
-from nicemu._jit import jit, load32, load64
+from nicemu._jit import call, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent, QpState
+from nicemu.nic.backup_ring import leave
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.eq import post_async
 from nicemu.nic.qp_type import ATOMIC_WRITE, SEND, XRC_TGT
 from nicemu.nic.receive_queue import fail_recv, flush_slot
-from nicemu.nic.send_queue import WR_FLUSH_ERR, stop_timer, wc_opcode, wqe_address
+from nicemu.nic.send_queue import WR_FLUSH_ERR, entry_of, posted, stop_timer, wc_opcode, wqe_address
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
 from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
-from nicemu.tables.rows import control, fault, nic, packet, qp, resource
+from nicemu.tables.rows import control, fault, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
 
 RESET, RTS, SQD, SQE, ERR = (int(s) for s in (QpState.RESET, QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
@@ -24,11 +25,14 @@ QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHE
 @jit
 def drop_received(world, q):
     """Free the requests that wait in the responder's queue."""
+    n = nic(world, q.nic)
+    q.recv_suspended = 0
     while q.rx_head != 0:
         p = q.rx_head
         q.rx_head = packet(world, p).next
         q.rx_waiting -= 1
-        nic(world, q.nic).rx_waiting -= 1
+        n.rx_waiting -= 1
+        leave(n, packet(world, p), False)
         free_packet(world, p)
 
 
@@ -43,7 +47,12 @@ def flush_end(first, posted, slots):
 def flush_sends(world, q_row):
     """WR_FLUSH_ERR for every send WQE outstanding and posted, in post order."""
     q = qp(world, q_row)
-    for index in range(q.sq_una, flush_end(q.sq_una, load64(q.doorbell_record + rings.DB_SEND), q.sq_slots)):
+    for index in range(q.sq_una, flush_end(q.sq_una, posted(q), q.sq_slots)):
+        if q.rendezvous:
+            entry_of(world, q, index).status = WR_FLUSH_ERR
+            call(vector(world, units.RENDEZVOUS).address, world, q_row, index)
+            q.sq_una = index + 1
+            continue
         at = wqe_address(q, index)
         opcode = load32(at + rings.SEND_OPCODE)
         kind = wc_opcode(opcode if opcode <= ATOMIC_WRITE else SEND)
@@ -112,8 +121,13 @@ def qp_error(world, q_row, event):
 
 @jit
 def reset(world, q_row):
-    """RESET: forget everything; events of the old life are ignored by their incarnation."""
+    """RESET: forget everything; events of the old life are ignored by their incarnation. What it had taken from a
+    TM-SRQ completes: tags belong to the SRQ."""
     q = qp(world, q_row)
+    if q.rendezvous:
+        flush_sends(world, q_row)
+    if q.tagging:
+        fail_recv(world, q_row, WR_FLUSH_ERR)
     stop_timer(world, q_row)
     drop_received(world, q)
     q.state = RESET
@@ -126,6 +140,7 @@ def reset(world, q_row):
     q.resource_head = q.read_active = q.commit_until = q.rewound = 0
     q.commit_failed = q.drop_message = q.comm_est = q.last_wqe = q.sq_draining = q.sqd_notify = 0
     q.ssn = q.rx_non_posted = q.ack_event = 0
+    q.tagging = q.tag = q.rndv_produced = q.rndv_open = 0
     q.lsn = q.faulted_psn = q.failed_wqe = -1
     for i in range(RESOURCES_PER_QP):
         resource(world, q.resource_base + i).kind = 0

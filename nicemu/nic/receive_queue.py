@@ -4,16 +4,19 @@ A WQE of an SRQ is copied when it is taken, so its slot is free at once; the dev
 record.
 """
 
-from nicemu._jit import copy_bytes, jit, load32, load64, store64
+from nicemu._jit import call, copy_bytes, jit, load32, load64, store64
 from nicemu.abi import rings
+from nicemu.abi.tag_matching import MAX_TAG_SGES
 from nicemu.abi.verbs import AsyncEvent, WcFlag, WcOpcode
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.datagram import GRH_BYTES
 from nicemu.nic.dma import check_sges
 from nicemu.nic.eq import post_async
 from nicemu.nic.qp_type import UD
+from nicemu.nic.tag_list import buffer_address
+from nicemu.tables import units
 from nicemu.tables.records import SRQ_WQE_BYTES
-from nicemu.tables.rows import packet, qp, srq, srq_wqe_base
+from nicemu.tables.rows import packet, qp, srq, srq_wqe_base, vector
 from nicemu.wire import opcode as bth
 
 WC_RECV, WC_RECV_IMM = int(WcOpcode.RECV), int(WcOpcode.RECV_RDMA_WITH_IMM)
@@ -30,8 +33,10 @@ def slot_address(q, index):
 
 @jit
 def recv_address(world, q_row):
-    """Host address of the receive WQE that the QP has taken."""
+    """Host address of the receive WQE that the QP has taken; a tag's buffer has the same form."""
     q = qp(world, q_row)
+    if q.tag:
+        return buffer_address(world, q.tag)
     if q.srq:
         return srq_wqe_base(world) + q_row * SRQ_WQE_BYTES
     return slot_address(q, q.recv_wqe)
@@ -41,6 +46,8 @@ def recv_address(world, q_row):
 def recv_room(world, q_row):
     """SGEs that fit a receive WQE."""
     q = qp(world, q_row)
+    if q.tag:
+        return MAX_TAG_SGES
     stride = srq(world, q.srq).stride if q.srq else q.rq_stride
     return (stride - rings.RECV_HEADER_BYTES) // rings.SGE_BYTES
 
@@ -93,6 +100,8 @@ def take_from_srq(world, q_row):
 def take_recv(world, q_row):
     """Take the next receive WQE for a message: its bytes, or -1 if a key, PD, range or right is bad."""
     q = qp(world, q_row)
+    q.tagging = 0
+    q.tag = 0
     if q.srq:
         take_from_srq(world, q_row)
     else:
@@ -136,6 +145,9 @@ def fail_recv(world, q_row, status):
     q = qp(world, q_row)
     if q.recv_taken:
         q.recv_taken = 0
+        if q.tagging:
+            call(vector(world, units.TAG_FAILED).address, world, q_row, status)
+            return
         post_cqe(world, q.recv_cq, q.recv_wr_id, q.number, status, WC_RECV, (0, 0, 0, q.recv_wqe, 0), 0)
 
 

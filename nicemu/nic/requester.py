@@ -43,6 +43,7 @@ from nicemu.nic.send_queue import (
     entry_of,
     fetch,
     kick,
+    posted,
     start_timer,
     wqe_address,
 )
@@ -260,10 +261,10 @@ def ready(world, q_row):
     if q.state != RTS:
         return q.state == SQD and goes_on(world, q)
     if q.sq_next == q.sq_fetched:
-        posted = load64(q.doorbell_record + rings.DB_SEND)
-        if q.sq_error or posted <= q.sq_fetched or q.sq_slots == 0:
+        end = posted(q)
+        if q.sq_error or end <= q.sq_fetched or q.sq_slots == 0:
             return False
-        if posted - q.sq_una > q.sq_slots:
+        if end - q.sq_una > q.sq_slots:
             call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)
             return False
         if q.sq_fetched - q.sq_una >= q.sq_slots:

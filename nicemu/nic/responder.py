@@ -2,39 +2,52 @@
 
 A request passes a list of checks in the order check_psn, check_op_seq, check_length, check_resource, check_rkey;
 each returns a verdict. What was decided happens at COMMIT, at least the PCIe latency later and in order: bytes move,
-then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD drop what RC would refuse.
+then the ACK, NAK or CQE. Requests behind a READ wait until its responses are out. UC and UD drop what RC would refuse,
+or keep in the backup ring what only lacks a page.
 """
 
-from nicemu._jit import jit
+from nicemu._jit import call, jit
 from nicemu.abi import rings
-from nicemu.abi.verbs import Access, AsyncEvent, QpState, SrqType
+from nicemu.abi.tag_matching import TMH_BYTES
+from nicemu.abi.verbs import AsyncEvent, QpState, SrqType
 from nicemu.nic import dma, hooks
-from nicemu.nic.arrive import EXCESS
+from nicemu.nic.backup_ring import keep, leave, suspend
+from nicemu.nic.check_rkey import REMOTE_WRITE, check_rkey
 from nicemu.nic.datagram import GRH_BYTES, write_grh
 from nicemu.nic.dma import hold, translate_range, translate_sges
 from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import ask
-from nicemu.nic.mkey import check_mkey, find_mkey
+from nicemu.nic.mkey import check_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before, raise_fault
 from nicemu.nic.psn import psn_add, psn_diff
 from nicemu.nic.qp_cache import touch
 from nicemu.nic.qp_type import UC, UD, XRC_TGT, is_reliable
 from nicemu.nic.receive_queue import recv_address, recv_available, recv_count, take_recv
 from nicemu.nic.responder_resource import open_resource, replay, resumes_cut_read, saved
+from nicemu.nic.tag_list import EAGER, placed, serves_tags
+from nicemu.nic.verdict import (
+    ACCEPT,
+    ACCESS_ERROR,
+    DROP,
+    HOLD,
+    INVALID,
+    NAK_SEQUENCE,
+    REACK,
+    RECV_LEN,
+    RECV_PROT,
+    REPLAY,
+    RNR,
+    SAVED,
+)
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
-from nicemu.tables.rows import control, mkey, nic, packet, qp, resource, srq
+from nicemu.tables.rows import control, nic, packet, qp, resource, srq, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
-from nicemu.wire.opcode import ends, is_atomic, is_send, is_write, place, starts, with_imm
+from nicemu.wire.opcode import ends, is_send, is_write, place, starts, with_imm
 
-(ACCEPT, DROP, NAK_SEQUENCE, REACK, REPLAY, RNR, INVALID, ACCESS_ERROR, RECV_PROT, RECV_LEN, SAVED) = range(11)
-"""Verdicts; ACCEPT goes on to the next check."""
 RTR, SQE, XRC_SRQ = int(QpState.RTR), int(QpState.SQE), int(SrqType.XRC)
-REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC = int(Access.REMOTE_WRITE), int(Access.REMOTE_READ), int(Access.REMOTE_ATOMIC)
-FLUSH_GLOBAL, FLUSH_PERSISTENT = int(Access.FLUSH_GLOBAL), int(Access.FLUSH_PERSISTENT)
-FLUSH_RANGE, FLUSH_MR = 0, 1
 DROP_EVENT, COMM_EST = int(Ev.DROP), int(AsyncEvent.COMM_EST)
 MAX_MESSAGE = 1 << 31
 
@@ -130,9 +143,22 @@ def check_srq(world, q_row, row):
 
 
 @jit
-def check_resource(world, q_row, row):
+def take_buffer(world, q_row, p):
+    """A buffer for the message that packet ``p`` starts. False: none is there."""
+    q = qp(world, q_row)
+    if serves_tags(world, q):
+        return call(vector(world, units.TAG_TAKE).address, world, q_row, p) != 0
+    if not recv_available(world, q_row):
+        return False
+    q.recv_length = take_recv(world, q_row)
+    return True
+
+
+@jit
+def check_resource(world, q_row, p):
     """A SEND, and the last packet of a WRITE with immediate, needs a receive WQE, else RNR NAK (rxe check_resource)."""
     q = qp(world, q_row)
+    row = packet(world, p)
     opcode = row.opcode
     if q.type == XRC_TGT:
         verdict = check_srq(world, q_row, row)
@@ -142,76 +168,27 @@ def check_resource(world, q_row, row):
         if q.recv_taken == 0 and not recv_available(world, q_row):
             return RNR
     elif is_send(opcode) and q.recv_taken == 0:
-        if not recv_available(world, q_row):
+        if not take_buffer(world, q_row, p):
             return RNR
-        q.recv_length = take_recv(world, q_row)
     if is_send(opcode):
         if q.recv_length < 0:
             return RECV_PROT
         done = 0 if starts(opcode) else q.message_offset
-        if done + row.payload + (GRH_BYTES if q.type == UD else 0) > q.recv_length:
+        if placed(q, done + row.payload) + (GRH_BYTES if q.type == UD else 0) > q.recv_length:
             return RECV_LEN
     return ACCEPT
 
 
 @jit
-def required_access(row):
-    """Remote rights a request needs (rxe check_qp_attr_access); 0: a FLUSH of no known placement."""
-    opcode = row.opcode
-    if opcode == bth.FLUSH:
-        globally = FLUSH_GLOBAL if row.compare_add & 1 else 0
-        return globally | (FLUSH_PERSISTENT if row.compare_add & 2 else 0)
-    if is_write(opcode) or opcode == bth.ATOMIC_WRITE:
-        return REMOTE_WRITE
-    return REMOTE_READ if opcode == bth.READ_REQUEST else REMOTE_ATOMIC
-
-
-@jit
-def target_mkey(world, q_row, row, need):
-    """Row of the memory key that an RDMA request names, 0 if it may not. A FLUSH of a whole region has no range."""
-    q = qp(world, q_row)
-    if row.opcode == bth.FLUSH and row.swap == FLUSH_MR:
-        base = mkey(world, find_mkey(world, q.nic, row.rkey)).base
-        return check_mkey(world, q_row, row.rkey, q.pd, base, 0, need)
-    return check_mkey(world, q_row, row.rkey, q.pd, row.va, row.length, need)
-
-
-@jit
-def check_rkey(world, q_row, row):
-    """QP rights, rkey, PD, range, rights of the region; atomics aligned to 8 (rxe check_rkey). Sets the target."""
-    q = qp(world, q_row)
-    opcode = row.opcode
-    if is_send(opcode) or not starts(opcode):
-        return ACCEPT
-    if (is_atomic(opcode) or opcode == bth.ATOMIC_WRITE) and row.va & 7:
-        return INVALID
-    need = required_access(row)
-    if need == 0 or (opcode == bth.FLUSH and row.swap > FLUSH_MR):
-        return INVALID
-    if q.access & need != need:
-        return ACCESS_ERROR
-    if bth.is_non_posted(opcode) and (q.max_dest_rd_atomic == 0 or row.counted == EXCESS):
-        return INVALID
-    q.message_mkey = 0
-    q.message_key = row.rkey
-    if row.length > 0 or opcode == bth.FLUSH:
-        q.message_mkey = target_mkey(world, q_row, row, need)
-        if q.message_mkey == 0:
-            return ACCESS_ERROR
-    q.message_va = row.va
-    if is_write(opcode):
-        q.message_length = row.length
-    return ACCEPT
-
-
-@jit
 def fault_verdict(world, q_row, kind, row, op_length):
-    """A page is missing: RNR NAK while the driver brings it in; an error if it could not."""
+    """A page is missing: RNR NAK while the driver brings it in, or the backup ring; an error if it could not."""
     q = qp(world, q_row)
     if failed_before(world, q_row, kind):
         return RECV_PROT if kind == RESPONDER_RECV else ACCESS_ERROR
     done = q.message_offset if q.message_opcode != 0 else 0
     raise_fault(world, q_row, kind, q.recv_wqe, done, op_length)
+    if not is_reliable(q) and keep(world, q_row, row):
+        return HOLD
     q.faulted_psn = row.psn
     return RNR
 
@@ -221,12 +198,15 @@ def translate_recv(world, q_row, p, done):
     """Translate where a SEND's bytes go; in front of a datagram its GRH."""
     row = packet(world, p)
     q = qp(world, q_row)
-    length = row.payload
+    first = placed(q, done)
+    length = placed(q, done + row.payload) - first
     if q.type == UD:
         write_grh(world, p)
         length += GRH_BYTES
+    elif q.tagging == EAGER and done == 0:
+        row.grh = -TMH_BYTES
     sges = recv_address(world, q_row) + rings.RECV_HEADER_BYTES
-    verdict = translate_sges(world, p, q.pd, sges, recv_count(world, q_row), done, length, True)
+    verdict = translate_sges(world, p, q.pd, sges, recv_count(world, q_row), first, length, True)
     if verdict == dma.FAULT:
         return fault_verdict(world, q_row, RESPONDER_RECV, row, length)
     return ACCEPT if verdict == dma.OK else RECV_PROT
@@ -268,7 +248,7 @@ def judge(world, q_row, p):
     if verdict == ACCEPT:
         verdict = check_length(world, q, row)
     if verdict == ACCEPT:
-        verdict = check_resource(world, q_row, row)
+        verdict = check_resource(world, q_row, p)
     if verdict == ACCEPT:
         verdict = check_rkey(world, q_row, row)
     if verdict == ACCEPT:
@@ -280,7 +260,7 @@ def judge(world, q_row, p):
 def unreliable(q, verdict):
     """UC and UD drop what they refuse, and UC the rest of the message; only a bad receive WQE is an error of this side
     (rxe error classes D, E and A)."""
-    if verdict == ACCEPT or verdict == RECV_PROT:
+    if verdict == ACCEPT or verdict == RECV_PROT or verdict == HOLD:
         return verdict
     q.drop_message = 1
     q.message_opcode = 0
@@ -308,6 +288,8 @@ def accepted(world, q_row, p):
     row.entry = q.recv_wqe
     row.wr_id = q.recv_wr_id
     row.cq = q.recv_cq
+    row.tagging = q.tagging if is_send(opcode) else 0
+    row.tag = q.tag
     if last and (is_send(opcode) or with_imm(opcode)):
         q.recv_taken = 0
     q.epsn = psn_add(q.epsn, 1)
@@ -356,6 +338,10 @@ def handle(world, q_row, p):
     n = nic(world, q.nic)
     n.translation_delay = touch(world, q.nic, q_row)
     verdict = decide(world, q_row, p)
+    if verdict == HOLD:
+        suspend(world, q_row, p)
+        return
+    leave(n, row, verdict == ACCEPT)
     if verdict == DROP:
         trace(world, DROP_EVENT, q.nic, row.opcode, row.psn, q.number, 0)
         free_packet(world, p)
@@ -384,17 +370,20 @@ def established(world, q):
 
 
 def responder(world, q_row, _):
-    """RESPONDER: handle the QP's queued requests, up to a READ whose responses are still going out."""
+    """RESPONDER: handle the QP's queued requests, up to a READ whose responses still go out, or one that waits for a
+    page."""
     q = qp(world, q_row)
-    while q.rx_head != 0 and q.read_active == 0:
+    n = nic(world, q.nic)
+    while q.rx_head != 0 and q.read_active == 0 and q.recv_suspended == 0:
         p = q.rx_head
         row = packet(world, p)
         q.rx_head = row.next
         q.rx_waiting -= 1
-        nic(world, q.nic).rx_waiting -= 1
+        n.rx_waiting -= 1
         if row.counted:
             q.rx_non_posted -= 1
         if q.state < RTR or q.state > SQE or q.resp_error:
+            leave(n, row, False)
             free_packet(world, p)
         else:
             established(world, q)

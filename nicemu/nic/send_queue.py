@@ -60,6 +60,12 @@ def entry_of(world, q, index):
 
 
 @jit
+def posted(q):
+    """Send WQEs posted so far: by the library, or by the device where the send queue is its own."""
+    return q.rndv_produced if q.rendezvous else load64(q.doorbell_record + rings.DB_SEND)
+
+
+@jit
 def check_wqe(world, q_row, at, e):
     """Status of a WQE before anything is sent: operation, address handle, lengths, keys; fills the entry."""
     q = qp(world, q_row)
@@ -242,6 +248,8 @@ def skip_acknowledged(world, q):
 def complete(world, q_row, index, status):
     """CQE of a send WQE, if it asked for one or failed. False: the CQ is overrun."""
     q = qp(world, q_row)
+    if q.rendezvous:
+        return call(vector(world, units.RENDEZVOUS).address, world, q_row, index) != 0
     e = entry_of(world, q, index)
     if status == 0 and q.all_signaled == 0 and e.flags & SIGNALED == 0:
         return True

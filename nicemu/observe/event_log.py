@@ -27,7 +27,8 @@ FIELDS: dict[Ev, tuple[str, ...]] = {
     Ev.MTT_ZAP: ("mr", "page", "pages", "drain_ns"), Ev.RNR_NAK: ("qpn", "psn", "timer"),
     Ev.NAK: ("qpn", "psn", "syndrome"), Ev.RETRANSMIT: ("qpn", "psn"), Ev.TIMEOUT: ("qpn", "psn"),
     Ev.QP_STATE: ("qpn", "state:qp"), Ev.VIOLATION: ("kind:violation", "mr", "page", "frame"),
-    Ev.IOTLB_MISS: ("mr", "page"), Ev.INJECT: ("impairment", "number", "opcode:rc", "psn"),
+    Ev.IOTLB_MISS: ("mr", "page"), Ev.BACKUP_RING: ("qpn", "psn", "bytes", "held"),
+    Ev.INJECT: ("impairment", "number", "opcode:rc", "psn"),
     Ev.LINK_DROP: ("opcode:rc", "psn", "qpn", "reason:link"), Ev.ECN_MARK: ("opcode:rc", "psn", "qpn", "queued"),
     Ev.LINK_PAUSE: ("paused",), Ev.CNP: ("sent", "qpn", "peer"),
 }  # fmt: skip

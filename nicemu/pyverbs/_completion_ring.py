@@ -6,6 +6,7 @@ import struct
 
 from nicemu.abi.rings import CQE_BYTES, CQE_OWNER, CQE_QP_NUM
 from nicemu.pyverbs._queues import RecvQueue, SendQueue
+from nicemu.pyverbs._tag_ops import TagQueue
 from nicemu.uverbs.messages import CqResponse
 
 _CQE_SHIFT = CQE_BYTES.bit_length() - 1
@@ -13,7 +14,7 @@ _RETIRED = struct.Struct("<8xI16xI16xI")  # qp_num, opcode, wqe_counter
 _RECEIVED = 128  # this bit of a completion's opcode says: receive queue
 _QP_NUM = struct.Struct("<I")
 
-Queues = tuple[SendQueue | None, RecvQueue | None]
+Queues = tuple[SendQueue | None, RecvQueue | TagQueue | None]
 
 
 class CompletionRing:
@@ -38,7 +39,8 @@ class CompletionRing:
         self._await()
 
     def serve(self, number: int, queues: Queues) -> None:
-        """Completions of QP `number` free slots of these queues. Of an SRQ the device frees the slots."""
+        """Completions of QP `number` free slots of these queues. Of an SRQ the device frees the slots; those of
+        a TM-SRQ give tags back."""
         self._queues[number] = queues
 
     def nonempty(self) -> bool:
@@ -78,6 +80,12 @@ class CompletionRing:
         if queue is not None:
             queue.retire(counter)
 
+    def _free_tag(self, number: int, at: int) -> None:
+        """An entry of a QP is dropped: the tag that it gives back is free all the same."""
+        queue = self._queues.get(number, (None, None))[1]
+        if isinstance(queue, TagQueue):
+            queue.retire(_RETIRED.unpack_from(self._ring, at)[2])
+
     def publish(self) -> None:
         """Tell the device how far the ring has been read."""
         self._record[0] = self._consumer
@@ -102,6 +110,7 @@ class CompletionRing:
             at = (counter & mask) << _CQE_SHIFT
             if _QP_NUM.unpack_from(ring, at + CQE_QP_NUM)[0] == number:
                 dropped += 1
+                self._free_tag(number, at)
             elif dropped:
                 to = (counter + dropped & mask) << _CQE_SHIFT
                 ring[to : to + CQE_OWNER] = ring[at : at + CQE_OWNER]

@@ -6,7 +6,8 @@ import errno
 import struct
 from typing import Any
 
-from nicemu.abi.rings import CQE_BYTES, CQE_TIMESTAMP, WALLCLOCK_EPOCH_NS
+from nicemu.abi.rings import CQE_APP_CTX, CQE_BYTES, CQE_OPCODE, CQE_TAG_LOW, CQE_TIMESTAMP, WALLCLOCK_EPOCH_NS
+from nicemu.abi.verbs import WcOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompChannel, CompletionQueue
 from nicemu.pyverbs._fields import U32, U64, Field, Struct, expect
@@ -27,12 +28,14 @@ _WC_FLAGS = (
     IBV_WC_STANDARD_FLAGS
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK
+    | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_TM_INFO
 )
 _CREATE_FLAGS = (
     ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_SINGLE_THREADED
     | ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN
 )
 _TIMESTAMP = struct.Struct("<Q")
+_TAG, _APP_CTX, _TM_ADD = struct.Struct("<Q"), struct.Struct("<I"), int(WcOpcode.TM_ADD)
 
 
 class CqInitAttrEx(Struct):
@@ -117,7 +120,8 @@ class PollCqAttr(Struct):
 
 
 class WcTmInfo(Struct):
-    """The tag-matching part of a completion."""
+    """The tag-matching part of a completion: tag and the program's own 32 bits (`priv`) of the message's header. Set
+    with `IBV_WC_TM_MATCH`, else 0."""
 
     __slots__ = ()
     tag = Field(U64, doc="The tag of the message")
@@ -127,10 +131,10 @@ class WcTmInfo(Struct):
 class CQEX(CompletionQueue):
     """An extended CQ: `start_poll`, the `read_` methods, `poll_next`..., `end_poll`.
 
-    PyverbsRDMAError: EINVAL as for `CQ`; EOPNOTSUPP for tag matching, VLANs, flow tags and allocators.
+    PyverbsRDMAError: EINVAL as for `CQ`; EOPNOTSUPP for VLANs, flow tags and allocators.
     """
 
-    __slots__ = ("_current",)
+    __slots__ = ("_current", "_tm_info")
     CHILDREN = ("srqs", "qps", "wqs")
 
     def __init__(self, context: Context, init_attr: CqInitAttrEx | None = None) -> None:
@@ -141,6 +145,7 @@ class CQEX(CompletionQueue):
         if attr._unsupported():
             raise unsupported(failure)
         self._current = WC._from_cqe(bytearray(CQE_BYTES))
+        self._tm_info = 0, 0
         try:
             self._create(context, attr.cqe, attr.comp_channel, attr.comp_vector, attr._ignores_overrun())
         except OSError as error:
@@ -156,7 +161,9 @@ class CQEX(CompletionQueue):
         self._opened()
         if not self._ring.nonempty() and not self._wait():
             return errno.ENOENT
-        self._current = WC._from_cqe(self._ring.take(1)[0])
+        entry = self._ring.take(1)[0]
+        self._tm_info = _take_tm_info(entry) if entry[CQE_OPCODE] >= _TM_ADD else (0, 0)
+        self._current = WC._from_cqe(entry)
         return 0
 
     def end_poll(self) -> None:
@@ -240,11 +247,20 @@ class CQEX(CompletionQueue):
         return 0
 
     def read_tm_info(self) -> WcTmInfo:
-        """Tag matching; none."""
-        return WcTmInfo()
+        """The tag-matching part; the CQ needs no flag for it."""
+        tag, priv = self._tm_info
+        return WcTmInfo(tag=tag, priv=priv)
 
     def _destroy(self, handle: int) -> None:
         self._execute(messages.DestroyCq(handle), "Failed to destroy CQEX")
 
     def __str__(self) -> str:
         return "Extended CQ:\n" + lines([("Handle", self._opened()), ("CQEs", self._cqe)])
+
+
+def _take_tm_info(entry: bytearray) -> tuple[int, int]:
+    """(tag, app_ctx) of a completion of tag matching; the members that they stand in the place of become 0."""
+    info = _TAG.unpack_from(entry, CQE_TAG_LOW)[0], _APP_CTX.unpack_from(entry, CQE_APP_CTX)[0]
+    _TAG.pack_into(entry, CQE_TAG_LOW, 0)
+    _APP_CTX.pack_into(entry, CQE_APP_CTX, 0)
+    return info

@@ -260,8 +260,10 @@ class DeviceAttrEx(Struct):
 
     @property
     def tm_caps(self) -> TMCaps:
-        """Tag matching: none."""
-        return TMCaps()
+        """Tag matching."""
+        caps = TMCaps()
+        caps._values = {name[3:]: value for name, value in self._values.items() if name.startswith("tm_")}
+        return caps
 
     @property
     def cq_mod_caps(self) -> CQModerationCaps:

@@ -6,10 +6,11 @@ from typing import Any, NoReturn
 
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._queues import RecvQueue, SendQueue
+from nicemu.pyverbs._tag_ops import TagQueue
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 
 
-def post_chain(queue: SendQueue | RecvQueue, first: Any) -> tuple[int, Any]:
+def post_chain(queue: SendQueue | RecvQueue | TagQueue, first: Any) -> tuple[int, Any]:
     """Write a chain and show it to the device: (0, None), or (errno, the request that was refused)."""
     wr, error = first, 0
     while wr is not None:

@@ -142,6 +142,8 @@ class QP(Resource):
             if queue is not None:
                 self._device_index = queue._device_index
                 queue._ring.serve(self._number, (self._send_queue, self._recv_queue))
+        if self._srq is not None:
+            self._srq._serve(self._number, self._send_queue)
 
     def _destroy(self, handle: int) -> None:
         self._execute(messages.DestroyQp(handle), "Failed to destroy QP")

@@ -1,16 +1,20 @@
-"""Shared receive queues. Tag matching is not there: EOPNOTSUPP."""
+"""Shared receive queues: basic ones, those of XRC, and with tag matching."""
 
 from __future__ import annotations
 
 import errno
 from typing import Any
 
+from nicemu.abi.rings import Doorbell
 from nicemu.abi.verbs import SrqType
 from nicemu.pyverbs._cq import CompletionQueue
+from nicemu.pyverbs._cq_ex import CQEX
+from nicemu.pyverbs._facade import publish
 from nicemu.pyverbs._fields import U32, Constant, Field, Struct, expect
 from nicemu.pyverbs._posting import post_chain, refuse
-from nicemu.pyverbs._queues import SharedQueue
-from nicemu.pyverbs._resource import Resource, Unsupported, unsupported
+from nicemu.pyverbs._queues import SendQueue, SharedQueue
+from nicemu.pyverbs._resource import Resource
+from nicemu.pyverbs._tag_ops import OpsWr, TagQueue
 from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_srq_init_attr_mask, ibv_srq_type
@@ -30,6 +34,8 @@ __all__ = [
     "SrqInitAttr",
     "SrqInitAttrEx",
 ]
+
+publish(__name__)
 
 
 class SrqAttr(Struct):
@@ -96,7 +102,7 @@ class SrqInitAttrEx(SrqAttr):
 
     @property
     def cq(self) -> CompletionQueue | None:
-        """Where all receives of an XRC SRQ complete: a `CQ` or `CQEX`."""
+        """Where all receives of an XRC SRQ complete: a `CQ` or `CQEX`. Of a TM-SRQ, a `CQEX`: operations as well."""
         return self._cq
 
     @cq.setter
@@ -105,19 +111,14 @@ class SrqInitAttrEx(SrqAttr):
         self._cq = val
 
 
-class OpsWr(Unsupported):
-    """A tag-matching request."""
-
-    __slots__ = ()
-
-
 class SRQ(Resource):
     """A shared receive queue, made from a PD with a SrqInitAttr or from a Context with a SrqInitAttrEx.
 
-    PyverbsRDMAError: EINVAL (depth, an XRC SRQ without domain or CQ), ENOMEM, EOPNOTSUPP (tag matching).
+    PyverbsRDMAError: EINVAL (depth, an XRC SRQ without domain or CQ, a TM-SRQ without extended CQ or of a size that the
+    device has not), ENOMEM, EOPNOTSUPP (what the device does not have).
     """
 
-    __slots__ = ("_number", "_parents", "_queue")
+    __slots__ = ("_number", "_parents", "_queue", "_tags")
     KIND = "srqs"
     CHILDREN = ("qps",)
 
@@ -127,17 +128,20 @@ class SRQ(Resource):
             expect(attr, SrqInitAttr, "init_attr")
             parents: tuple[Any, ...] = creator, None, None
             kind: int = SrqType.BASIC
+            matching = 0, 0
         elif isinstance(creator, Context):
             expect(attr, SrqInitAttrEx, "init_attr_ex")
             kind, parents = self._checked_parents(attr)  # type: ignore[arg-type]
+            matching = (attr.max_num_tags, attr.max_ops) if kind == SrqType.TM else (0, 0)  # type: ignore[union-attr]
         else:
             raise PyverbsRDMAError("Srq needs either Context or PD for creation")
         self._kernel = creator._kernel
         pd, xrcd, cq = (parent._opened() if parent is not None else 0 for parent in parents)
-        command = messages.CreateSrq(pd, attr.max_wr, attr.max_sge, kind, xrcd, cq)
+        command = messages.CreateSrq(pd, attr.max_wr, attr.max_sge, kind, xrcd, cq, *matching)
         response = self._execute(command, "Failed to create SRQ")
         self._handle, self._number = response.handle, int(response.number)
         self._queue = SharedQueue(response)
+        self._tags = TagQueue(response.tags) if response.tags is not None else None
         self._parents = parents
         for parent in parents:
             if parent is not None:
@@ -151,10 +155,14 @@ class SRQ(Resource):
         pd = attr.pd if mask & bits.IBV_SRQ_INIT_ATTR_PD else None
         if pd is None:
             raise PyverbsRDMAError("Failed to create SRQ", errno.EINVAL)
+        cq = attr.cq if mask & bits.IBV_SRQ_INIT_ATTR_CQ else None
+        if kind == SrqType.TM:
+            if not mask & bits.IBV_SRQ_INIT_ATTR_TM or not isinstance(cq, CQEX):
+                raise PyverbsRDMAError("Failed to create SRQ", errno.EINVAL)
+            return kind, (pd, None, cq)
         if kind != SrqType.XRC:
             return kind, (pd, None, None)
-        xrcd = attr.xrcd if mask & bits.IBV_SRQ_INIT_ATTR_XRCD else None
-        return kind, (pd, xrcd, attr.cq if mask & bits.IBV_SRQ_INIT_ATTR_CQ else None)
+        return kind, (pd, attr.xrcd if mask & bits.IBV_SRQ_INIT_ATTR_XRCD else None, cq)
 
     def get_srq_num(self) -> int:
         """The number that XRC requests name it by."""
@@ -191,11 +199,30 @@ class SRQ(Resource):
             refuse("Failed to post receive to SRQ.", error, refused, bad_wr)
 
     def post_srq_ops(self, wr: OpsWr, bad_wr: OpsWr | None = None) -> None:
-        """Tag matching. Not there: EOPNOTSUPP."""
-        raise unsupported("post SRQ ops failed.")
+        """Post a chain of operations on the tags of a TM-SRQ.
+
+        PyverbsRDMAError: EINVAL (not a TM-SRQ, opcode, too many SGEs, a handle that no tag has), ENOMEM (all tags in
+        use, too many operations outstanding). Operations before the refused one are posted; `bad_wr` becomes a copy of
+        the refused one.
+        """
+        expect(wr, OpsWr, "wr")
+        expect(bad_wr, OpsWr, "bad_wr", optional=True)
+        self._opened()
+        error, refused = post_chain(self._tags, wr) if self._tags is not None else (errno.EINVAL, wr)
+        if refused is not wr:
+            self._kernel.ring_doorbell(self._parents[2]._device_index, Doorbell.TAG_OPS, self._number, 0)
+        if error:
+            refuse("post SRQ ops failed.", error, refused, bad_wr)
+
+    def _serve(self, number: int, sends: SendQueue | None) -> None:
+        """Receives of QP `number` complete into the CQ of this TM-SRQ, and give tags back; its `sends` may, too."""
+        if self._tags is not None:
+            self._parents[2]._ring.serve(number, (sends, self._tags))
 
     def _destroy(self, handle: int) -> None:
         self._execute(messages.DestroySrq(handle), "Failed to destroy SRQ")
+        if self._tags is not None:
+            self._parents[2]._ring.forget(self._tags.limits.qp_number)
 
     def _release(self) -> None:
         self._parents = ()

@@ -8,7 +8,6 @@ from nicemu.tables.heap import trap
 from nicemu.tables.records import HEADROOM, PAYLOAD_BYTES, Trap
 from nicemu.tables.rows import control, packet, payload_base
 
-MAX_PACKETS = 1 << 16
 PACKETS_EXHAUSTED = int(Trap.PACKETS_EXHAUSTED)
 
 
@@ -27,7 +26,7 @@ def take(world):
         c.packet_free = packet(world, p).next
         return p
     p = c.packet_next
-    if p >= MAX_PACKETS:
+    if p >= c.packet_end:
         trap(world, PACKETS_EXHAUSTED, p)
         return 0
     c.packet_next = p + 1
@@ -62,6 +61,7 @@ def new_packet(world, nic_number):
     row.av = 0
     row.fault = 0
     row.corrupt = 0
+    row.tagging = 0
     return p
 
 
@@ -115,6 +115,7 @@ def copy_row(to, row):
     to.ecn = row.ecn
     to.fault = row.fault
     to.corrupt = row.corrupt
+    to.tagging = 0
     to.incarnation = row.incarnation
     to.sgid_high = row.sgid_high
     to.sgid_low = row.sgid_low

@@ -27,7 +27,7 @@ CONTROL = record(
     "interrupts",            # MSI-X messages waiting in MESSAGE
     "cqe_hits",              # CQEs written into a watched CQ since the last stop
     "packet_free",           # head of the free packet list, 0: none
-    "packet_next",           # first packet row never used
+    "packet_next", "packet_end",  # first packet row never used; rows there are
     "node_free", "node_next",  # the same for radix nodes
     "stamp",                 # mm stamp: counts invalidations returned and write protections; ages translations
     "sanitizer",             # 1: check every DMA
@@ -65,7 +65,10 @@ NIC = record(
     "function_masked",       # MSI-X control: no vector sends
     "moderation_count", "moderation_ns",  # of every vector; 0: off
     "port_down",             # 1: what is sent or would arrive is lost
-    "rx_waiting",            # requests in all responders' queues
+    "max_rndv_hdr_size",     # longest rendezvous request that the device handles, bytes
+    "rx_waiting",            # requests in all responders' queues, those in the backup ring too
+    "backup_entries", "backup_bytes",  # packets and bytes that the backup ring holds
+    "backup_packets", "backup_used",  # packets and bytes in it
     "fatal",                 # 1: DEVICE_FATAL: QPs are dead, commands fail; 2: not reported yet, for want of room
     # counters
     "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
@@ -74,7 +77,9 @@ NIC = record(
     "icrc_errors", "port_down_drops", "ecn_marked_packets", "cnps_sent", "cnps_received",
     "out_of_sequence", "bad_pkeys", "bad_qkeys", "malformed", "l2_iotlb_hits", "l2_iotlb_misses", "qp_cache_hits",
     "qp_cache_misses", "mw_binds", "mw_invalidations",
+    "tags_matched", "tags_unexpected", "rendezvous",
     "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
+    "fault_drops", "backup_ring_packets", "backup_ring_delivered", "backup_ring_discards", "backup_ring_drops",
 )  # fmt: skip
 
 QP = record(
@@ -119,11 +124,16 @@ QP = record(
     "comm_est", "last_wqe",  # COMM_EST, LAST_WQE_REACHED were raised in this life
     "sq_draining", "sqd_notify",  # SQD: not drained yet; raise SQ_DRAINED then
     "ssn", "lsn",            # credits: number of the last message fetched that needs a receive; the last one allowed
-    "rx_waiting",            # requests in the responder's queue, behind a READ whose responses go out
+    "rx_waiting",            # requests in the responder's queue, behind a READ whose responses go out or a fault
+    "recv_suspended",        # UD, UC: the packet at the queue's head waits in the backup ring for a page
     "rx_non_posted",         # READs, atomics, FLUSHes counted and waiting in the responder's queue
     "rx_high",               # highest PSN counted
     "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
     "next_cnp",              # earliest time of the next CNP, ns
+    "tagging", "tag",        # the message in progress at a TM-SRQ: a ``tag_list.Tagging``; TAG row it matched, 0: none
+    "rendezvous",            # 1: the send queue is the device's own, for rendezvous
+    "rndv_produced",         # WQEs that the device wrote into it
+    "rndv_open",             # rendezvous taken and not finished yet
 )  # fmt: skip
 
 SQ_ENTRY = record(
@@ -204,7 +214,9 @@ PACKET = record(
     "grh",                   # bytes in front of the payload that a receive WQE takes (40: GRH)
     "wr_id", "cq",           # of the receive WQE that this last packet of a message completes; its CQ
     "counted",               # READ, atomic, FLUSH: counts as outstanding (1), or is one too many (2)
+    "in_backup",             # 1: it has a place in the backup ring of the NIC that received it
     "incarnation",           # life of the sender's QP in which it was sent
+    "tagging", "tag",        # of the QP's message at a TM-SRQ, when the packet was accepted
     "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",  # datagrams only
 )  # fmt: skip
 
@@ -222,6 +234,26 @@ SRQ = record(
     "limit",                 # 0, or raise SRQ_LIMIT_REACHED when fewer are left
     "type", "xrcd", "cq",    # XRC: domain, row of the CQ of all its completions
     "error",                 # SRQ_ERR was raised: nothing more is taken
+)  # fmt: skip
+
+TAG_LIST = record(
+    "first", "count",        # rows of TAG
+    "head", "tail",          # posted tags in the order of matching: TAG rows, 0: none
+    "ring", "slots", "doorbell_record",  # operations: counters of the library and of the device
+    "next",                  # next operation
+    "busy",                  # an operation is being fetched
+    "qpn",                   # QP number that completions of operations carry
+    "unexpected",            # messages that matched nothing, 16 bits
+    "handled",               # how many of them software says it has handled
+)  # fmt: skip
+"""The tag list of a TM-SRQ, in the row of its SRQ."""
+
+TAG = record(
+    "list",                  # row of its list
+    "state",                 # a ``tag_list.TagState``
+    "active",                # may match: software and device were in step since it was added
+    "tag", "mask",
+    "next", "previous",
 )  # fmt: skip
 
 AV = record(
@@ -317,7 +349,10 @@ class Slot(IntEnum):
         FIRED,
         CAPTURE,
         CAPTURED,
-    ) = range(36)
+        TAG_LIST,
+        TAG,
+        TAG_WQE,
+    ) = range(39)
 
 
 class FrameKind(IntEnum):
@@ -353,4 +388,6 @@ CAPTURED_BYTES = 4096
 """Payload of a captured packet: the largest MTU."""
 SRQ_WQE_BYTES = 1024
 """Room for a QP's copy of the SRQ WQE it took: 16 bytes and 32 SGEs."""
+TAG_WQE_BYTES = 80
+"""Room for a tag's buffer, in the form of a receive WQE: 16 bytes and 4 SGEs."""
 INFINITY = 1 << 62

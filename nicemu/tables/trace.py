@@ -38,6 +38,7 @@ class Ev(IntEnum):
     QP_STATE = 19  # qpn, state
     VIOLATION = 20  # kind, mkey, page, frame
     IOTLB_MISS = 21  # mkey, page
+    BACKUP_RING = 22  # qpn, psn, payload bytes, packets in the ring
     INJECT = 40  # impairment, number of the fault, operation, psn
     LINK_DROP = 41  # operation, psn, qpn, LinkDrop
     ECN_MARK = 42  # operation, psn, qpn, bytes queued

@@ -25,3 +25,5 @@ ACK, SQ_ERROR, SENT = range(21, 24)
 LINK_FREE, SWITCH_IN, PAUSE, LINK_SEND, LINK_START = range(48, 53)
 # queues and interrupts
 CQ_TIMER, VECTOR_TIMER, DEVICE_EVENT, RELEASE_HELD, CQ_RIPEN = range(40, 45)
+# tag matching: an event, and what is reached only through the vector
+TAG_OPERATION, TAG_TAKE, TAG_COMPLETE, TAG_FAILED, TAG_FLUSH, RENDEZVOUS = range(56, 62)

@@ -17,6 +17,7 @@ from nicemu.tables.records import (
     RESOURCES_PER_QP,
     SEGMENTS_PER_PACKET,
     SRQ_WQE_BYTES,
+    TAG_WQE_BYTES,
     Slot,
 )
 
@@ -49,6 +50,7 @@ class Capacity:
     hooks: int = 16
     state_bytes: int = 256
     srqs: int = 1024
+    tags: int = 1 << 17
     ahs: int = 4096
     mcast: int = 256
     gids: int = 256
@@ -101,6 +103,8 @@ class World:
     captured: Any
     node: Any
     srq: Any
+    tag_list: Any
+    tag: Any
     av: Any
     mcast: Any
     gid: Any
@@ -127,6 +131,7 @@ class World:
             Slot.FABRIC: 1, Slot.LINK: 2 * n + 1, Slot.IMPAIR: c.impairments, Slot.TAP: c.taps,
             Slot.NUMBER: c.numbers, Slot.FIRED: records.FIRED_ROWS,
             Slot.CAPTURE: c.capture, Slot.CAPTURED: c.capture * CAPTURED_BYTES,
+            Slot.TAG_LIST: n * c.srqs + 1, Slot.TAG: n * c.tags + 1, Slot.TAG_WQE: (n * c.tags + 1) * TAG_WQE_BYTES,
         }  # fmt: skip
         self.tables: list[np.recarray] = []
         vector = np.zeros((len(Slot), 2), np.int64)
@@ -144,6 +149,7 @@ class World:
         _jit.WORLDS[self.address] = self.tables
         control = self.control[0]
         control.packet_next = control.node_next = 1
+        control.packet_end = c.packets
         row = self.control.view(np.ndarray)
         self._nodes = self.node["entries"]
         self._node_free, self._node_next = (memoryview(row[name]) for name in ("node_free", "node_next"))
@@ -151,7 +157,7 @@ class World:
 
     @staticmethod
     def _dtype(slot: Slot) -> np.dtype:
-        if slot in (Slot.STATE, Slot.PAYLOAD, Slot.SRQ_WQE, Slot.CAPTURED):
+        if slot in (Slot.STATE, Slot.PAYLOAD, Slot.SRQ_WQE, Slot.CAPTURED, Slot.TAG_WQE):
             return np.dtype(np.uint8)
         if slot == Slot.HOOK:
             return records.VECTOR

@@ -269,8 +269,8 @@ def create_qp(self: Dispatcher, c: m.CreateQp) -> Steps[m.QpResponse]:
     if c.srq:
         queues += (driver.srqs.get(c.srq),)
     p = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all)
-    return m.QpResponse(p.handle, p.number, p.caps, p.send_ring.view, p.send_slots, p.send_stride, p.recv_ring.view,
-                        p.recv_slots, p.recv_stride, p.record.view)  # fmt: skip
+    return m.QpResponse(p.handle, p.number, p.caps, *qp.program_send_ring(p), p.recv_ring.view, p.recv_slots,
+                        p.recv_stride, p.record.view)  # fmt: skip
 
 
 def modify_qp(self: Dispatcher, c: m.ModifyQp) -> Steps[None]:
@@ -301,7 +301,8 @@ def detach_mcast(self: Dispatcher, c: s.DetachMcast) -> Steps[None]:
 def create_srq(self: Dispatcher, c: s.CreateSrq) -> Steps[s.SrqResponse]:
     domain = self.driver.xrcds.get(c.xrcd) if c.xrcd else None
     queue = self.driver.cqs.get(c.cq) if c.cq else None
-    made = yield from srq.create(self.driver.pds.get(c.pd), c.type, (c.max_wr, c.max_sge), domain, queue)
+    size, matching = (c.max_wr, c.max_sge), (c.max_num_tags, c.max_ops)
+    made = yield from srq.create(self.driver.pds.get(c.pd), c.type, size, domain, queue, matching)
     return _srq_response(made)
 
 
@@ -312,7 +313,15 @@ def modify_srq(self: Dispatcher, c: s.ModifySrq) -> Steps[s.SrqResponse]:
 
 
 def _srq_response(q: srq.Srq) -> s.SrqResponse:
-    return s.SrqResponse(q.handle, q.number, q.max_wr, q.max_sge, q.slots, q.stride, q.ring.view, q.record.view)
+    return s.SrqResponse(q.handle, q.number, q.max_wr, q.max_sge, q.slots, q.stride, q.ring.view, q.record.view,
+                         _tag_operations(q))  # fmt: skip
+
+
+def _tag_operations(q: srq.Srq) -> s.TagOperations | None:
+    if q.tags is None:
+        return None
+    most, tags = q.context.device.profile.tag_matching.max_sge, q.tags
+    return s.TagOperations(tags.count, tags.max_ops, most, tags.slots, tags.ring.view, tags.record.view, tags.qpn)
 
 
 def query_srq(self: Dispatcher, c: s.QuerySrq) -> Steps[s.SrqAttributes]:

@@ -9,6 +9,20 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class TagOperations:
+    """Of a TM-SRQ: how many tags it holds; the ring of operations on them (``abi.tag_matching.OP``), at most
+    ``max_ops`` of them, ``max_sge`` elements each, its doorbell record; the QP number of their completions."""
+
+    max_num_tags: int
+    max_ops: int
+    max_sge: int
+    slots: int
+    ring: memoryview
+    record: memoryview
+    qp_number: int
+
+
+@dataclass(frozen=True, slots=True)
 class SrqResponse:
     """An SRQ: its ring of receive WQEs and the doorbell record (``abi.rings.DB_SRQ_PRODUCER, DB_SRQ_CONSUMER``)."""
 
@@ -20,6 +34,7 @@ class SrqResponse:
     stride: int
     ring: memoryview
     record: memoryview
+    tags: TagOperations | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +48,8 @@ class SrqAttributes:
 
 @dataclass(frozen=True, slots=True)
 class CreateSrq:
-    """-> SrqResponse. ``type``: ``SrqType``; XRC has ``xrcd`` and ``cq``. EINVAL: depth, objects; EOPNOTSUPP."""
+    """-> SrqResponse. ``type``: ``SrqType``; XRC has ``xrcd`` and ``cq``, TM ``cq`` and how many tags and operations.
+    EINVAL: depth, objects; EOPNOTSUPP."""
 
     pd: int
     max_wr: int
@@ -41,6 +57,8 @@ class CreateSrq:
     type: int = 0
     xrcd: int = 0
     cq: int = 0
+    max_num_tags: int = 0
+    max_ops: int = 0
 
 
 @dataclass(frozen=True, slots=True)

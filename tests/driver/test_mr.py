@@ -133,12 +133,6 @@ def test_on_demand_memory_may_be_absent_and_starts_empty(bench: Bench) -> None:
     assert bench.device.mkeys[region.index].flags == MkeyFlag.ODP and bench.frames_of(region) == {}
 
 
-def test_force_odp_makes_every_region_on_demand() -> None:
-    bench = Bench(force_odp=True)
-    region = bench.region(RW)
-    assert region.on_demand and bench.frames_of(region) == {} and bench.mm.pinned == {}
-
-
 def test_keys_do_not_come_back_soon_and_their_neighbours_are_invalid(bench: Bench) -> None:
     domain = pd.allocate(bench.open())
     keys = []

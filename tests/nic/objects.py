@@ -102,7 +102,7 @@ class Qp:
     """A QP with its rings."""
 
     def __init__(self, bench: Bench, number: int, cq: Cq, max_sge: int = 4, kind: int = QpType.RC,
-                 srq: Srq | None = None, xrcd: int = 0) -> None:  # fmt: skip
+                 srq: Srq | None = None, xrcd: int = 0, flags: int = 0) -> None:  # fmt: skip
         self.bench, self.number, self.cq, self.kind = bench, number, cq, kind
         self.send_stride, self.recv_stride = rings.send_stride(max_sge, 256), rings.recv_stride(max_sge)
         self.send, self.recv = Ring(SLOTS * self.send_stride), Ring(SLOTS * self.recv_stride)
@@ -122,7 +122,7 @@ class Qp:
             0 if srq or kind in (QpType.XRC_SEND, QpType.XRC_RECV) else SLOTS,
             self.recv_stride,
             self.record.address,
-            0,
+            flags,
             entries,
         )
 
@@ -236,11 +236,14 @@ class Srq:
         self.bench, self.number, self.slots = bench, number, slots
         self.stride = rings.recv_stride(4)
         self.ring, self.record = Ring(slots * self.stride), Ring(16)
-        kind = SrqType.XRC if cq else SrqType.BASIC
+        kind = self._kind(cq)
         bench.command(
             Command.CREATE_SRQ, number, bench.pd, self.ring.address, slots, self.stride, self.record.address, kind,
             xrcd, cq.number if cq else 0,
         )  # fmt: skip
+
+    def _kind(self, cq: Cq | None) -> SrqType:
+        return SrqType.XRC if cq else SrqType.BASIC
 
     def post(self, wr_id: int, *sges: tuple[int, int, int]) -> None:
         """Post a receive WQE."""

@@ -15,11 +15,13 @@ import numpy as np
 from nicemu import _jit
 from nicemu.abi.verbs import QpState, SendFlag, WrOpcode
 from tests.nic.conftest import Rc, connected
+from tests.nic.tags import Tagged, header, request
 from tests.nic.testbench import Bench
 
 ADDRESSES = {
     "CONTROL": {"pid", "scratch_map", "graveyard"}, "NIC": {"command_ring", "memory"},
     "QP": {"sq_ring", "rq_ring", "doorbell_record"}, "CQ": {"ring", "doorbell_record"}, "FRAME": {"pointer"},
+    "TAG_LIST": {"ring", "doorbell_record"},
 }  # fmt: skip
 TABLES = (
     "CONTROL",
@@ -36,6 +38,8 @@ TABLES = (
     "VIOLATION",
     "TRACE",
     "NODE",
+    "TAG_LIST",
+    "TAG",
 )
 
 
@@ -77,6 +81,25 @@ def failures(rc: Rc) -> None:
     rc.bench.run()
 
 
+def tags(bench: Bench) -> Tagged:
+    """A match, an unexpected message, a count, a rendezvous with a page missing on each side, a deletion."""
+    tagged = Tagged(bench, first=12)
+    tagged.srq.post(10, tagged.remote.sge(4096, 6 * 4096))
+    tagged.clients[0].post_recv(50, tagged.local.sge(64, 7 * 4096))
+    for handle in range(4):
+        tagged.srq.add(handle, handle | 1 << 63, tagged.remote.sge(8192), mask=1 << 63 | 7)
+    for region in (tagged.local, tagged.remote):
+        region.zap(1, 1)
+    for message in (header(1 | 1 << 63) + bytes(2000), header(9), request(2 | 1 << 63, tagged.local, 8000)):
+        tagged.send(message, at=6 * 4096)
+        tagged.bench.step_until(lambda: tagged.resolve_faults() or not tagged.waits)
+    tagged.srq.sync(1)
+    tagged.srq.delete(3)
+    while tagged.waits:
+        tagged.bench.step_until(lambda: tagged.resolve_faults() or not tagged.waits)
+    return tagged
+
+
 def digest(rc: Rc) -> dict[str, str]:
     """Digest per table, per ring, of memory."""
     world, found = rc.bench.world, {}
@@ -101,7 +124,11 @@ def main() -> dict[str, str]:
     operations(rc)
     faults(rc)
     failures(rc)
-    return digest(rc)
+    tagged = tags(bench)
+    found = digest(rc)
+    for name, data in (("tagged", tagged.remote.data), ("cq of tags", tagged.cq.ring.bytes.tobytes())):
+        found[name] = hashlib.sha256(data).hexdigest()
+    return found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,4 @@
+"""Verdicts of the responder's checks about a request."""
+
+(ACCEPT, DROP, NAK_SEQUENCE, REACK, REPLAY, RNR, INVALID, ACCESS_ERROR, RECV_PROT, RECV_LEN, SAVED, HOLD) = range(12)
+"""ACCEPT goes on to the next check."""
