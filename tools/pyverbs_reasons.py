@@ -19,7 +19,6 @@ REASONS = {
     ("mr", "DmaBufMR"): _ABSENT,
     ("pd", "ParentDomainContext"): _HARMLESS,
     ("pd", "ParentDomainInitAttr"): _HARMLESS,
-    ("qp", "QPEx.ind_table"): _ABSENT,
     ("qp", "QPInitAttrEx.hash_conf"): _HARMLESS,
     ("spec", "EthSpec"): _ABSENT,
     ("spec", "Ipv4ExtSpec"): _ABSENT,

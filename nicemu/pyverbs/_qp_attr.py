@@ -163,7 +163,12 @@ class QPInitAttr(_InitAttr):
 class QPInitAttrEx(_InitAttr):
     """`ibv_qp_init_attr_ex`, for a QP made from a Context. `comp_mask` says which of the members after it count."""
 
-    __slots__ = ("_pd", "_xrcd", "hash_conf", "ind_table")
+    __slots__ = {
+        "_pd": "",
+        "_xrcd": "",
+        "hash_conf": "How packets are spread over the work queues",
+        "ind_table": "The work queues that packets are spread over",
+    }
     comp_mask = Field(U32, doc="Which members count, as `ibv_qp_init_attr_mask`")
     create_flags = Field(U32, doc="`ibv_qp_create_flags`")
     max_tso_header = Field(U16, doc="Bytes of the header of a message to segment")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from typing import Any
 
 from nicemu.abi.rings import SEND_WQE, SGE_BYTES
 from nicemu.abi.verbs import SendFlag, WrOpcode
@@ -58,15 +59,15 @@ class QPEx(QP):
     An operation that the creation did not ask for makes the batch fail with EINVAL, TSO with EOPNOTSUPP.
     """
 
-    __slots__ = ("_batch", "_error", "_extended", "_operations", "_wr_flags", "_wr_id", "comp_mask", "ind_table")
+    __slots__ = ("_batch", "_comp_mask", "_error", "_extended", "_ind_table", "_operations", "_wr_flags", "_wr_id")
 
     def __init__(
         self, creator: PD | Context, init_attr: QPInitAttr | QPInitAttrEx, qp_attr: QPAttr | None = None
     ) -> None:
         super().__init__(creator, init_attr, qp_attr)
         self._batch: list[_Request] | None = None
-        self._error = self._wr_id = self._wr_flags = self.comp_mask = 0
-        self.ind_table = getattr(init_attr, "ind_table", None)
+        self._error = self._wr_id = self._wr_flags = self._comp_mask = 0
+        self._ind_table = getattr(init_attr, "ind_table", None)
         mask = getattr(init_attr, "comp_mask", 0)
         self._operations = getattr(init_attr, "_send_ops_flags", 0)
         self._extended = bool(mask & ibv_qp_init_attr_mask.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
@@ -88,6 +89,20 @@ class QPEx(QP):
     @wr_flags.setter
     def wr_flags(self, val: int) -> None:
         self._wr_flags = U32(val)
+
+    @property
+    def comp_mask(self) -> int:
+        """Which members of C's extended QP count; nothing reads it."""
+        return self._comp_mask
+
+    @comp_mask.setter
+    def comp_mask(self, val: int) -> None:
+        self._comp_mask = U64(val)
+
+    @property
+    def ind_table(self) -> Any:
+        """The indirection table given at creation."""
+        return self._ind_table
 
     # A batch --------------------------------------------------------------------------------------------------------
 

@@ -148,11 +148,11 @@ class AHAttr(Struct):
     dlid = Field(U16, doc="The receiver's LID")
     static_rate = Field(U8, doc="Rate limit, an encoded one")
     is_global = Field(U8, doc="Whether packets have a GRH; RoCE needs one")
-    dgid = _RouteGid()
-    flow_label = _RouteField(U32)
-    sgid_index = _RouteField(U8)
-    hop_limit = _RouteField(U8)
-    traffic_class = _RouteField(U8)
+    dgid = _RouteGid(doc="The receiver's GID, as text; None without a route")
+    flow_label = _RouteField(U32, doc="20 bits that tell flows apart; None without a route")
+    sgid_index = _RouteField(U8, doc="Index of our GID in the port's table; None without a route")
+    hop_limit = _RouteField(U8, doc="Hops that packets may take; None without a route")
+    traffic_class = _RouteField(U8, doc="Priority of packets, 8 bits; None without a route")
 
     def __init__(
         self,

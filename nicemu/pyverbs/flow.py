@@ -14,12 +14,12 @@ __all__ = ["Flow", "FlowAction", "FlowAttr", "PyverbsError", "PyverbsRDMAErrno",
 class FlowAttr(Struct):
     """`ibv_flow_attr`: which packets a flow takes; `specs` say how they look."""
 
-    __slots__ = ("specs",)
-    type = Field(U32)
-    num_of_specs = Field(U8)
-    priority = Field(U16)
-    port = Field(U8)
-    flags = Field(U32)
+    __slots__ = {"specs": "What packets look like"}
+    type = Field(U32, doc="An `ibv_flow_attr_type`")
+    num_of_specs = Field(U8, doc="How many specs it has")
+    priority = Field(U16, doc="Which of two rules comes first: the lower")
+    port = Field(U8, doc="The port, from 1")
+    flags = Field(U32, doc="`ibv_flow_flags`")
 
     def __init__(
         self,

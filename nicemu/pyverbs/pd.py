@@ -79,7 +79,12 @@ class ParentDomainContext(PyverbsObject):
     resource_type)` gives it back.
     """
 
-    __slots__ = ("p_alloc", "p_free", "pd", "user_data")
+    __slots__ = {
+        "p_alloc": "Called for memory",
+        "p_free": "Called to give it back",
+        "pd": "The PD that both are told",
+        "user_data": "The program's own",
+    }
 
     def __init__(
         self, pd: PD | None, alloc_func: Callable[..., int], free_func: Callable[..., None], user_data: Any = None
@@ -92,7 +97,7 @@ class ParentDomainContext(PyverbsObject):
 class ParentDomainInitAttr(Struct):
     """`ibv_parent_domain_init_attr`: the PD below, and the allocator if there is one."""
 
-    __slots__ = ("pd", "pd_context")
+    __slots__ = {"pd": "The PD below", "pd_context": "The allocator"}
     comp_mask = Constant(doc="Which members count, as `ibv_parent_domain_init_attr_mask`")
 
     def __init__(self, pd: PD, pd_context: ParentDomainContext | None = None) -> None:

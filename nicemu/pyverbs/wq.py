@@ -27,8 +27,8 @@ __all__ = [
 class WQInitAttr(Struct):
     """`ibv_wq_init_attr`."""
 
-    __slots__ = ("cq", "pd", "wq_context")
-    wq_type = Field(U32)
+    __slots__ = {"cq": "Where receives complete", "pd": "The protection domain", "wq_context": "The program's own"}
+    wq_type = Field(U32, doc="An `ibv_wq_type`")
     _max_wr = Field(U32)
     _max_sge = Field(U32)
     _comp_mask = Field(U32)
@@ -54,11 +54,11 @@ class WQAttr(Struct):
     """`ibv_wq_attr`."""
 
     __slots__ = ()
-    attr_mask = Field(U32)
-    wq_state = Field(U32)
-    curr_wq_state = Field(U32)
-    flags = Field(U32)
-    flags_mask = Field(U32)
+    attr_mask = Field(U32, doc="Which members count, as `ibv_wq_attr_mask`")
+    wq_state = Field(U32, doc="The state to reach, an `ibv_wq_state`")
+    curr_wq_state = Field(U32, doc="The state that it is in, an `ibv_wq_state`")
+    flags = Field(U32, doc="`ibv_wq_flags` to set")
+    flags_mask = Field(U32, doc="Which of them to change")
 
     def __init__(
         self, attr_mask: int = 0, wq_state: int = 0, curr_wq_state: int = 0, flags: int = 0, flags_mask: int = 0
@@ -77,7 +77,7 @@ class WQ(Unsupported):
 class RwqIndTableInitAttr(Struct):
     """`ibv_rwq_ind_table_init_attr`."""
 
-    __slots__ = ("wqs_list",)
+    __slots__ = {"wqs_list": "The work queues, a power of two of them"}
     _log_ind_tbl_size = Field(U32)
     _comp_mask = Field(U32)
 
@@ -95,10 +95,10 @@ class RwqIndTable(Unsupported):
 class RxHashConf(Struct):
     """`ibv_rx_hash_conf`: how packets are hashed."""
 
-    __slots__ = ("rx_hash_key",)
-    rx_hash_function = Field(U8)
-    rx_hash_key_len = Field(U8)
-    rx_hash_fields_mask = Field(U64)
+    __slots__ = {"rx_hash_key": "The key"}
+    rx_hash_function = Field(U8, doc="An `ibv_rx_hash_function_flags`")
+    rx_hash_key_len = Field(U8, doc="Bytes of the key")
+    rx_hash_fields_mask = Field(U64, doc="What is hashed, as `ibv_rx_hash_fields`")
 
     def __init__(
         self, rx_hash_function: int = 0, rx_hash_key_len: int = 0, rx_hash_key: Any = None, rx_hash_fields_mask: int = 0
