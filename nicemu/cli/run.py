@@ -1,6 +1,7 @@
 """`nicemu run`: an unmodified pyverbs program on the emulated NIC."""
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,6 +57,9 @@ def run(
     mutant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Plant a deliberate bug.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log.")] = None,
     pcap: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the packets: pcapng, for Wireshark.")] = None,
+    sysfs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write what /sys would say; SYSFS_PATH tells the program where.")
+    ] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print the counters afterwards, on stderr.")] = False,
     stages: Annotated[bool, typer.Option("--stages", help="Print the stages of a fault and an invalidation.")] = False,
 ) -> None:
@@ -78,7 +82,7 @@ def run(
     words = list(arguments or [])
     if module is None and not words:
         raise ConfigError("expected SCRIPT or -m MODULE, given neither")
-    sys.exit(_run(module, words, config, overrides, stats, stages))
+    sys.exit(_run(module, words, config, overrides, sysfs, stats, stages))
 
 
 def _number(text: str | None) -> int | float | str | None:
@@ -95,7 +99,13 @@ def _from_here(firmware: str | None) -> str | None:
 
 
 def _run(
-    module: str | None, words: list[str], config: str | None, overrides: dict[str, Any], stats: bool, stages: bool
+    module: str | None,
+    words: list[str],
+    config: str | None,
+    overrides: dict[str, Any],
+    sysfs: Path | None,
+    stats: bool,
+    stages: bool,
 ) -> int:
     from nicemu import _alias
     from nicemu.cli import program
@@ -110,10 +120,16 @@ def _run(
 
     session.configure(checked)
     waits.install()
+    if sysfs is not None:
+        session.endpoint()  # the program may look there before it opens a device
+        _write_sysfs(sysfs)
+        os.environ["SYSFS_PATH"] = str(sysfs.resolve())
     status = program.run_program(loaded, words)
     lab = session.current()
     if lab is not None:
         lab.flush()
+        if sysfs is not None:
+            _write_sysfs(sysfs)
         if status == 0 and lab.watchdog.reports:
             status = STALLED
     if stats or stages:
@@ -132,6 +148,13 @@ def _check_firmware(config: Any) -> None:
         lab.load_firmware(config)
     except lab.FirmwareError as error:
         raise ConfigError(str(error)) from error
+
+
+def _write_sysfs(folder: Path) -> None:
+    from nicemu.lab.sysfs import write_sysfs
+    from nicemu.uverbs import session
+
+    write_sysfs(session.current(), folder)
 
 
 def _report(stats: bool, stages: bool) -> None:

@@ -7,10 +7,13 @@ import os
 import sys
 
 from nicemu import _jit
+from nicemu.memory import copy, frame_rows
 from nicemu.nic.engine import HEAVY_FIRST, UNITS, run
 from nicemu.tables import units
 from nicemu.tables.heap import schedule
 
+ENTRIES = (run, schedule, copy.read_page, copy.write_page,
+           frame_rows.begin_rows, frame_rows.end_rows, frame_rows.put_rows, frame_rows.map_rows)  # fmt: skip
 NAMES = {number: name for name, number in vars(units).items() if isinstance(number, int)}
 
 
@@ -22,8 +25,8 @@ def main(parent: int, numbers: list[int]) -> None:
         _jit.install(UNITS[number])
         print(NAMES[number], flush=True)
     if HEAVY_FIRST[0] not in numbers or len(numbers) == len(UNITS):
-        run.load()
-        schedule.load()
+        for kernel in ENTRIES:
+            kernel.load()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from nicemu.pyverbs import _device_text as text
 from nicemu.pyverbs._fields import U32, U64, Constant, Field, Struct
@@ -211,6 +211,9 @@ class CQModerationCaps(Struct):
     max_cq_period = Constant(doc="Microseconds that an event may be held back")
 
 
+_Caps = TypeVar("_Caps", bound=Struct)
+
+
 class DeviceAttrEx(Struct):
     """`ibv_device_attr_ex`, read only but for `comp_mask`. What the device does not have reads as 0."""
 
@@ -240,8 +243,8 @@ class DeviceAttrEx(Struct):
 
     @property
     def tso_caps(self) -> TSOCaps:
-        """TCP segmentation offload: none."""
-        return TSOCaps()
+        """TCP segmentation offload."""
+        return self._nested(TSOCaps, "tso_caps.")
 
     @property
     def pci_atomic_caps(self) -> PCIAtomicCaps:
@@ -250,26 +253,30 @@ class DeviceAttrEx(Struct):
 
     @property
     def rss_caps(self) -> RSSCaps:
-        """Receive-side scaling: none."""
-        return RSSCaps()
+        """Receive-side scaling."""
+        return self._nested(RSSCaps, "rss_caps.")
 
     @property
     def packet_pacing_caps(self) -> PacketPacingCaps:
-        """Rate limits of a QP: none."""
-        return PacketPacingCaps()
+        """Rate limits of a QP."""
+        return self._nested(PacketPacingCaps, "packet_pacing_caps.")
 
     @property
     def tm_caps(self) -> TMCaps:
         """Tag matching."""
-        caps = TMCaps()
-        caps._values = {name[3:]: value for name, value in self._values.items() if name.startswith("tm_")}
-        return caps
+        return self._nested(TMCaps, "tm_")
 
     @property
     def cq_mod_caps(self) -> CQModerationCaps:
         """How far the events of a CQ can be held back."""
         caps = CQModerationCaps()
         caps._values = {name: self._values.get(name, 0) for name in ("max_cq_count", "max_cq_period")}
+        return caps
+
+    def _nested(self, kind: type[_Caps], prefix: str) -> _Caps:
+        """A struct within this one: its members have `prefix` in front in what the kernel says."""
+        caps, found = kind(), self._values.items()
+        caps._values = {key.removeprefix(prefix): value for key, value in found if key.startswith(prefix)}
         return caps
 
 

@@ -14,6 +14,7 @@ from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
 from nicemu.pyverbs.srq import SRQ
 from nicemu.pyverbs.utils import access_flags_to_str, mig_state_to_str, mtu_to_str, qp_state_to_str, qp_type_to_str
+from nicemu.pyverbs.wq import RwqIndTable, RxHashConf
 from nicemu.pyverbs.xrcd import XRCD
 from nicemu.uverbs.messages import Capabilities, QpAttributes
 
@@ -163,12 +164,7 @@ class QPInitAttr(_InitAttr):
 class QPInitAttrEx(_InitAttr):
     """`ibv_qp_init_attr_ex`, for a QP made from a Context. `comp_mask` says which of the members after it count."""
 
-    __slots__ = {
-        "_pd": "",
-        "_xrcd": "",
-        "hash_conf": "How packets are spread over the work queues",
-        "ind_table": "The work queues that packets are spread over",
-    }
+    __slots__ = ("_hash_conf", "_ind_table", "_pd", "_xrcd")
     comp_mask = Field(U32, doc="Which members count, as `ibv_qp_init_attr_mask`")
     create_flags = Field(U32, doc="`ibv_qp_create_flags`")
     max_tso_header = Field(U16, doc="Bytes of the header of a message to segment")
@@ -190,8 +186,8 @@ class QPInitAttrEx(_InitAttr):
         create_flags: int = 0,
         max_tso_header: int = 0,
         source_qpn: int = 0,
-        hash_conf: Any = None,
-        ind_table: Any = None,
+        hash_conf: RxHashConf | None = None,
+        ind_table: RwqIndTable | None = None,
         send_ops_flags: int = 0,
     ) -> None:
         super().__init__(qp_type, qp_context, (scq, rcq), srq, cap)
@@ -199,8 +195,19 @@ class QPInitAttrEx(_InitAttr):
         self.max_tso_header, self.source_qpn, self._send_ops_flags = max_tso_header, source_qpn, send_ops_flags
         expect(pd, PD, "pd", optional=True)
         expect(xrcd, XRCD, "xrcd", optional=True)
-        self._pd, self._xrcd = pd, xrcd
-        self.hash_conf, self.ind_table = hash_conf, ind_table
+        expect(hash_conf, RxHashConf, "hash_conf", optional=True)
+        expect(ind_table, RwqIndTable, "ind_table", optional=True)
+        self._pd, self._xrcd, self._hash_conf, self._ind_table = pd, xrcd, hash_conf, ind_table
+
+    @property
+    def ind_table(self) -> RwqIndTable | None:
+        """The work queues that packets are spread over."""
+        return self._ind_table
+
+    @ind_table.setter
+    def ind_table(self, val: RwqIndTable) -> None:
+        expect(val, RwqIndTable, "val")
+        self._ind_table = val
 
     @property
     def pd(self) -> PD | None:

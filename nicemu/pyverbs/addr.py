@@ -181,7 +181,7 @@ class AHAttr(Struct):
     @classmethod
     def _from_message(cls, vector: messages.AddressVector) -> AHAttr:
         attr = cls(port_num=vector.port_num)
-        attr._values.update({name: getattr(vector, name) for name in messages.AddressVector.__slots__})
+        attr._values.update({name: getattr(vector, name) for name in messages.AddressVector.__slots__})  # type: ignore[attr-defined]
         attr._values["dgid"] = vector.dgid or bytes(16)
         return attr
 

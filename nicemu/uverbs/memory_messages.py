@@ -5,10 +5,10 @@ In :mod:`nicemu.uverbs.messages` is how commands and errors work.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from nicemu.uverbs.message import message
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class MwResponse:
     """A memory window; binding changes the low eight bits of its R_Key."""
 
@@ -16,7 +16,7 @@ class MwResponse:
     rkey: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ReregMr:
     """-> MrResponse. ``flags``: ``abi.command.Rereg``; a field they do not name is ignored.
 
@@ -33,14 +33,14 @@ class ReregMr:
     access: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class RegNullMr:
     """-> MrResponse. Its lkey takes any address: writes vanish, reads give zeros."""
 
     pd: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class AllocMw:
     """-> MwResponse. EINVAL: ``type`` is neither 1 nor 2; ENOMEM."""
 
@@ -48,14 +48,14 @@ class AllocMw:
     type: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DeallocMw:
     """-> None"""
 
     mw: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class AllocDm:
     """-> dm handle. Device memory, zeroed. ENOMEM: not that much is left."""
 
@@ -64,14 +64,14 @@ class AllocDm:
     log_align: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class FreeDm:
     """-> None. EBUSY: a region of it exists."""
 
     dm: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DmCopy:
     """-> bytes at ``offset``, after ``data`` was put there. EFAULT: outside; EINVAL: not whole words."""
 
@@ -81,7 +81,7 @@ class DmCopy:
     data: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class RegDmMr:
     """-> MrResponse. EINVAL: not zero-based, or outside of the device memory."""
 
@@ -89,4 +89,17 @@ class RegDmMr:
     dm: int
     offset: int
     length: int
+    access: int
+
+
+@message
+class RegDmabufMr:
+    """-> MrResponse. EBADF: ``fd`` is not open; EINVAL: no dma-buf, outside of it, other flags than local and remote
+    access; the iova must lie in its page where the offset does."""
+
+    pd: int
+    offset: int
+    length: int
+    iova: int
+    fd: int
     access: int

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nicemu.uverbs.message import message
+
 
 class VerbsError(OSError):
     """A verbs command failed: ``errno`` as the kernel gives it, ``strerror`` says which rule."""
@@ -16,7 +18,7 @@ class VerbsError(OSError):
 # Responses ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DeviceInfo:
     """One entry of the device list."""
 
@@ -27,7 +29,7 @@ class DeviceInfo:
     index: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DeviceAttributes:
     """``ibv_device_attr`` and the parts of ``ibv_device_attr_ex`` that are modelled, by the same names."""
 
@@ -39,14 +41,14 @@ class DeviceAttributes:
     odp_xrc_caps: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class PortAttributes:
     """``ibv_port_attr`` by the same names."""
 
     values: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class GidEntry:
     """A used GID table entry. ``raw``: 16 bytes; ``type``: 0 IB, 1 RoCE v1, 2 RoCE v2."""
 
@@ -56,7 +58,7 @@ class GidEntry:
     ndev_ifindex: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class MrResponse:
     """A registered region."""
 
@@ -65,12 +67,9 @@ class MrResponse:
     rkey: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CqResponse:
-    """A CQ: its ring (``abi.rings.CQE``) and doorbell record (consumer counter) in shared memory.
-
-    ``number``: cqn, for the CQ_ARM doorbell. ``ring_address``/``record_address``: host addresses of the same bytes.
-    """
+    """A CQ: its ring (``abi.rings.CQE``), doorbell record (consumer counter), and number for the CQ_ARM doorbell."""
 
     handle: int
     number: int
@@ -80,7 +79,7 @@ class CqResponse:
     record: memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class Capabilities:
     """``ibv_qp_cap``."""
 
@@ -91,7 +90,7 @@ class Capabilities:
     max_inline_data: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class QpResponse:
     """A QP: send and receive rings (``abi.rings``) and the doorbell record (send and receive producer counters)."""
 
@@ -107,7 +106,7 @@ class QpResponse:
     record: memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class AhResponse:
     """An address handle. ``number``: what a UD send WQE calls it."""
 
@@ -115,7 +114,7 @@ class AhResponse:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class AddressVector:
     """``ibv_ah_attr`` with its ``ibv_global_route``; ``dgid``: 16 bytes or None without GRH."""
 
@@ -164,7 +163,7 @@ class QpAttributes:
     caps: Capabilities | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class AsyncEventResponse:
     """An async event. ``object_kind``: 'qp', 'cq', 'srq', 'port', 'device'; ``handle``: its handle or port number."""
 
@@ -176,40 +175,41 @@ class AsyncEventResponse:
 # Commands. The comment names the response. ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ListDevices:
     """-> tuple[DeviceInfo, ...]"""
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class OpenDevice:
     """-> context handle. ENODEV: no such device."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CloseDevice:
-    """-> None. Destroys what is left of the context's objects."""
+    """-> None. A descriptor is closed (-1: the one of opening); the last one takes what is left of objects along."""
 
     context: int
+    fd: int = -1
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class QueryDevice:
     """-> DeviceAttributes"""
 
     context: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class QueryRtValues:
     """-> int: the device's clock, ns."""
 
     context: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class QueryPort:
     """-> PortAttributes. EINVAL: no such port."""
 
@@ -217,7 +217,7 @@ class QueryPort:
     port: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class QueryGid:
     """-> GidEntry, or None for an empty entry. EINVAL: index out of the table."""
 
@@ -226,7 +226,7 @@ class QueryGid:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class QueryPkey:
     """-> int. EINVAL: index out of the table."""
 
@@ -235,21 +235,21 @@ class QueryPkey:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class AllocPd:
     """-> pd handle"""
 
     context: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DeallocPd:
     """-> None. EBUSY: still used."""
 
     pd: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class RegMr:
     """-> MrResponse. EINVAL: remote write or atomic without local write, zero length; EFAULT: not mapped; ENOMEM."""
 
@@ -260,14 +260,14 @@ class RegMr:
     iova: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DeregMr:
     """-> None"""
 
     mr: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class AdviseMr:
     """-> None. ``sges``: (address, length, lkey)."""
 
@@ -277,32 +277,36 @@ class AdviseMr:
     sges: tuple[tuple[int, int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CreateCompChannel:
     """-> (channel handle, fd). The fd is readable while events wait."""
 
     context: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DestroyCompChannel:
     """-> None"""
 
     channel: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CreateCq:
-    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range."""
+    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range. EFAULT: memory that cannot be held.
+    ``pd``: of a parent domain, or 0; its allocator gave the addresses ``ring`` and ``record``, 0: shared memory."""
 
     context: int
     cqe: int
     channel: int = 0
     comp_vector: int = 0
     ignore_overrun: bool = False
+    pd: int = 0
+    ring: int = 0
+    record: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ResizeCq:
     """-> CqResponse: another ring, the same record. EINVAL: cqe out of 1..max_cqe, or more entries wait."""
 
@@ -310,7 +314,7 @@ class ResizeCq:
     cqe: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ModifyCq:
     """``ibv_modify_cq``. -> None. EINVAL: over the device's moderation limits. ``period``: microseconds."""
 
@@ -319,19 +323,20 @@ class ModifyCq:
     period: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DestroyCq:
     """-> None. EBUSY: a QP or XRC SRQ uses it."""
 
     cq: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CreateQp:
-    """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport.
+    """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport or
+    creation flag; EPERM: raw packets without CAP_NET_RAW.
 
     An XRC target has ``xrcd`` and 0 for ``pd`` and the CQs; an XRC initiator no ``recv_cq``. A ring that the QP does
-    not have is empty, with 0 slots.
+    not have is empty, with 0 slots. ``ring`` (receive ring, then send ring) and ``record``: as of :class:`CreateCq`.
     """
 
     pd: int
@@ -342,9 +347,13 @@ class CreateQp:
     sq_sig_all: int = 0
     srq: int = 0
     xrcd: int = 0
+    create_flags: int = 0
+    max_tso_header: int = 0
+    ring: int = 0
+    record: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ModifyQp:
     """-> None. EINVAL: not a transition of the QP state table with this mask. ``mask``: ``QpAttrMask``."""
 
@@ -353,21 +362,21 @@ class ModifyQp:
     mask: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class QueryQp:
     """-> QpAttributes with ``caps``: everything needed to drive a new QP to the same state."""
 
     qp: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DestroyQp:
     """-> None. EBUSY: a member of multicast groups."""
 
     qp: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CreateAh:
     """-> AhResponse. EINVAL: RoCE without GRH, bad sgid_index or port."""
 
@@ -375,21 +384,21 @@ class CreateAh:
     vector: AddressVector
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DestroyAh:
     """-> None"""
 
     ah: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class GetCqEvent:
     """-> cq handle. Blocks until the channel has an event. EIO: the device died, no event will come."""
 
     channel: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class GetAsyncEvent:
     """-> AsyncEventResponse. Blocks until there is one. EIO: the device is dead and has nothing more to tell."""
 

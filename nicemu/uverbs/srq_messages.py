@@ -5,10 +5,10 @@ In :mod:`nicemu.uverbs.messages` is how commands and errors work.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from nicemu.uverbs.message import message
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class TagOperations:
     """Of a TM-SRQ: how many tags it holds; the ring of operations on them (``abi.tag_matching.OP``), at most
     ``max_ops`` of them, ``max_sge`` elements each, its doorbell record; the QP number of their completions."""
@@ -22,7 +22,7 @@ class TagOperations:
     qp_number: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class SrqResponse:
     """An SRQ: its ring of receive WQEs and the doorbell record (``abi.rings.DB_SRQ_PRODUCER, DB_SRQ_CONSUMER``)."""
 
@@ -37,7 +37,7 @@ class SrqResponse:
     tags: TagOperations | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class SrqAttributes:
     """``ibv_srq_attr``."""
 
@@ -46,10 +46,10 @@ class SrqAttributes:
     srq_limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CreateSrq:
     """-> SrqResponse. ``type``: ``SrqType``; XRC has ``xrcd`` and ``cq``, TM ``cq`` and how many tags and operations.
-    EINVAL: depth, objects; EOPNOTSUPP."""
+    ``ring, record``: as of ``CreateCq``. EINVAL: depth, objects; EOPNOTSUPP."""
 
     pd: int
     max_wr: int
@@ -59,9 +59,11 @@ class CreateSrq:
     cq: int = 0
     max_num_tags: int = 0
     max_ops: int = 0
+    ring: int = 0
+    record: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ModifySrq:
     """-> SrqResponse: after a resize (mask 1) the ring may be another one. Mask 2 arms ``srq_limit``. EINVAL: both."""
 
@@ -72,21 +74,21 @@ class ModifySrq:
     mask: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class QuerySrq:
     """-> SrqAttributes. The limit is 0 when it fired."""
 
     srq: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DestroySrq:
     """-> None. EBUSY: a QP uses it."""
 
     srq: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class OpenXrcd:
     """-> xrcd handle. ``fd`` -1: one of its own. EAGAIN: the file has none, no O_CREAT; EINVAL: it has, and O_EXCL."""
 
@@ -95,14 +97,14 @@ class OpenXrcd:
     flags: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CloseXrcd:
     """-> None. EBUSY: a QP or SRQ uses it."""
 
     xrcd: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class AttachMcast:
     """-> None. ``gid``: 16 bytes. EINVAL: not a UD QP, not a group's GID; ENOMEM: groups or members of the device."""
 
@@ -110,7 +112,7 @@ class AttachMcast:
     gid: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DetachMcast:
     """-> None. EINVAL: not a member."""
 

@@ -28,11 +28,11 @@ def test_an_image_changes_one_policy_and_recompiles_nothing(tmp_path: Path, monk
     own = tmp_path / "cache"  # a copy: other tests compile into the shared one meanwhile
     shutil.copytree(_jit.cache_root() / _jit.kernel_digest(), own / _jit.kernel_digest())
     monkeypatch.setenv("NICEMU_CACHE", str(own))
-    before = sorted((own / _jit.kernel_digest()).rglob("*.nb?"))
+    before = sorted((own / _jit.kernel_digest()).rglob("*.o"))
     slow = nicemu("--stats", "--firmware", image, PINGPONG, 2)
     assert plain.returncode == slow.returncode == 0, slow.stderr
     assert virtual_ms(slow.stderr) > 2 * virtual_ms(plain.stderr)
-    assert sorted((own / _jit.kernel_digest()).rglob("*.nb?")) == before
+    assert sorted((own / _jit.kernel_digest()).rglob("*.o")) == before
 
 
 @pytest.mark.parametrize(

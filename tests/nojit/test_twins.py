@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba import njit
 
 from nicemu import _jit
+from nicemu._jit import twins
 from nicemu.tables import World, records
 from nicemu.tables.records import Slot
 from nicemu.tables.world import Capacity, address_of, lazy_bytes
@@ -27,7 +27,7 @@ def compiled(function, arguments: int):
     names = ", ".join("abcd"[:arguments])
     scope = {"f": function}
     exec(f"def call({names}): return f({names})", scope)
-    return njit(scope["call"])
+    return _jit.jit(scope["call"])
 
 
 def pair(names: str, arguments: int, python):
@@ -46,19 +46,19 @@ def test_loads_and_stores(bits, load, store, value):
     for area in memory:
         area[:] = 0xAA
     compiled(getattr(_jit, store), 2)(address_of(memory[0]) + 8, value)
-    _jit._python_store(bits)(address_of(memory[1]) + 8, value)
+    twins.store(bits)(address_of(memory[1]) + 8, value)
     assert memory[0].tobytes() == memory[1].tobytes()
     for area in memory:
         found = compiled(getattr(_jit, load), 1)(address_of(area) + 8)
         expected = value % 2**bits if bits < 64 else value
-        assert found == _jit._python_load(bits)(address_of(area) + 8) == expected
+        assert found == twins.load(bits)(address_of(area) + 8) == expected
 
 
 @given(st.binary(min_size=1, max_size=300), st.integers(0, 50), st.integers(0, 50))
 @settings(deadline=None, max_examples=60)
 def test_copy(data, source, target):
     results = []
-    for copy in (COPY, _jit._python_copy):
+    for copy in (COPY, twins.copy_bytes):
         area = lazy_bytes(1024)
         area[source : source + len(data)] = np.frombuffer(data, np.uint8)
         copy(address_of(area) + 512 + target, address_of(area) + source, len(data))
@@ -70,7 +70,7 @@ def test_copy(data, source, target):
 @settings(deadline=None, max_examples=60)
 def test_fill(value, length, at):
     results = []
-    for fill in (FILL, _jit._python_fill):
+    for fill in (FILL, twins.fill_bytes):
         area = lazy_bytes(256)
         fill(address_of(area) + at, value, length)
         results.append(area.tobytes())
@@ -88,8 +88,8 @@ def add_up(a, b, c):
 @pytest.mark.parametrize("arguments", [(1, 2, 3), (-1, 0, 2**40), (0, -5, 7)])
 def test_call(arguments, monkeypatch):
     address = _jit.install(add_up, "twins")
-    monkeypatch.setattr(_jit, "PYTHON_UNITS", [add_up])
-    assert compiled(_jit.call, 4)(address, *arguments) == _jit._python_call(0, *arguments) == add_up(*arguments)
+    monkeypatch.setattr(twins, "PYTHON_UNITS", [add_up])
+    assert compiled(_jit.call, 4)(address, *arguments) == twins.call(0, *arguments) == add_up(*arguments)
 
 
 def hole() -> tuple[int, mmap.mmap]:
@@ -102,8 +102,8 @@ def hole() -> tuple[int, mmap.mmap]:
     return address, area
 
 
-READV = compiled(_jit.process_vm_readv, 4), _jit._python_vm("process_vm_readv")
-WRITEV = compiled(_jit.process_vm_writev, 4), _jit._python_vm("process_vm_writev")
+READV = compiled(_jit.process_vm_readv, 4), twins.process_vm("process_vm_readv")
+WRITEV = compiled(_jit.process_vm_writev, 4), twins.process_vm("process_vm_writev")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_file_copies(offset, length):
     fd = os.memfd_create("twins")
     os.ftruncate(fd, 4096)
     found = []
-    for pwrite, pread in ((compiled(_jit.pwrite, 4), compiled(_jit.pread, 4)), (_jit._libc.pwrite, _jit._libc.pread)):
+    for pwrite, pread in ((compiled(_jit.pwrite, 4), compiled(_jit.pread, 4)), (twins._libc.pwrite, twins._libc.pread)):
         wrote = pwrite(fd, address + offset, length, 0)
         found.append((wrote, pread(fd, address + offset, length, 0)))
     os.close(fd)
@@ -156,10 +156,10 @@ def accessors(monkeypatch, slot: Slot):
     monkeypatch.setattr(_jit, "JIT", False)
     python = _jit.row_accessor(dtype, int(slot), TRAP)
     monkeypatch.undo()
-    scope = {"native": native, "python": python, "njit": njit}
+    scope = {"native": native, "python": python, "jit": _jit.jit}
     exec(
         f"""
-@njit
+@jit
 def compiled(world, index, value):
     row = native(world, index)
     old = row.{field}

@@ -1,0 +1,151 @@
+"""Compiling: the one place that names numba options. Importing it imports numba."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import njit, types
+from numba.core import config as numba_config
+from numba.core.registry import cpu_target
+from numba.extending import typeof_impl
+
+from nicemu._jit import Kernel, Native
+
+OPTIONS = {"error_model": "numpy"}
+CALLEE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Nobody but compiled code calls it."""
+
+
+@typeof_impl.register(Kernel)
+def _type_of_kernel(kernel: Kernel, _: Any) -> types.Type:
+    return types.Dispatcher(kernel.dispatcher)
+
+
+@typeof_impl.register(Native)
+def _type_of_native(native: Native, _: Any) -> types.Type:
+    context = cpu_target.typing_context
+    intrinsic = native.intrinsic
+    context.refresh()
+    return context.resolve_value_type(intrinsic)
+
+
+def callee(function: Callable) -> Any:
+    """The dispatcher of a helper."""
+    return njit(**OPTIONS, **CALLEE)(function)
+
+
+def callable_from_python(function: Callable) -> Callable:
+    """A helper for Python, of whatever types it is called with."""
+    made: Callable = njit(**OPTIONS)(function)
+    return made
+
+
+def object_code(function: Callable, symbol: str, arguments: int, returns: bool, python: bool) -> bytes:
+    """An ELF object that defines ``symbol``: ``function`` of int64 arguments as a C function, or for ``python`` as one
+    of METH_FASTCALL."""
+    result = types.int64 if returns else types.void
+    dispatcher = njit(result(*[types.int64] * arguments), **OPTIONS, **CALLEE)(function)
+    (compiled,) = dispatcher.overloads.values()
+    body = llvm.parse_assembly(compiled.library.get_llvm_str())
+    native = compiled.fndesc.mangled_name
+    shape = _python_function if python else _c_function
+    text = shape(symbol, native, arguments, returns)
+    around = llvm.parse_assembly(f'target datalayout = "{body.data_layout}"\ntarget triple = "{body.triple}"\n{text}')
+    around.link_in(body)
+    around.verify()
+    code: bytes = _target_machine().emit_object(around)
+    return code
+
+
+def _target_machine() -> Any:
+    """The machine that numba compiles for, without position-independent code, which LLVM's loader has no use for."""
+    triple, cpu, features = cpu_target.target_context.codegen().magic_tuple()
+    target = llvm.Target.from_triple(triple)
+    reloc = "static" if target.name.startswith("x86") else "default"
+    opt = int(numba_config.OPT)
+    return target.create_target_machine(cpu, features, opt, reloc, "jitdefault", jit=True)
+
+
+def _call(native: str, arguments: int) -> str:
+    """A call by numba's convention: ``%result`` if the function did not raise, else the code that follows."""
+    passed = "".join(f", i64 %a{i}" for i in range(arguments))
+    return f"""
+  %slot = alloca i64
+  %raised = alloca ptr
+  store i64 0, ptr %slot
+  %status = call i32 @"{native}"(ptr %slot, ptr %raised{passed})
+  %result = load i64, ptr %slot
+  %good = icmp eq i32 %status, 0
+  br i1 %good, label %done, label %bad
+bad:"""
+
+
+def _declared(native: str, arguments: int) -> str:
+    return f'declare i32 @"{native}"(ptr, ptr{", i64" * arguments})\n'
+
+
+def _text(name: str, text: str) -> tuple[str, int]:
+    """A constant string with its length."""
+    data = text.encode()
+    quoted = "".join(f"\\{byte:02x}" for byte in data)
+    return f'@{name} = private constant [{len(data) + 1} x i8] c"{quoted}\\00"\n', len(data)
+
+
+def _c_function(symbol: str, native: str, arguments: int, returns: bool) -> str:
+    """``int64 f(int64...)``. A unit that raises is a bug of ours: it says so and answers 0."""
+    assert returns, "a unit answers"
+    message, length = _text("message", f"nicemu: {symbol} raised\n")
+    parameters = ", ".join(f"i64 %a{i}" for i in range(arguments))
+    return f"""{message}{_declared(native, arguments)}declare i64 @write(i32, ptr, i64)
+define i64 @"{symbol}"({parameters}) {{{_call(native, arguments)}
+  call i64 @write(i32 2, ptr @message, i64 {length})
+  ret i64 0
+done:
+  ret i64 %result
+}}
+"""
+
+
+def _python_function(symbol: str, native: str, arguments: int, returns: bool) -> str:
+    """``PyObject *f(PyObject *self, PyObject *const *args, Py_ssize_t count)``; ``self`` is the class of the exception
+    if the kernel raises. (Numba gives names such as PyExc_RuntimeError a meaning of its own: no use of them here.)"""
+    message, _ = _text("message", f"{symbol} raised")
+    loads = "".join(
+        f"""
+  %p{i} = getelementptr ptr, ptr %args, i64 {i}
+  %o{i} = load ptr, ptr %p{i}
+  %a{i} = call i64 @PyLong_AsLongLong(ptr %o{i})"""
+        for i in range(arguments)
+    )
+    answer = (
+        "call ptr @PyLong_FromLongLong(i64 %result)" if returns else "call ptr (ptr, ...) @Py_BuildValue(ptr @none)"
+    )
+    return f"""{message}{_text("none", "")[0]}{_declared(native, arguments)}
+declare i64 @PyLong_AsLongLong(ptr)
+declare ptr @PyLong_FromLongLong(i64)
+declare ptr @Py_BuildValue(ptr, ...)
+declare ptr @PyErr_Occurred()
+declare i32 @PyErr_BadArgument()
+declare void @PyErr_SetString(ptr, ptr)
+define ptr @"{symbol}"(ptr %self, ptr %args, i64 %count) {{
+  %enough = icmp eq i64 %count, {arguments}
+  br i1 %enough, label %convert, label %refuse
+refuse:
+  call i32 @PyErr_BadArgument()
+  ret ptr null
+convert:{loads}
+  %error = call ptr @PyErr_Occurred()
+  %fine = icmp eq ptr %error, null
+  br i1 %fine, label %go, label %failed
+failed:
+  ret ptr null
+go:{_call(native, arguments)}
+  call void @PyErr_SetString(ptr %self, ptr @message)
+  ret ptr null
+done:
+  %answer = {answer}
+  ret ptr %answer
+}}
+"""
