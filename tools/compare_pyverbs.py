@@ -4,7 +4,7 @@
 Two references: the source distribution of release 59 (parameters, defaults, which properties can be set), and the
 compiled package that Debian ships (names, and the values of enums). One that cannot be had leaves its section of the
 document as it is, and a line says why. `--installed PYTHON` prints the comparison with the `pyverbs` that an
-interpreter has.
+interpreter has, and every value, text and error that differs where no device is needed.
 """
 
 import argparse
@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 
 import pyverbs_source
 from pyverbs_differences import Difference, differences
+from pyverbs_reasons import BEHAVIOUR
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "pyverbs.md"
 LIVE = ROOT / "tools" / "pyverbs_live.py"
+VALUES = ROOT / "tools" / "pyverbs_values.py"
 SOURCE = "pyverbs-59.0.tar.gz"
 DEBIAN = ("python3-pyverbs", "libibverbs1", "librdmacm1", "ibverbs-providers", "libnl-3-200", "libnl-route-3-200")
 SECTIONS = ("source", "debian")
@@ -35,6 +37,10 @@ HEAD = """# pyverbs: what differs from the real package
 
 Written by `tools/compare_pyverbs.py`; do not edit. Compared are the modules outside vendor providers: classes, bases,
 methods, properties and whether they can be set, parameters with their defaults, functions, constants, enums.
+
+What differs on purpose in behaviour:
+
+{behaviour}
 """
 
 Surfaces = dict[str, dict[str, Any]]
@@ -59,9 +65,10 @@ def main() -> int:
     ours = live(sys.executable, "nicemu.pyverbs", {"PYTHONPATH": str(ROOT)})
     if options.installed:
         print(section(ours, live(options.installed, "pyverbs", {})).text)
+        print_values(options.installed)
         return 0
     stored = DOCUMENT.read_text(encoding="utf-8") if DOCUMENT.exists() else ""
-    written, status = [HEAD], 0
+    written, status = [head()], 0
     for name in SECTIONS:
         try:
             made = section(ours, REFERENCES[name](), newer=name == "debian")
@@ -82,6 +89,11 @@ def main() -> int:
     return status
 
 
+def head() -> str:
+    """The document's beginning."""
+    return HEAD.format(behaviour="\n".join(f"- {each}" for each in BEHAVIOUR))
+
+
 def live(python: str, package: str, environment: dict[str, str]) -> Surfaces:
     """The surfaces of an importable package. Raises Unavailable."""
     command = [python, str(LIVE), package]
@@ -90,6 +102,17 @@ def live(python: str, package: str, environment: dict[str, str]) -> Surfaces:
         raise Unavailable((done.stderr.strip().splitlines() or ["it cannot be imported"])[-1])
     surfaces: Surfaces = json.loads(done.stdout)
     return surfaces
+
+
+def print_values(python: str) -> None:
+    """What the two packages answer differently. Where the real one crashes, so it says."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    commands = ([sys.executable, str(VALUES), "nicemu.pyverbs"], environment), ([python, str(VALUES), "pyverbs"], None)
+    done = [subprocess.run(command, env=env, check=True, capture_output=True, text=True) for command, env in commands]
+    ours, theirs = (json.loads(each.stdout) for each in done)
+    for words in sorted(ours.keys() & theirs.keys()):
+        if ours[words] != theirs[words]:
+            print(f"{words}\n    here:  {ours[words]}\n    there: {theirs[words]}")
 
 
 def source_surfaces() -> Surfaces:

@@ -205,8 +205,8 @@ class QPInitAttrEx(_InitAttr):
         return self._ind_table
 
     @ind_table.setter
-    def ind_table(self, val: RwqIndTable) -> None:
-        expect(val, RwqIndTable, "val")
+    def ind_table(self, val: RwqIndTable | None) -> None:
+        expect(val, RwqIndTable, "val", optional=True)
         self._ind_table = val
 
     @property

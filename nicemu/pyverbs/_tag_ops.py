@@ -23,6 +23,7 @@ from nicemu.abi.tag_matching import (
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import I32, U32, U64, Packed, expect
 from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.libibverbs_enums import ibv_ops_wr_opcode
 from nicemu.pyverbs.wr import SGE, _pack_sges
 from nicemu.uverbs.srq_messages import TagOperations
 
@@ -40,7 +41,7 @@ class OpsWr(PyverbsCM):
 
     __slots__ = ("_image", "_next", "_sges")
     wr_id = Packed(U64, abi.OP_WR_ID, doc="The program's number, which the operation's completion tells")
-    opcode = Packed(U32, abi.OP_OPCODE, doc="An `ibv_ops_wr_opcode`")
+    opcode = Packed(U32, abi.OP_OPCODE, enum=ibv_ops_wr_opcode, doc="An `ibv_ops_wr_opcode`")
     flags = Packed(I32, abi.OP_FLAGS, doc="`ibv_ops_flags`")
     unexpected_cnt = Packed(U32, abi.OP_UNEXPECTED, doc="Unexpected messages that the program has handled")
     recv_wr_id = Packed(U64, abi.OP_RECV_WR_ID, doc="The program's number, which the message's completion tells")

@@ -18,7 +18,7 @@ class FlowAttr(Struct):
     """`ibv_flow_attr`: which frames a flow takes; append to `specs` what they look like."""
 
     __slots__ = ("_specs",)
-    type = Field(U32, doc="An `ibv_flow_attr_type`")
+    type = Field(U32, enum=ibv_flow_attr_type, doc="An `ibv_flow_attr_type`")
     num_of_specs = Field(U8, doc="How many specs it has")
     priority = Field(U16, doc="Which of two rules comes first: the lower")
     port = Field(U8, doc="The port, from 1")

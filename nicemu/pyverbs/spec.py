@@ -57,7 +57,7 @@ def _word(swap: Callable[[int], int]) -> _Member:
 
     def keep(value: int) -> int:
         swap(value)
-        return value
+        return int(value)
 
     return _Member(keep)
 

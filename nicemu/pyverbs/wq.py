@@ -76,8 +76,8 @@ class WQAttr(Struct):
 
     __slots__ = ()
     attr_mask = Field(U32, doc="Which members count, as `ibv_wq_attr_mask`")
-    wq_state = Field(U32, doc="The state to reach, an `ibv_wq_state`")
-    curr_wq_state = Field(U32, doc="The state that it is in, an `ibv_wq_state`")
+    wq_state = Field(U32, enum=ibv_wq_state, doc="The state to reach, an `ibv_wq_state`")
+    curr_wq_state = Field(U32, enum=ibv_wq_state, doc="The state that it is in, an `ibv_wq_state`")
     flags = Field(U32, doc="`ibv_wq_flags` to set")
     flags_mask = Field(U32, doc="Which of them to change")
 

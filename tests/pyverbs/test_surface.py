@@ -145,7 +145,7 @@ def test_a_reference_that_cannot_be_had_says_so_and_leaves_its_section(tools, mo
 
     document = tmp_path / "pyverbs.md"
     sections = "\n".join(f"<!-- {name} -->\n\nkept {name}\n" for name in compare.SECTIONS)
-    document.write_text(f"{compare.HEAD}\n{sections}", encoding="utf-8")
+    document.write_text(f"{compare.head()}\n{sections}", encoding="utf-8")
     monkeypatch.setattr(compare, "DOCUMENT", document)
     monkeypatch.setattr(compare, "REFERENCES", dict.fromkeys(compare.SECTIONS, unavailable))
     monkeypatch.setattr(sys, "argv", ["compare_pyverbs.py", "--check"])
