@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 
+from nicemu.pyverbs import dma_util
 from nicemu.pyverbs.addr import GID, AHAttr
 from nicemu.pyverbs.base import PyverbsObject
 from nicemu.pyverbs.cmid import CMID, AddrInfo, CMEvent, CMEventChannel, ConnParam, JoinMCAttrEx
@@ -30,6 +31,7 @@ from nicemu.pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr, QPInitAttrEx
 from nicemu.pyverbs.srq import SrqAttr, SrqInitAttr, SrqInitAttrEx
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
 from nicemu.pyverbs.xrcd import XRCDInitAttr
+from tests.pyverbs.fake_endpoint import FakeEndpoint
 
 STRUCTURES = [
     GID(), AHAttr(), WC(), CqInitAttrEx(), AllocDmAttr(8), AsyncEvent(), DeviceAttr(), DeviceAttrEx(), PortAttr(),
@@ -207,3 +209,11 @@ class TestConnectionManager:
 
 def test_base_object_is_made_by_anyone() -> None:
     assert isinstance(PyverbsObject(), PyverbsObject)
+
+
+def test_stores_to_a_register_go_to_the_memory_that_is_named(kernel: FakeEndpoint) -> None:
+    address = kernel.process.malloc(16)
+    dma_util.udma_to_dev_barrier()
+    dma_util.mmio_write64_as_be(address, 0x0102030405060708)
+    dma_util.mmio_write32_as_be(address + 8, 0x0A0B0C0D)
+    assert kernel.process.read(address, 12) == bytes.fromhex("01020304050607080a0b0c0d")
