@@ -90,7 +90,7 @@ class Field:
         if instance is None:
             return self
         value: int = instance._values.get(self.name, 0)
-        return value if self.enum is None else self.enum(value)
+        return value if self.enum is None else self.enum.of(value)
 
     def __set__(self, instance: Struct, value: Any) -> None:
         instance._values[self.name] = self.ctype(value)
@@ -119,7 +119,7 @@ class Packed:
         if instance is None:
             return self
         value: int = self.unpack_from(instance._image, self.offset)[0]
-        return value if self.enum is None else self.enum(value)
+        return value if self.enum is None else self.enum.of(value)
 
     def __set__(self, instance: Any, value: Any) -> None:
         self.pack_into(instance._image, self.offset, self.ctype(value))

@@ -33,7 +33,7 @@ class Allocator:
 
     def alloc(self, pd, context, size, alignment, kind):
         self.calls.append(("alloc", size, alignment, kind))
-        assert context is self.context and pd is context.pd and context.user_data == "mine"
+        assert context is self.context and pd is context._pd and context.user_data == "mine"
         if self.answer is not None:
             return self.answer(size, kind)
         self.next = address = -(-self.next // alignment) * alignment + size
