@@ -42,7 +42,7 @@ class Allocator:
 
     def free(self, pd, context, address, kind):
         self.calls.append(("free", address, kind))
-        assert context is self.context and pd is context.pd
+        assert context is self.context and pd is context._pd
         self.held.remove(address)
 
 
