@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from typing import Any
 
 from nicemu.abi.rings import SEND_WQE, SGE_BYTES
 from nicemu.abi.verbs import QpType, SendFlag, WrOpcode
@@ -29,11 +30,11 @@ _ATOMIC_WRITE_BYTES = 8
 class DataBuffer(PyverbsCM):
     """Memory to be copied into a request: `length` bytes at `addr`."""
 
-    __slots__ = ("addr", "length")
+    __slots__ = ("_addr", "_length")
 
     def __init__(self, addr: int, length: int) -> None:
         super().__init__()
-        self.addr, self.length = U64(addr), U64(length)
+        self._addr, self._length = U64(addr), U64(length)
 
 
 class _Request(SendWR):
@@ -61,14 +62,14 @@ class QPEx(QP):
 
     __slots__ = (
         "_batch",
+        "_comp_mask",
         "_error",
         "_extended",
+        "_ind_table",
         "_max_tso_header",
         "_operations",
         "_wr_flags",
         "_wr_id",
-        "comp_mask",
-        "ind_table",
     )
 
     def __init__(
@@ -76,8 +77,8 @@ class QPEx(QP):
     ) -> None:
         super().__init__(creator, init_attr, qp_attr)
         self._batch: list[_Request] | None = None
-        self._error = self._wr_id = self._wr_flags = self.comp_mask = 0
-        self.ind_table = getattr(init_attr, "ind_table", None)
+        self._error = self._wr_id = self._wr_flags = self._comp_mask = 0
+        self._ind_table = getattr(init_attr, "ind_table", None)
         mask = getattr(init_attr, "comp_mask", 0)
         self._operations = getattr(init_attr, "_send_ops_flags", 0)
         self._max_tso_header = _raw_options(init_attr)[1]
@@ -100,6 +101,20 @@ class QPEx(QP):
     @wr_flags.setter
     def wr_flags(self, val: int) -> None:
         self._wr_flags = U32(val)
+
+    @property
+    def comp_mask(self) -> int:
+        """Which members of C's extended QP count; nothing reads it."""
+        return self._comp_mask
+
+    @comp_mask.setter
+    def comp_mask(self, val: int) -> None:
+        self._comp_mask = U64(val)
+
+    @property
+    def ind_table(self) -> Any:
+        """The indirection table given at creation."""
+        return self._ind_table
 
     # A batch --------------------------------------------------------------------------------------------------------
 
@@ -271,7 +286,7 @@ class QPEx(QP):
     def wr_set_inline_data_list(self, num_buf: int, buf_list: Sequence[DataBuffer]) -> None:
         """Copy the request's data from several places now."""
         request, process = self._last(), self._kernel.process
-        data = b"".join(process.read(buffer.addr, buffer.length) for buffer in buf_list[:num_buf])
+        data = b"".join(process.read(buffer._addr, buffer._length) for buffer in buf_list[:num_buf])
         self._carry(request, data)
 
     @staticmethod
