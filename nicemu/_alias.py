@@ -40,7 +40,7 @@ class PyverbsFinder(MetaPathFinder):
         try:
             found = importlib.util.find_spec(ours)
         except ModuleNotFoundError:
-            found = None  # we have no such package (providers): whoever comes next may
+            found = None  # a package that pyverbs has not: whoever comes next may have it
         if found is None:
             return None  # the parent is ours, so its folder has no such file: ModuleNotFoundError
         package = found.submodule_search_locations is not None

@@ -128,7 +128,7 @@ class CQ(CompletionQueue):
     PyverbsRDMAError: EINVAL if `cqe` is not in 1..max_cqe or there is no `comp_vector` of that number.
     """
 
-    __slots__ = ("_num_events", "cq_context")
+    __slots__ = ("_num_events",)
 
     def __init__(
         self,

@@ -47,11 +47,11 @@ class CqInitAttrEx(Struct):
     """`ibv_cq_init_attr_ex`."""
 
     __slots__ = ("_channel", "_parent_domain")
-    cqe = Field(U32)
-    comp_vector = Field(U32)
-    wc_flags = Field(U64)
-    comp_mask = Field(U32)
-    flags = Field(U32)
+    cqe = Field(U32, doc="Entries that the CQ needs room for")
+    comp_vector = Field(U32, doc="The completion vector, from 0")
+    wc_flags = Field(U64, doc="What completions have to tell, as `ibv_create_cq_wc_flags`")
+    comp_mask = Field(U32, doc="Which members after it count, as `ibv_cq_init_attr_mask`")
+    flags = Field(U32, doc="How to create it, as `ibv_create_cq_attr_flags`")
 
     def __init__(
         self,
@@ -69,9 +69,9 @@ class CqInitAttrEx(Struct):
         self._channel, self._parent_domain = channel, parent_domain
 
     def _set_cq_context(self, val: Any) -> None:
-        """The program's own; nothing reads it."""
+        """Nothing reads it."""
 
-    cq_context = property(fset=_set_cq_context)
+    cq_context = property(fset=_set_cq_context, doc="Set only: the program's own.")
 
     @property
     def comp_channel(self) -> CompChannel | None:
@@ -79,8 +79,8 @@ class CqInitAttrEx(Struct):
         return self._channel
 
     @comp_channel.setter
-    def comp_channel(self, val: CompChannel) -> None:
-        expect(val, CompChannel, "val")
+    def comp_channel(self, val: CompChannel | None) -> None:
+        expect(val, CompChannel, "val", optional=True)
         self._channel = val
 
     @property
@@ -89,8 +89,8 @@ class CqInitAttrEx(Struct):
         return self._parent_domain
 
     @parent_domain.setter
-    def parent_domain(self, val: PD) -> None:
-        expect(val, PD, "val")
+    def parent_domain(self, val: PD | None) -> None:
+        expect(val, PD, "val", optional=True)
         self._parent_domain = val
 
     def _refusal(self) -> int:
@@ -124,7 +124,7 @@ class PollCqAttr(Struct):
     """`ibv_poll_cq_attr`."""
 
     __slots__ = ()
-    comp_mask = Field(U32)
+    comp_mask = Field(U32, doc="Must be 0: there are no further members")
 
 
 class WcTmInfo(Struct):
@@ -132,8 +132,8 @@ class WcTmInfo(Struct):
     with `IBV_WC_TM_MATCH`, else 0."""
 
     __slots__ = ()
-    tag = Field(U64)
-    priv = Field(U32)
+    tag = Field(U64, doc="The tag of the message")
+    priv = Field(U32, doc="The program's bits of the tag-matching header")
 
 
 class CQEX(CompletionQueue):

@@ -21,9 +21,9 @@ class AllocDmAttr(Struct):
     """`ibv_alloc_dm_attr`: bytes and log2 of the alignment."""
 
     __slots__ = ()
-    length = Field(U64)
-    log_align_req = Field(U32)
-    comp_mask = Field(U32)
+    length = Field(U64, doc="Bytes")
+    log_align_req = Field(U32, doc="Alignment in bytes, as 2**value")
+    comp_mask = Field(U32, doc="Must be 0: there are no further members")
 
     def __init__(self, length: int, log_align_req: int = 0, comp_mask: int = 0) -> None:
         super().__init__(length=length, log_align_req=log_align_req, comp_mask=comp_mask)

@@ -19,6 +19,12 @@ class VerbsEnum(IntEnum):
         unnamed._value_ = int(value)
         return unnamed
 
+    @classmethod
+    def of(cls, value: int) -> Self:
+        """The member of a value, named or not: what calling the class gives, and several times faster."""
+        named = cls._value2member_map_.get(value)
+        return cls(value) if named is None else named  # type: ignore[return-value]
+
     def __repr__(self) -> str:
         if not self._name_:
             return f"<{type(self).__name__}: {self._value_}>"

@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any, NoReturn, Self, overload
 
+from nicemu.pyverbs._enum import VerbsEnum
 from nicemu.pyverbs.base import PyverbsObject
 
 
@@ -22,11 +23,16 @@ class CInt:
     def __call__(self, value: Any) -> int:
         """`value` as a plain int. TypeError: not a number; OverflowError: out of range."""
         number = value if value.__class__ is int else _to_int(value)
-        if number < 0 and not self.low:
-            raise OverflowError(f"can't convert negative value to {self.name}")
         if not self.low <= number <= self.high:
-            raise OverflowError(f"value too large to convert to {self.name}")
+            raise self._overflow(number)
         return int(number)
+
+    def _overflow(self, number: int) -> OverflowError:
+        if number < 0 and not self.low:
+            return OverflowError(f"can't convert negative value to {self.name}")
+        if not -(2**63) <= number < 2**64:
+            return OverflowError(f"Python int too large to convert to C {'long' if self.low else 'unsigned long'}")
+        return OverflowError(f"value too large to convert to {self.name}")
 
 
 def _to_int(value: Any) -> int:
@@ -60,11 +66,18 @@ class Struct(PyverbsObject):
 
 
 class Field:
-    """A member of a `Struct`, converted when it is set. `member`: its C name, if that differs."""
+    """A member of a `Struct`, converted when it is set. `member`: its C name, if that differs.
 
-    def __init__(self, ctype: CInt = U32, member: str = "") -> None:
+    One of an `enum` reads as a member of that, named or not.
+    """
+
+    def __init__(
+        self, ctype: CInt = U32, member: str = "", enum: type[VerbsEnum] | None = None, doc: str | None = None
+    ) -> None:
         self.ctype = ctype
         self.name = member
+        self.enum = enum
+        self.__doc__ = doc
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = self.name or name
@@ -77,7 +90,7 @@ class Field:
         if instance is None:
             return self
         value: int = instance._values.get(self.name, 0)
-        return value
+        return value if self.enum is None else self.enum.of(value)
 
     def __set__(self, instance: Struct, value: Any) -> None:
         instance._values[self.name] = self.ctype(value)
@@ -91,10 +104,10 @@ class Constant(Field):
 
 
 class Packed:
-    """A member at a fixed offset of `_image`, the bytes that go into a ring or came out of one."""
+    """A member at a fixed offset of `_image`, which go into a ring or came out of one. `enum` as in `Field`."""
 
-    def __init__(self, ctype: CInt, offset: int) -> None:
-        self.ctype, self.offset = ctype, offset
+    def __init__(self, ctype: CInt, offset: int, enum: type[VerbsEnum] | None = None, doc: str | None = None) -> None:
+        self.ctype, self.offset, self.enum, self.__doc__ = ctype, offset, enum, doc
         packer = struct.Struct("<" + ctype.code)
         self.pack_into, self.unpack_from = packer.pack_into, packer.unpack_from
 
@@ -106,7 +119,7 @@ class Packed:
         if instance is None:
             return self
         value: int = self.unpack_from(instance._image, self.offset)[0]
-        return value
+        return value if self.enum is None else self.enum.of(value)
 
     def __set__(self, instance: Any, value: Any) -> None:
         self.pack_into(instance._image, self.offset, self.ctype(value))
@@ -115,7 +128,5 @@ class Packed:
 def expect(value: Any, kind: type, argument: str, optional: bool = False) -> None:
     """Raise the TypeError that a typed argument gives when `value` is not a `kind` (or None, if `optional`)."""
     if not isinstance(value, kind) and not (optional and value is None):
-        raise TypeError(
-            f"Argument '{argument}' has incorrect type (expected {kind.__module__}.{kind.__name__}, "
-            f"got {type(value).__name__})"
-        )
+        wanted = f"{kind.__module__.removeprefix('nicemu.')}.{kind.__name__}"
+        raise TypeError(f"Argument '{argument}' has incorrect type (expected {wanted}, got {type(value).__name__})")

@@ -57,6 +57,9 @@ class GID(PyverbsObject):
 class GidMember:
     """A GID inside a struct: text outside, 16 bytes in `_values` inside; all zero until set."""
 
+    def __init__(self, doc: str | None = None) -> None:
+        self.__doc__ = doc
+
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 

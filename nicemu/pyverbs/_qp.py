@@ -164,7 +164,7 @@ class QP(Resource):
 
     def _create_rss(self, attr: QPInitAttrEx) -> None:
         """A QP that hashes into an indirection table: no queues of its own."""
-        table, conf, failure = attr.ind_table, attr.hash_conf, "Failed to create QP"
+        table, conf, failure = attr.ind_table, attr._hash_conf, "Failed to create QP"
         self._scq = self._rcq = self._srq = None
         self._memory, self._signal_all = RingMemory(), int(bool(attr.sq_sig_all))
         if attr.comp_mask & _RSS != _RSS or table is None or conf is None or attr.send_cq is not None:
@@ -320,7 +320,7 @@ class QP(Resource):
         failure, zero_based = "Failed to Bind MW", ibv_access_flags.IBV_ACCESS_ZERO_BASED
         if mw.type != ibv_mw_type.IBV_MW_TYPE_1 or mw_bind._info.mw_access_flags & zero_based:
             raise PyverbsRDMAError(failure, errno.EINVAL)
-        wr = SendWR(mw_bind.wr_id, WrOpcode.BIND_MW, send_flags=mw_bind.send_flags)
+        wr = SendWR(mw_bind._wr_id, WrOpcode.BIND_MW, send_flags=mw_bind._send_flags)
         wr.set_bind_wr(mw, mw_bind._info)
         try:
             self.post_send(wr)
@@ -360,16 +360,16 @@ class QP(Resource):
     # ----------------------------------------------------------------------------------------------------------------
 
     @property
-    def qp_type(self) -> int:
-        """The `ibv_qp_type`."""
+    def qp_type(self) -> ibv_qp_type:
+        """The QP's type."""
         self._opened()
-        return int(self._type)
+        return ibv_qp_type(self._type)
 
     @property
-    def qp_state(self) -> int:
-        """The `ibv_qp_state` that the last modify or query saw; the device may have gone on to ERR by itself."""
+    def qp_state(self) -> ibv_qp_state:
+        """The state that the last modify or query saw; the device may have gone on to ERR by itself."""
         self._opened()
-        return int(self._state)
+        return ibv_qp_state(self._state)
 
     @property
     def qp_num(self) -> int:

@@ -9,11 +9,12 @@ from nicemu.pyverbs._fields import I32, U8, U16, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._text import flag_names, lines
 from nicemu.pyverbs.addr import AHAttr
 from nicemu.pyverbs.base import PyverbsCM
-from nicemu.pyverbs.libibverbs_enums import ibv_mtu, ibv_qp_state, ibv_qp_type
+from nicemu.pyverbs.libibverbs_enums import ibv_mig_state, ibv_mtu, ibv_qp_state, ibv_qp_type
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
 from nicemu.pyverbs.srq import SRQ
 from nicemu.pyverbs.utils import access_flags_to_str, mig_state_to_str, mtu_to_str, qp_state_to_str, qp_type_to_str
+from nicemu.pyverbs.wq import RwqIndTable, RxHashConf
 from nicemu.pyverbs.xrcd import XRCD
 from nicemu.uverbs.messages import Capabilities, QpAttributes
 
@@ -26,11 +27,11 @@ class QPCap(Struct):
     """`ibv_qp_cap`: depths of the queues, SGEs per request, bytes of inline data."""
 
     __slots__ = ()
-    max_send_wr = Field(U32)
-    max_recv_wr = Field(U32)
-    max_send_sge = Field(U32)
-    max_recv_sge = Field(U32)
-    max_inline_data = Field(U32)
+    max_send_wr = Field(U32, doc="Sends that may be outstanding")
+    max_recv_wr = Field(U32, doc="Receives that may be outstanding")
+    max_send_sge = Field(U32, doc="SGEs of a send")
+    max_recv_sge = Field(U32, doc="SGEs of a receive")
+    max_inline_data = Field(U32, doc="Bytes that a send may carry itself")
 
     def __init__(
         self,
@@ -84,19 +85,19 @@ def _copy_caps(src: QPCap | None, dst: _WithCap) -> None:
 class _InitAttr(_WithCap):
     """What `QPInitAttr` and `QPInitAttrEx` share. CQs may be `CQ` or `CQEX`."""
 
-    __slots__ = ("_rcq", "_scq", "_srq", "qp_context")
-    qp_type = Field(U32)
-    sq_sig_all = Field(I32)
-    max_send_wr = Field(U32)
-    max_recv_wr = Field(U32)
-    max_send_sge = Field(U32)
-    max_recv_sge = Field(U32)
-    max_inline_data = Field(U32)
+    __slots__ = ("_qp_context", "_rcq", "_scq", "_srq")
+    qp_type = Field(U32, enum=ibv_qp_type, doc="An `ibv_qp_type`")
+    sq_sig_all = Field(I32, doc="Whether every send completes, signalled or not")
+    max_send_wr = Field(U32, doc="Sends that may be outstanding")
+    max_recv_wr = Field(U32, doc="Receives that may be outstanding")
+    max_send_sge = Field(U32, doc="SGEs of a send")
+    max_recv_sge = Field(U32, doc="SGEs of a receive")
+    max_inline_data = Field(U32, doc="Bytes that a send may carry itself")
 
     def __init__(self, qp_type: int, qp_context: Any, cqs: tuple[Any, Any], srq: SRQ | None, cap: QPCap | None) -> None:
         super().__init__(qp_type=qp_type)
         self.cap = cap
-        self.qp_context = qp_context
+        self._qp_context = qp_context
         self._scq, self._rcq = (self._completion_queue(queue) for queue in cqs)
         self.srq = srq
 
@@ -131,7 +132,7 @@ class _InitAttr(_WithCap):
 
     @srq.setter
     def srq(self, val: SRQ | None) -> None:
-        expect(val, SRQ, "srq", optional=True)
+        expect(val, SRQ, "val", optional=True)
         self._srq = val
 
     def _head_rows(self) -> list[tuple[str, object]]:
@@ -163,11 +164,11 @@ class QPInitAttr(_InitAttr):
 class QPInitAttrEx(_InitAttr):
     """`ibv_qp_init_attr_ex`, for a QP made from a Context. `comp_mask` says which of the members after it count."""
 
-    __slots__ = ("_pd", "_xrcd", "hash_conf", "ind_table")
-    comp_mask = Field(U32)
-    create_flags = Field(U32)
-    max_tso_header = Field(U16)
-    source_qpn = Field(U32)
+    __slots__ = ("_hash_conf", "_ind_table", "_pd", "_xrcd")
+    comp_mask = Field(U32, doc="Which members count, as `ibv_qp_init_attr_mask`")
+    create_flags = Field(U32, doc="`ibv_qp_create_flags`")
+    max_tso_header = Field(U16, doc="Bytes of the header of a message to segment")
+    source_qpn = Field(U32, doc="QP number to send with")
     _send_ops_flags = Field(U64)
 
     def __init__(
@@ -185,8 +186,8 @@ class QPInitAttrEx(_InitAttr):
         create_flags: int = 0,
         max_tso_header: int = 0,
         source_qpn: int = 0,
-        hash_conf: Any = None,
-        ind_table: Any = None,
+        hash_conf: RxHashConf | None = None,
+        ind_table: RwqIndTable | None = None,
         send_ops_flags: int = 0,
     ) -> None:
         super().__init__(qp_type, qp_context, (scq, rcq), srq, cap)
@@ -194,8 +195,19 @@ class QPInitAttrEx(_InitAttr):
         self.max_tso_header, self.source_qpn, self._send_ops_flags = max_tso_header, source_qpn, send_ops_flags
         expect(pd, PD, "pd", optional=True)
         expect(xrcd, XRCD, "xrcd", optional=True)
-        self._pd, self._xrcd = pd, xrcd
-        self.hash_conf, self.ind_table = hash_conf, ind_table
+        expect(hash_conf, RxHashConf, "hash_conf", optional=True)
+        expect(ind_table, RwqIndTable, "ind_table", optional=True)
+        self._pd, self._xrcd, self._hash_conf, self._ind_table = pd, xrcd, hash_conf, ind_table
+
+    @property
+    def ind_table(self) -> RwqIndTable | None:
+        """The work queues that packets are spread over."""
+        return self._ind_table
+
+    @ind_table.setter
+    def ind_table(self, val: RwqIndTable | None) -> None:
+        expect(val, RwqIndTable, "val", optional=True)
+        self._ind_table = val
 
     @property
     def pd(self) -> PD | None:
@@ -203,8 +215,8 @@ class QPInitAttrEx(_InitAttr):
         return self._pd
 
     @pd.setter
-    def pd(self, val: PD) -> None:
-        expect(val, PD, "val")
+    def pd(self, val: PD | None) -> None:
+        expect(val, PD, "val", optional=True)
         self._pd = val
 
     @property
@@ -213,8 +225,8 @@ class QPInitAttrEx(_InitAttr):
         return self._xrcd
 
     @xrcd.setter
-    def xrcd(self, val: XRCD) -> None:
-        expect(val, XRCD, "val")
+    def xrcd(self, val: XRCD | None) -> None:
+        expect(val, XRCD, "val", optional=True)
         self._xrcd = val
 
     def mask_to_str(self, mask: int) -> str:
@@ -251,29 +263,29 @@ class QPAttr(_WithCap):
     """`ibv_qp_attr`. The defaults fit the step from RESET to INIT."""
 
     __slots__ = ("_ah", "_alt_ah")
-    qp_state = Field(U32)
-    cur_qp_state = Field(U32)
-    path_mtu = Field(U32)
-    path_mig_state = Field(U32)
-    qkey = Field(U32)
-    rq_psn = Field(U32)
-    sq_psn = Field(U32)
-    dest_qp_num = Field(U32)
-    qp_access_flags = Field(U32)
-    pkey_index = Field(U16)
-    alt_pkey_index = Field(U16)
-    en_sqd_async_notify = Field(U8)
-    sq_draining = Field(U8)
-    max_rd_atomic = Field(U8)
-    max_dest_rd_atomic = Field(U8)
-    min_rnr_timer = Field(U8)
-    port_num = Field(U8)
-    timeout = Field(U8)
-    retry_cnt = Field(U8)
-    rnr_retry = Field(U8)
-    alt_port_num = Field(U8)
-    alt_timeout = Field(U8)
-    rate_limit = Field(U32)
+    qp_state = Field(U32, enum=ibv_qp_state, doc="The state to reach, an `ibv_qp_state`")
+    cur_qp_state = Field(U32, enum=ibv_qp_state, doc="The state that it is in, an `ibv_qp_state`")
+    path_mtu = Field(U32, enum=ibv_mtu, doc="An `ibv_mtu`")
+    path_mig_state = Field(U32, enum=ibv_mig_state, doc="An `ibv_mig_state`")
+    qkey = Field(U32, doc="The Q_Key of datagrams")
+    rq_psn = Field(U32, doc="The first PSN to receive, 24 bits")
+    sq_psn = Field(U32, doc="The first PSN to send, 24 bits")
+    dest_qp_num = Field(U32, doc="The peer's QP number, 24 bits")
+    qp_access_flags = Field(U32, doc="What the peer may do, as `ibv_access_flags`")
+    pkey_index = Field(U16, doc="Index into the P_Key table")
+    alt_pkey_index = Field(U16, doc="Index into the P_Key table, of the alternate path")
+    en_sqd_async_notify = Field(U8, doc="Whether a drained send queue raises an event")
+    sq_draining = Field(U8, doc="Whether the send queue is draining")
+    max_rd_atomic = Field(U8, doc="RDMA reads and atomics outstanding as requester")
+    max_dest_rd_atomic = Field(U8, doc="RDMA reads and atomics outstanding as responder")
+    min_rnr_timer = Field(U8, doc="How long a peer without receive has to wait, coded 0..31 (0 is 655.36 ms)")
+    port_num = Field(U8, doc="The port, from 1")
+    timeout = Field(U8, doc="Time to a retry, as 4.096 us * 2**value; 0 waits forever")
+    retry_cnt = Field(U8, doc="Retries after a timeout, 0..7")
+    rnr_retry = Field(U8, doc='Retries after "receiver not ready", 0..6; 7 is forever')
+    alt_port_num = Field(U8, doc="The port of the alternate path")
+    alt_timeout = Field(U8, doc="The timeout of the alternate path")
+    rate_limit = Field(U32, doc="Rate limit in kbit/s")
 
     def __init__(
         self,
@@ -385,9 +397,9 @@ class ECE(Struct, PyverbsCM):
     """Enhanced connection establishment: vendor options."""
 
     __slots__ = ()
-    vendor_id = Field(U32)
-    options = Field(U32)
-    comp_mask = Field(U32)
+    vendor_id = Field(U32, doc="The vendor whose options these are")
+    options = Field(U32, doc="The vendor's options")
+    comp_mask = Field(U32, doc="Which of them count")
 
     def __init__(self, vendor_id: int = 0, options: int = 0, comp_mask: int = 0) -> None:
         super().__init__(vendor_id=vendor_id, options=options, comp_mask=comp_mask)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from typing import Any
 
 from nicemu.abi.rings import SEND_WQE, SGE_BYTES
-from nicemu.abi.verbs import SendFlag, WrOpcode
+from nicemu.abi.verbs import QpType, SendFlag, WrOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import U8, U16, U32, U64, expect
 from nicemu.pyverbs._qp import _MAY_SEND, _SEND, QP, _raw_options
@@ -29,11 +30,11 @@ _ATOMIC_WRITE_BYTES = 8
 class DataBuffer(PyverbsCM):
     """Memory to be copied into a request: `length` bytes at `addr`."""
 
-    __slots__ = ("addr", "length")
+    __slots__ = ("_addr", "_length")
 
     def __init__(self, addr: int, length: int) -> None:
         super().__init__()
-        self.addr, self.length = U64(addr), U64(length)
+        self._addr, self._length = U64(addr), U64(length)
 
 
 class _Request(SendWR):
@@ -61,14 +62,14 @@ class QPEx(QP):
 
     __slots__ = (
         "_batch",
+        "_comp_mask",
         "_error",
         "_extended",
+        "_ind_table",
         "_max_tso_header",
         "_operations",
         "_wr_flags",
         "_wr_id",
-        "comp_mask",
-        "ind_table",
     )
 
     def __init__(
@@ -76,8 +77,8 @@ class QPEx(QP):
     ) -> None:
         super().__init__(creator, init_attr, qp_attr)
         self._batch: list[_Request] | None = None
-        self._error = self._wr_id = self._wr_flags = self.comp_mask = 0
-        self.ind_table = getattr(init_attr, "ind_table", None)
+        self._error = self._wr_id = self._wr_flags = self._comp_mask = 0
+        self._ind_table = getattr(init_attr, "ind_table", None)
         mask = getattr(init_attr, "comp_mask", 0)
         self._operations = getattr(init_attr, "_send_ops_flags", 0)
         self._max_tso_header = _raw_options(init_attr)[1]
@@ -100,6 +101,20 @@ class QPEx(QP):
     @wr_flags.setter
     def wr_flags(self, val: int) -> None:
         self._wr_flags = U32(val)
+
+    @property
+    def comp_mask(self) -> int:
+        """Which members of C's extended QP count; nothing reads it."""
+        return self._comp_mask
+
+    @comp_mask.setter
+    def comp_mask(self, val: int) -> None:
+        self._comp_mask = U64(val)
+
+    @property
+    def ind_table(self) -> Any:
+        """The indirection table given at creation."""
+        return self._ind_table
 
     # A batch --------------------------------------------------------------------------------------------------------
 
@@ -134,7 +149,7 @@ class QPEx(QP):
 
     def _write(self, queue: SendQueue, request: _Request) -> int:
         if request.headers:
-            return queue.write_tso(request) if len(request.headers) <= self._max_tso_header else errno.EINVAL
+            return queue.write_tso(request)
         if request.data is None:
             return queue.write(request)
         if queue.head - queue.tail >= queue.max_wr:
@@ -223,13 +238,20 @@ class QPEx(QP):
 
     def wr_send_tso(self, hdr: int, hdr_sz: int, mss: int) -> None:
         """Send the data of the SGEs as TCP segments of `mss` bytes, each behind the `hdr_sz` bytes of headers at `hdr`
-        (copied now): at most `max_tso_header` of the creation, else the batch fails with EINVAL.
+        (copied now). The batch fails with EINVAL for more headers than `max_tso_header` of the creation, EFAULT for
+        headers that cannot be read, EOPNOTSUPP on a QP that is no raw packet QP.
         """
+        address, size, segment = U64(hdr), U16(hdr_sz), U16(mss)
         request = self._add(WrOpcode.TSO)
-        request.headers = self._kernel.process.read(U64(hdr), U16(hdr_sz))
-        if not request.headers:
-            self._error = self._error or errno.EINVAL
-        request._compare_add, request._swap = len(request.headers), U16(mss)
+        if self._type != QpType.RAW_PACKET or not 0 < size <= self._max_tso_header:
+            lacks = self._type != QpType.RAW_PACKET
+            self._error = errno.EOPNOTSUPP if lacks else self._error or errno.EINVAL
+            return
+        try:
+            request.headers = self._kernel.process.read(address, size)
+        except OSError as error:
+            self._error = self._error or error.errno or errno.EFAULT
+        request._compare_add, request._swap = size, segment
 
     # Setters of the last request ------------------------------------------------------------------------------------
 
@@ -264,7 +286,7 @@ class QPEx(QP):
     def wr_set_inline_data_list(self, num_buf: int, buf_list: Sequence[DataBuffer]) -> None:
         """Copy the request's data from several places now."""
         request, process = self._last(), self._kernel.process
-        data = b"".join(process.read(buffer.addr, buffer.length) for buffer in buf_list[:num_buf])
+        data = b"".join(process.read(buffer._addr, buffer._length) for buffer in buf_list[:num_buf])
         self._carry(request, data)
 
     @staticmethod

@@ -46,9 +46,9 @@ class RingMemory:
         """Ask the allocator for memory. OSError: ENOMEM, it gave none; EINVAL, not aligned as asked."""
         context = self._context
         try:
-            address = U64(context.p_alloc(context.pd, context, size, alignment, int(kind)))
+            address = U64(context._p_alloc(context._pd, context, size, alignment, int(kind)))
         except Exception as error:  # as Cython does with an exception that C cannot take
-            _unraisable(error, context.p_alloc)
+            _unraisable(error, context._p_alloc)
             address = 0
         if address == _IBV_ALLOCATOR_USE_DEFAULT:
             return
@@ -64,9 +64,9 @@ class RingMemory:
             address, kind = self._given.pop()
             context = self._context
             try:
-                context.p_free(context.pd, context, address, int(kind))
+                context._p_free(context._pd, context, address, int(kind))
             except Exception as error:
-                _unraisable(error, context.p_free)
+                _unraisable(error, context._p_free)
 
     def __enter__(self) -> RingMemory:
         return self

@@ -23,6 +23,7 @@ from nicemu.abi.tag_matching import (
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import I32, U32, U64, Packed, expect
 from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.libibverbs_enums import ibv_ops_wr_opcode
 from nicemu.pyverbs.wr import SGE, _pack_sges
 from nicemu.uverbs.srq_messages import TagOperations
 
@@ -39,14 +40,14 @@ class OpsWr(PyverbsCM):
     """
 
     __slots__ = ("_image", "_next", "_sges")
-    wr_id = Packed(U64, abi.OP_WR_ID)
-    opcode = Packed(U32, abi.OP_OPCODE)
-    flags = Packed(I32, abi.OP_FLAGS)
-    unexpected_cnt = Packed(U32, abi.OP_UNEXPECTED)
-    recv_wr_id = Packed(U64, abi.OP_RECV_WR_ID)
-    tag = Packed(U64, abi.OP_TAG)
-    handle = Packed(U32, abi.OP_HANDLE)
-    mask = Packed(U64, abi.OP_MASK)
+    wr_id = Packed(U64, abi.OP_WR_ID, doc="The program's number, which the operation's completion tells")
+    opcode = Packed(U32, abi.OP_OPCODE, enum=ibv_ops_wr_opcode, doc="An `ibv_ops_wr_opcode`")
+    flags = Packed(I32, abi.OP_FLAGS, doc="`ibv_ops_flags`")
+    unexpected_cnt = Packed(U32, abi.OP_UNEXPECTED, doc="Unexpected messages that the program has handled")
+    recv_wr_id = Packed(U64, abi.OP_RECV_WR_ID, doc="The program's number, which the message's completion tells")
+    tag = Packed(U64, abi.OP_TAG, doc="The tag to wait for")
+    handle = Packed(U32, abi.OP_HANDLE, doc="Which tag: set by adding one, needed to delete it")
+    mask = Packed(U64, abi.OP_MASK, doc="The bits of the tag that count")
     _num_sge = Packed(I32, abi.OP_NUM_SGE)
 
     def __init__(

@@ -12,6 +12,6 @@ def lines(rows: Iterable[tuple[str, object]], form: str = COLUMNS) -> str:
     return "".join(form.format(name, value) for name, value in rows)
 
 
-def flag_names(flags: int, names: Mapping[int, str]) -> str:
+def flag_names(flags: int, dictionary: Mapping[int, str]) -> str:
     """The names of the flags that are set, a space after each."""
-    return "".join(f"{name} " for flag, name in names.items() if flags & flag)
+    return "".join(f"{name} " for flag, name in dictionary.items() if flags & flag)

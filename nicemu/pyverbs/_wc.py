@@ -6,10 +6,10 @@ import struct
 from typing import Any
 
 from nicemu.abi import rings
-from nicemu.pyverbs._fields import U8, U16, U32, U64, Packed
+from nicemu.pyverbs._fields import I32, U8, U16, U32, U64, Packed
 from nicemu.pyverbs._text import flag_names, lines
 from nicemu.pyverbs.base import PyverbsObject
-from nicemu.pyverbs.libibverbs_enums import ibv_create_cq_wc_flags
+from nicemu.pyverbs.libibverbs_enums import ibv_create_cq_wc_flags, ibv_wc_opcode, ibv_wc_status
 
 # A CQE with the members of `ibv_wc` that RoCE has no use for in its reserved word
 _WC = struct.Struct("<QIIIIIIIIQIIHBBI")
@@ -21,19 +21,19 @@ class WC(PyverbsObject):
 
     __slots__ = ("_image",)
     _image: bytearray
-    wr_id = Packed(U64, rings.CQE_WR_ID)
-    status = Packed(U32, rings.CQE_STATUS)
-    opcode = Packed(U32, rings.CQE_OPCODE)
-    vendor_err = Packed(U32, rings.CQE_VENDOR_ERR)
-    byte_len = Packed(U32, rings.CQE_BYTE_LEN)
-    qp_num = Packed(U32, rings.CQE_QP_NUM)
-    src_qp = Packed(U32, rings.CQE_SRC_QP)
-    imm_data = Packed(U32, rings.CQE_IMM)
-    wc_flags = Packed(U32, rings.CQE_WC_FLAGS)
-    pkey_index = Packed(U16, rings.CQE_PKEY_INDEX)
-    slid = Packed(U16, _WC_SLID)
-    sl = Packed(U8, _WC_SL)
-    dlid_path_bits = Packed(U8, _WC_DLID_PATH_BITS)
+    wr_id = Packed(U64, rings.CQE_WR_ID, doc="The `wr_id` of the request")
+    status = Packed(U32, rings.CQE_STATUS, enum=ibv_wc_status, doc="An `ibv_wc_status`")
+    opcode = Packed(U32, rings.CQE_OPCODE, enum=ibv_wc_opcode, doc="An `ibv_wc_opcode`")
+    vendor_err = Packed(U32, rings.CQE_VENDOR_ERR, doc="The vendor's reason for a bad status")
+    byte_len = Packed(U32, rings.CQE_BYTE_LEN, doc="Bytes transferred")
+    qp_num = Packed(U32, rings.CQE_QP_NUM, doc="The QP that completed it")
+    src_qp = Packed(U32, rings.CQE_SRC_QP, doc="The sender's QP number, of a datagram")
+    imm_data = Packed(U32, rings.CQE_IMM, doc="Immediate data in network order, or the rkey that was invalidated")
+    wc_flags = Packed(I32, rings.CQE_WC_FLAGS, doc="`ibv_wc_flags`")
+    pkey_index = Packed(U16, rings.CQE_PKEY_INDEX, doc="Index into the P_Key table")
+    slid = Packed(U16, _WC_SLID, doc="The sender's LID")
+    sl = Packed(U8, _WC_SL, doc="Service level")
+    dlid_path_bits = Packed(U8, _WC_DLID_PATH_BITS, doc="Low bits of our LID that the sender used")
 
     def __init__(
         self,

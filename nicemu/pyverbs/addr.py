@@ -6,31 +6,47 @@ import errno
 from typing import Any
 
 from nicemu.pyverbs import _kernel
+from nicemu.pyverbs._facade import publish
 from nicemu.pyverbs._fields import U8, U16, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._gid import GID, GidMember
 from nicemu.pyverbs._grh import GRH_BYTES, Route, route_back
 from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs._wc import WC
+from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_gid_type, ibv_wc_flags
 from nicemu.pyverbs.pd import PD
-from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
+from nicemu.pyverbs.utils import gid_str, gid_str_to_array
 from nicemu.uverbs import messages
 
-__all__ = ["AH", "GID", "GRH", "AHAttr", "GlobalRoute"]
+__all__ = [
+    "AH",
+    "GID",
+    "GRH",
+    "AHAttr",
+    "GlobalRoute",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
+    "gid_str",
+    "gid_str_to_array",
+]
+
+publish(__name__)
 
 
 class GRH(Struct):
     """`ibv_grh`: the 40 bytes in front of a received datagram. Multi-byte members are big-endian values."""
 
     __slots__ = ()
-    sgid = GidMember()
-    dgid = GidMember()
-    version_tclass_flow = Field(U32)
-    paylen = Field(U16)
-    next_hdr = Field(U8)
-    hop_limit = Field(U8)
+    sgid = GidMember(doc="The sender's GID, as text")
+    dgid = GidMember(doc="The receiver's GID, as text")
+    version_tclass_flow = Field(U32, doc="Version, traffic class and flow label, big-endian")
+    paylen = Field(U16, doc="Bytes after the header, big-endian")
+    next_hdr = Field(U8, doc="What follows: 27 is a transport header")
+    hop_limit = Field(U8, doc="Hops that the packet may take")
 
     def __init__(
         self,
@@ -69,11 +85,11 @@ class GlobalRoute(Struct):
     """`ibv_global_route`: what goes into the GRH of packets sent through an address vector."""
 
     __slots__ = ()
-    dgid = GidMember()
-    flow_label = Field(U32)
-    sgid_index = Field(U8)
-    hop_limit = Field(U8)
-    traffic_class = Field(U8)
+    dgid = GidMember(doc="The receiver's GID, as text")
+    flow_label = Field(U32, doc="20 bits that tell flows apart")
+    sgid_index = Field(U8, doc="Index of our GID in the port's table")
+    hop_limit = Field(U8, doc="Hops that packets may take")
+    traffic_class = Field(U8, doc="Priority of packets, 8 bits")
 
     def __init__(
         self,
@@ -126,17 +142,17 @@ class AHAttr(Struct):
     """`ibv_ah_attr`: an address vector. `gr` is needed, and looked at, only with `is_global`."""
 
     __slots__ = ()
-    port_num = Field(U8)
-    sl = Field(U8)
-    src_path_bits = Field(U8)
-    dlid = Field(U16)
-    static_rate = Field(U8)
-    is_global = Field(U8)
-    dgid = _RouteGid()
-    flow_label = _RouteField(U32)
-    sgid_index = _RouteField(U8)
-    hop_limit = _RouteField(U8)
-    traffic_class = _RouteField(U8)
+    port_num = Field(U8, doc="The port, from 1")
+    sl = Field(U8, doc="Service level, 0..15")
+    src_path_bits = Field(U8, doc="Low bits of our LID")
+    dlid = Field(U16, doc="The receiver's LID")
+    static_rate = Field(U8, doc="Rate limit, an encoded one")
+    is_global = Field(U8, doc="Whether packets have a GRH; RoCE needs one")
+    dgid = _RouteGid(doc="The receiver's GID, as text; None without a route")
+    flow_label = _RouteField(U32, doc="20 bits that tell flows apart; None without a route")
+    sgid_index = _RouteField(U8, doc="Index of our GID in the port's table; None without a route")
+    hop_limit = _RouteField(U8, doc="Hops that packets may take; None without a route")
+    traffic_class = _RouteField(U8, doc="Priority of packets, 8 bits; None without a route")
 
     def __init__(
         self,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
+
+__all__ = ["LOG_FORMAT", "LOG_LEVEL", "PyverbsCM", "PyverbsObject", "PyverbsRDMAErrno", "PyverbsRDMAError", "inc_rkey"]
 
 LOG_LEVEL = logging.INFO
 LOG_FORMAT = "[%(levelname)s] %(asctime)s %(filename)s:%(lineno)s: %(message)s"
@@ -37,8 +39,11 @@ class PyverbsObject:
     logger = _Logger()
 
     def set_log_level(self, val: int) -> None:
-        """Set the level of this class's logger."""
+        """Set the level of this class's logger, one of `logging`'s."""
         self.logger.setLevel(val)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot copy or pickle a {type(self).__name__}: it stands for a C structure")
 
 
 class PyverbsCM(PyverbsObject):

@@ -40,14 +40,15 @@ from nicemu.pyverbs._device_text import (
     translate_transport_type,
     width_to_str,
 )
+from nicemu.pyverbs._facade import publish
 from nicemu.pyverbs._fields import I32, U32, U64, expect
 from nicemu.pyverbs._gid import GID
 from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs._text import lines
-from nicemu.pyverbs.base import PyverbsObject
-from nicemu.pyverbs.libibverbs_enums import ibv_gid_type, ibv_gid_type_sysfs, ibv_values_mask
-from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
-from nicemu.pyverbs.utils import be64toh
+from nicemu.pyverbs.base import PyverbsObject, PyverbsRDMAErrno
+from nicemu.pyverbs.libibverbs_enums import ibv_event_type, ibv_gid_type, ibv_gid_type_sysfs, ibv_values_mask
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
+from nicemu.pyverbs.utils import be64toh, gid_str
 from nicemu.uverbs import import_messages, messages
 
 __all__ = [
@@ -65,11 +66,16 @@ __all__ = [
     "PCIAtomicCaps",
     "PacketPacingCaps",
     "PortAttr",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
     "QueryDeviceExInput",
     "RSSCaps",
     "TMCaps",
     "TSOCaps",
     "get_device_list",
+    "gid_str",
     "guid_format",
     "guid_to_hex",
     "phys_state_to_str",
@@ -89,6 +95,8 @@ __all__ = [
     "width_to_str",
 ]
 
+publish(__name__)
+
 
 class Device(PyverbsObject):
     """An entry of the device list. `name` is bytes; `guid` is in host order."""
@@ -98,11 +106,33 @@ class Device(PyverbsObject):
         self._name, self._guid, self._index = name, guid, index
         self._node_type, self._transport_type = node_type, transport_type
 
-    name = property(lambda self: self._name)
-    node_type = property(lambda self: self._node_type)
-    transport_type = property(lambda self: self._transport_type)
-    guid = property(lambda self: self._guid)
-    index = property(lambda self: self._index)
+    @property
+    def name(self) -> bytes:
+        """What `Context` opens it by."""
+        return self._name
+
+    @property
+    def node_type(self) -> int:
+        """An `ibv_node_type`."""
+        return self._node_type
+
+    @property
+    def transport_type(self) -> int:
+        """An `ibv_transport_type`."""
+        return self._transport_type
+
+    @property
+    def guid(self) -> int:
+        """The node's GUID, in host order."""
+        return self._guid
+
+    @property
+    def index(self) -> int:
+        """Where the kernel lists the device, from 0."""
+        return self._index
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._name, self._guid, self._node_type, self._transport_type, self._index)
 
     def __str__(self) -> str:
         return (
@@ -208,14 +238,14 @@ class Context(Resource):
         expect(ex_input, QueryDeviceExInput, "ex_input", optional=True)
         response = self._query_device(f"Failed to query EX device {self._name}")
         attr = DeviceAttrEx()
-        attr.orig_attr = _device_attr(response.values)
+        attr._orig_attr = _device_attr(response.values)
         attr._values = {
             "device_cap_flags_ex": response.values.get("device_cap_flags", 0),
             "phys_port_cnt_ex": response.values.get("phys_port_cnt", 0),
             **response.values,
         }
-        attr.odp_caps = ODPCaps(xrc_odp_caps=response.odp_xrc_caps)
-        attr.odp_caps._values.update(
+        attr._odp_caps = ODPCaps(xrc_odp_caps=response.odp_xrc_caps)
+        attr._odp_caps._values.update(
             general_caps=response.odp_general_caps,
             rc_odp_caps=response.odp_rc_caps,
             uc_odp_caps=response.odp_uc_caps,
@@ -342,11 +372,11 @@ class AsyncEvent(PyverbsObject):
     def __init__(self, event_type: int = 0) -> None:
         super().__init__()
         self._acknowledge: Callable[[], None] = lambda: None
-        self._event_type = U32(event_type)
+        self._event_type = ibv_event_type(U32(event_type))
 
     @property
-    def event_type(self) -> int:
-        """The `ibv_event_type`."""
+    def event_type(self) -> ibv_event_type:
+        """What happened."""
         return self._event_type
 
     def ack(self) -> None:

@@ -1,6 +1,11 @@
-"""Barriers and stores to device registers. No program writes the emulated device's registers itself."""
+"""Barriers, and stores to registers that a program has mapped.
 
-from nicemu.pyverbs._resource import unsupported
+The emulated device gives no registers away: what a program can name are addresses of its own memory.
+"""
+
+from nicemu.pyverbs import mem_alloc
+
+__all__ = ["mmio_write32_as_be", "mmio_write64_as_be", "udma_from_dev_barrier", "udma_to_dev_barrier"]
 
 
 def udma_to_dev_barrier() -> None:
@@ -12,10 +17,10 @@ def udma_from_dev_barrier() -> None:
 
 
 def mmio_write64_as_be(addr: int, val: int) -> None:
-    """Store to a 64-bit register. Not there: EOPNOTSUPP."""
-    raise unsupported("Failed to write a register")
+    """Store 64 bits big-endian at `addr`. OSError EFAULT: nothing is mapped there."""
+    mem_alloc.writebe64(addr, val)
 
 
 def mmio_write32_as_be(addr: int, val: int) -> None:
-    """Store to a 32-bit register. Not there: EOPNOTSUPP."""
-    raise unsupported("Failed to write a register")
+    """Store the low 32 bits of `val` big-endian at `addr`. OSError EFAULT: nothing is mapped there."""
+    mem_alloc.writebe32(addr, val)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import I32, U64
 from nicemu.pyverbs._resource import Resource
+from nicemu.pyverbs.base import PyverbsRDMAErrno
+
+__all__ = ["DmaBuf", "PyverbsRDMAErrno"]
 
 
 class DmaBuf(Resource):

@@ -5,21 +5,24 @@ from __future__ import annotations
 from nicemu.pyverbs._fields import U8, U16, U32, Field, Struct, expect
 from nicemu.pyverbs._qp import QP
 from nicemu.pyverbs._resource import Resource
-from nicemu.pyverbs.base import PyverbsObject
+from nicemu.pyverbs.base import PyverbsObject, PyverbsRDMAErrno
 from nicemu.pyverbs.libibverbs_enums import ibv_flow_attr_type
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError
 from nicemu.pyverbs.spec import Spec
 from nicemu.uverbs import raw_messages as messages
+
+__all__ = ["Flow", "FlowAction", "FlowAttr", "PyverbsError", "PyverbsRDMAErrno", "PyverbsRDMAError"]
 
 
 class FlowAttr(Struct):
     """`ibv_flow_attr`: which frames a flow takes; append to `specs` what they look like."""
 
     __slots__ = ("_specs",)
-    type = Field(U32)
-    num_of_specs = Field(U8)
-    priority = Field(U16)
-    port = Field(U8)
-    flags = Field(U32)
+    type = Field(U32, enum=ibv_flow_attr_type, doc="An `ibv_flow_attr_type`")
+    num_of_specs = Field(U8, doc="How many specs it has")
+    priority = Field(U16, doc="Which of two rules comes first: the lower")
+    port = Field(U8, doc="The port, from 1")
+    flags = Field(U32, doc="`ibv_flow_flags`")
 
     def __init__(
         self,

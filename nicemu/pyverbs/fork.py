@@ -1,6 +1,9 @@
 """Fork support."""
 
 from nicemu.pyverbs.libibverbs_enums import ibv_fork_status
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
+
+__all__ = ["PyverbsRDMAError", "fork_init", "is_fork_initialized"]
 
 
 def fork_init() -> None:

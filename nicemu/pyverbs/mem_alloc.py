@@ -11,6 +11,37 @@ from typing import Any
 
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import I32, U32, U64
+from nicemu.pyverbs.base import PyverbsRDMAErrno
+
+__all__ = [
+    "MAP_ANONYMOUS_",
+    "MAP_FIXED_",
+    "MAP_GROWSDOWN_",
+    "MAP_HUGETLB_",
+    "MAP_LOCKED_",
+    "MAP_NORESERVE_",
+    "MAP_POPULATE_",
+    "MAP_PRIVATE_",
+    "MAP_SHARED_",
+    "MAP_STACK_",
+    "PROT_EXEC_",
+    "PROT_NONE_",
+    "PROT_READ_",
+    "PROT_WRITE_",
+    "PyverbsRDMAErrno",
+    "free",
+    "madvise",
+    "malloc",
+    "mmap",
+    "munmap",
+    "posix_memalign",
+    "read",
+    "read32",
+    "read64",
+    "write",
+    "writebe32",
+    "writebe64",
+]
 
 PROT_NONE_, PROT_READ_, PROT_WRITE_, PROT_EXEC_ = 0, _mmap.PROT_READ, _mmap.PROT_WRITE, _mmap.PROT_EXEC
 MAP_SHARED_, MAP_PRIVATE_, MAP_ANONYMOUS_ = _mmap.MAP_SHARED, _mmap.MAP_PRIVATE, _mmap.MAP_ANONYMOUS

@@ -10,16 +10,33 @@ from weakref import WeakValueDictionary
 from nicemu.abi.command import Rereg
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._device_memory import DM
-from nicemu.pyverbs._fields import I32, U32, U64, Field, Struct, expect
+from nicemu.pyverbs._fields import I32, U32, U64, Constant, Field, Struct, expect
 from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs._text import lines
-from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.base import PyverbsCM, PyverbsRDMAErrno
 from nicemu.pyverbs.dmabuf import DmaBuf
-from nicemu.pyverbs.libibverbs_enums import ibv_access_flags
+from nicemu.pyverbs.libibverbs_enums import ibv_access_flags, ibv_mw_type
 from nicemu.pyverbs.mem_alloc import MAP_HUGETLB_, as_bytes
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
+from nicemu.pyverbs.utils import rereg_error_to_str
 from nicemu.uverbs import import_messages, memory_messages, messages
+
+__all__ = [
+    "DMMR",
+    "HUGE_PAGE_SIZE",
+    "MR",
+    "MW",
+    "DmaBufMR",
+    "MWBind",
+    "MWBindInfo",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
+    "mwtype2str",
+    "rereg_error_to_str",
+]
 
 HUGE_PAGE_SIZE = 0x200000
 _WHOLE_ADDRESS_SPACE = 2**64 - 1
@@ -198,17 +215,18 @@ class MR(Resource):
 
 
 class MWBindInfo(Struct, PyverbsCM):
-    """The part of an MR that a window opens."""
+    """The part of an MR that a window opens: `length` bytes at `addr`. Read only."""
 
-    __slots__ = ("mr",)
-    addr = Field(U64)
-    length = Field(U64)
-    mw_access_flags = Field(U32)
+    __slots__ = ("_mr",)
+    addr = Constant(doc="Where the part begins")
+    length = Constant(doc="Its bytes")
+    mw_access_flags = Constant(doc="What the peer may do, as `ibv_access_flags`")
 
     def __init__(self, mr: MR, addr: int, length: int, mw_access_flags: int) -> None:
         expect(mr, MR, "mr")
-        super().__init__(addr=addr, length=length, mw_access_flags=mw_access_flags)
-        self.mr = mr
+        super().__init__()
+        self._values = {"addr": U64(addr), "length": U64(length), "mw_access_flags": U32(mw_access_flags)}
+        self._mr = mr
 
     def __str__(self) -> str:
         rows = [("Addr", self.addr), ("Length", self.length), ("MW access flags", self.mw_access_flags)]
@@ -219,16 +237,16 @@ class MWBind(Struct, PyverbsCM):
     """A bind request for a type 1 window."""
 
     __slots__ = ("_info",)
-    wr_id = Field(U64)
-    send_flags = Field(U32)
+    _wr_id = Field(U64)
+    _send_flags = Field(U32)
 
     def __init__(self, info: MWBindInfo, send_flags: int, wr_id: int = 0) -> None:
         expect(info, MWBindInfo, "info")
-        super().__init__(wr_id=wr_id, send_flags=send_flags)
+        super().__init__(_wr_id=wr_id, _send_flags=send_flags)
         self._info = info
 
     def __str__(self) -> str:
-        return "MWBind:\n" + lines([("WR id", self.wr_id), ("Send flags", self.send_flags)])
+        return "MWBind:\n" + lines([("WR id", self._wr_id), ("Send flags", self._send_flags)])
 
 
 class MW(Resource):
@@ -269,10 +287,10 @@ class MW(Resource):
         return int(self._rkey)
 
     @property
-    def type(self) -> int:
-        """The `ibv_mw_type`."""
+    def type(self) -> ibv_mw_type:
+        """The window's type."""
         self._opened()
-        return self._type
+        return ibv_mw_type(self._type)
 
     def __str__(self) -> str:
         rows = [("Rkey", self.rkey), ("Handle", self.handle), ("MW Type", mwtype2str(self.type))]

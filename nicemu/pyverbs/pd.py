@@ -8,11 +8,22 @@ from typing import Any, ClassVar
 
 from nicemu.pyverbs._fields import U32, Constant, Struct, expect
 from nicemu.pyverbs._resource import Resource
-from nicemu.pyverbs.base import PyverbsObject
+from nicemu.pyverbs.base import PyverbsObject, PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_parent_domain_init_attr_mask
-from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
 from nicemu.uverbs import import_messages, messages
+
+__all__ = [
+    "PD",
+    "ParentDomain",
+    "ParentDomainContext",
+    "ParentDomainInitAttr",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
+]
 
 
 class PD(Resource):
@@ -76,27 +87,27 @@ class ParentDomainContext(PyverbsObject):
     resource_type)` gives it back.
     """
 
-    __slots__ = ("p_alloc", "p_free", "pd", "user_data")
+    __slots__ = {"_p_alloc": "", "_p_free": "", "_pd": "", "user_data": "The program's own"}
 
     def __init__(
         self, pd: PD | None, alloc_func: Callable[..., int], free_func: Callable[..., None], user_data: Any = None
     ) -> None:
         expect(pd, PD, "pd", optional=True)
         super().__init__()
-        self.pd, self.p_alloc, self.p_free, self.user_data = pd, alloc_func, free_func, user_data
+        self._pd, self._p_alloc, self._p_free, self.user_data = pd, alloc_func, free_func, user_data
 
 
 class ParentDomainInitAttr(Struct):
     """`ibv_parent_domain_init_attr`: the PD below, and the allocator if there is one."""
 
-    __slots__ = ("pd", "pd_context")
-    comp_mask = Constant()
+    __slots__ = ("_pd", "_pd_context")
+    comp_mask = Constant(doc="Which members count, as `ibv_parent_domain_init_attr_mask`")
 
     def __init__(self, pd: PD, pd_context: ParentDomainContext | None = None) -> None:
         expect(pd, PD, "pd")
         expect(pd_context, ParentDomainContext, "pd_context", optional=True)
         super().__init__()
-        self.pd, self.pd_context = pd, pd_context
+        self._pd, self._pd_context = pd, pd_context
         if pd_context is not None:
             mask = ibv_parent_domain_init_attr_mask
             self._values["comp_mask"] = (
@@ -118,12 +129,12 @@ class ParentDomain(PD):
         expect(context, Context, "context")
         expect(attr, ParentDomainInitAttr, "attr")
         Resource.__init__(self)
-        below, failure = attr.pd, "Failed to allocate Parent Domain"
+        below, failure = attr._pd, "Failed to allocate Parent Domain"
         if below._handle is None:
             raise PyverbsRDMAError(failure, errno.EINVAL)
         self._kernel = context._kernel
         context._opened()
-        self._allocator: ParentDomainContext | None = attr.pd_context
+        self._allocator: ParentDomainContext | None = attr._pd_context
         self._handle = below._handle
         self._ctx = context
         self._below: PD | None = below

@@ -2,6 +2,8 @@
 
 import os
 
+__all__ = ["PyverbsError", "PyverbsRDMAError", "PyverbsUserError"]
+
 
 class PyverbsError(Exception):
     """The base of all of them. With an `error_code`, the message says which errno that is."""

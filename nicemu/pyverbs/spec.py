@@ -17,6 +17,8 @@ from nicemu.pyverbs.base import PyverbsObject
 from nicemu.pyverbs.libibverbs_enums import ibv_flow_spec_type
 from nicemu.pyverbs.pyverbs_error import PyverbsError
 
+__all__ = ["U32_MASK", "EthSpec", "Ipv4ExtSpec", "Ipv6Spec", "PyverbsError", "Spec", "TcpUdpSpec"]
+
 U32_MASK = 0xFFFFFFFF
 _ETH, _IPV4_EXT = ibv_flow_spec_type.IBV_FLOW_SPEC_ETH, ibv_flow_spec_type.IBV_FLOW_SPEC_IPV4_EXT
 _IPV6, _INNER = ibv_flow_spec_type.IBV_FLOW_SPEC_IPV6, ibv_flow_spec_type.IBV_FLOW_SPEC_INNER
@@ -34,6 +36,12 @@ class _Member:
     def __init__(self, keep: Callable[[Any], Any], show: Callable[[Any], Any] = _same, empty: Any = 0) -> None:
         self.keep, self.show, self.empty = keep, show, empty
 
+    def with_mask(self, doc: str) -> tuple[_Member, _Member]:
+        """This member, and one like it for its mask."""
+        mask = _Member(self.keep, self.show, self.empty)
+        self.__doc__, mask.__doc__ = doc, f"Mask of the {doc[0].lower()}{doc[1:]}"
+        return self, mask
+
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
@@ -49,7 +57,7 @@ def _word(swap: Callable[[int], int]) -> _Member:
 
     def keep(value: int) -> int:
         swap(value)
-        return value
+        return int(value)
 
     return _Member(keep)
 
@@ -133,10 +141,10 @@ class EthSpec(Spec):
     MAC_MASK = "ff:ff:ff:ff:ff:ff"
     ZERO_MAC = [0] * MAC_LEN
     _MEMBERS = ("dst_mac", "src_mac", "ether_type", "vlan_tag")
-    dst_mac, dst_mac_mask = _mac_member(), _mac_member()
-    src_mac, src_mac_mask = _mac_member(), _mac_member()
-    ether_type, ether_type_mask = _word(socket.htons), _word(socket.htons)
-    vlan_tag, vlan_tag_mask = _word(socket.htons), _word(socket.htons)
+    dst_mac, dst_mac_mask = _mac_member().with_mask("Receiver's address, as text")
+    src_mac, src_mac_mask = _mac_member().with_mask("Sender's address, as text")
+    ether_type, ether_type_mask = _word(socket.htons).with_mask("EtherType, in network order")
+    vlan_tag, vlan_tag_mask = _word(socket.htons).with_mask("VLAN tag, in network order")
 
     def __init__(
         self,
@@ -187,12 +195,12 @@ class Ipv4ExtSpec(Spec):
 
     __slots__ = ()
     _MEMBERS = ("src_ip", "dst_ip", "proto", "tos", "ttl", "flags")
-    dst_ip, dst_ip_mask = _ipv4_member(), _ipv4_member()
-    src_ip, src_ip_mask = _ipv4_member(), _ipv4_member()
-    proto, proto_mask = _byte(), _byte()
-    tos, tos_mask = _byte(), _byte()
-    ttl, ttl_mask = _byte(), _byte()
-    flags, flags_mask = _byte(), _byte()
+    dst_ip, dst_ip_mask = _ipv4_member().with_mask("Receiver's address, as text")
+    src_ip, src_ip_mask = _ipv4_member().with_mask("Sender's address, as text")
+    proto, proto_mask = _byte().with_mask("Protocol number")
+    tos, tos_mask = _byte().with_mask("Type of service")
+    ttl, ttl_mask = _byte().with_mask("Time to live")
+    flags, flags_mask = _byte().with_mask("Flags of fragments")
 
     def __init__(
         self,
@@ -242,8 +250,8 @@ class TcpUdpSpec(Spec):
 
     __slots__ = ()
     _MEMBERS = ("dst_port", "src_port")
-    dst_port, dst_port_mask = _word(socket.htons), _word(socket.htons)
-    src_port, src_port_mask = _word(socket.htons), _word(socket.htons)
+    dst_port, dst_port_mask = _word(socket.htons).with_mask("Receiver's port, in network order")
+    src_port, src_port_mask = _word(socket.htons).with_mask("Sender's port, in network order")
 
     def __init__(
         self,
@@ -282,12 +290,12 @@ class Ipv6Spec(Spec):
     IPV6_MASK = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
     FLOW_LABEL_MASK = 0xFFFFF
     _MEMBERS = ("src_ip", "dst_ip", "flow_label", "next_hdr", "traffic_class", "hop_limit")
-    dst_ip, dst_ip_mask = _ipv6_member(), _ipv6_member()
-    src_ip, src_ip_mask = _ipv6_member(), _ipv6_member()
-    flow_label, flow_label_mask = _word(socket.htonl), _word(socket.htonl)
-    next_hdr, next_hdr_mask = _byte(), _byte()
-    traffic_class, traffic_class_mask = _byte(), _byte()
-    hop_limit, hop_limit_mask = _byte(), _byte()
+    dst_ip, dst_ip_mask = _ipv6_member().with_mask("Receiver's address, as text")
+    src_ip, src_ip_mask = _ipv6_member().with_mask("Sender's address, as text")
+    flow_label, flow_label_mask = _word(socket.htonl).with_mask("Flow label, in network order")
+    next_hdr, next_hdr_mask = _byte().with_mask("Number of the next header")
+    traffic_class, traffic_class_mask = _byte().with_mask("Traffic class")
+    hop_limit, hop_limit_mask = _byte().with_mask("Hop limit")
 
     def __init__(
         self,

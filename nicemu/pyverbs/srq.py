@@ -10,41 +10,55 @@ from nicemu.abi.verbs import SrqType
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompletionQueue
 from nicemu.pyverbs._cq_ex import CQEX
-from nicemu.pyverbs._fields import U32, Field, Struct, expect
+from nicemu.pyverbs._facade import publish
+from nicemu.pyverbs._fields import U32, Constant, Field, Struct, expect
 from nicemu.pyverbs._posting import post_chain, refuse
 from nicemu.pyverbs._queues import SendQueue, SharedQueue
 from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs._ring_memory import ResourceType, RingMemory, allocate, has_allocator
-from nicemu.pyverbs._tag_ops import OpsWr as OpsWr
-from nicemu.pyverbs._tag_ops import TagQueue
+from nicemu.pyverbs._tag_ops import OpsWr, TagQueue
+from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
-from nicemu.pyverbs.libibverbs_enums import ibv_srq_init_attr_mask
+from nicemu.pyverbs.libibverbs_enums import ibv_srq_init_attr_mask, ibv_srq_type
 from nicemu.pyverbs.pd import PD
-from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError
 from nicemu.pyverbs.wr import RecvWR
 from nicemu.pyverbs.xrcd import XRCD
 from nicemu.uverbs import srq_messages as messages
+
+__all__ = [
+    "SRQ",
+    "OpsWr",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "SrqAttr",
+    "SrqInitAttr",
+    "SrqInitAttrEx",
+]
+
+publish(__name__)
 
 
 class SrqAttr(Struct):
     """`ibv_srq_attr`: depth, SGEs per request, and the level that raises an event."""
 
     __slots__ = ()
-    max_wr = Field(U32)
-    max_sge = Field(U32)
-    srq_limit = Field(U32)
+    max_wr = Field(U32, doc="Requests that may be outstanding")
+    max_sge = Field(U32, doc="SGEs of a request")
+    srq_limit = Field(U32, doc="Requests left that raise an event when there are fewer; 0 is never")
 
     def __init__(self, max_wr: int = 100, max_sge: int = 1, srq_limit: int = 0) -> None:
         super().__init__(max_wr=max_wr, max_sge=max_sge, srq_limit=srq_limit)
 
 
 class SrqInitAttr(Struct):
-    """`ibv_srq_init_attr`."""
+    """`ibv_srq_init_attr`, read only: what `attr` has."""
 
     __slots__ = ()
-    max_wr = Field(U32)
-    max_sge = Field(U32)
-    srq_limit = Field(U32)
+    max_wr = Constant(doc="Requests that may be outstanding")
+    max_sge = Constant(doc="SGEs of a request")
+    srq_limit = Constant(doc="Requests left that raise an event when there are fewer; 0 is never")
 
     def __init__(self, attr: SrqAttr | None = None) -> None:
         expect(attr, SrqAttr, "attr", optional=True)
@@ -57,10 +71,10 @@ class SrqInitAttrEx(SrqAttr):
     """`ibv_srq_init_attr_ex`. `comp_mask` says which of the members after it count."""
 
     __slots__ = ("_cq", "_pd", "_xrcd")
-    comp_mask = Field(U32)
-    srq_type = Field(U32)
-    max_num_tags = Field(U32)
-    max_ops = Field(U32)
+    comp_mask = Field(U32, doc="Which members count, as `ibv_srq_init_attr_mask`")
+    srq_type = Field(U32, enum=ibv_srq_type, doc="An `ibv_srq_type`")
+    max_num_tags = Field(U32, doc="Tags that may wait")
+    max_ops = Field(U32, doc="Outstanding requests on the list of tags")
 
     def __init__(self, max_wr: int = 100, max_sge: int = 1, srq_limit: int = 0) -> None:
         super().__init__(max_wr, max_sge, srq_limit)
@@ -74,8 +88,8 @@ class SrqInitAttrEx(SrqAttr):
         return self._pd
 
     @pd.setter
-    def pd(self, val: PD) -> None:
-        expect(val, PD, "val")
+    def pd(self, val: PD | None) -> None:
+        expect(val, PD, "val", optional=True)
         self._pd = val
 
     @property
@@ -84,8 +98,8 @@ class SrqInitAttrEx(SrqAttr):
         return self._xrcd
 
     @xrcd.setter
-    def xrcd(self, val: XRCD) -> None:
-        expect(val, XRCD, "val")
+    def xrcd(self, val: XRCD | None) -> None:
+        expect(val, XRCD, "val", optional=True)
         self._xrcd = val
 
     @property
@@ -94,8 +108,8 @@ class SrqInitAttrEx(SrqAttr):
         return self._cq
 
     @cq.setter
-    def cq(self, val: CompletionQueue) -> None:
-        expect(val, CompletionQueue, "val")
+    def cq(self, val: CompletionQueue | None) -> None:
+        expect(val, CompletionQueue, "val", optional=True)
         self._cq = val
 
 

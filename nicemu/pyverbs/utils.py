@@ -9,6 +9,20 @@ from nicemu.pyverbs._text import flag_names
 from nicemu.pyverbs.libibverbs_enums import ibv_rereg_mr_err_code
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
 
+__all__ = [
+    "PyverbsUserError",
+    "access_flags_to_str",
+    "be64toh",
+    "gid_str",
+    "gid_str_to_array",
+    "ibv_rereg_mr_err_code",
+    "mig_state_to_str",
+    "mtu_to_str",
+    "qp_state_to_str",
+    "qp_type_to_str",
+    "rereg_error_to_str",
+]
+
 
 def be64toh(num: int) -> int:
     """A big-endian 64-bit value, read as little-endian, in host order; and back."""
@@ -26,7 +40,7 @@ def gid_str_to_array(val: str) -> list[str]:
     groups = val.split(":")
     digits = "".join(groups)
     if len(groups) != 8 or any(len(group) != 4 for group in groups) or not _is_hex(digits):
-        raise PyverbsUserError(f"Invalid GID value ({val})")
+        raise PyverbsUserError(f"Invalid GID value ({groups})")
     return [digits[i : i + 2] for i in range(0, 32, 2)]
 
 

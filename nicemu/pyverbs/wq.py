@@ -12,6 +12,7 @@ from nicemu.pyverbs._fields import U8, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._posting import post_chain, refuse
 from nicemu.pyverbs._queues import RecvQueue
 from nicemu.pyverbs._resource import Resource
+from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_wq_attr_mask, ibv_wq_init_attr_mask, ibv_wq_state, ibv_wq_type
 from nicemu.pyverbs.pd import PD
@@ -19,12 +20,25 @@ from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, Pyverbs
 from nicemu.pyverbs.wr import RecvWR
 from nicemu.uverbs import raw_messages as messages
 
+__all__ = [
+    "WQ",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsRDMAError",
+    "PyverbsUserError",
+    "RwqIndTable",
+    "RwqIndTableInitAttr",
+    "RxHashConf",
+    "WQAttr",
+    "WQInitAttr",
+]
+
 
 class WQInitAttr(Struct):
     """`ibv_wq_init_attr`. `create_flags` (`ibv_wq_flags`) count if `comp_mask` says so."""
 
-    __slots__ = ("_pd", "cq", "wq_context")
-    wq_type = Field(U32)
+    __slots__ = {"_pd": "", "_wq_context": "", "cq": "Where receives complete"}
+    wq_type = Field(U32, enum=ibv_wq_type, doc="An `ibv_wq_type`")
     _max_wr = Field(U32)
     _max_sge = Field(U32)
     _comp_mask = Field(U32)
@@ -44,7 +58,7 @@ class WQInitAttr(Struct):
         expect(wq_pd, PD, "wq_pd", optional=True)
         super().__init__(wq_type=wq_type, _max_wr=max_wr, _max_sge=max_sge)
         self._comp_mask, self._create_flags = comp_mask, create_flags
-        self.wq_context, self._pd, self.cq = wq_context, wq_pd, wq_cq
+        self._wq_context, self._pd, self.cq = wq_context, wq_pd, wq_cq
 
     @property
     def pd(self) -> PD | None:
@@ -61,11 +75,11 @@ class WQAttr(Struct):
     """`ibv_wq_attr`."""
 
     __slots__ = ()
-    attr_mask = Field(U32)
-    wq_state = Field(U32)
-    curr_wq_state = Field(U32)
-    flags = Field(U32)
-    flags_mask = Field(U32)
+    attr_mask = Field(U32, doc="Which members count, as `ibv_wq_attr_mask`")
+    wq_state = Field(U32, enum=ibv_wq_state, doc="The state to reach, an `ibv_wq_state`")
+    curr_wq_state = Field(U32, enum=ibv_wq_state, doc="The state that it is in, an `ibv_wq_state`")
+    flags = Field(U32, doc="`ibv_wq_flags` to set")
+    flags_mask = Field(U32, doc="Which of them to change")
 
     def __init__(
         self, attr_mask: int = 0, wq_state: int = 0, curr_wq_state: int = 0, flags: int = 0, flags_mask: int = 0
@@ -231,9 +245,9 @@ class RxHashConf(Struct):
     """`ibv_rx_hash_conf`: how frames are hashed. PyverbsUserError: a key of another length than `rx_hash_key_len`."""
 
     __slots__ = ("_key",)
-    rx_hash_function = Field(U8)
+    rx_hash_function = Field(U8, doc="An `ibv_rx_hash_function_flags`")
     _key_len = Field(U8)
-    rx_hash_fields_mask = Field(U64)
+    rx_hash_fields_mask = Field(U64, doc="What is hashed, as `ibv_rx_hash_fields`")
 
     def __init__(
         self,

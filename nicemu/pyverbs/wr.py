@@ -15,10 +15,21 @@ from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import I32, U32, U64, Packed, expect
 from nicemu.pyverbs._text import flag_names, lines
 from nicemu.pyverbs.addr import AH
-from nicemu.pyverbs.base import PyverbsCM, inc_rkey
+from nicemu.pyverbs.base import PyverbsCM, PyverbsRDMAErrno, inc_rkey
 from nicemu.pyverbs.libibverbs_enums import ibv_send_flags
 from nicemu.pyverbs.mr import MW, MWBindInfo
-from nicemu.pyverbs.pyverbs_error import PyverbsUserError
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsUserError
+
+__all__ = [
+    "SGE",
+    "PyverbsError",
+    "PyverbsRDMAErrno",
+    "PyverbsUserError",
+    "RecvWR",
+    "SendWR",
+    "inc_rkey",
+    "send_flags_to_str",
+]
 
 _SEND, _SIGNALED = int(WrOpcode.SEND), int(SendFlag.SIGNALED)
 _NEEDS_NO_SGE = (WrOpcode.LOCAL_INV, WrOpcode.BIND_MW, WrOpcode.SEND_WITH_INV)
@@ -29,9 +40,9 @@ class SGE(PyverbsCM):
     """A scatter/gather element: `length` bytes at `addr` under the key `lkey`."""
 
     __slots__ = ("_image",)
-    addr = Packed(U64, rings.SGE_ADDR)
-    length = Packed(U32, rings.SGE_LENGTH)
-    lkey = Packed(U32, rings.SGE_LKEY)
+    addr = Packed(U64, rings.SGE_ADDR, doc="Where it begins")
+    length = Packed(U32, rings.SGE_LENGTH, doc="Its bytes")
+    lkey = Packed(U32, rings.SGE_LKEY, doc="The key of its MR")
 
     def __init__(self, addr: int, length: int, lkey: int) -> None:
         try:
@@ -63,8 +74,8 @@ class RecvWR(PyverbsCM):
     """A receive work request: the first `num_sge` elements of `sg` take the message."""
 
     __slots__ = ("_image", "_next", "_sges")
-    wr_id = Packed(U64, rings.RECV_WR_ID)
-    num_sge = Packed(U32, rings.RECV_NUM_SGE)
+    wr_id = Packed(U64, rings.RECV_WR_ID, doc="The program's number, which the completion tells")
+    num_sge = Packed(U32, rings.RECV_NUM_SGE, doc="How many SGEs it has")
 
     def __init__(
         self, wr_id: int = 0, num_sge: int = 0, sg: Sequence[SGE] | None = None, next_wr: RecvWR | None = None
@@ -101,11 +112,11 @@ class SendWR(PyverbsCM):
     """
 
     __slots__ = ("_ah", "_image", "_next", "_sge", "_sges")
-    wr_id = Packed(U64, rings.SEND_WR_ID)
-    opcode = Packed(U32, rings.SEND_OPCODE)
-    send_flags = Packed(U32, rings.SEND_FLAGS)
-    num_sge = Packed(U32, rings.SEND_NUM_SGE)
-    imm_data = Packed(U32, rings.SEND_IMM)
+    wr_id = Packed(U64, rings.SEND_WR_ID, doc="The program's number, which the completion tells")
+    opcode = Packed(U32, rings.SEND_OPCODE, doc="An `ibv_wr_opcode`")
+    send_flags = Packed(U32, rings.SEND_FLAGS, doc="`ibv_send_flags`")
+    num_sge = Packed(U32, rings.SEND_NUM_SGE, doc="How many SGEs it has")
+    imm_data = Packed(U32, rings.SEND_IMM, doc="Immediate data in network order, or the rkey to invalidate")
     _remote_addr = Packed(U64, rings.SEND_REMOTE_ADDR)
     _rkey = Packed(U32, rings.SEND_RKEY)
     _compare_add = Packed(U64, rings.SEND_COMPARE_ADD)
@@ -178,7 +189,7 @@ class SendWR(PyverbsCM):
         self._set_bind(mw.rkey, inc_rkey(mw.rkey), bind_info)
 
     def _set_bind(self, key: int, new_key: int, info: MWBindInfo) -> None:
-        self._remote_addr, self._swap, self._remote_qpn = info.addr, info.length, info.mr.lkey
+        self._remote_addr, self._swap, self._remote_qpn = info.addr, info.length, info._mr.lkey
         self._compare_add, self._rkey, self.imm_data = key, new_key, info.mw_access_flags
 
     @property

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from nicemu.pyverbs._fields import I32, U32, Field, Struct, expect
 from nicemu.pyverbs._resource import Resource
+from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_xrcd_init_attr_mask
+from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError
 from nicemu.uverbs import srq_messages
+
+__all__ = ["XRCD", "PyverbsError", "PyverbsRDMAErrno", "PyverbsRDMAError", "XRCDInitAttr"]
 
 
 class XRCDInitAttr(Struct):
     """`ibv_xrcd_init_attr`."""
 
     __slots__ = ()
-    comp_mask = Field(U32)
-    oflags = Field(I32)
-    fd = Field(I32)
+    comp_mask = Field(U32, doc="Which members count, as `ibv_xrcd_init_attr_mask`")
+    oflags = Field(I32, doc="O_CREAT and O_EXCL, as for `open`")
+    fd = Field(I32, doc="The file that identifies the domain; -1 is one of its own")
 
     def __init__(self, comp_mask: int, oflags: int, fd: int) -> None:
         super().__init__(comp_mask=comp_mask, oflags=oflags, fd=fd)

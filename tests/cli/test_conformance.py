@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from nicemu.cli.conformance import command, fetch, ids, privileges, providers, releases, report, shims, stored
+from nicemu.cli.conformance import command, fetch, ids, privileges, releases, report, shims, stored
 from nicemu.cli.conformance.outcome import Outcome, summary
 from nicemu.config.errors import ConfigError
 
@@ -265,16 +265,6 @@ def test_others_are_root_of_a_user_namespace_or_it_says_why_not() -> None:
 def test_errors_and_timeouts_count_as_failed() -> None:
     statuses = ["PASS", "PASS", "FAIL", "ERROR", "TIMEOUT", "SKIP"]
     assert summary(Outcome("t", status, "", 0.0) for status in statuses) == "2 passed, 3 failed, 1 skipped"
-
-
-def test_ticks_of_the_device_clock_become_nanoseconds() -> None:
-    class Device:
-        hca_core_clock = 500_000
-
-        def query_device_ex(self) -> "Device":
-            return self
-
-    assert providers._timestamp_to_ns(Device(), 10) == 20
 
 
 class PretendRunner:

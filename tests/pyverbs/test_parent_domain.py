@@ -33,7 +33,7 @@ class Allocator:
 
     def alloc(self, pd, context, size, alignment, kind):
         self.calls.append(("alloc", size, alignment, kind))
-        assert context is self.context and pd is context.pd and context.user_data == "mine"
+        assert context is self.context and pd is context._pd and context.user_data == "mine"
         if self.answer is not None:
             return self.answer(size, kind)
         self.next = address = -(-self.next // alignment) * alignment + size
@@ -42,7 +42,7 @@ class Allocator:
 
     def free(self, pd, context, address, kind):
         self.calls.append(("free", address, kind))
-        assert context is self.context and pd is context.pd
+        assert context is self.context and pd is context._pd
         self.held.remove(address)
 
 
@@ -211,7 +211,7 @@ def test_an_exception_of_free_is_told_and_the_object_is_closed(monkeypatch, ctx,
     told = []
     monkeypatch.setattr(sys, "unraisablehook", told.append)
     allocator = Allocator(pd)
-    allocator.context.p_free = lambda *arguments: 1 // 0
+    allocator.context._p_free = lambda *arguments: 1 // 0
     qp = make_qp(ctx, ParentDomain(ctx, ParentDomainInitAttr(pd, allocator.context)), cq)
     qp.close()
     assert len(told) == 2

@@ -150,7 +150,7 @@ def free_early(domain: Domain) -> None:
         else:
             mem_alloc.free(address)
     assert domain.pd._allocator is not None
-    domain.pd._allocator.p_free = lambda *arguments: None
+    domain.pd._allocator._p_free = lambda *arguments: None
 
 
 @pytest.mark.parametrize("harm", [scribble, free_early])

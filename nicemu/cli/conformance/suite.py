@@ -1,5 +1,4 @@
-"""rdma-core's tests as modules of this process: `pyverbs`, the vendor stand-ins and the system's programs answer for
-the emulated device."""
+"""rdma-core's tests as modules of this process: `pyverbs` and the system's programs answer for the emulated device."""
 
 import contextlib
 import importlib
@@ -10,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nicemu import _alias
-from nicemu.cli.conformance import providers, shims
+from nicemu.cli.conformance import shims
 
 
 def install(folder: Path, programs: Path, devices: Sequence[str]) -> None:
     """Make `tests` the suite in `folder`, with an empty command line, and write stand-in programs into `programs`."""
     _alias.install()
-    providers.install()
     shims.write_shims(programs, devices)
     os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     sys.path.insert(0, str(folder))

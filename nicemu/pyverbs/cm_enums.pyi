@@ -1,0 +1,27 @@
+# Written by tools/pyverbs_stubs.py
+from nicemu.pyverbs.librdmacm_enums import *
+
+RDMA_CM_EVENT_ADDR_RESOLVED: rdma_cm_event_type
+RDMA_CM_EVENT_ADDR_ERROR: rdma_cm_event_type
+RDMA_CM_EVENT_ROUTE_RESOLVED: rdma_cm_event_type
+RDMA_CM_EVENT_ROUTE_ERROR: rdma_cm_event_type
+RDMA_CM_EVENT_CONNECT_REQUEST: rdma_cm_event_type
+RDMA_CM_EVENT_CONNECT_RESPONSE: rdma_cm_event_type
+RDMA_CM_EVENT_CONNECT_ERROR: rdma_cm_event_type
+RDMA_CM_EVENT_UNREACHABLE: rdma_cm_event_type
+RDMA_CM_EVENT_REJECTED: rdma_cm_event_type
+RDMA_CM_EVENT_ESTABLISHED: rdma_cm_event_type
+RDMA_CM_EVENT_DISCONNECTED: rdma_cm_event_type
+RDMA_CM_EVENT_DEVICE_REMOVAL: rdma_cm_event_type
+RDMA_CM_EVENT_MULTICAST_JOIN: rdma_cm_event_type
+RDMA_CM_EVENT_MULTICAST_ERROR: rdma_cm_event_type
+RDMA_CM_EVENT_ADDR_CHANGE: rdma_cm_event_type
+RDMA_CM_EVENT_TIMEWAIT_EXIT: rdma_cm_event_type
+RDMA_CM_JOIN_MC_ATTR_ADDRESS: rdma_cm_join_mc_attr_mask
+RDMA_CM_JOIN_MC_ATTR_JOIN_FLAGS: rdma_cm_join_mc_attr_mask
+RDMA_MC_JOIN_FLAG_FULLMEMBER: rdma_cm_mc_join_flags
+RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER: rdma_cm_mc_join_flags
+RDMA_PS_IPOIB: rdma_port_space
+RDMA_PS_TCP: rdma_port_space
+RDMA_PS_UDP: rdma_port_space
+RDMA_PS_IB: rdma_port_space

@@ -1,0 +1,1 @@
+"""Amazon EFA devices: the emulated device is none."""

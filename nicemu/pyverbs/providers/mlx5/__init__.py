@@ -1,0 +1,1 @@
+"""NVIDIA (Mellanox) ConnectX devices: the emulated device is none."""

@@ -1,0 +1,17 @@
+"""Direct rules: rules of mlx5 devices, absent here."""
+
+from typing import Any
+
+from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.providers._absent import absent
+
+_CLASSES: dict[str, Any] = {
+    "DrRule": PyverbsCM,
+}
+
+globals().update(absent(__name__, _CLASSES))
+
+
+def __getattr__(name: str) -> Any:
+    """For type checkers: what the table above makes. Another name raises AttributeError."""
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Importable, and empty for Python, as in pyverbs."""

@@ -1,0 +1,9 @@
+# Written by tools/pyverbs_stubs.py
+from nicemu.pyverbs.libibverbs_enums import *
+from nicemu.pyverbs.libibverbs_enums import _IBV_ADVISE_MR_ADVICE_PREFETCH as _IBV_ADVISE_MR_ADVICE_PREFETCH
+from nicemu.pyverbs.libibverbs_enums import _IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE as _IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE
+from nicemu.pyverbs.libibverbs_enums import _IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT as _IBV_ADVISE_MR_ADVICE_PREFETCH_NO_FAULT
+from nicemu.pyverbs.libibverbs_enums import _IBV_ADVISE_MR_FLAG_FLUSH as _IBV_ADVISE_MR_FLAG_FLUSH
+from nicemu.pyverbs.libibverbs_enums import _IBV_ALLOCATOR_USE_DEFAULT as _IBV_ALLOCATOR_USE_DEFAULT
+from nicemu.pyverbs.libibverbs_enums import _IBV_DEVICE_PCI_WRITE_END_PADDING as _IBV_DEVICE_PCI_WRITE_END_PADDING
+from nicemu.pyverbs.libibverbs_enums import _IBV_DEVICE_RAW_SCATTER_FCS as _IBV_DEVICE_RAW_SCATTER_FCS

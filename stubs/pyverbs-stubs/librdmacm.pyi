@@ -1,0 +1,2 @@
+# Written by tools/pyverbs_stubs.py
+from nicemu.pyverbs.librdmacm import *

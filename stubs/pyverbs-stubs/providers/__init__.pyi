@@ -1,0 +1,1 @@
+# Written by tools/pyverbs_stubs.py
