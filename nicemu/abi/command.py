@@ -38,8 +38,10 @@ class Command(IntEnum):
     """cqn."""
     CREATE_QP = 5
     """qpn, type, pd, send cqn, recv cqn, send ring, send slots, send stride, recv ring, recv slots, recv stride,
-    doorbell record, flags (``QpFlag``), first row of its SQ_ENTRY slice. With an SRQ: recv slots 0 and the srqn in
-    place of the ring. XRC target: send slots 0 and the XRC domain in place of the ring."""
+    doorbell record, flags (``QpFlag``), first row of its SQ_ENTRY slice. With an SRQ: recv slots 0 and the
+    srqn in place of the ring. XRC target: send slots 0 and the XRC domain in place of the ring. RSS: type RAW_PACKET,
+    no slots, the number of its indirection table in place of the receive ring, the fields that are hashed in place of
+    the send ring; mailbox: the Toeplitz key. Raw packets: the send stride says how many bytes of TSO headers fit."""
     MODIFY_QP = 6
     """qpn, attribute mask, mailbox: ``QP_CONTEXT`` of int64 (order of ``QpField``)."""
     QUERY_QP = 7
@@ -87,6 +89,35 @@ class Command(IntEnum):
     """offset in device memory, bytes: cleared for a new owner. The driver keeps the books (mlx5's memic bitmap)."""
     FREE_DM = 26
     """offset in device memory, bytes: poisoned."""
+    CREATE_FLOW = 40
+    """number, qpn, type (``FlowType``), priority, dont_trap (0 or 1); mailbox: values, then masks, int64 each, in the
+    order of ``MatchField``. NO_MEMORY: out of rules."""
+    DESTROY_FLOW = 41
+    """number."""
+    CREATE_RQT = 42
+    """Indirection table: number, entries (a power of two); mailbox: WQ numbers, int64 each."""
+    DESTROY_RQT = 43
+    """number."""
+    PLACE_RINGS = 44
+    """owner (``RingOwner``), its number, mkey indices of its ring memory and of its doorbell record, 0: as created.
+    They lie in memory of the program now; the addresses given at creation are where the device keeps its copy."""
+
+
+class RingOwner(IntEnum):
+    """Whose rings PLACE_RINGS is about."""
+
+    QP, CQ, SRQ = range(3)
+
+
+WORK_QUEUE = 128
+"""QP type of the device beside the verbs ones: a receive queue and nothing else (``ibv_wq``). States RESET, RTR (ready)
+and ERR."""
+
+
+class FlowType(IntEnum):
+    """``ibv_flow_attr_type``."""
+
+    NORMAL, ALL_DEFAULT, MC_DEFAULT, SNIFFER = range(4)
 
 
 class QpFlag(IntFlag):
@@ -95,6 +126,10 @@ class QpFlag(IntFlag):
     SIGNAL_ALL = 1
     RENDEZVOUS = 2
     """The send queue is the device's own: it reads rendezvous payload through it (mlx5 ``QPC_OFFLOAD_TYPE_RNDV``)."""
+    CVLAN_STRIPPING = 4
+    """Raw packets and WQs: the outermost VLAN tag goes into the completion."""
+    SCATTER_FCS = 8
+    """Raw packets and WQs: the four bytes of the FCS are received too."""
 
 
 class CqFlag(IntEnum):
@@ -154,7 +189,13 @@ class QpField(IntEnum):
         TRAFFIC_CLASS,
         HOP_LIMIT,
         SL,
-    ) = range(26)
+        RX_FLAGS,
+        RATE_KBPS,
+    ) = range(28)
+
+
+RX_FLAGS_MASK = 1 << 32
+"""Bit of a MODIFY_QP mask beside ``ibv_qp_attr_mask``: RX_FLAGS counts."""
 
 
 class AvField(IntEnum):

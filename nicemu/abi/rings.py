@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from typing import Any
 
 # Send WQE header of operations with fields of their own:
 #   SEND_WITH_INV, LOCAL_INV   imm: the R_Key to invalidate
 #   UD                         rkey: number of the address handle
 #   XRC                        remote_qpn: SRQ number
+#   TSO                        compare_add: bytes of headers, which stand behind the SGEs; swap: MSS
 #   FLUSH                      compare_add: placement type | selectivity level << 8; swap: bytes
 #   BIND_MW                    remote_addr, swap: address and length; rkey: the new key; imm: access flags;
 #                              remote_qpn: lkey of the region; compare_add: the window's present key (of a type 2
@@ -153,9 +155,29 @@ def power_of_two(count: int) -> int:
     return 1 << max(int(count) - 1, 0).bit_length()
 
 
-def send_stride(max_sge: int, max_inline: int) -> int:
-    """Bytes of a send ring slot."""
-    return power_of_two(SEND_HEADER_BYTES + max(SGE_BYTES * max_sge, max_inline))
+def send_ring_bytes(caps: Any, max_tso_header: int = 0) -> int:
+    """Bytes of a QP's send ring for these ``Capabilities``."""
+    return power_of_two(caps.max_send_wr) * send_stride(caps.max_send_sge, caps.max_inline_data, max_tso_header)
+
+
+def recv_ring_bytes(caps: Any) -> int:
+    """Bytes of a QP's own receive ring."""
+    return power_of_two(caps.max_recv_wr) * recv_stride(caps.max_recv_sge)
+
+
+def cq_slots(cqe: int) -> int:
+    """Slots of a CQ's ring for at least ``cqe`` entries: one of them is kept free, as in mlx5."""
+    return power_of_two(cqe + 1)
+
+
+def srq_stride(max_sge: int) -> int:
+    """Bytes of a slot of an SRQ: at least 64."""
+    return max(recv_stride(max_sge), 64)
+
+
+def send_stride(max_sge: int, max_inline: int, max_tso_header: int = 0) -> int:
+    """Bytes of a send ring slot. The headers of a TSO request stand behind its SGEs."""
+    return power_of_two(SEND_HEADER_BYTES + max(SGE_BYTES * max_sge + max_tso_header, max_inline))
 
 
 def recv_stride(max_sge: int) -> int:

@@ -15,10 +15,41 @@ class QpType(IntEnum):
     RC, UC, UD, RAW_PACKET, XRC_SEND, XRC_RECV = 2, 3, 4, 8, 9, 10
 
 
+class QpCreateFlag(IntFlag):
+    """``ibv_qp_create_flags``."""
+
+    BLOCK_SELF_MCAST_LB, SCATTER_FCS, CVLAN_STRIPPING, SOURCE_QPN, PCI_WRITE_END_PADDING = 2, 256, 512, 1024, 2048
+
+
 class SrqType(IntEnum):
     """``ibv_srq_type``."""
 
     BASIC, XRC, TM = range(3)
+
+
+class WqState(IntEnum):
+    """``ibv_wq_state``."""
+
+    RESET, RDY, ERR = range(3)
+
+
+class WqAttrMask(IntFlag):
+    """``ibv_wq_attr_mask``."""
+
+    STATE, CURR_STATE, FLAGS = 1, 2, 4
+
+
+class WqFlag(IntFlag):
+    """``ibv_wq_flags``."""
+
+    CVLAN_STRIPPING, SCATTER_FCS, DELAY_DROP, PCI_WRITE_END_PADDING = 1, 2, 4, 8
+
+
+class RxHash(IntFlag):
+    """``ibv_rx_hash_fields``."""
+
+    SRC_IPV4, DST_IPV4, SRC_IPV6, DST_IPV6 = 1, 2, 4, 8
+    SRC_PORT_TCP, DST_PORT_TCP, SRC_PORT_UDP, DST_PORT_UDP = 16, 32, 64, 128
 
 
 class WrOpcode(IntEnum):
@@ -32,7 +63,7 @@ class WrOpcode(IntEnum):
 class SendFlag(IntEnum):
     """``ibv_send_flags``: bits of a send WQE's flags word."""
 
-    FENCE, SIGNALED, SOLICITED, INLINE = 1, 2, 4, 8
+    FENCE, SIGNALED, SOLICITED, INLINE, IP_CSUM = 1, 2, 4, 8, 16
 
 
 class WcStatus(IntEnum):

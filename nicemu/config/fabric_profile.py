@@ -105,7 +105,7 @@ class Impairment(Record):
     packets: Annotated[tuple[Count, ...], Field(strict=False)] = ()  # from 1
     count: Annotated[int, Field(ge=0, le=2**62)] | None = None  # firings at most, all links together
 
-    transport: Literal["RC", "UC", "UD", "CNP", "XRC"] | None = None
+    transport: Literal["RC", "UC", "UD", "CNP", "XRC", "RAW"] | None = None
     operations: Annotated[tuple[Operation, ...], Field(strict=False)] = ()
     qpn: Annotated[int, Field(ge=0, le=2**24 - 1)] | None = None  # destination
     psns: Annotated[tuple[Annotated[int, Field(ge=0, le=2**24 - 1)], ...], Field(strict=False)] = ()

@@ -10,6 +10,10 @@ from nicemu.config.errors import ConfigError
 from nicemu.config.validate import validate
 from nicemu.config.yaml_file import COMMAND_LINE, YamlFile, read_yaml
 
+FORCE_ODP = {"force_odp": True, "firmware": "backup_ring"}
+"""What test suites that do not send again need to run on demand: hardware drops what comes to an absent page of an
+unconnected receive, and this image keeps it."""
+
 
 def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
     """The configuration in `path` (a YAML file, or the name of one in `configs/lab`), else the defaults.

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from nicemu.config.raw_packet_profile import RawPacketProfile
 from nicemu.config.types import Count, CountOrNone, Nanoseconds, Record, Word32
 
 IbMtu = Literal[256, 512, 1024, 2048, 4096]
@@ -145,6 +146,7 @@ class NicProfile(Record):
     ack_coalescing_ns: Nanoseconds = 0  # one ACK for all that are due within this time
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits
 
+    raw_packet: RawPacketProfile | None = RawPacketProfile()  # None: it has no raw packet QPs and what goes with them
     iotlb: IotlbProfile = IotlbProfile()
     l2_iotlb: SecondLevelProfile | None = None
     qp_cache: QpCacheProfile | None = None

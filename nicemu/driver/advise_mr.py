@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from nicemu.driver import implicit
 from nicemu.driver.errors import DriverError
 from nicemu.driver.mkey import KEY_BITS
 from nicemu.driver.umem_odp import OnDemand
@@ -22,13 +21,15 @@ Sges = tuple[tuple[int, int, int], ...]
 
 
 def advise(pd: Pd, advice: int, flags: int, sges: Sges) -> Steps[None]:
-    """EINVAL: unknown advice or flag. ENOENT: no on-demand region has that lkey. EPERM: another PD, or write advice for
-    a read-only region. EFAULT: outside the region, or (with FLUSH) a page that cannot be had.
+    """EINVAL: unknown flag. EOPNOTSUPP: unknown advice. ENOENT: no on-demand region has that lkey. EPERM: another PD,
+    or write advice for a read-only region. EFAULT: outside the region, or (with FLUSH) a page that cannot be had.
 
     Without FLUSH the work goes on in the background and its errors are dropped.
     """
-    if advice not in (PREFETCH, PREFETCH_WRITE, PREFETCH_NO_FAULT) or flags & ~FLUSH:
-        raise DriverError(errno.EINVAL, f"advise MR: advice {advice}, flags {flags:#x}")
+    if flags & ~FLUSH:
+        raise DriverError(errno.EINVAL, f"advise MR: flags {flags:#x}")
+    if sges and advice not in (PREFETCH, PREFETCH_WRITE, PREFETCH_NO_FAULT):
+        raise DriverError(errno.EOPNOTSUPP, f"advise MR: no advice {advice}")
     ranges = [(_region(pd, advice, sge), sge[0], sge[1]) for sge in sges]
     for region, address, length in ranges:
         assert isinstance(region.umem, OnDemand)
@@ -63,9 +64,9 @@ def _prefetch(region: Mr, memory: OnDemand, span: tuple[int, int], advice: int) 
         if not length:
             pages = 0
         elif advice == PREFETCH_NO_FAULT:
-            pages = yield from implicit.map_present(memory, address, length)
+            pages = yield from memory.map_present(address, length)
         else:
-            pages = yield from implicit.map_range(memory, address, length, advice == PREFETCH_WRITE, {})
+            pages = yield from memory.map_range(address, length, advice == PREFETCH_WRITE, {})
         region.counters.page_prefetch += pages
     except (Fault, DriverError) as error:
         return error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nicemu.driver import cq
+from nicemu.abi.verbs import QpType, RxHash
+from nicemu.driver import cq, rss
 from nicemu.driver.ah import PORTS
 from nicemu.driver.errors import DriverError
 
@@ -31,6 +32,10 @@ ALWAYS = (
 )  # fmt: skip
 FLUSH_GLOBAL, FLUSH_PERSISTENT, ATOMIC_WRITE = 1 << 38, 1 << 39, 1 << 40
 """``ib_device_cap_flags``: of ``device_cap_flags_ex`` only, above 32 bits."""
+RAW_IP_CSUM, MANAGED_FLOW_STEERING, RAW_SCATTER_FCS, PCI_WRITE_END_PADDING = 1 << 26, 1 << 29, 1 << 34, 1 << 36
+CAP_CVLAN_STRIPPING, CAP_SCATTER_FCS, CAP_IP_CSUM = 1, 2, 4
+"""``ibv_raw_packet_caps``."""
+RAW_QPT, LOW_32 = 1 << QpType.RAW_PACKET, (1 << 32) - 1
 ATOMIC_HCA, TM_CAP_RC = 1, 1
 ODP_SUPPORT, ODP_SUPPORT_IMPLICIT = 1, 2
 ODP_SEND, ODP_RECV, ODP_WRITE, ODP_READ, ODP_ATOMIC, ODP_SRQ_RECV, ODP_FLUSH, ODP_ATOMIC_WRITE = (
@@ -57,17 +62,49 @@ def device_attributes(device: IbDevice) -> dict[str, int | str]:
     values |= dict.fromkeys(ABSENT, 0)
     flags = ALWAYS | (SRQ_RESIZE if profile.max_srq else 0) | (XRC if profile.max_xrcd else 0)
     flags |= MEM_WINDOW | MEM_WINDOW_TYPE_2B if profile.max_mw else 0
-    values |= {
+    raw_flags, raw_values = raw_packet_caps(profile.raw_packet)
+    flags |= raw_flags & LOW_32
+    values |= raw_values | {
         "node_guid": device.device.guid, "sys_image_guid": device.device.guid, "phys_port_cnt": PORTS,
         "atomic_cap": ATOMIC_HCA,
         "device_cap_flags": flags,
-        "device_cap_flags_ex": flags | FLUSH_GLOBAL | FLUSH_PERSISTENT | ATOMIC_WRITE,
+        "device_cap_flags_ex": flags | raw_flags | FLUSH_GLOBAL | FLUSH_PERSISTENT | ATOMIC_WRITE,
         "num_comp_vectors": profile.num_comp_vectors,
         "completion_timestamp_mask": TIMESTAMP_MASK, "hca_core_clock": CORE_CLOCK_KHZ,
         **tag_matching_caps(device),
         "max_cq_count": cq.MAX_MODERATION_COUNT, "max_cq_period": cq.MAX_MODERATION_US,
     }  # fmt: skip
     return values
+
+
+def raw_packet_caps(raw: Any) -> tuple[int, dict[str, int | str]]:
+    """Capability flags, and what ``ibv_query_device_ex`` says of raw packets; nested members have their struct's name
+    in front. Nothing for a device without."""
+    if raw is None:
+        return 0, {}
+    flags = MANAGED_FLOW_STEERING if raw.max_flows else 0
+    flags |= RAW_IP_CSUM if raw.ip_csum else 0
+    flags |= RAW_SCATTER_FCS if raw.scatter_fcs else 0
+    flags |= PCI_WRITE_END_PADDING if raw.end_padding else 0
+    caps = CAP_CVLAN_STRIPPING if raw.cvlan_stripping else 0
+    caps |= (CAP_SCATTER_FCS if raw.scatter_fcs else 0) | (CAP_IP_CSUM if raw.ip_csum else 0)
+    values: dict[str, int | str] = {"raw_packet_caps": caps, "max_wq_type_rq": raw.max_wq_type_rq}
+    if raw.max_tso:
+        values |= {"tso_caps.max_tso": raw.max_tso, "tso_caps.supported_qpts": RAW_QPT}
+    if raw.max_wq_type_rq and raw.max_rwq_indirection_tables:
+        values |= {
+            "rss_caps.supported_qpts": RAW_QPT, "rss_caps.rx_hash_function": rss.TOEPLITZ,
+            "rss_caps.rx_hash_fields_mask": int(sum(RxHash)),
+            "rss_caps.max_rwq_indirection_tables": raw.max_rwq_indirection_tables,
+            "rss_caps.max_rwq_indirection_table_size": raw.max_rwq_indirection_table_size,
+        }  # fmt: skip
+    if raw.qp_rate_limit_max_kbps:
+        values |= {
+            "packet_pacing_caps.qp_rate_limit_min": raw.qp_rate_limit_min_kbps,
+            "packet_pacing_caps.qp_rate_limit_max": raw.qp_rate_limit_max_kbps,
+            "packet_pacing_caps.supported_qpts": RAW_QPT,
+        }  # fmt: skip
+    return flags, values
 
 
 def tag_matching_caps(device: IbDevice) -> dict[str, int]:

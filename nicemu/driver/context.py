@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nicemu.driver import ah, cq, dm, mr, mw, pd, qp, srq, xrcd
+from nicemu.driver import ah, cq, dm, flow, mr, mw, pd, qp, rwq_ind_table, srq, wq, xrcd
 from nicemu.driver.errors import DriverError
 from nicemu.driver.notifier import notifiers_of
 from nicemu.timeline.host import Steps
@@ -47,12 +47,21 @@ def open_device(driver: Driver, name: str, mm: Any) -> Context:
 def close(context: Context) -> Steps[None]:
     """``uverbs_destroy_ufile_hw``: destroys what is left, users before what they use."""
     driver = context.driver
+    for rule in driver.flows:
+        if rule.qp.context is context:
+            yield from flow.destroy(rule)
     for queue_pair in driver.qps:
         if queue_pair.context is context:
             yield from qp.leave_and_destroy(queue_pair)
     for handle in driver.ahs:
         if handle.pd.context is context:
             yield from ah.destroy(handle)
+    for table in driver.ind_tables:
+        if table.context is context:
+            yield from rwq_ind_table.destroy(table)
+    for work_queue in driver.wqs:
+        if work_queue.context is context:
+            yield from wq.destroy(work_queue)
     for shared in driver.srqs:
         if shared.context is context:
             yield from srq.destroy(shared)

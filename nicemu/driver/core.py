@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from nicemu.driver.context import Context
     from nicemu.driver.cq import Cq
     from nicemu.driver.dm import Dm
+    from nicemu.driver.flow import Flow
     from nicemu.driver.mr import Mr
     from nicemu.driver.mw import Mw
     from nicemu.driver.pd import Pd
     from nicemu.driver.qp import Qp
+    from nicemu.driver.rwq_ind_table import IndTable
     from nicemu.driver.srq import Srq
+    from nicemu.driver.wq import Wq
     from nicemu.driver.xrcd import Xrcd
 
 
@@ -56,6 +59,9 @@ class Driver:
         self.dms: Handles[Dm] = Handles("device memory")
         self.srqs: Handles[Srq] = Handles("SRQ")
         self.xrcds: Handles[Xrcd] = Handles("XRC domain")
+        self.wqs: Handles[Wq] = Handles("WQ")
+        self.ind_tables: Handles[IndTable] = Handles("indirection table")
+        self.flows: Handles[Flow] = Handles("flow")
         self.devices = [IbDevice(self, device) for device in devices]
         """In the order of ``device.index``: probed."""
 

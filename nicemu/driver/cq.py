@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nicemu.abi.command import Command, CqFlag
-from nicemu.abi.rings import CQE_BYTES, Eqn, power_of_two
+from nicemu.abi.command import Command, CqFlag, RingOwner
+from nicemu.abi.rings import CQE_BYTES, Eqn, cq_slots
+from nicemu.driver import program_ring
 from nicemu.driver.errors import DriverError
+from nicemu.driver.pd import Pd
+from nicemu.driver.program_ring import Placed, Places
 from nicemu.driver.ring import Memory
 from nicemu.timeline.host import Steps
 
@@ -30,6 +33,9 @@ class Cq:
     comp_handler: Callable[[int], None] | None = None
     handle: int = 0
     users: int = 0
+    parent_domain: Pd | None = None
+    placed: Placed | None = None
+    """Ring and record in memory of the program."""
 
 
 MAX_MODERATION_COUNT, MAX_MODERATION_US = 65535, 4095
@@ -41,19 +47,22 @@ def slots_for(context: Context, cqe: int) -> int:
     most = context.device.profile.max_cqe
     if not 1 <= cqe <= most:
         raise DriverError(errno.EINVAL, f"CQ: {cqe} entries, the device has 1 to {most}")
-    return power_of_two(cqe + 1)
+    return cq_slots(cqe)
 
 
 def create(context: Context, cqe: int, comp_vector: int, comp_handler: Callable[[int], None] | None,
-           ignore_overrun: bool = False) -> Steps[Cq]:  # fmt: skip
+           ignore_overrun: bool = False, home: tuple[Pd, Places] | None = None) -> Steps[Cq]:  # fmt: skip
     """A CQ for at least ``cqe`` entries.
 
-    EINVAL: ``cqe`` out of 1..max_cqe, no such vector. ENOMEM: ``max_cq`` exist.
+    ``home``: a parent domain, and where in the program's memory ring and record lie: errors as of
+    ``program_ring.hold``. EINVAL: ``cqe`` out of 1..max_cqe, no such vector. ENOMEM: ``max_cq`` exist.
     """
     device, driver = context.device, context.driver
     slots = slots_for(context, cqe)
     if not 0 <= comp_vector < device.profile.num_comp_vectors:
         raise DriverError(errno.EINVAL, f"CQ: no completion vector {comp_vector}")
+    if home is not None:
+        program_ring.check_context(home[0], context)
     number = device.cq_numbers.take()
     queue = Cq(context, number, slots - 1, slots, driver.allocate(slots * CQE_BYTES), device.records.take(),
                comp_handler)  # fmt: skip
@@ -65,16 +74,42 @@ def create(context: Context, cqe: int, comp_vector: int, comp_handler: Callable[
     except DriverError:
         _release(queue)
         raise
+    if home is not None:
+        yield from _settle(queue, *home)
     queue.handle = driver.cqs.add(queue)
     device.cqs[number] = queue
     return queue
 
 
+def _settle(queue: Cq, pd: Pd, places: Places) -> Steps[None]:
+    """Ring and record in memory of the program; the parent domain is in use."""
+    queue.parent_domain = pd
+    pd.users += 1
+    if not places:
+        return
+    commands, size = queue.context.device.commands, queue.slots * CQE_BYTES
+    try:
+        queue.placed = yield from program_ring.place(pd, RingOwner.CQ, queue.number, places, size)
+    except DriverError:
+        yield from commands.execute(Command.DESTROY_CQ, queue.number)
+        _release(queue)
+        raise
+
+
+def views(queue: Cq) -> tuple[Any, Any]:
+    """Ring and doorbell record as the library sees them."""
+    placed = queue.placed or Placed()
+    return (placed.ring or queue.ring).view, (placed.record or queue.record).view
+
+
 def resize(queue: Cq, cqe: int) -> Steps[None]:
     """A ring for at least ``cqe`` entries; those that wait are in it, in order.
 
-    EINVAL: out of 1..max_cqe, or more than ``cqe`` wait (``ibv_resize_cq(3)``); the CQ is then as before.
+    EINVAL: out of 1..max_cqe, or more than ``cqe`` wait (``ibv_resize_cq(3)``); the CQ is then as before. EOPNOTSUPP:
+    the ring lies in memory of the program.
     """
+    if queue.placed is not None and queue.placed.ring is not None:
+        raise DriverError(errno.EOPNOTSUPP, "CQ: its ring is the program's")
     slots = slots_for(queue.context, cqe)
     ring = queue.context.driver.allocate(slots * CQE_BYTES)
     yield from queue.context.device.commands.execute(Command.RESIZE_CQ, queue.number, ring.address, slots, cqe)
@@ -97,10 +132,14 @@ def destroy(queue: Cq) -> Steps[None]:
     context.driver.cqs.remove(queue.handle)
     del context.device.cqs[queue.number]
     yield from context.device.commands.execute(Command.DESTROY_CQ, queue.number)
+    if queue.placed is not None:
+        yield from program_ring.release(queue.placed)
     _release(queue)
 
 
 def _release(queue: Cq) -> None:
     device = queue.context.device
+    if queue.parent_domain is not None:
+        queue.parent_domain.users -= 1
     device.records.give(queue.record)
     device.cq_numbers.give(queue.number)

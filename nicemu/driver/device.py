@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
     from nicemu.driver.qp import Qp
     from nicemu.driver.srq import Srq
+    from nicemu.driver.wq import Wq
     from nicemu.driver.xrcd import Domain, Inode
 
 ASYNC_SLOTS = 4096
@@ -60,10 +61,14 @@ class IbDevice:
         self.srq_numbers = Numbers("SRQs", self.profile.max_srq)
         self.ah_numbers = Numbers("address handles", self.profile.max_ah)
         self.xrcd_numbers = Numbers("XRC domains", self.profile.max_xrcd)
+        raw = self.profile.raw_packet
+        self.flow_numbers = Numbers("flow rules", raw.max_flows if raw else 0)
+        self.rqt_numbers = Numbers("indirection tables", raw.max_rwq_indirection_tables if raw else 0)
         self.xrc_domains: dict[Inode, Domain] = {}
         self.cqs: dict[int, Cq] = {}
         self.qps: dict[int, Qp] = {}
         self.srqs: dict[int, Srq] = {}
+        self.wqs: dict[int, Wq] = {}
         self.odp_mkeys: dict[int, Mr] = {}
         """On-demand regions by mkey index (``dev->odp_mkeys``): absent means not on demand, or being deregistered."""
         self.contexts: list[Context] = []
@@ -123,6 +128,10 @@ class IbDevice:
             srq = self.srqs.get(number)
             if srq is not None:
                 srq.context.report(kind, "srq", srq.handle)
+        elif kind == AsyncEvent.WQ_FATAL:
+            wq = self.wqs.get(number)
+            if wq is not None:
+                wq.context.report(kind, "wq", wq.handle)
         elif kind == AsyncEvent.CQ_ERR:
             cq = self.cqs.get(number)
             if cq is not None:

@@ -46,6 +46,15 @@ class ImplicitUmem(OnDemand):
         """How many pages the device has."""
         return sum(child_memory(child).mapped for child in self.children.values())
 
+    def map_range(self, address: int, length: int, write: bool, stages: dict[str, Any]) -> Steps[int]:
+        self.region.pd.context.mm.adopt(address, length)
+        return _for_children(
+            self, address, length, lambda child, at, size: umem_odp.map_range(child, at, size, write, stages)
+        )
+
+    def map_present(self, address: int, length: int) -> Steps[int]:
+        return _for_children(self, address, length, lambda child, at, size: child.map_present(at, size))
+
 
 def child_memory(child: Mr) -> UmemOdp:
     """The memory of a child region."""
@@ -76,30 +85,6 @@ def destroy(region: Mr, memory: ImplicitUmem) -> Steps[None]:
 
 
 # Faults ---------------------------------------------------------------------------------------------------------------
-
-
-def map_range(memory: OnDemand, address: int, length: int, write: bool, stages: dict[str, Any]) -> Steps[int]:
-    """Fault the pages of a byte range in and give them to the device, whichever kind of memory it is; gives how many.
-
-    :raises Fault: a page cannot be had.
-    """
-    if isinstance(memory, UmemOdp):
-        return umem_odp.map_range(memory, address, length, write, stages)
-    assert isinstance(memory, ImplicitUmem)
-    memory.region.pd.context.mm.adopt(address, length)
-    return _for_children(
-        memory, address, length, lambda child, at, size: umem_odp.map_range(child, at, size, write, stages)
-    )
-
-
-def map_present(memory: OnDemand, address: int, length: int) -> Steps[int]:
-    """The same for the pages that are present, without faulting."""
-    if isinstance(memory, UmemOdp):
-        return (yield from umem_odp.map_present(memory, address, address + length))
-    assert isinstance(memory, ImplicitUmem)
-    return (yield from _for_children(
-        memory, address, length, lambda child, at, size: umem_odp.map_present(child, at, at + size)
-    ))  # fmt: skip
 
 
 def _for_children(memory: ImplicitUmem, address: int, length: int, work: Work) -> Steps[int]:

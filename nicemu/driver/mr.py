@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from nicemu.abi.command import IMPLICIT_BITS, MkeyFlag
 from nicemu.abi.verbs import PAGE_SIZE, Access
-from nicemu.driver import implicit, mkey, umem, umem_odp
+from nicemu.driver import dmabuf, implicit, mkey, umem, umem_odp
 from nicemu.driver.counters import MrCounters
 from nicemu.driver.errors import DriverError
 from nicemu.timeline.host import Steps
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nicemu.driver.device import IbDevice
     from nicemu.driver.dm import Dm
     from nicemu.driver.pd import Pd
+    from nicemu.mm.dma_buf import DmaBuf
 
 KEY_BITS = mkey.KEY_BITS
 ADDRESS_END = 1 << 64
@@ -46,7 +47,7 @@ class Mr:
     length: int
     iova: int
     access: int
-    umem: umem.Umem | umem_odp.UmemOdp | implicit.ImplicitUmem | None = None
+    umem: umem.Umem | umem_odp.UmemOdp | implicit.ImplicitUmem | dmabuf.UmemDmabuf | None = None
     dm: Dm | None = None
     handle: int = 0
     counters: MrCounters = field(default_factory=MrCounters)
@@ -58,7 +59,7 @@ class Mr:
 
     @property
     def on_demand(self) -> bool:
-        """Its pages come by page faults."""
+        """The program asked for pages that come by page faults."""
         return bool(self.access & Access.ON_DEMAND)
 
     @property
@@ -81,7 +82,8 @@ class Mr:
         """``MkeyFlag`` of its key."""
         if self.dm is not None:
             return MkeyFlag.DEVICE_MEMORY
-        return (MkeyFlag.ODP if self.on_demand else 0) | (MkeyFlag.IMPLICIT if self.implicit else 0)
+        faults = self.on_demand or isinstance(self.umem, dmabuf.UmemDmabuf)
+        return (MkeyFlag.ODP if faults else 0) | (MkeyFlag.IMPLICIT if self.implicit else 0)
 
 
 def check_access(access: int) -> None:
@@ -200,6 +202,21 @@ def register_dm(pd: Pd, dm: Dm, offset: int, length: int, access: int) -> Steps[
     return region
 
 
+def register_dmabuf(pd: Pd, buffer: DmaBuf, offset: int, length: int, iova: int, access: int) -> Steps[Mr]:
+    """``mlx5_ib_reg_user_mr_dmabuf``: part of a dma-buf, which the device calls ``iova``. EINVAL: see
+    :func:`nicemu.driver.dmabuf.check`. ENOMEM: out of keys."""
+    check_access(access)
+    dmabuf.check(pd.context.device, buffer, (offset, length), iova, access)
+    region = create(pd, offset, length, access, iova)
+    try:
+        yield from dmabuf.create(region, buffer)
+    except DriverError:
+        discard(region)
+        raise
+    region.handle = pd.context.driver.mrs.add(region)
+    return region
+
+
 def _create_bare(region: Mr, flags: int, device_offset: int) -> Steps[None]:
     try:
         yield from mkey.create(region, flags, 0, device_offset)
@@ -222,6 +239,8 @@ def deregister(region: Mr) -> Steps[None]:
             yield from implicit.destroy(region, memory)
         elif isinstance(memory, umem_odp.UmemOdp):
             yield from umem_odp.destroy(region, memory)
+        elif isinstance(memory, dmabuf.UmemDmabuf):
+            yield from dmabuf.destroy(region, memory)
         else:
             yield from mkey.destroy(region)
     except DriverError:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nicemu.abi.command import Command
 from nicemu.abi.rings import FaultSubtype, FaultType
 from nicemu.abi.verbs import PAGE_SHIFT
-from nicemu.driver import implicit, wqe
+from nicemu.driver import wqe
 from nicemu.driver.errors import DriverError
 from nicemu.driver.irq import Eqe
 from nicemu.driver.mkey import KEY_BITS
@@ -149,7 +149,7 @@ def fault_segment(device: IbDevice, segment: Segment, stages: dict[str, Any]) ->
     memory.begin_fault()
     try:
         # as mlx5: a read fault on a writable region asks for write, and so breaks copy-on-write
-        pages = yield from implicit.map_range(memory, region.address + offset, segment.length, region.writable, stages)
+        pages = yield from memory.map_range(region.address + offset, segment.length, region.writable, stages)
     finally:
         memory.end_fault()
     stages["mr"] = region.number

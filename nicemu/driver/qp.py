@@ -1,7 +1,7 @@
-"""Queue pairs (``mlx5_ib_create_qp, ib_modify_qp_with_udata``): RC, UC, UD and both ends of XRC.
+"""Queue pairs (``mlx5_ib_create_qp, ib_modify_qp_with_udata``): RC, UC, UD, both ends of XRC, raw packets.
 
 Attributes travel by the names of ``ibv_qp_attr``. The driver keeps the values the program set; the state and what
-the hardware changes are asked of the device. Left out: raw packet QPs (EOPNOTSUPP).
+the hardware changes are asked of the device. RSS QPs are made in :mod:`nicemu.driver.rss`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import errno
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from nicemu.abi.command import QP_CONTEXT, AvField, Command, QpField, QpFlag
+from nicemu.abi.command import QP_CONTEXT, AvField, Command, QpField, QpFlag, RingOwner
 from nicemu.abi.rings import power_of_two, recv_stride, send_stride
 from nicemu.abi.tag_matching import MAX_TAG_SGES, RNDV_BYTES
 from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState, QpType, SrqType
-from nicemu.driver import ah, mcast, qp_state_table
+from nicemu.driver import ah, mcast, program_ring, qp_state_table
 from nicemu.driver.errors import DriverError
 from nicemu.driver.pd import Pd
+from nicemu.driver.program_ring import Placed, Places
+from nicemu.driver.raw_options import RawOptions, check_rate, checked_options
 from nicemu.driver.ring import Memory
 from nicemu.driver.xrcd import Xrcd
 from nicemu.timeline.host import Steps
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from nicemu.driver.context import Context
     from nicemu.driver.cq import Cq
     from nicemu.driver.device import IbDevice
+    from nicemu.driver.rwq_ind_table import IndTable
     from nicemu.driver.srq import Srq
 
 A = QpAttrMask
@@ -45,7 +48,7 @@ CONTEXT_FIELDS = {
     QpField.RNR_RETRY: "rnr_retry", QpField.RQ_PSN: "rq_psn", QpField.MAX_RD_ATOMIC: "max_rd_atomic",
     QpField.MIN_RNR_TIMER: "min_rnr_timer", QpField.SQ_PSN: "sq_psn",
     QpField.MAX_DEST_RD_ATOMIC: "max_dest_rd_atomic", QpField.DEST_QPN: "dest_qp_num",
-    QpField.EN_SQD_ASYNC_NOTIFY: "en_sqd_async_notify",
+    QpField.EN_SQD_ASYNC_NOTIFY: "en_sqd_async_notify", QpField.RATE_KBPS: "rate_limit",
 }  # fmt: skip
 """Words of the device's QP context that hold an attribute as it is."""
 
@@ -56,7 +59,7 @@ RENDEZVOUS_SLOTS = 256
 """Of the device's own send queue: a READ and a FIN for each tag that it can hold by default."""
 
 NO_RING = Memory(0, memoryview(b""))
-MODELLED = (QpType.RC, QpType.UC, QpType.UD, QpType.XRC_SEND, QpType.XRC_RECV)
+WITH_RECEIVES = (QpType.RC, QpType.UC, QpType.UD, QpType.RAW_PACKET)
 
 
 @dataclass(eq=False, slots=True)
@@ -83,13 +86,20 @@ class Qp:
     recv_ring: Memory = NO_RING
     recv_slots: int = 0
     recv_stride: int = 0
+    placed: Placed | None = None
+    """Rings and record in memory of the program."""
     sq_entry: int = 0
     rendezvous: bool = False
     state: QpState = QpState.RESET
     attributes: dict[str, Any] = field(default_factory=dict)
     groups: list[bytes] = field(default_factory=list)
     """Multicast GIDs it is a member of."""
+    raw: RawOptions = field(default_factory=RawOptions)
+    ind_table: IndTable | None = None
+    """Of an RSS QP, which has nothing else."""
     handle: int = 0
+    users: int = 0
+    """Flow rules."""
 
     @property
     def device(self) -> IbDevice:
@@ -97,9 +107,9 @@ class Qp:
         return self.context.device
 
     @property
-    def used(self) -> list[Pd | Cq | Srq | Xrcd]:
+    def used(self) -> list[Pd | Cq | Srq | Xrcd | IndTable]:
         """What has to stay while the QP exists, each as often as it is used."""
-        parents = (self.pd, self.send_cq, self.recv_cq, self.srq, self.xrcd)
+        parents = (self.pd, self.send_cq, self.recv_cq, self.srq, self.xrcd, self.ind_table)
         return [parent for parent in parents if parent is not None]
 
 
@@ -116,23 +126,28 @@ def check_type(kind: int, profile: Any) -> QpType:
     """EINVAL: no such type. EOPNOTSUPP: the device does not have it."""
     if kind not in QpType.__members__.values():
         raise DriverError(errno.EINVAL, f"QP: no type {kind}")
-    if kind not in MODELLED or (kind in (QpType.XRC_SEND, QpType.XRC_RECV) and not profile.max_xrcd):
+    missing = {QpType.XRC_SEND: not profile.max_xrcd, QpType.XRC_RECV: not profile.max_xrcd,
+               QpType.RAW_PACKET: profile.raw_packet is None}  # fmt: skip
+    if missing.get(QpType(kind), False):
         raise DriverError(errno.EOPNOTSUPP, f"QP: transport {QpType(kind).name} is not supported")
     return QpType(kind)
 
 
-def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_sig_all: int) -> Steps[Qp]:
+def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_sig_all: int,
+           raw: RawOptions | None = None, places: Places | None = None) -> Steps[Qp]:  # fmt: skip
     """A QP in RESET. ``queues``: send CQ, receive CQ and, if it has one, SRQ; the parent of an XRC target is its
     domain, and it needs no queues. Granted is what was asked for, and 0 of what the type does not have.
 
     EINVAL: capabilities, the wrong parent for the type, an XRC SRQ, a TM-SRQ and not RC, no CQ, objects of another
-    context. ENOMEM: out of
-    QPs. EOPNOTSUPP: raw packets.
+    context, creation flags of raw packets for another type. ENOMEM: out of QPs. EOPNOTSUPP: a transport or flag that
+    the device does not have. ``places``: errors as of ``program_ring.hold``.
     """
     context, device = parent.context, parent.context.device
     check_capabilities(device.profile, caps)
     qp_type = check_type(kind, device.profile)
     pair = Qp(context, qp_type, 0, caps, NO_RING)
+    if raw is not None:
+        pair.raw = checked_options(qp_type, device.profile.raw_packet, raw)
     _attach(pair, parent, queues)
     _allocate_rings(pair)
     try:
@@ -153,6 +168,8 @@ def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_
     except DriverError:
         _release(pair)
         raise
+    if places and pair.pd:
+        yield from _place(pair, pair.pd, places)
     pair.handle = context.driver.qps.add(pair)
     device.qps[pair.number] = pair
     return pair
@@ -187,7 +204,7 @@ def _attach(pair: Qp, parent: Pd | Xrcd, queues: tuple[Any, ...]) -> None:
 def _allocate_rings(pair: Qp) -> None:
     """The rings that the type has. ENOMEM: no context memory for the send queue."""
     allocate = pair.context.driver.allocate
-    sends, receives = pair.type != QpType.XRC_RECV, pair.type in (QpType.RC, QpType.UC, QpType.UD) and pair.srq is None
+    sends, receives = pair.type != QpType.XRC_RECV, pair.type in WITH_RECEIVES and pair.srq is None
     if not sends:
         pair.caps = replace(pair.caps, max_send_wr=0, max_send_sge=0, max_inline_data=0)
     if not receives:
@@ -195,7 +212,7 @@ def _allocate_rings(pair: Qp) -> None:
     caps = pair.caps
     if sends:
         pair.send_slots = power_of_two(caps.max_send_wr)
-        pair.send_stride = send_stride(caps.max_send_sge, caps.max_inline_data)
+        pair.send_stride = send_stride(caps.max_send_sge, caps.max_inline_data, pair.raw.max_tso_header)
         if pair.rendezvous:
             pair.send_slots, pair.send_stride = RENDEZVOUS_SLOTS, send_stride(MAX_TAG_SGES, RNDV_BYTES)
         try:
@@ -208,20 +225,46 @@ def _allocate_rings(pair: Qp) -> None:
         pair.recv_ring = allocate(pair.recv_slots * pair.recv_stride)
 
 
+def _place(pair: Qp, pd: Pd, places: Places) -> Steps[None]:
+    """Rings, the receive ring first, and record in memory of the program (``mlx5_alloc_qp_buf``)."""
+    received, sent = pair.recv_slots * pair.recv_stride, pair.send_slots * pair.send_stride
+    if pair.rendezvous:
+        sent = 0
+    try:
+        placed = yield from program_ring.place(pd, RingOwner.QP, pair.number, places, received + sent)
+    except DriverError:
+        yield from pair.device.commands.execute(Command.DESTROY_QP, pair.number)
+        _release(pair)
+        raise
+    pair.placed = placed
+
+
+def views(pair: Qp) -> tuple[Any, Any, Any]:
+    """Send ring, receive ring and doorbell record as the library sees them."""
+    send: Any = pair.send_ring.view
+    recv: Any = pair.recv_ring.view
+    placed = pair.placed or Placed()
+    if placed.ring is not None:
+        received = pair.recv_slots * pair.recv_stride
+        recv = placed.ring.view.part(0, received)
+        send = placed.ring.view.part(received, pair.send_slots * pair.send_stride)
+    return send, recv, (placed.record or pair.record).view
+
+
 def _by_number(pair: Qp) -> tuple[Pd | Cq | None, ...]:
     return pair.pd, pair.send_cq, pair.recv_cq
 
 
 def _flags(pair: Qp, sq_sig_all: int) -> QpFlag:
-    flags = QpFlag.SIGNAL_ALL if sq_sig_all else QpFlag(0)
+    flags = QpFlag(pair.raw.device_flags) | (QpFlag.SIGNAL_ALL if sq_sig_all else QpFlag(0))
     return flags | (QpFlag.RENDEZVOUS if pair.rendezvous else QpFlag(0))
 
 
-def program_send_ring(pair: Qp) -> tuple[memoryview, int, int]:
+def program_send_ring(pair: Qp, view: Any) -> tuple[Any, int, int]:
     """(bytes, slots, stride) of the send ring that the program writes: nothing of one that is the device's own."""
     if pair.rendezvous:
         return memoryview(b""), 1, pair.send_stride
-    return pair.send_ring.view, pair.send_slots, pair.send_stride
+    return view, pair.send_slots, pair.send_stride
 
 
 def _send_word(pair: Qp) -> int:
@@ -235,7 +278,11 @@ def _recv_word(pair: Qp) -> int:
 
 
 def modify(pair: Qp, attributes: Any, mask: int) -> Steps[None]:
-    """``ib_modify_qp``: checked against the state table and the device's limits first; a failure changes nothing."""
+    """``ib_modify_qp``: checked against the state table and the device's limits first; a failure changes nothing.
+
+    EOPNOTSUPP: an RSS QP, which has no state."""
+    if pair.ind_table is not None:
+        raise DriverError(errno.EOPNOTSUPP, "modify QP: an RSS QP")
     old = int(attributes.cur_qp_state) if mask & A.CUR_STATE else pair.state
     new = int(attributes.qp_state) if mask & A.STATE else old
     if not (0 <= old <= QpState.ERR and 0 <= new <= QpState.ERR):
@@ -258,7 +305,8 @@ def modify(pair: Qp, attributes: Any, mask: int) -> Steps[None]:
     pair.attributes = values
     if new == QpState.RESET:  # a new life: nothing is posted, nothing is set
         pair.attributes = {}
-        pair.record.view[:] = bytes(len(pair.record.view))
+        record = views(pair)[2]
+        record[:] = bytes(len(record))
 
 
 def check_attributes(device: IbDevice, attributes: Any, mask: int) -> None:
@@ -282,6 +330,8 @@ def check_attributes(device: IbDevice, attributes: Any, mask: int) -> None:
         refuse(f"max_rd_atomic {attributes.max_rd_atomic}, the device has {profile.max_qp_init_rd_atom}")
     if mask & A.MAX_DEST_RD_ATOMIC and not 0 <= attributes.max_dest_rd_atomic <= profile.max_qp_rd_atom:
         refuse(f"max_dest_rd_atomic {attributes.max_dest_rd_atomic}, the device has {profile.max_qp_rd_atom}")
+    if mask & A.RATE_LIMIT:
+        check_rate(profile.raw_packet, attributes.rate_limit)
     if mask & A.AV:
         ah.check_vector(device, attributes.ah_attr)
 
@@ -300,7 +350,9 @@ def _context(device: IbDevice, values: dict[str, Any], old: int, new: int) -> by
 
 
 def query(pair: Qp) -> Steps[dict[str, Any]]:
-    """``mlx5_ib_query_qp``: the attributes by name; the state is the device's."""
+    """``mlx5_ib_query_qp``: the attributes by name; the state is the device's. EOPNOTSUPP: an RSS QP."""
+    if pair.ind_table is not None:
+        raise DriverError(errno.EOPNOTSUPP, "query QP: an RSS QP")
     box = yield from pair.device.commands.execute(Command.QUERY_QP, pair.number, reply_bytes=QP_CONTEXT.size)
     words = QP_CONTEXT.unpack(box)
     pair.state = QpState(words[QpField.STATE])
@@ -311,14 +363,18 @@ def query(pair: Qp) -> Steps[dict[str, Any]]:
 def destroy(pair: Qp) -> Steps[None]:
     """``ib_uverbs_free_qp, mlx5_ib_destroy_qp``. Page faults still open on it are dropped by the device.
 
-    EBUSY: it is a member of multicast groups.
+    EBUSY: it is a member of multicast groups, or flow rules name it.
     """
+    if pair.users:
+        raise DriverError(errno.EBUSY, f"QP: {pair.users} flow rules name it")
     if pair.groups:
         raise DriverError(errno.EBUSY, f"QP: a member of {len(pair.groups)} multicast groups")
     device = pair.device
     pair.context.driver.qps.remove(pair.handle)
     del device.qps[pair.number]
     yield from device.commands.execute(Command.DESTROY_QP, pair.number)
+    if pair.placed is not None:
+        yield from program_ring.release(pair.placed)
     _release(pair)
 
 
@@ -330,6 +386,7 @@ def leave_and_destroy(pair: Qp) -> Steps[None]:
 
 
 def _release(pair: Qp) -> None:
+    """Give up what creation took."""
     device = pair.device
     for user in pair.used:
         user.users -= 1

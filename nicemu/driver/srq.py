@@ -9,20 +9,21 @@ from __future__ import annotations
 import errno
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nicemu.abi.command import Command
+from nicemu.abi.command import Command, RingOwner
 from nicemu.abi.rings import (
     DB_SRQ_CONSUMER,
     DB_SRQ_PRODUCER,
     RECV_HEADER_BYTES,
     SGE_BYTES,
     power_of_two,
-    recv_stride,
+    srq_stride,
 )
 from nicemu.abi.verbs import SrqType
-from nicemu.driver import tag_list
+from nicemu.driver import program_ring, tag_list
 from nicemu.driver.errors import DriverError
+from nicemu.driver.program_ring import Placed, Places
 from nicemu.driver.ring import Memory
 from nicemu.timeline.host import Steps
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 MAX_WR, LIMIT = 1, 2
 """``ibv_srq_attr_mask``."""
-LEAST_STRIDE = 64
 COUNTER = struct.Struct("<q")
 
 
@@ -57,6 +57,8 @@ class Srq:
     tags: TagList | None = None
     handle: int = 0
     users: int = 0
+    placed: Placed | None = None
+    """Ring and record in memory of the program."""
 
     @property
     def context(self) -> Context:
@@ -66,8 +68,8 @@ class Srq:
     @property
     def outstanding(self) -> int:
         """WQEs posted and not taken yet."""
-        view = self.record.view
-        posted, taken = (COUNTER.unpack_from(view, at)[0] for at in (DB_SRQ_PRODUCER, DB_SRQ_CONSUMER))
+        words = views(self)[1].cast("q")
+        posted, taken = (words[at // COUNTER.size] for at in (DB_SRQ_PRODUCER, DB_SRQ_CONSUMER))
         return int(posted - taken)
 
 
@@ -80,12 +82,13 @@ def check_depth(profile: object, max_wr: int, max_sge: int) -> None:
 
 
 def create(pd: Pd, kind: int, size: tuple[int, int], xrcd: Xrcd | None = None, cq: Cq | None = None,
-           matching: tuple[int, int] = (0, 0)) -> Steps[Srq]:  # fmt: skip
+           matching: tuple[int, int] = (0, 0), places: Places | None = None) -> Steps[Srq]:  # fmt: skip
     """``size``: WQEs, SGEs of each. ``matching``: tags and operations of a TM-SRQ. The limit is never armed by
     creation, as in the specification.
 
     EINVAL: depth, no such type, an XRC SRQ without domain and CQ, a TM-SRQ without CQ or of a size that the device has
-    not. ENOMEM: ``max_srq`` exist, no room for the tags. EOPNOTSUPP: no SRQs, no tag matching.
+    not. ENOMEM: ``max_srq`` exist, no room for the tags. EOPNOTSUPP: no SRQs, no tag matching. ``places``: errors as of
+    ``program_ring.hold``.
     """
     context, (max_wr, max_sge) = pd.context, size
     device = context.device
@@ -93,7 +96,7 @@ def create(pd: Pd, kind: int, size: tuple[int, int], xrcd: Xrcd | None = None, c
     check_depth(device.profile, max_wr, max_sge)
     if srq_type == SrqType.TM:
         tag_list.check_size(device, *matching)
-    slots, stride = power_of_two(max_wr), max(recv_stride(max_sge), LEAST_STRIDE)
+    slots, stride = power_of_two(max_wr), srq_stride(max_sge)
     number = device.srq_numbers.take()
     made = Srq(pd, srq_type, number, max_wr, max_sge, slots, stride, context.driver.allocate(slots * stride),
                device.records.take())  # fmt: skip
@@ -112,15 +115,36 @@ def create(pd: Pd, kind: int, size: tuple[int, int], xrcd: Xrcd | None = None, c
     except DriverError:
         _release(made)
         raise
+    if places:
+        yield from _place(made, places)
     made.handle = context.driver.srqs.add(made)
     device.srqs[number] = made
     return made
 
 
+def _place(made: Srq, places: Places) -> Steps[None]:
+    """Ring and record in memory of the program."""
+    try:
+        made.placed = yield from program_ring.place(
+            made.pd, RingOwner.SRQ, made.number, places, made.slots * made.stride
+        )
+    except DriverError:
+        yield from made.context.device.commands.execute(Command.DESTROY_SRQ, made.number)
+        _release(made)
+        raise
+
+
+def views(queue: Srq) -> tuple[Any, Any]:
+    """Ring and doorbell record as the library sees them."""
+    placed = queue.placed or Placed()
+    return (placed.ring or queue.ring).view, (placed.record or queue.record).view
+
+
 def _check_type(context: Context, kind: int, xrcd: Xrcd | None, cq: Cq | None) -> SrqType:
     if kind not in SrqType.__members__.values():
         raise DriverError(errno.EINVAL, f"SRQ: no type {kind}")
-    if not context.device.profile.max_srq:
+    profile = context.device.profile
+    if not profile.max_srq or (kind == SrqType.TM and not profile.tag_matching.max_num_tags):
         raise DriverError(errno.EOPNOTSUPP, "SRQ: the device does not have them")
     if kind == SrqType.XRC and (xrcd is None or cq is None):
         raise DriverError(errno.EINVAL, "SRQ: XRC needs a domain and a CQ")
@@ -156,9 +180,11 @@ def modify(queue: Srq, size: tuple[int, int], limit: int, mask: int) -> Steps[No
 
 
 def _resize(queue: Srq, max_wr: int, max_sge: int) -> Steps[None]:
-    """The device copies what is posted into the new ring; counters stay."""
+    """The device copies what is posted into the new ring; counters stay. EOPNOTSUPP: the ring is the program's."""
     context, slots = queue.context, power_of_two(max_wr)
     if slots != queue.slots:
+        if queue.placed is not None and queue.placed.ring is not None:
+            raise DriverError(errno.EOPNOTSUPP, "modify SRQ: its ring is the program's")
         ring = context.driver.allocate(slots * queue.stride)
         yield from context.device.commands.execute(Command.RESIZE_SRQ, queue.number, ring.address, slots)
         queue.ring, queue.slots = ring, slots
@@ -180,6 +206,8 @@ def destroy(queue: Srq) -> Steps[None]:
     context.driver.srqs.remove(queue.handle)
     del context.device.srqs[queue.number]
     yield from context.device.commands.execute(Command.DESTROY_SRQ, queue.number)
+    if queue.placed is not None:
+        yield from program_ring.release(queue.placed)
     _release(queue)
 
 

@@ -48,10 +48,8 @@ class TagList:
 
 def check_size(device: IbDevice, max_num_tags: int, max_ops: int) -> None:
     """``mlx5_ib_create_srq``, ``ibv_cmd_create_srq_ex``: EINVAL: no tags, or more tags or operations than the device
-    has. EOPNOTSUPP: it has no tag matching."""
+    has."""
     limits = device.profile.tag_matching
-    if not limits.max_num_tags:
-        raise DriverError(errno.EOPNOTSUPP, "SRQ: the device has no tag matching")
     if not 1 <= max_num_tags <= limits.max_num_tags:
         raise DriverError(errno.EINVAL, f"SRQ: {max_num_tags} tags, the device has 1 to {limits.max_num_tags}")
     if not 0 <= max_ops <= limits.max_ops:

@@ -35,17 +35,28 @@ ZAP_ALIGN = 8
 
 
 class OnDemand:
-    """What explicit and implicit on-demand memory have in common: page-fault work holds it while it runs."""
+    """What all memory that the device faults on has in common: page-fault work holds it while it runs."""
 
     mutex_name = "umem_mutex"
 
-    def __init__(self, region: Mr) -> None:
+    def __init__(self, region: Mr, mutex: Mutex | None = None) -> None:
         self.region = region
-        self.mutex = Mutex(region.pd.context.driver.scheduler, self.mutex_name)
+        self.mutex = mutex or Mutex(region.pd.context.driver.scheduler, self.mutex_name)
         self.dying = False
         self.faults = 0
         """Page-fault work in progress (``mmkey.usecount``)."""
         self.idle: Completion | None = None
+
+    def map_range(self, address: int, length: int, write: bool, stages: dict[str, Any]) -> Steps[int]:
+        """Fault the pages of a byte range in and give them to the device; gives how many.
+
+        :raises Fault: a page cannot be had.
+        """
+        raise NotImplementedError
+
+    def map_present(self, address: int, length: int) -> Steps[int]:
+        """The same for the pages that are present, without faulting."""
+        raise NotImplementedError
 
     def begin_fault(self) -> None:
         """A work item uses the memory: it stays."""
@@ -88,6 +99,12 @@ class UmemOdp(OnDemand):
         """How many pages the device has."""
         return self.pages.mapped
 
+    def map_range(self, address: int, length: int, write: bool, stages: dict[str, Any]) -> Steps[int]:
+        return map_range(self, address, length, write, stages)
+
+    def map_present(self, address: int, length: int) -> Steps[int]:
+        return map_present(self, address, address + length)
+
     def zap(self, start: int, end: int, begin: Callable[[], None], operation: str) -> Steps[None]:
         """An invalidation of [start, end), for its notifier."""
         yield from invalidate(self, start, end, begin, operation)
@@ -102,6 +119,7 @@ def create(region: Mr) -> Steps[UmemOdp]:
     mapped without faulting; not in the 2014 form, whose regions begin empty."""
     memory = UmemOdp(region)
     yield from memory.notifier.insert()
+    region.umem = memory  # before faults find the region
     memory.show()
     if region.pd.context.driver.options.subscriber == "interval":
         try:
@@ -109,6 +127,7 @@ def create(region: Mr) -> Steps[UmemOdp]:
         except DriverError:
             yield from memory.hide()
             yield from memory.notifier.remove()
+            region.umem = None
             raise
     return memory
 
@@ -262,7 +281,7 @@ def invalidate(memory: UmemOdp, start: int, end: int, begin: Callable[[], None],
             "operation": operation,
             "notifier": entered,
         }
-        yield from _zap(memory, blocks(numbers), stages)
+        yield from take_back(memory, blocks(numbers), stages)
         memory.pages.clear(first, last)
         yield costs.invalidate_page_ns * pages + costs.invalidate_done_ns
         region.counters.page_invalidations += pages
@@ -275,8 +294,8 @@ def invalidate(memory: UmemOdp, start: int, end: int, begin: Callable[[], None],
         memory.mutex.release(thread)
 
 
-def _zap(memory: UmemOdp, ranges: list[tuple[int, int]], stages: dict[str, Any]) -> Steps[None]:
-    """One ZAP_MTT a block; each sleeps until the device has drained and its interrupt has come."""
+def take_back(memory: OnDemand, ranges: list[tuple[int, int]], stages: dict[str, Any]) -> Steps[None]:
+    """One ZAP_MTT a block (first page, pages); each sleeps until the device has drained and its interrupt has come."""
     device, driver = memory.region.device, memory.region.pd.context.driver
     clock = driver.scheduler.clock
     stages["command"] = clock()

@@ -1,7 +1,7 @@
 """The switch: store and forward, output queues, ECN marks, copies of multicast packets.
 
 A packet is at its output when its last bit has arrived plus the switch's latency. The output's queue is that of the
-link to the NIC. Left out: priorities, shared buffers, spanning trees; there is one switch.
+link to the NIC. Left out: priorities, shared buffers, spanning trees; there is one switch. Raw frames are not marked.
 """
 
 from nicemu._jit import jit
@@ -40,7 +40,7 @@ def marks(world, way):
 def output(world, way, p):
     """Queue a packet at the output that leads to its NIC."""
     row = packet(world, p)
-    if marks(world, way) and row.ecn == 0 and row.transport != bth.CNP:
+    if marks(world, way) and row.ecn == 0 and row.transport != bth.CNP and row.transport != bth.RAW:
         row.ecn = 1
         link(world, way).ecn_marks += 1
         trace(world, ECN_MARK, link(world, way).nic, row.opcode, row.psn, row.dest_qpn, link(world, way).bytes_queued)

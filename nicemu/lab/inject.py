@@ -47,15 +47,17 @@ class Injected:
 
 def inject(lab: Lab) -> list[Injected]:
     """Plant everything that the configuration asks for."""
-    planted = []
-    for what in lab.config.inject:
-        entry = Injected(what, lab.driver.devices[what.nic])
-        planted.append(entry)
-        if what.event == "lose_interrupt":
-            entry.device.device.lose_interrupt(what.vector, what.nth)
-        else:
-            lab.scheduler.spawn(_at_its_time(lab, entry), f"inject-{what.event}", daemon=True)
-    return planted
+    return [plant(lab, what) for what in lab.config.inject]
+
+
+def plant(lab: Lab, what: Any) -> Injected:
+    """Plant one ``Injection``; ``at_ns`` counts from now."""
+    entry = Injected(what, lab.driver.devices[what.nic])
+    if what.event == "lose_interrupt":
+        entry.device.device.lose_interrupt(what.vector, what.nth)
+    else:
+        lab.scheduler.spawn(_at_its_time(lab, entry), f"inject-{what.event}", daemon=True)
+    return entry
 
 
 def _at_its_time(lab: Lab, entry: Injected) -> Steps[None]:

@@ -114,6 +114,8 @@ class Lab:
             ahs=nic.max_ah + 1,
             mcast=nic.max_total_mcast_qp_attach + 1,
             gids=nic.gid_tbl_len,
+            flows=nic.raw_packet.max_flows + 1 if nic.raw_packet else 1,
+            rqts=nic.raw_packet.max_rwq_indirection_tables + 1 if nic.raw_packet else 1,
         )
 
     def _devices(self) -> list[Device]:
@@ -170,8 +172,24 @@ class Lab:
         """What the DMA sanitizer found so far."""
         return int(self.world.control[0].violations)
 
+    def move_dma_buf(self, fd: int, gtt: bool | None = None, after_ns: int | None = None) -> None:
+        """Make the GPU move the buffer of a dma-buf descriptor (``DmaBuf.fd``), for tests of what importers do.
+
+        ``gtt``: to the host's memory, to VRAM, or None: to other pages of where it is. Returns when the NIC has let go
+        of the old pages. With ``after_ns`` the move happens by itself so much later, in the middle of whatever runs,
+        unless the buffer is gone by then or there is no memory.
+
+        :raises OSError: EBADF, EINVAL: no dma-buf; ENOMEM: it stays where it is.
+        """
+        if after_ns is None:
+            self.endpoint.process.dma_buf_move(fd, gtt)
+        else:
+            move = self.host.gpu.move_if_possible(self.host.gpu.get(fd), gtt)
+            self.scheduler.spawn(move, "gpu-move", delay=after_ns)
+
     def close(self) -> None:
-        """End the run: write what is left of log and capture, give the arena's addresses and event files back."""
+        """End the run: write what is left of log and capture, give addresses and descriptors back. Children that live
+        find nobody any more."""
         if self.log is not None:
             self.log.close()
             self.log = None
@@ -179,7 +197,8 @@ class Lab:
             self.capture.close()
             self.capture = None
         if os.getpid() == int(self.world.control[0].pid):
+            self.endpoint.children.stop()
             self.arena.close()
-            for file in self.endpoint.dispatcher.event_files():
-                file.close()
+            self.endpoint.dispatcher.close_files()
+            self.host.gpu.close_files()
         self.world.close()

@@ -9,12 +9,13 @@ Freed ids rest in a queue of at least ``QUARANTINE`` before they are used again.
 
 from __future__ import annotations
 
+import ctypes
 import struct
 
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
-from nicemu.memory import frame_rows
+from nicemu.memory import frame_rows, safe_copy
 from nicemu.memory.frame_ids import FrameIds
 from nicemu.memory.slots import POISON as POISON
 from nicemu.memory.slots import Slots
@@ -148,6 +149,23 @@ class Frames:
         """The bytes of a model frame (uint8, 4096)."""
         assert self._kind_of[frame] == MODEL, f"frame {frame} is not a model frame"
         return self.slots.page(self._slot_of[frame])
+
+    def read(self, frame: int, offset: int, length: int) -> bytes:
+        """Bytes of a frame of any kind; fewer if the program took the page away."""
+        pointer = self._pointer_of[frame]
+        if self._kind_of[frame] == MODEL or pointer == self.graveyard:
+            return ctypes.string_at(pointer + offset, length)
+        return safe_copy.read(pointer + offset, length)
+
+    def write(self, frame: int, offset: int, data: bytes) -> None:
+        """Into a frame of any kind; lost if it is not current any more, or the program took the page away."""
+        pointer = self._pointer_of[frame]
+        if pointer == self.graveyard:
+            return
+        if self._kind_of[frame] == MODEL:
+            ctypes.memmove(pointer + offset, data, len(data))
+        else:
+            safe_copy.write(pointer + offset, data)
 
     def get(self, frame: int) -> None:
         """Take a reference."""

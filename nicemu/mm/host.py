@@ -16,6 +16,7 @@ from nicemu.mm.compaction import compact_block
 from nicemu.mm.discipline import NotInThisKernel
 from nicemu.mm.discipline import discipline as find_discipline
 from nicemu.mm.file import File, FileKind
+from nicemu.mm.gpu import Gpu
 from nicemu.mm.hugetlb import Hugetlb
 from nicemu.mm.ksm import Ksm, ksm_scan
 from nicemu.mm.lock_report import Report
@@ -81,6 +82,7 @@ class Host:
         self.compound_mapcount: dict[int, int] = {}
         """Page tables that map a THP whole, by its head."""
         self.hugetlb = Hugetlb(self)
+        self.gpu = Gpu(self)
         self.files: dict[int, File] = {}
         """By number: what ``page.mapping`` of a page-cache page names."""
         self.address_spaces: dict[int, AddressSpace] = {}

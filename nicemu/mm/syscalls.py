@@ -2,7 +2,7 @@
 
 Anonymous private memory comes from the arena (real bytes at a fixed address) or from model frames. File-backed or
 shared mappings, and addresses outside the arena, are mapped for real and adopted as program memory; files and shared
-memory of the model: ``file_calls.py``.
+memory of the model: ``file_calls.py``; graphics buffers: ``gpu_calls.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from nicemu.memory import arena as real_memory
 from nicemu.memory.arena import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, Arena
 from nicemu.mm.address_space import PAGE_SIZE, AddressSpace
 from nicemu.mm.file_calls import FileCalls
+from nicemu.mm.gpu_calls import GpuCalls
 from nicemu.mm.host import Host
 from nicemu.mm.hugetlb import MAP_HUGETLB, hugetlb_mmap
 from nicemu.mm.madvise import do_madvise
@@ -41,14 +42,15 @@ def _pages_up(length: int) -> int:
     return -(-length // PAGE_SIZE) * PAGE_SIZE
 
 
-class Process(FileCalls):
+class Process(FileCalls, GpuCalls):
     """A program on the host: what it may ask the kernel for. ``arena`` may be None for model memory only."""
 
     def __init__(self, host: Host, arena: Arena | None, mm: AddressSpace, memory: Memory = "arena") -> None:
         self.host, self.arena, self.mm, self.memory = host, arena, mm, memory
         if mm.owns_memory:
             mm.arena = arena
-        self._allocated: dict[int, int] = {}
+        self.allocated: dict[int, int] = {}
+        """Lengths of what :meth:`posix_memalign` gave, by address."""
         self._children = 0
 
     def mmap(self, length: int, prot: int = PROT_READ | PROT_WRITE, flags: int = MAP_PRIVATE | MAP_ANONYMOUS,
@@ -139,7 +141,7 @@ class Process(FileCalls):
         address = yield from self.mm.mmap(
             length, PROT_READ | PROT_WRITE, self._kind(0, memory), alignment=max(alignment, PAGE_SIZE)
         )
-        self._allocated[address] = length
+        self.allocated[address] = length
         return address
 
     def malloc(self, size: int, memory: Memory | None = None) -> Steps[int]:
@@ -150,9 +152,9 @@ class Process(FileCalls):
         """``free`` of what :meth:`malloc` or :meth:`posix_memalign` gave."""
         if not address:
             return
-        if address not in self._allocated:
+        if address not in self.allocated:
             raise _error(errno.EINVAL)
-        yield from self.mm.munmap(address, self._allocated.pop(address))
+        yield from self.mm.munmap(address, self.allocated.pop(address))
 
     def setrlimit_memlock(self, limit: int | None) -> Steps[None]:
         """``setrlimit(RLIMIT_MEMLOCK)`` in bytes, None: unlimited. EPERM is not modelled: anybody may raise it."""

@@ -13,13 +13,12 @@ from nicemu.nic.qp_cache import touch
 from nicemu.nic.qp_type import UD, XRC_INI, XRC_TGT, transport_of
 from nicemu.tables import units
 from nicemu.tables.packets import clone_packet, free_packet
-from nicemu.tables.records import HEADROOM, PAYLOAD_BYTES
+from nicemu.tables.records import MAX_MTU
 from nicemu.tables.rows import mcast, nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
 
 RTR, SQE = int(QpState.RTR), int(QpState.SQE)
-MAX_PAYLOAD = PAYLOAD_BYTES - HEADROOM
 RECEIVE, DROP = int(Ev.RECEIVE), int(Ev.DROP)
 DEFAULT_PKEY = 0xFFFF
 MOST_WAITING, MOST_WAITING_OF_ALL = 256, 8192
@@ -33,7 +32,7 @@ COUNTED, EXCESS = 1, 2
 def is_well_formed(row):
     """The transport has this operation, and a packet can be that long."""
     t, opcode = row.transport, row.opcode
-    if row.payload < 0 or row.payload > MAX_PAYLOAD:
+    if row.payload < 0 or row.payload > MAX_MTU:
         return False
     if t == bth.UD:
         return opcode == bth.SEND + bth.ONLY or opcode == bth.SEND + bth.ONLY_IMM
@@ -164,6 +163,8 @@ def arrive(world, p, _):
     n = nic(world, row.dest_nic)
     n.packets_received += 1
     trace(world, RECEIVE, row.dest_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
+    if row.transport == bth.RAW:
+        return call(vector(world, units.RAW_ARRIVE).address, world, p, 0)
     if row.multicast and row.dest_qpn == MULTICAST_QPN:
         to_members(world, p)
         return 0

@@ -1,4 +1,5 @@
-"""Backup ring: pinned memory for packets of UD and UC whose receive hits a missing page (Lesokhin et al., ASPLOS'17).
+"""Backup ring: pinned memory for packets of UD and UC, and raw frames, whose receive hits a missing page (Lesokhin et
+al., ASPLOS'17).
 
 A packet in the ring stays at the head of its QP's queue of requests, and what arrives for that QP queues in the ring
 behind it: a QP's packets are judged in the order they came. The resume of the page fault lets the queue go on. The

@@ -15,6 +15,8 @@ from nicemu.nic.eq import post_eqe
 from nicemu.nic.mkey_command import is_mkey_command
 from nicemu.nic.psn import in_range
 from nicemu.nic.qp_command import object_command
+from nicemu.nic.rss import rqt_command
+from nicemu.nic.steering import DESTROY_FLOW, DESTROY_RQT, flow_command, is_raw_command
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
@@ -36,6 +38,9 @@ def execute(world, n, opcode, at):
     """Commands that take effect when they are decoded."""
     if is_cq_command(opcode):
         return cq_command.execute(world, n, opcode, at)
+    if is_raw_command(opcode):
+        is_flow = opcode <= DESTROY_FLOW
+        return flow_command(world, n, opcode, at) if is_flow else rqt_command(world, n, opcode, at)
     return OK if opcode == NOP else object_command(world, n, opcode, at)
 
 
@@ -52,6 +57,8 @@ def frees(opcode):
     if opcode == DESTROY_MKEY or opcode == DESTROY_CQ or opcode == DESTROY_QP or opcode == DESTROY_SRQ:
         return True
     if opcode == DESTROY_AH or opcode == DETACH_MCAST or opcode == FREE_DM:
+        return True
+    if opcode == DESTROY_FLOW or opcode == DESTROY_RQT:
         return True
     return opcode == ZAP_MTT or opcode == PAGE_FAULT_RESUME
 

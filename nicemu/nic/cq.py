@@ -4,11 +4,12 @@ An armed CQ raises one event. Moderation (``ibv_modify_cq(3)``) puts it off unti
 or so long after the first of them. A solicited arming counts solicited and failed CQEs only.
 """
 
-from nicemu._jit import call, jit, load64, store32, store64
+from nicemu._jit import call, jit, store32, store64
 from nicemu.abi import rings
 from nicemu.abi.rings import CQE_BYTES, VENDOR_SYNDROME, EqeType
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.nic.eq import link_held, post_async, post_eqe
+from nicemu.nic.program_ring import CQE_SLOT, cqes_consumed, move
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, cq, eq, nic, vector
@@ -41,7 +42,7 @@ def post_tagged_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited, 
     c = control(world, 0)
     if q.valid == 0 or q.overrun:
         return False
-    if q.produced - load64(q.doorbell_record) >= q.slots and q.ignore_overrun == 0:
+    if q.produced - cqes_consumed(world, row) >= q.slots and q.ignore_overrun == 0:
         q.overrun = 1
         nic(world, q.nic).cq_overruns += 1
         post_async(world, q.nic, CQ_ERR, q.number)
@@ -61,6 +62,8 @@ def post_tagged_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited, 
     store32(at + rings.CQE_TAG_LOW, tag & 0xFFFFFFFF)
     store32(at + rings.CQE_TAG_HIGH, (tag >> 32) & 0xFFFFFFFF)
     store32(at + rings.CQE_OWNER, owner_word(q.produced, q.slots))
+    if q.ring_mkey:
+        move(world, row, CQE_SLOT, q.produced)
     q.produced += 1
     nic(world, q.nic).cqes += 1
     trace(world, CQE, q.nic, q.number, qpn, status, opcode)

@@ -4,11 +4,12 @@ RESIZE_CQ here is atomic: the device copies what waits. mlx5 writes a CQE that s
 library copies; a program cannot tell the difference.
 """
 
-from nicemu._jit import copy_bytes, jit, load64, store32
+from nicemu._jit import copy_bytes, jit, store32
 from nicemu.abi.command import Command, CqFlag, Status
 from nicemu.abi.rings import CQE_BYTES, CQE_OWNER
 from nicemu.nic.command_slot import param
 from nicemu.nic.cq import owner_word, stop_timer
+from nicemu.nic.program_ring import cqes_consumed
 from nicemu.tables.rows import cq
 
 CREATE_CQ, DESTROY_CQ = int(Command.CREATE_CQ), int(Command.DESTROY_CQ)
@@ -56,6 +57,7 @@ def create(world, n, row, at):
     q.doorbell_record = param(at, 3)
     q.eqn = n.eq_base + param(at, 4)
     q.ignore_overrun = param(at, 5) & IGNORE_OVERRUN
+    q.ring_mkey = q.record_mkey = 0
     q.produced = q.armed = q.watch = q.overrun = 0
     q.moderation_count = q.moderation_ns = q.ripe = 0
     q.valid = 1
@@ -89,7 +91,9 @@ def resize(world, row, at):
     """RESIZE_CQ: what waits moves in order; owner words of free slots say that nothing is there yet."""
     q = cq(world, row)
     ring, slots, entries = param(at, 1), param(at, 2), param(at, 3)
-    consumed = load64(q.doorbell_record)
+    if q.ring_mkey:
+        return BAD_PARAM
+    consumed = cqes_consumed(world, row)
     if slots <= 0 or slots & (slots - 1) or not 0 <= consumed <= q.produced:
         return BAD_PARAM
     if q.produced - consumed > min(entries, slots, q.slots):

@@ -20,6 +20,7 @@ from nicemu.nic.row_pool import RowPool
 from nicemu.tables import units
 from nicemu.tables.heap import schedule
 from nicemu.tables.world import World, address_of, lazy_bytes
+from nicemu.wire.ip import mac_of_guid
 
 COSTS = (
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
@@ -48,6 +49,8 @@ class Device:
         self._sq_entries = RowPool(1 + index * share, share)
         self._tags = RowPool(1 + index * world.capacity.tags, world.capacity.tags)
         self.guid = 0x0216_3EFF_FE00_0001 + index
+        self.mac = mac_of_guid(self.guid)
+        self.row.mac = self.mac
         interface = self.guid.to_bytes(8, "big")
         mapped = bytes(10) + b"\xff\xff" + bytes((10, 0, *divmod(index + 1, 256)))
         self.gids: list[bytes | None] = [GID_PREFIX + interface, GID_PREFIX + interface, mapped, mapped]
@@ -65,6 +68,8 @@ class Device:
         row.av_base, row.av_count = 1 + i * (c.ahs + c.qps), c.ahs
         row.mcast_base, row.mcast_count = 1 + i * c.mcast, c.mcast
         row.gid_base, row.gid_count = 1 + i * c.gids, c.gids
+        row.flow_base, row.flow_count = 1 + i * c.flows, c.flows
+        row.rqt_base, row.rqt_count = 1 + i * c.rqts, c.rqts
         row.hook_base, row.state_base = (i + 1) * c.hooks, (i + 1) * c.state_bytes
         self.row = row
         self._qps, self._cqs, self._eqs, self._srqs = (

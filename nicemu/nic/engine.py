@@ -30,7 +30,10 @@ from nicemu.nic import (
     msix,
     page_fault,
     port,
+    program_ring,
     qp_state,
+    raw_receive,
+    raw_send,
     read_response,
     rendezvous,
     reply,
@@ -84,6 +87,10 @@ UNITS: dict[int, Callable] = {
     units.TAG_FLUSH: tag_matching.tag_flush,
     units.RENDEZVOUS: rendezvous.rendezvous,
     units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
+    units.PROGRAM_RING: program_ring.transfer,
+    units.RAW_BUILD: raw_send.raw_build, units.RAW_DEPART: raw_send.raw_depart,
+    units.RAW_ARRIVE: raw_receive.raw_arrive, units.RAW_COMMIT: raw_receive.raw_commit,
+    units.RAW_RESUME: raw_receive.raw_resume,
 }  # fmt: skip
 
 

@@ -28,8 +28,8 @@ class Hook(IntEnum):
     IOTLB_VICTIM = 5
     """NIC row, first IOTLB row of the set -> way to evict, or -1 for least recently used."""
     UNRELIABLE_FAULT = 6
-    """QP row, payload bytes of a UD or UC packet that hit a missing page -> 1 to keep it in the backup ring, 0 to drop
-    it."""
+    """QP row, payload bytes of a UD, UC or raw packet that hit a missing page -> 1 to keep it in the backup ring, 0 to
+    drop it."""
 
 
 # the same numbers as plain integers, for kernels

@@ -5,7 +5,7 @@ page-fault EQEs; NPF paper). At most ``max_fault_per_qp`` of them are reported a
 resumed. A report that finds the page-fault EQ full waits, its fault open, until the driver has made room.
 
 A receive fault of an SRQ's WQE is reported as an RDMA fault (key, address, bytes), since the WQE is the NIC's copy;
-mlx5 has a type RMP for it. Left out: memory-scheme faults.
+mlx5 has a type RMP for it. So is one of a work queue's. Left out: memory-scheme faults.
 """
 
 from nicemu._jit import call, jit
@@ -14,6 +14,7 @@ from nicemu.abi.verbs import PAGE_SHIFT, WcStatus
 from nicemu.nic import hooks
 from nicemu.nic.eq import PAGE_FAULT_EQN, is_full, link_held, post_eqe
 from nicemu.nic.hooks import ask
+from nicemu.nic.qp_type import WORK_QUEUE, is_raw
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
@@ -131,7 +132,7 @@ def post_fault(world, row):
     """The page-fault EQE."""
     f = fault(world, row)
     q = qp(world, f.qp)
-    in_srq = f.type == RESPONDER_RECV and q.srq != 0
+    in_srq = f.type == RESPONDER_RECV and (q.srq != 0 or q.type == WORK_QUEUE)
     subtype = RDMA if f.type == RESPONDER_RDMA or in_srq else WQE
     last = f.op_length if subtype == RDMA else f.wqe & 0xFFFFFFFF
     f.pages = ask(world, q.nic, hooks.FAULT_PAGES, f.qp, row)
@@ -173,7 +174,8 @@ def resume(world, row, error):
         if q.recv_suspended == 0:
             return 0
         q.recv_suspended = 0
-        return call(vector(world, units.RESPONDER).address, world, f.qp, 0)
+        waits = units.RAW_RESUME if is_raw(q) else units.RESPONDER
+        return call(vector(world, waits).address, world, f.qp, 0)
     if error:
         fail_entry(world, f.qp, f.wqe, LOC_PROT_ERR)
     return call(vector(world, units.RETIRE).address, world, f.qp, 1 if f.type == REQUESTER_READ else 0)

@@ -38,13 +38,15 @@ def depart(world, p, incarnation):
     n.bytes_sent += row.payload
     trace(world, SEND, row.source_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
     row.segments = 0
-    unreliable = row.transport == bth.UC or row.transport == bth.UD
+    unreliable = row.transport == bth.UC or row.transport == bth.UD or row.transport == bth.RAW
     if unreliable and qp(world, row.qp).incarnation == incarnation:
         call(vector(world, units.SENT).address, world, row.qp, row.psn)
     if n.port_down:
         n.packets_dropped += 1
         free_packet(world, p)
         return 0
+    if row.transport == bth.RAW:
+        return call(vector(world, units.RAW_DEPART).address, world, p, 0)
     if row.dest_nic == 0 and row.multicast == 0:
         n.packets_dropped += 1
     return link.send(world, link.uplink(row.source_nic), p)

@@ -2,16 +2,20 @@
 
 from nicemu._jit import copy_bytes, jit, load64, store64
 from nicemu.abi import command as abi
-from nicemu.abi.command import AvField, Command, QpFlag, Status
-from nicemu.abi.rings import DB_SRQ_PRODUCER
+from nicemu.abi.command import AvField, Command, QpFlag, RingOwner, Status
+from nicemu.abi.rings import SEND_HEADER_BYTES
 from nicemu.nic.command_slot import param
 from nicemu.nic.datagram import load_vector
+from nicemu.nic.ethernet import MAX_HEADERS
+from nicemu.nic.program_ring import srq_posted
 from nicemu.nic.qp_context import modify_qp, query_qp
 from nicemu.nic.qp_state import reset
-from nicemu.nic.qp_type import RC, UD, XRC_TGT
+from nicemu.nic.qp_type import RAW_PACKET, RC, UD, XRC_TGT
+from nicemu.nic.rss import key_address
 from nicemu.nic.tag_list import TM, create_list
+from nicemu.tables.raw_records import HASH_KEY_BYTES
 from nicemu.tables.records import RESOURCES_PER_QP
-from nicemu.tables.rows import av, gid, mcast, qp, srq
+from nicemu.tables.rows import av, cq, gid, mcast, qp, srq
 
 CREATE_QP, MODIFY_QP, QUERY_QP, DESTROY_QP = (
     int(Command.CREATE_QP), int(Command.MODIFY_QP), int(Command.QUERY_QP), int(Command.DESTROY_QP))  # fmt: skip
@@ -20,14 +24,31 @@ DESTROY_SRQ, RESIZE_SRQ = int(Command.DESTROY_SRQ), int(Command.RESIZE_SRQ)
 CREATE_AH, DESTROY_AH, SET_GID = int(Command.CREATE_AH), int(Command.DESTROY_AH), int(Command.SET_GID)
 ATTACH_MCAST, DETACH_MCAST = int(Command.ATTACH_MCAST), int(Command.DETACH_MCAST)
 OK, BAD_PARAM, BAD_RESOURCE = int(Status.OK), int(Status.BAD_PARAM), int(Status.BAD_RESOURCE)
+PLACE_RINGS = int(Command.PLACE_RINGS)
+OF_QP, OF_CQ, OF_SRQ = int(RingOwner.QP), int(RingOwner.CQ), int(RingOwner.SRQ)
 NO_MEMORY, BAD_OPCODE = int(Status.NO_MEMORY), int(Status.BAD_OPCODE)
 SIGNAL_ALL, RENDEZVOUS = int(QpFlag.SIGNAL_ALL), int(QpFlag.RENDEZVOUS)
+RX_FLAGS = int(QpFlag.CVLAN_STRIPPING | QpFlag.SCATTER_FCS)
 F_DEST_NIC, F_SGID, F_MULTICAST = int(AvField.DEST_NIC), int(AvField.SGID_INDEX), int(AvField.MULTICAST)
 
 
 @jit
+def create_raw(world, n, row, at):
+    """What a raw packet QP has: frames as long as the port takes; of RSS an indirection table, and a key."""
+    q = qp(world, row)
+    q.mtu = n.mtu + MAX_HEADERS
+    q.tso_header = max(q.sq_stride - SEND_HEADER_BYTES, 0)
+    if q.rq_slots == 0 and q.sq_slots == 0 and 0 < q.rq_ring < n.rqt_count:
+        q.rqt = n.rqt_base + q.rq_ring
+        q.hash_fields = q.sq_ring
+        copy_bytes(key_address(world, row), load64(at + abi.COMMAND_MAILBOX), HASH_KEY_BYTES)
+
+
+@jit
 def shared_queue(n, at):
-    """Row of the SRQ that CREATE_QP names, 0: none."""
+    """Row of the SRQ that CREATE_QP names, 0: none. An RSS QP names its indirection table there."""
+    if param(at, 1) == RAW_PACKET and param(at, 6) == 0:
+        return 0
     number = param(at, 8) if param(at, 9) == 0 else 0
     return n.srq_base + number if 0 < number < n.srq_count else 0
 
@@ -59,7 +80,10 @@ def create_qp(world, n, at):
     q.doorbell_record = param(at, 11)
     q.all_signaled = param(at, 12) & SIGNAL_ALL
     q.rendezvous = 1 if param(at, 12) & RENDEZVOUS else 0
+    q.rx_flags = param(at, 12) & RX_FLAGS
+    q.rate_kbps = q.paced_until = 0
     q.sq_entry = param(at, 13)
+    q.ring_mkey = q.record_mkey = 0
     q.av = n.av_base + n.av_count + qpn
     q.srq = shared
     q.xrcd = 0
@@ -69,6 +93,9 @@ def create_qp(world, n, at):
         q.xrcd = q.sq_ring
     q.path_mtu = 0
     q.mtu = n.mtu if q.type == UD else 0
+    q.rqt = q.hash_fields = 0
+    if q.type == RAW_PACKET:
+        create_raw(world, n, row, at)
     q.resource_base = row * RESOURCES_PER_QP
     reset(world, row)
     q.valid = 1
@@ -120,6 +147,7 @@ def create_srq(world, n, row, at):
     s.type = param(at, 6)
     s.xrcd = param(at, 7)
     s.cq = n.cq_base + param(at, 8)
+    s.ring_mkey = s.record_mkey = 0
     s.next = 0
     s.limit = 0
     s.error = 0
@@ -130,9 +158,12 @@ def create_srq(world, n, row, at):
 
 
 @jit
-def resize_srq(s, ring, slots):
+def resize_srq(world, row, ring, slots):
     """RESIZE_SRQ: the WQEs that nobody took move to the new ring, at the same counters."""
-    end = load64(s.doorbell_record + DB_SRQ_PRODUCER)
+    s = srq(world, row)
+    if s.ring_mkey:
+        return BAD_PARAM
+    end = srq_posted(world, row)
     if end - s.next > slots or end - s.next > s.slots:
         return BAD_PARAM
     for i in range(s.next, end):
@@ -159,7 +190,7 @@ def srq_command(world, n, opcode, at):
     elif opcode == QUERY_SRQ:
         store64(load64(at + abi.COMMAND_MAILBOX), s.limit)
     elif opcode == RESIZE_SRQ:
-        return resize_srq(s, param(at, 1), param(at, 2))
+        return resize_srq(world, row, param(at, 1), param(at, 2))
     else:
         s.valid = 0
     return OK
@@ -227,6 +258,32 @@ def mcast_command(world, n, opcode, at):
 
 
 @jit
+def place_rings(world, n, at):
+    """PLACE_RINGS: the rings and the record of an object that nothing uses yet lie in memory of the program."""
+    kind, number = param(at, 0), param(at, 1)
+    ring, record = param(at, 2), param(at, 3)
+    if not (0 <= ring < n.mkey_count and 0 <= record < n.mkey_count):
+        return BAD_PARAM
+    ring = n.mkey_base + ring if ring else 0
+    record = n.mkey_base + record if record else 0
+    if kind == OF_QP and 0 < number < n.qp_count:
+        q = qp(world, n.qp_base + number)
+        q.ring_mkey = ring
+        q.record_mkey = record
+    elif kind == OF_CQ and 0 < number < n.cq_count:
+        c = cq(world, n.cq_base + number)
+        c.ring_mkey = ring
+        c.record_mkey = record
+    elif kind == OF_SRQ and 0 < number < n.srq_count:
+        s = srq(world, n.srq_base + number)
+        s.ring_mkey = ring
+        s.record_mkey = record
+    else:
+        return BAD_RESOURCE
+    return OK
+
+
+@jit
 def set_gid(world, n, at):
     """SET_GID."""
     index = param(at, 0)
@@ -250,4 +307,6 @@ def object_command(world, n, opcode, at):
         return ah_command(world, n, opcode, at)
     if opcode == ATTACH_MCAST or opcode == DETACH_MCAST:
         return mcast_command(world, n, opcode, at)
+    if opcode == PLACE_RINGS:
+        return place_rings(world, n, at)
     return set_gid(world, n, at) if opcode == SET_GID else BAD_OPCODE

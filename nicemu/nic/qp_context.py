@@ -4,7 +4,7 @@ The driver has checked the transition against the state table; the device checks
 """
 
 from nicemu._jit import call, jit, load64, store64
-from nicemu.abi.command import QpField, Status
+from nicemu.abi.command import RX_FLAGS_MASK, QpField, Status
 from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState
 from nicemu.nic.datagram import load_vector
 from nicemu.nic.psn import psn_add
@@ -20,6 +20,7 @@ M_RETRY, M_RNR_RETRY, M_RQ_PSN = int(QpAttrMask.RETRY_CNT), int(QpAttrMask.RNR_R
 M_RD_ATOMIC, M_MIN_RNR = int(QpAttrMask.MAX_QP_RD_ATOMIC), int(QpAttrMask.MIN_RNR_TIMER)
 M_SQ_PSN, M_DEST_RD, M_DEST_QPN = int(QpAttrMask.SQ_PSN), int(QpAttrMask.MAX_DEST_RD_ATOMIC), int(QpAttrMask.DEST_QPN)
 M_SQD_NOTIFY = int(QpAttrMask.EN_SQD_ASYNC_NOTIFY)
+M_RATE, M_RX_FLAGS = int(QpAttrMask.RATE_LIMIT), RX_FLAGS_MASK
 assert int(QpAttrMask.TIMEOUT) == M_TIMEOUT
 (
     F_STATE,
@@ -48,6 +49,8 @@ assert int(QpAttrMask.TIMEOUT) == M_TIMEOUT
     F_TCLASS,
     F_HOP_LIMIT,
     F_SL,
+    F_RX_FLAGS,
+    F_RATE,
 ) = (int(field) for field in QpField)
 RESET, RTS, SQD, ERR = int(QpState.RESET), int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
 BAD_PARAM, BAD_STATE, LAST_MTU = int(Status.BAD_PARAM), int(Status.BAD_STATE), max(MTU_BYTES)
@@ -97,6 +100,10 @@ def set_sender(q, mask, mailbox):
         q.rnr_retries = q.rnr_retry
     if mask & M_RD_ATOMIC:
         q.max_rd_atomic = word(mailbox, F_RD_ATOMIC)
+    if mask & M_RATE:
+        q.rate_kbps = max(word(mailbox, F_RATE), 0)
+    if mask & M_RX_FLAGS:
+        q.rx_flags = word(mailbox, F_RX_FLAGS)
     if mask & M_SQ_PSN:
         q.sq_psn = word(mailbox, F_SQ_PSN) & 0xFFFFFF
         q.next_psn = q.sq_psn

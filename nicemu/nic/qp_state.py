@@ -8,6 +8,7 @@ from nicemu.abi.verbs import AsyncEvent, QpState
 from nicemu.nic.backup_ring import leave
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.eq import post_async
+from nicemu.nic.program_ring import SEND_SLOT, move, recvs_posted
 from nicemu.nic.qp_type import ATOMIC_WRITE, SEND, XRC_TGT
 from nicemu.nic.receive_queue import fail_recv, flush_slot
 from nicemu.nic.send_queue import WR_FLUSH_ERR, entry_of, posted, stop_timer, wc_opcode, wqe_address
@@ -47,12 +48,14 @@ def flush_end(first, posted, slots):
 def flush_sends(world, q_row):
     """WR_FLUSH_ERR for every send WQE outstanding and posted, in post order."""
     q = qp(world, q_row)
-    for index in range(q.sq_una, flush_end(q.sq_una, posted(q), q.sq_slots)):
+    for index in range(q.sq_una, flush_end(q.sq_una, posted(world, q_row), q.sq_slots)):
         if q.rendezvous:
             entry_of(world, q, index).status = WR_FLUSH_ERR
             call(vector(world, units.RENDEZVOUS).address, world, q_row, index)
             q.sq_una = index + 1
             continue
+        if q.ring_mkey and index >= q.sq_fetched:
+            move(world, q_row, SEND_SLOT, index)
         at = wqe_address(q, index)
         opcode = load32(at + rings.SEND_OPCODE)
         kind = wc_opcode(opcode if opcode <= ATOMIC_WRITE else SEND)
@@ -75,7 +78,7 @@ def flush(world, q_row):
             q.last_wqe = 1
             post_async(world, q.nic, LAST_WQE_REACHED, q.number)
         return
-    for index in range(q.rq_next, flush_end(q.rq_next, load64(q.doorbell_record + rings.DB_RECV), q.rq_slots)):
+    for index in range(q.rq_next, flush_end(q.rq_next, recvs_posted(world, q_row), q.rq_slots)):
         flush_slot(world, q_row, index, WR_FLUSH_ERR)
         q.rq_next = index + 1
 

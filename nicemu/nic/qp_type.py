@@ -1,17 +1,19 @@
 """What the transport types of QPs have in common and where they differ (IBA service types)."""
 
 from nicemu._jit import jit
+from nicemu.abi import command as abi
 from nicemu.abi.verbs import QpType, WrOpcode
 from nicemu.wire import opcode as bth
 
 RC, UC, UD = int(QpType.RC), int(QpType.UC), int(QpType.UD)
 XRC_INI, XRC_TGT = int(QpType.XRC_SEND), int(QpType.XRC_RECV)
+RAW_PACKET, WORK_QUEUE = int(QpType.RAW_PACKET), abi.WORK_QUEUE
 
 RDMA_WRITE, WRITE_WITH_IMM = int(WrOpcode.RDMA_WRITE), int(WrOpcode.RDMA_WRITE_WITH_IMM)
 SEND, SEND_WITH_IMM, SEND_WITH_INV = int(WrOpcode.SEND), int(WrOpcode.SEND_WITH_IMM), int(WrOpcode.SEND_WITH_INV)
 RDMA_READ, LOCAL_INV, BIND_MW = int(WrOpcode.RDMA_READ), int(WrOpcode.LOCAL_INV), int(WrOpcode.BIND_MW)
 ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD = int(WrOpcode.ATOMIC_CMP_AND_SWP), int(WrOpcode.ATOMIC_FETCH_AND_ADD)
-FLUSH, ATOMIC_WRITE = int(WrOpcode.FLUSH), int(WrOpcode.ATOMIC_WRITE)
+FLUSH, ATOMIC_WRITE, TSO = int(WrOpcode.FLUSH), int(WrOpcode.ATOMIC_WRITE), int(WrOpcode.TSO)
 
 
 def _mask(*opcodes: int) -> int:
@@ -19,6 +21,7 @@ def _mask(*opcodes: int) -> int:
 
 
 DATAGRAM_WRS = _mask(SEND, SEND_WITH_IMM)
+RAW_WRS = _mask(SEND, TSO)
 UNRELIABLE_WRS = DATAGRAM_WRS | _mask(RDMA_WRITE, WRITE_WITH_IMM, LOCAL_INV, BIND_MW)
 RELIABLE_WRS = UNRELIABLE_WRS | _mask(
     SEND_WITH_INV, RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, FLUSH, ATOMIC_WRITE
@@ -32,8 +35,16 @@ def is_reliable(q):
 
 
 @jit
+def is_raw(q):
+    """Raw packet QPs and work queues: no transport at all."""
+    return q.type == RAW_PACKET or q.type == WORK_QUEUE
+
+
+@jit
 def transport_of(q):
     """High three bits of the BTH opcodes of a QP."""
+    if is_raw(q):
+        return bth.RAW
     if q.type == UC:
         return bth.UC
     if q.type == UD:
@@ -51,6 +62,8 @@ def may_post(q, opcode):
         allowed = UNRELIABLE_WRS
     elif q.type == UD:
         allowed = DATAGRAM_WRS
+    elif is_raw(q):
+        allowed = RAW_WRS if q.type == RAW_PACKET else 0
     return (allowed >> opcode) & 1 == 1
 
 

@@ -12,6 +12,7 @@ from nicemu.nic.cq import post_cqe
 from nicemu.nic.datagram import GRH_BYTES
 from nicemu.nic.dma import check_sges
 from nicemu.nic.eq import post_async
+from nicemu.nic.program_ring import RECV_SLOT, SRQ_SLOT, SRQ_TAKEN, move, recvs_posted, srq_posted
 from nicemu.nic.qp_type import UD
 from nicemu.nic.tag_list import buffer_address
 from nicemu.tables import units
@@ -64,7 +65,7 @@ def srq_available(world, row):
     s = srq(world, row)
     if s.error:
         return 0
-    count = load64(s.doorbell_record + rings.DB_SRQ_PRODUCER) - s.next
+    count = srq_posted(world, row) - s.next
     if count > s.slots:
         s.error = 1
         post_async(world, s.nic, SRQ_ERR, s.number)
@@ -78,7 +79,7 @@ def recv_available(world, q_row):
     q = qp(world, q_row)
     if q.srq:
         return srq_available(world, q.srq) > 0
-    return q.rq_slots > 0 and load64(q.doorbell_record + rings.DB_RECV) > q.rq_next
+    return q.rq_slots > 0 and recvs_posted(world, q_row) > q.rq_next
 
 
 @jit
@@ -86,11 +87,15 @@ def take_from_srq(world, q_row):
     """Copy the next WQE of the SRQ and free its slot; below the limit SRQ_LIMIT_REACHED is raised, once an arming."""
     q = qp(world, q_row)
     s = srq(world, q.srq)
+    if s.ring_mkey:
+        move(world, q.srq, SRQ_SLOT, s.next)
     at = s.ring + (s.next & (s.slots - 1)) * s.stride
     copy_bytes(srq_wqe_base(world) + q_row * SRQ_WQE_BYTES, at, min(s.stride, SRQ_WQE_BYTES))
     q.recv_wqe = s.next
     s.next += 1
     store64(s.doorbell_record + rings.DB_SRQ_CONSUMER, s.next)
+    if s.record_mkey:
+        move(world, q.srq, SRQ_TAKEN, 0)
     if s.limit and srq_available(world, q.srq) < s.limit:
         s.limit = 0
         post_async(world, s.nic, SRQ_LIMIT_REACHED, s.number)
@@ -107,6 +112,8 @@ def take_recv(world, q_row):
     else:
         q.recv_wqe = q.rq_next
         q.rq_next += 1
+        if q.ring_mkey:
+            move(world, q_row, RECV_SLOT, q.recv_wqe)
     q.recv_taken = 1
     at = recv_address(world, q_row)
     q.recv_wr_id = load64(at)
@@ -155,5 +162,7 @@ def fail_recv(world, q_row, status):
 def flush_slot(world, q_row, index, status):
     """The receive WQE in a slot of the QP's own ring completes with ``status``."""
     q = qp(world, q_row)
+    if q.ring_mkey:
+        move(world, q_row, RECV_SLOT, index)
     wr_id = load64(slot_address(q, index))
     post_cqe(world, q.recv_cq, wr_id, q.number, status, WC_RECV, (0, 0, 0, index, 0), 0)

@@ -1,8 +1,8 @@
 """Responses of a responder: ACKs, NAKs, atomic results, with credits and coalescing (IBA AETH; Linux rxe_resp.c)."""
 
-from nicemu._jit import jit, load64
-from nicemu.abi import rings
+from nicemu._jit import jit
 from nicemu.nic.port import transmit
+from nicemu.nic.program_ring import recvs_posted
 from nicemu.nic.qp_type import transport_of
 from nicemu.tables import units
 from nicemu.tables.heap import push
@@ -53,7 +53,7 @@ def credit_syndrome(world, q_row):
     q = qp(world, q_row)
     if nic(world, q.nic).credits == 0 or q.srq != 0:
         return bth.ACK_UNLIMITED
-    free = load64(q.doorbell_record + rings.DB_RECV) - q.rq_next + q.recv_taken
+    free = recvs_posted(world, q_row) - q.rq_next + q.recv_taken
     code = 30
     while code > 0 and credit_count(code) > free:
         code -= 1

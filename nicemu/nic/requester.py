@@ -19,6 +19,7 @@ from nicemu.nic.qp_type import (
     ATOMIC_WRITE,
     BIND_MW,
     FLUSH,
+    RAW_PACKET,
     RDMA_READ,
     SEND_WITH_IMM,
     SEND_WITH_INV,
@@ -57,6 +58,7 @@ WINDOW = 128
 ACK_EVERY = 32
 """Every so many packets of a long message one asks for an ACK."""
 UNLIMITED = -1
+NS_PER_MS = 1_000_000
 NO_ADDRESS = 16
 """Verdict beside those of dma: the address handle is gone."""
 QP_ACCESS_ERR = int(AsyncEvent.QP_ACCESS_ERR)
@@ -198,6 +200,8 @@ def build_non_posted(world, q, p, e, at):
 def build(world, q_row, p):
     """Fill packet ``p`` from the WQE at ``sq_next``: a dma verdict."""
     q = qp(world, q_row)
+    if q.type == RAW_PACKET:
+        return call(vector(world, units.RAW_BUILD).address, world, q_row, p)
     e = entry_of(world, q, q.sq_next)
     at = wqe_address(q, q.sq_next)
     row = packet(world, p)
@@ -261,7 +265,7 @@ def ready(world, q_row):
     if q.state != RTS:
         return q.state == SQD and goes_on(world, q)
     if q.sq_next == q.sq_fetched:
-        end = posted(q)
+        end = posted(world, q_row)
         if q.sq_error or end <= q.sq_fetched or q.sq_slots == 0:
             return False
         if end - q.sq_una > q.sq_slots:
@@ -292,13 +296,25 @@ def perform_local(world, q_row):
 
 
 @jit
+def paced(world, q_row):
+    """Packet pacing: the next frame has to wait; the requester comes again when it may go."""
+    q = qp(world, q_row)
+    wait = q.paced_until - control(world, 0).now
+    if q.rate_kbps == 0 or wait <= 0:
+        return False
+    kick(world, q_row, wait)
+    return True
+
+
+@jit
 def held_back(world, q_row, verdict):
     """A packet that could not be built: a missing page suspends the send queue, anything else fails the WQE."""
     q = qp(world, q_row)
     if verdict == dma.FAULT:
         q.sq_suspended = 1
         length = entry_of(world, q, q.sq_next).length
-        raise_fault(world, q_row, REQUESTER_SEND, q.sq_next, q.sq_offset * q.mtu, length)
+        done = 0 if q.type == RAW_PACKET else q.sq_offset * q.mtu
+        raise_fault(world, q_row, REQUESTER_SEND, q.sq_next, done, length)
         start_timer(world, q_row)
         return
     status = LOC_QP_OP_ERR if verdict == NO_ADDRESS else LOC_PROT_ERR
@@ -319,7 +335,7 @@ def requester(world, q_row, incarnation):
         return call(vector(world, units.RETIRE).address, world, q_row, 0) if q.sq_next == q.sq_una else 0
     if is_local(e.opcode):
         return 0 if fenced(world, q, e) else perform_local(world, q_row)
-    if not may_send(world, q):
+    if not may_send(world, q) or paced(world, q_row):
         return 0
     n = nic(world, q.nic)
     p = new_packet(world, q.nic)
@@ -333,6 +349,8 @@ def requester(world, q_row, incarnation):
         return 0
     went_out(world, q_row, p)
     now = control(world, 0).now
+    if q.rate_kbps:
+        q.paced_until = now + packet(world, p).payload * 8 * NS_PER_MS // q.rate_kbps
     transmit(world, p, now + n.pcie_latency_ns + n.translation_delay)
     kick(world, q_row, max(n.packet_ns, n.port_free - n.pcie_latency_ns - now))
     return 0

@@ -12,6 +12,7 @@ from nicemu.nic.datagram import find_av
 from nicemu.nic.dma import check_sges
 from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import ask
+from nicemu.nic.program_ring import SEND_SLOT, move, sends_posted
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.qp_type import (
     ATOMIC_CMP_AND_SWP,
@@ -20,8 +21,10 @@ from nicemu.nic.qp_type import (
     BIND_MW,
     FLUSH,
     LOCAL_INV,
+    RAW_PACKET,
     RDMA_READ,
     SEND,
+    TSO,
     UD,
     is_local,
     is_non_posted,
@@ -29,6 +32,7 @@ from nicemu.nic.qp_type import (
     may_post,
     returns_data,
 )
+from nicemu.nic.segmentation import fits_frames, header_bytes, segment_bytes
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, nic, qp, sq_entry, vector
@@ -39,6 +43,7 @@ SIGNALED, INLINE, FENCE, SOLICITED = 2, 8, int(SendFlag.FENCE), 4
 LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR = 1, 2, 4
 WC_SEND, WC_RDMA_WRITE, WC_RDMA_READ = int(WcOpcode.SEND), int(WcOpcode.RDMA_WRITE), int(WcOpcode.RDMA_READ)
 WC_COMP_SWAP, WC_FETCH_ADD, WC_BIND_MW = int(WcOpcode.COMP_SWAP), int(WcOpcode.FETCH_ADD), int(WcOpcode.BIND_MW)
+WC_TSO = int(WcOpcode.TSO)
 WC_LOCAL_INV, WC_FLUSH, WC_ATOMIC_WRITE = int(WcOpcode.LOCAL_INV), int(WcOpcode.FLUSH), int(WcOpcode.ATOMIC_WRITE)
 WR_FLUSH_ERR = int(WcStatus.WR_FLUSH_ERR)
 RTS, SQD, ERR = int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
@@ -60,9 +65,10 @@ def entry_of(world, q, index):
 
 
 @jit
-def posted(q):
+def posted(world, q_row):
     """Send WQEs posted so far: by the library, or by the device where the send queue is its own."""
-    return q.rndv_produced if q.rendezvous else load64(q.doorbell_record + rings.DB_SEND)
+    q = qp(world, q_row)
+    return q.rndv_produced if q.rendezvous else sends_posted(world, q_row)
 
 
 @jit
@@ -80,7 +86,7 @@ def check_wqe(world, q_row, at, e):
     if q.type == UD and find_av(world, q_row, load32(at + rings.SEND_RKEY)) == 0:
         return LOC_QP_OP_ERR
     status = check_data(world, q_row, at, e)
-    return status if status != 0 else check_message_length(q, e)
+    return status if status != 0 else check_message_length(q, e, at)
 
 
 @jit
@@ -89,6 +95,10 @@ def check_data(world, q_row, at, e):
     q = qp(world, q_row)
     count = load32(at + rings.SEND_NUM_SGE)
     room = q.sq_stride - rings.SEND_HEADER_BYTES
+    if e.opcode == TSO:
+        room -= header_bytes(at)
+        if e.flags & INLINE or header_bytes(at) > q.tso_header:
+            return LOC_QP_OP_ERR
     if e.flags & INLINE:
         e.length = load32(at + rings.SEND_INLINE_LENGTH)
         if e.length > room or returns_data(e.opcode):
@@ -107,8 +117,11 @@ def check_data(world, q_row, at, e):
 
 
 @jit
-def check_message_length(q, e):
-    """At most 2^31 bytes, a datagram one MTU; atomics and ATOMIC WRITE exactly eight."""
+def check_message_length(q, e, at):
+    """At most 2^31 bytes, a datagram one MTU; atomics and ATOMIC WRITE exactly eight; a frame as Ethernet says."""
+    if q.type == RAW_PACKET and not fits_frames(q, e, at):
+        e.length = 0
+        return LOC_LEN_ERR
     eight = e.opcode == ATOMIC_CMP_AND_SWP or e.opcode == ATOMIC_FETCH_AND_ADD or e.opcode == ATOMIC_WRITE
     limit = q.mtu if q.type == UD else MAX_MESSAGE
     if e.length > limit or (eight and e.length != 8):
@@ -118,26 +131,29 @@ def check_message_length(q, e):
 
 
 @jit
-def psn_count(q, e):
+def psn_count(q, e, at):
     """PSNs of a WQE: none for what the NIC does by itself, one for each packet or READ response."""
     if e.status != 0:
         return 1
     if is_local(e.opcode):
         return 0
-    return packet_count(e.length, q.mtu)
+    return packet_count(e.length, segment_bytes(at) if e.opcode == TSO else q.mtu)
 
 
 @jit
 def fetch(world, q_row):
     """Fetch the next WQE, check it, give it its PSNs."""
     q = qp(world, q_row)
+    if q.ring_mkey:
+        move(world, q_row, SEND_SLOT, q.sq_fetched)
     e = entry_of(world, q, q.sq_fetched)
     e.received = 0
     e.done = 0
     e.counted = 0
     e.asked = 0
-    e.status = check_wqe(world, q_row, wqe_address(q, q.sq_fetched), e)
-    count = psn_count(q, e)
+    at = wqe_address(q, q.sq_fetched)
+    e.status = check_wqe(world, q_row, at, e)
+    count = psn_count(q, e, at)
     if count > 0:
         q.ssn = psn_add(q.ssn, 1)
     e.ssn = q.ssn
@@ -276,6 +292,8 @@ def wc_opcode(opcode):
         return WC_FLUSH
     if opcode == ATOMIC_WRITE:
         return WC_ATOMIC_WRITE
+    if opcode == TSO:
+        return WC_TSO
     return WC_RDMA_WRITE if opcode < SEND else WC_SEND
 
 

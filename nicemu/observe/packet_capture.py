@@ -22,7 +22,8 @@ from nicemu.wire.ip import (
     multicast_mac,
     source_port_of,
 )
-from nicemu.wire.packet import flip, frame_of
+from nicemu.wire.opcode import Transport
+from nicemu.wire.packet import flip, flip_raw, frame_of
 from nicemu.wire.pcapng import PcapngWriter
 
 Row = namedtuple("Row", CAPTURE.names or ())  # type: ignore[misc]
@@ -63,12 +64,18 @@ class PacketCapture:
         self.stream.flush()
 
     def _write(self, row: Any, payload: bytes) -> None:
-        frame = frame_of(row, self.path(row), payload)
-        data = flip(frame, row.corrupt - 1) if row.corrupt else frame.emit()
+        data = self._bytes(row, payload)
         comments = (self.fault_text(row.fault),) if row.fault else ()
         if row.link not in self.interfaces:
             self.interfaces[row.link] = self.writer.interface(f"link{row.link}", "")
         self.writer.packet(self.interfaces[row.link], row.time, data, comments)
+
+    def _bytes(self, row: Any, payload: bytes) -> bytes:
+        """What is on the wire: a raw frame is all payload."""
+        if row.transport == Transport.RAW:
+            return flip_raw(payload, row.corrupt - 1) if row.corrupt else payload
+        frame = frame_of(row, self.path(row), payload)
+        return flip(frame, row.corrupt - 1) if row.corrupt else frame.emit()
 
     def path(self, row: Any) -> Path:
         """How the packet is addressed: by the sender's address vector, else by what the NICs' GIDs are."""

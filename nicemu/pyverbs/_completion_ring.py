@@ -108,7 +108,7 @@ class CompletionRing:
         while counter > self._consumer:
             counter -= 1
             at = (counter & mask) << _CQE_SHIFT
-            if _QP_NUM.unpack_from(ring, at + CQE_QP_NUM)[0] == number:
+            if _QP_NUM.unpack_from(ring[at : at + CQE_BYTES], CQE_QP_NUM)[0] == number:
                 dropped += 1
                 self._free_tag(number, at)
             elif dropped:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from nicemu.abi.rings import Doorbell
+from nicemu.abi.rings import CQE_BYTES, Doorbell, cq_slots
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._completion_ring import CompletionRing
 from nicemu.pyverbs._fields import I32, U32, expect
 from nicemu.pyverbs._resource import Resource
+from nicemu.pyverbs._ring_memory import ResourceType, RingMemory, allocate, has_allocator
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs._wc import WC
 from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
+from nicemu.pyverbs.pd import PD
 from nicemu.uverbs import messages
 
 _ARM_NEXT, _ARM_SOLICITED = 1, 2
@@ -58,7 +60,7 @@ class CompChannel(Resource):
 class CompletionQueue(Resource):
     """What both kinds of CQ have in common."""
 
-    __slots__ = ("_channel", "_context", "_cqe", "_device_index", "_number", "_ring")
+    __slots__ = ("_channel", "_context", "_cqe", "_device_index", "_memory", "_number", "_ring")
     KIND = "cqs"
     CHILDREN = ("qps", "srqs", "wqs")
 
@@ -69,19 +71,18 @@ class CompletionQueue(Resource):
         channel: CompChannel | None,
         comp_vector: int,
         ignore_overrun: bool = False,
+        parent_domain: PD | None = None,
     ) -> None:
         """May raise any OSError that the kernel side gives."""
         expect(context, Context, "context")
         expect(channel, CompChannel, "channel", optional=True)
         self._kernel = context._kernel
-        command = messages.CreateCq(
-            context._opened(),
-            I32(cqe),
-            channel._opened() if channel is not None else 0,
-            I32(comp_vector),
-            ignore_overrun,
-        )
-        response = self._kernel.execute(command)
+        arguments = context._opened(), cqe, channel._opened() if channel is not None else 0, comp_vector
+        domain = parent_domain._opened() if parent_domain is not None else 0
+        self._memory = self._ring_memory(context, parent_domain, cqe)
+        command = messages.CreateCq(*arguments, ignore_overrun, domain, *self._memory.places)
+        with self._memory:
+            response = self._kernel.execute(command)
         self._handle, self._number, self._cqe = response.handle, response.number, response.cqe
         self._ring = CompletionRing(response)
         self._device_index = context._device_index
@@ -90,6 +91,13 @@ class CompletionQueue(Resource):
         if channel is not None:
             self._attach(channel)
         self._attach(context)
+
+    @staticmethod
+    def _ring_memory(context: Context, parent_domain: PD | None, cqe: int) -> RingMemory:
+        """Memory that the parent domain's allocator gives, if it has one and the device can have such a CQ."""
+        if parent_domain is None or not has_allocator(parent_domain) or not 1 <= cqe <= context.query_device().max_cqe:
+            return RingMemory()
+        return allocate(parent_domain, cq_slots(cqe) * CQE_BYTES, ResourceType.CQ)
 
     def resize(self, cqe: int) -> None:
         """Change the depth to at least `cqe`; what waits stays, in order.
@@ -102,11 +110,15 @@ class CompletionQueue(Resource):
         self._ring.move(response)
 
     def _wait(self) -> bool:
-        """Let time pass while the CQ is empty; False if it still is."""
-        there: bool = self._kernel.poll(self._number, self._device_index, self._ring.nonempty)
+        """Let time pass while the CQ is empty; False if it still is. PyverbsRDMAError: EOPNOTSUPP in a forked child."""
+        try:
+            there: bool = self._kernel.poll(self._number, self._device_index, self._ring.nonempty)
+        except messages.VerbsError as error:
+            raise _kernel.failed("Failed to poll CQ", error) from error
         return there
 
     def _release(self) -> None:
+        self._memory.free()
         self._context = self._channel = None
 
 
@@ -129,7 +141,7 @@ class CQ(CompletionQueue):
         super().__init__()
         self._num_events = 0
         try:
-            self._create(context, cqe, channel, comp_vector)
+            self._create(context, I32(cqe), channel, I32(comp_vector))
         except OSError as error:
             raise _kernel.failed("Failed to create a CQ", error) from error
 
@@ -148,7 +160,10 @@ class CQ(CompletionQueue):
         """Ask for an event at the next completion, or at the next solicited or failed one."""
         self._opened()
         kind = _ARM_SOLICITED if I32(solicited_only) else _ARM_NEXT
-        self._kernel.ring_doorbell(self._device_index, Doorbell.CQ_ARM, self._number, kind)
+        try:
+            self._kernel.ring_doorbell(self._device_index, Doorbell.CQ_ARM, self._number, kind)
+        except messages.VerbsError as error:
+            raise _kernel.failed(f"Request notify CQ returned {error.errno}", error) from error
 
     def ack_events(self, num_events: int) -> None:
         """Say that so many events have been dealt with."""

@@ -10,8 +10,7 @@ from nicemu.abi.rings import CQE_APP_CTX, CQE_BYTES, CQE_OPCODE, CQE_TAG_LOW, CQ
 from nicemu.abi.verbs import WcOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompChannel, CompletionQueue
-from nicemu.pyverbs._fields import U32, U64, Field, Struct, expect
-from nicemu.pyverbs._resource import unsupported
+from nicemu.pyverbs._fields import U16, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs._wc import WC, create_wc_flags_to_str
 from nicemu.pyverbs.device import Context
@@ -21,19 +20,25 @@ from nicemu.pyverbs.libibverbs_enums import (
     ibv_create_cq_attr_flags,
     ibv_create_cq_wc_flags,
 )
-from nicemu.pyverbs.pd import PD
+from nicemu.pyverbs.pd import PD, ParentDomain
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
 from nicemu.uverbs import messages
 
 _WC_FLAGS = (
     IBV_WC_STANDARD_FLAGS
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK
+    | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_CVLAN
     | ibv_create_cq_wc_flags.IBV_WC_EX_WITH_TM_INFO
 )
 _CREATE_FLAGS = (
     ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_SINGLE_THREADED
     | ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN
 )
+_FLAG, _WITH = ibv_create_cq_attr_flags, ibv_create_cq_wc_flags
+_MASK_FLAGS = ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_FLAGS
+_MASK_PD = ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_PD
+_COMP_MASK = _MASK_FLAGS | _MASK_PD
 _TIMESTAMP = struct.Struct("<Q")
 _TAG, _APP_CTX, _TM_ADD = struct.Struct("<Q"), struct.Struct("<I"), int(WcOpcode.TM_ADD)
 
@@ -88,19 +93,22 @@ class CqInitAttrEx(Struct):
         expect(val, PD, "val")
         self._parent_domain = val
 
-    def _unsupported(self) -> bool:
-        """It asks for something the emulated device does not have."""
+    def _refusal(self) -> int:
+        """The errno for what the emulated device does not have, 0 if it has all; in mlx5's order."""
         mask = self.comp_mask
-        return bool(
-            self.wc_flags & ~_WC_FLAGS
-            or mask & ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_PD
-            or (mask & ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_FLAGS and self.flags & ~_CREATE_FLAGS)
-        )
+        if not self.cqe or mask & ~_COMP_MASK or self._flags() & ~_CREATE_FLAGS:
+            return errno.EINVAL
+        if self.wc_flags & ~_WC_FLAGS:
+            return errno.EOPNOTSUPP
+        return errno.EINVAL if mask & _MASK_PD and not isinstance(self._parent_domain, ParentDomain) else 0
 
-    def _ignores_overrun(self) -> bool:
-        """A full CQ is overwritten."""
-        given = self.comp_mask & ibv_cq_init_attr_mask.IBV_CQ_INIT_ATTR_MASK_FLAGS
-        return bool(given and self.flags & ibv_create_cq_attr_flags.IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN)
+    def _home(self) -> PD | None:
+        """The parent domain, if `comp_mask` names it."""
+        return self._parent_domain if self.comp_mask & _MASK_PD else None
+
+    def _flags(self) -> int:
+        """The creation flags, if `comp_mask` names them."""
+        return self.flags if self.comp_mask & _MASK_FLAGS else 0
 
     def __str__(self) -> str:
         rows: list[tuple[str, object]] = [
@@ -131,10 +139,14 @@ class WcTmInfo(Struct):
 class CQEX(CompletionQueue):
     """An extended CQ: `start_poll`, the `read_` methods, `poll_next`..., `end_poll`.
 
-    PyverbsRDMAError: EINVAL as for `CQ`; EOPNOTSUPP for VLANs, flow tags and allocators.
+    PyverbsRDMAError: EINVAL as for `CQ`, for an unknown `comp_mask` or flag, and for a `parent_domain` that is none;
+    EOPNOTSUPP for members of completions that the device does not have: flow tags.
+
+    Calls that C leaves undefined raise PyverbsUserError: a second `start_poll` in a batch (the lock is held; not of a
+    single-threaded CQ, which has none), `poll_next` outside of one, and reading a member that was not asked for.
     """
 
-    __slots__ = ("_current", "_tm_info")
+    __slots__ = ("_current", "_in_batch", "_single_threaded", "_tm_info", "_wc_flags")
     CHILDREN = ("srqs", "qps", "wqs")
 
     def __init__(self, context: Context, init_attr: CqInitAttrEx | None = None) -> None:
@@ -142,22 +154,41 @@ class CQEX(CompletionQueue):
         super().__init__()
         attr = init_attr if init_attr is not None else CqInitAttrEx()
         failure = "Failed to create extended CQ"
-        if attr._unsupported():
-            raise unsupported(failure)
+        refusal = attr._refusal()
+        if refusal:
+            raise PyverbsRDMAError(failure, refusal)
         self._current = WC._from_cqe(bytearray(CQE_BYTES))
         self._tm_info = 0, 0
+        self._in_batch, self._wc_flags = False, attr.wc_flags
+        flags = attr._flags()
+        self._single_threaded = bool(flags & _FLAG.IBV_CREATE_CQ_ATTR_SINGLE_THREADED)
+        overrun, domain = bool(flags & _FLAG.IBV_CREATE_CQ_ATTR_IGNORE_OVERRUN), attr._home()
         try:
-            self._create(context, attr.cqe, attr.comp_channel, attr.comp_vector, attr._ignores_overrun())
+            self._create(context, attr.cqe, attr.comp_channel, attr.comp_vector, overrun, domain)
         except OSError as error:
             raise _kernel.failed(failure, error) from error
+        if domain is not None:
+            self._attach(domain)
 
     def start_poll(self, attr: PollCqAttr | None = None) -> int:
-        """Begin a batch with the first completion: 0, or ENOENT if there is none."""
+        """Begin a batch with the first completion: 0; ENOENT, there is none and no batch; EINVAL, a `comp_mask`."""
         expect(attr, PollCqAttr, "attr", optional=True)
-        return self.poll_next()
+        if attr is not None and attr.comp_mask:
+            return errno.EINVAL
+        if self._in_batch and not self._single_threaded:
+            raise PyverbsUserError("start_poll in a batch: end_poll comes first")
+        answer = self._next()
+        self._in_batch = answer == 0
+        return answer
 
     def poll_next(self) -> int:
         """Go to the next completion: 0, or ENOENT if there is none. On an empty CQ virtual time runs first."""
+        self._opened()
+        if not self._in_batch:
+            raise PyverbsUserError("poll_next outside of a batch: start_poll comes first")
+        return self._next()
+
+    def _next(self) -> int:
         self._opened()
         if not self._ring.nonempty() and not self._wait():
             return errno.ENOENT
@@ -169,7 +200,14 @@ class CQEX(CompletionQueue):
     def end_poll(self) -> None:
         """End the batch: the device may reuse the entries."""
         self._opened()
+        self._in_batch = False
         self._ring.publish()
+
+    def _asked(self, member: ibv_create_cq_wc_flags) -> WC:
+        """The current completion, if `member` was asked for when the CQ was made."""
+        if not self._wc_flags & member:
+            raise PyverbsUserError(f"This CQEX was created without {member.name}")
+        return self._current
 
     @property
     def status(self) -> int:
@@ -197,57 +235,62 @@ class CQEX(CompletionQueue):
         """The vendor's error code."""
         return self._current.vendor_err
 
-    def read_byte_len(self) -> int:
-        """Bytes received or read."""
-        return self._current.byte_len
-
-    def read_imm_data(self) -> int:
-        """Immediate data as the sender gave it."""
-        return self._current.imm_data
-
-    def read_qp_num(self) -> int:
-        """The local QP's number."""
-        return self._current.qp_num
-
-    def read_src_qp(self) -> int:
-        """The remote QP's number (UD)."""
-        return self._current.src_qp
-
     def read_wc_flags(self) -> int:
         """The `ibv_wc_flags`."""
         return self._current.wc_flags
 
+    def read_byte_len(self) -> int:
+        """Bytes received or read."""
+        return self._asked(_WITH.IBV_WC_EX_WITH_BYTE_LEN).byte_len
+
+    def read_imm_data(self) -> int:
+        """Immediate data as the sender gave it."""
+        return self._asked(_WITH.IBV_WC_EX_WITH_IMM).imm_data
+
+    def read_qp_num(self) -> int:
+        """The local QP's number."""
+        return self._asked(_WITH.IBV_WC_EX_WITH_QP_NUM).qp_num
+
+    def read_src_qp(self) -> int:
+        """The remote QP's number (UD)."""
+        return self._asked(_WITH.IBV_WC_EX_WITH_SRC_QP).src_qp
+
     def read_slid(self) -> int:
         """The source LID; 0 on Ethernet."""
-        return self._current.slid
+        return self._asked(_WITH.IBV_WC_EX_WITH_SLID).slid
 
     def read_sl(self) -> int:
         """The service level; 0 on Ethernet."""
-        return self._current.sl
+        return self._asked(_WITH.IBV_WC_EX_WITH_SL).sl
 
     def read_dlid_path_bits(self) -> int:
         """The path bits of the LID; 0 on Ethernet."""
-        return self._current.dlid_path_bits
+        return self._asked(_WITH.IBV_WC_EX_WITH_DLID_PATH_BITS).dlid_path_bits
 
     def read_timestamp(self) -> int:
-        """When the device completed it: nanoseconds of virtual time."""
-        stamp: int = _TIMESTAMP.unpack_from(self._current._image, CQE_TIMESTAMP)[0]
-        return stamp
+        """When the device completed it: ticks of its free-running clock, one a virtual nanosecond."""
+        return self._ticks(_WITH.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP)
 
     def read_completion_wallclock_ns(self) -> int:
         """When the device completed it: nanoseconds since 1970. Virtual time begins on 1 October 2012, 00:00 UTC."""
-        return self.read_timestamp() + WALLCLOCK_EPOCH_NS
+        return self._ticks(_WITH.IBV_WC_EX_WITH_COMPLETION_TIMESTAMP_WALLCLOCK) + WALLCLOCK_EPOCH_NS
+
+    def _ticks(self, member: ibv_create_cq_wc_flags) -> int:
+        stamp: int = _TIMESTAMP.unpack_from(self._asked(member)._image, CQE_TIMESTAMP)[0]
+        return stamp
 
     def read_cvlan(self) -> int:
-        """The VLAN; none."""
-        return 0
+        """The VLAN tag (priority, 1 bit, VID) that the device took out of the frame; 0 if it took none."""
+        return self._asked(_WITH.IBV_WC_EX_WITH_CVLAN).imm_data & U16.high
 
     def read_flow_tag(self) -> int:
-        """The flow tag; none."""
+        """The flow tag; the device does not have it."""
+        self._asked(_WITH.IBV_WC_EX_WITH_FLOW_TAG)
         return 0
 
     def read_tm_info(self) -> WcTmInfo:
-        """The tag-matching part; the CQ needs no flag for it."""
+        """The tag-matching part."""
+        self._asked(_WITH.IBV_WC_EX_WITH_TM_INFO)
         tag, priv = self._tm_info
         return WcTmInfo(tag=tag, priv=priv)
 

@@ -219,12 +219,19 @@ class DeviceAttrEx(Struct):
     raw_packet_caps = Constant()
     max_dm_size = Constant()
     phys_port_cnt_ex = Constant()
-    tso_caps = property(lambda self: TSOCaps())
+    tso_caps = property(lambda self: self._nested(TSOCaps, "tso_caps"))
     pci_atomic_caps = property(lambda self: PCIAtomicCaps())
-    rss_caps = property(lambda self: RSSCaps())
-    packet_pacing_caps = property(lambda self: PacketPacingCaps())
+    rss_caps = property(lambda self: self._nested(RSSCaps, "rss_caps"))
+    packet_pacing_caps = property(lambda self: self._nested(PacketPacingCaps, "packet_pacing_caps"))
     tm_caps = property(lambda self: self._tm_caps())
     cq_mod_caps = property(lambda self: self._moderation_caps())
+
+    def _nested(self, kind: type[Struct], name: str) -> Struct:
+        """A struct within this one: its members have its name in front in what the kernel says."""
+        caps, prefix = kind(), f"{name}."
+        found = self._values.items()
+        caps._values = {key.removeprefix(prefix): value for key, value in found if key.startswith(prefix)}
+        return caps
 
     def _tm_caps(self) -> TMCaps:
         caps = TMCaps()

@@ -6,12 +6,12 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from nicemu.pyverbs._fields import I32, U32, U64, Field, Struct, expect
-from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.base import PyverbsObject
 from nicemu.pyverbs.mem_alloc import as_bytes
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
-from nicemu.uverbs import memory_messages
+from nicemu.uverbs import import_messages, memory_messages
 
 if TYPE_CHECKING:
     from nicemu.pyverbs.device import Context
@@ -30,9 +30,11 @@ class AllocDmAttr(Struct):
 
 
 class DM(Resource):
-    """Memory on the device: `dm_attr.length` zeroed bytes. Importing one by `handle` is not there yet (EOPNOTSUPP).
+    """Memory on the device: `dm_attr.length` zeroed bytes. With `handle` an existing one of the context (or of the one
+    that it was imported from) is imported: closing leaves it.
 
-    PyverbsUserError: the device has none. PyverbsRDMAError: EINVAL (`comp_mask`, alignment), ENOMEM.
+    PyverbsUserError: the device has none. PyverbsRDMAError: EINVAL (`comp_mask`, alignment), ENOMEM; ENOENT: no DM with
+    that handle in the context.
     """
 
     __slots__ = ("_context",)
@@ -41,21 +43,28 @@ class DM(Resource):
 
     def __init__(self, context: Context, dm_attr: AllocDmAttr | None = None, **kwargs: Any) -> None:
         super().__init__()
-        if kwargs.get("handle") is not None:
-            raise unsupported("Failed to import DM")
         expect(dm_attr, AllocDmAttr, "dm_attr", optional=True)
+        self._kernel = context._kernel
+        if kwargs.get("handle") is not None:
+            self._import(context, U32(kwargs["handle"]))
+        else:
+            self._allocate(context, dm_attr or AllocDmAttr(0))
+        self._context: Context | None = context
+        self._attach(context)
+
+    def _import(self, context: Context, handle: int) -> None:
+        self._execute(import_messages.ImportDm(context._opened(), handle), "Failed to import DM")
+        self._handle, self._imported = handle, True
+
+    def _allocate(self, context: Context, attr: AllocDmAttr) -> None:
         most = context.query_device_ex().max_dm_size
         if not most:
             raise PyverbsUserError("Device doesn't support dm allocation")
-        attr = dm_attr or AllocDmAttr(0)
         failure = f"Failed to allocate device memory of size {attr.length}. Max available size {most}"
         if attr.comp_mask:
             raise PyverbsRDMAError(failure, errno.EINVAL)
-        self._kernel = context._kernel
         command = memory_messages.AllocDm(context._opened(), attr.length, attr.log_align_req)
         self._handle = self._execute(command, failure)
-        self._context: Context | None = context
-        self._attach(context)
 
     def _destroy(self, handle: int) -> None:
         self._execute(memory_messages.FreeDm(handle), "Failed to free dm")

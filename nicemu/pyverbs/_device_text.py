@@ -108,8 +108,8 @@ def width_to_str(width: int) -> str:
     return f"{_WIDTHS[width]} ({width})" if width in _WIDTHS else "Invalid width"
 
 
-def speed_to_str(active_speed: int, active_speed_ex: int) -> str:
-    """Gbps per lane and value of a link speed; the extended value counts if it is set."""
+def speed_to_str(active_speed: int, active_speed_ex: int = 0) -> str:
+    """Gbps per lane and value of a link speed; the extended value, which release 44 does not have, counts if set."""
     speed = active_speed_ex or active_speed
     return f"{_SPEEDS[speed]} Gbps ({speed})" if speed in _SPEEDS else "Invalid speed"
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 
 last_errno = 0
 """errno of the last command that failed, as C's `errno` keeps it."""
+
+
+generation = 0
+"""How many forks lie between the first process and this one: objects of another generation are a parent's."""
+
+
+def _after_fork_in_child() -> None:
+    global generation
+    generation += 1
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def endpoint() -> Any:

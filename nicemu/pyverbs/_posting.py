@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, NoReturn
 
 from nicemu.pyverbs import _kernel
@@ -11,7 +12,10 @@ from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 
 
 def post_chain(queue: SendQueue | RecvQueue | TagQueue, first: Any) -> tuple[int, Any]:
-    """Write a chain and show it to the device: (0, None), or (errno, the request that was refused)."""
+    """Write a chain and show it to the device: (0, None), or (errno, the request that was refused). EOPNOTSUPP: the
+    queue is that of the process that forked this one."""
+    if queue.generation != _kernel.generation:
+        return errno.EOPNOTSUPP, first
     wr, error = first, 0
     while wr is not None:
         error = queue.write(wr)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 
-from nicemu.abi.rings import Doorbell
+from nicemu.abi.rings import Doorbell, recv_ring_bytes, send_ring_bytes
 from nicemu.abi.verbs import QpAttrMask, QpState, QpType, WrOpcode
+from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompletionQueue
 from nicemu.pyverbs._fields import U32, expect
 from nicemu.pyverbs._posting import post_chain, refuse
@@ -13,6 +14,7 @@ from nicemu.pyverbs._qp_attr import ECE, QPAttr, QPInitAttr, QPInitAttrEx
 from nicemu.pyverbs._qp_operations import OPERATIONS
 from nicemu.pyverbs._queues import RecvQueue, SendQueue
 from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._ring_memory import ResourceType, RingMemory, allocate, has_allocator
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import (
@@ -29,7 +31,7 @@ from nicemu.pyverbs.srq import SRQ
 from nicemu.pyverbs.utils import qp_state_to_str, qp_type_to_str
 from nicemu.pyverbs.wr import RecvWR, SendWR
 from nicemu.pyverbs.xrcd import XRCD
-from nicemu.uverbs import messages
+from nicemu.uverbs import messages, raw_messages
 
 _A = QpAttrMask
 _CONNECTED = {
@@ -51,13 +53,24 @@ _STEPS: dict[int, dict[str, QpAttrMask]] = {
 """The attributes that take a QP of each type one state on."""
 
 _MAY_SEND = frozenset((QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
+_MAX_INLINE = 4096
+"""No device has more: what it has, the kernel checks."""
 _RESET, _INIT, _RTR = int(QpState.RESET), int(QpState.INIT), int(QpState.RTR)
 _XRC = (QpType.XRC_SEND, QpType.XRC_RECV)
 _SEND, _RECV = Doorbell.SEND, Doorbell.RECV
 _MASK = ibv_qp_init_attr_mask
-_EXTENSIONS = (
-    _MASK.IBV_QP_INIT_ATTR_IND_TABLE | _MASK.IBV_QP_INIT_ATTR_RX_HASH | _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER
-)  # fmt: skip
+_RSS = _MASK.IBV_QP_INIT_ATTR_IND_TABLE | _MASK.IBV_QP_INIT_ATTR_RX_HASH
+_EXTENSIONS = _RSS | _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER
+"""What only raw packet QPs have."""
+
+
+def _raw_options(attr: QPInitAttr | QPInitAttrEx) -> tuple[int, int]:
+    """Creation flags and bytes of TSO headers, as far as `comp_mask` names them."""
+    mask = getattr(attr, "comp_mask", 0)
+    return (
+        attr.create_flags if mask & _MASK.IBV_QP_INIT_ATTR_CREATE_FLAGS else 0,  # type: ignore[union-attr]
+        attr.max_tso_header if mask & _MASK.IBV_QP_INIT_ATTR_MAX_TSO_HEADER else 0,  # type: ignore[union-attr]
+    )
 
 
 class QP(Resource):
@@ -68,8 +81,8 @@ class QP(Resource):
     """
 
     __slots__ = (
-        "_context", "_device_index", "_number", "_pd", "_rcq", "_recv_queue", "_scq", "_send_queue", "_srq", "_state",
-        "_type", "_xrcd",
+        "_context", "_device_index", "_memory", "_number", "_pd", "_rcq", "_recv_queue", "_scq", "_send_queue",
+        "_signal_all", "_srq", "_state", "_type", "_xrcd",
     )  # fmt: skip
     KIND = "qps"
     CHILDREN = ("mws", "flows", "dr_actions")
@@ -95,7 +108,10 @@ class QP(Resource):
             expect(init_attr, QPInitAttr, "attr")
             self._pd = creator
         self._kernel = creator._kernel
-        self._create(init_attr)
+        if getattr(init_attr, "comp_mask", 0) & _RSS:
+            self._create_rss(init_attr)  # type: ignore[arg-type]
+        else:
+            self._create(init_attr)
         for parent in (self._pd, self._context, self._scq, self._rcq, self._srq, self._xrcd):
             if parent is not None:
                 self._attach(parent)
@@ -109,7 +125,8 @@ class QP(Resource):
         failure, mask = "Failed to create QP", attr.comp_mask
         flags = attr.create_flags if mask & _MASK.IBV_QP_INIT_ATTR_CREATE_FLAGS else 0
         operations = attr._send_ops_flags if mask & _MASK.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS else 0
-        if mask & _EXTENSIONS or flags or operations & ~OPERATIONS.get(attr.qp_type, 0):
+        foreign = (mask & _EXTENSIONS or flags) and attr.qp_type != QpType.RAW_PACKET
+        if foreign or operations & ~OPERATIONS.get(attr.qp_type, 0):
             raise unsupported(failure)
         parents: tuple[PD | None, XRCD | None]
         if attr.qp_type == QpType.XRC_RECV:
@@ -132,8 +149,35 @@ class QP(Resource):
             parent._opened() if parent is not None else 0
             for parent in (self._pd, self._scq, self._rcq, self._srq, self._xrcd)
         )
-        command = messages.CreateQp(pd, kind, scq, rcq, attr._capabilities(), int(bool(attr.sq_sig_all)), srq, xrcd)
-        response = self._execute(command, failure)
+        caps, (flags, header) = attr._capabilities(), _raw_options(attr)
+        try:
+            self._memory = self._ring_memory(kind, caps, header)
+        except OSError as error:
+            raise _kernel.failed(failure, error) from error
+        self._signal_all = int(bool(attr.sq_sig_all))
+        command = messages.CreateQp(
+            pd, kind, scq, rcq, caps, self._signal_all, srq, xrcd, flags, header, *self._memory.places
+        )  # fmt: skip
+        with self._memory:
+            response = self._execute(command, failure)
+        self._open(response, kind)
+
+    def _create_rss(self, attr: QPInitAttrEx) -> None:
+        """A QP that hashes into an indirection table: no queues of its own."""
+        table, conf, failure = attr.ind_table, attr.hash_conf, "Failed to create QP"
+        self._scq = self._rcq = self._srq = None
+        self._memory, self._signal_all = RingMemory(), int(bool(attr.sq_sig_all))
+        if attr.comp_mask & _RSS != _RSS or table is None or conf is None or attr.send_cq is not None:
+            raise PyverbsRDMAError(failure, errno.EINVAL)
+        assert self._pd is not None
+        command = raw_messages.CreateRssQp(
+            self._pd._opened(), table._opened(), conf.rx_hash_function, conf._key_bytes(), conf.rx_hash_fields_mask,
+            attr._capabilities(), *_raw_options(attr),
+        )  # fmt: skip
+        self._open(self._execute(command, failure), attr.qp_type)
+        table.add_ref(self)
+
+    def _open(self, response: messages.QpResponse, kind: int) -> None:
         self._handle, self._number = response.handle, int(response.number)
         self._type, self._state = kind, _RESET
         self._send_queue = SendQueue.of(response, kind, self._kernel.process)
@@ -145,6 +189,22 @@ class QP(Resource):
         if self._srq is not None:
             self._srq._serve(self._number, self._send_queue)
 
+    def _ring_memory(self, kind: int, caps: messages.Capabilities, max_tso_header: int) -> RingMemory:
+        """Memory that a parent domain's allocator gives for receive and send ring, if the device can have such a QP."""
+        context = self._pd._ctx if self._pd is not None else None
+        if self._pd is None or context is None or not has_allocator(self._pd):
+            return RingMemory()
+        device = context.query_device()
+        requests, elements = (caps.max_send_wr, caps.max_recv_wr), (caps.max_send_sge, caps.max_recv_sge)
+        if max(requests) > device.max_qp_wr or max(elements) > device.max_sge or caps.max_inline_data > _MAX_INLINE:
+            return RingMemory()
+        received = recv_ring_bytes(caps) if kind not in _XRC and self._srq is None else 0
+        matches_tags = self._srq is not None and self._srq._tags is not None
+        sent = send_ring_bytes(caps, max_tso_header)
+        if matches_tags and not caps.max_send_wr:
+            sent = 0  # the send ring is the device's
+        return allocate(self._pd, received + sent, ResourceType.QP)
+
     def _destroy(self, handle: int) -> None:
         self._execute(messages.DestroyQp(handle), "Failed to destroy QP")
         for queue in (self._scq, self._rcq):
@@ -152,6 +212,7 @@ class QP(Resource):
                 queue._ring.forget(self._number)
 
     def _release(self) -> None:
+        self._memory.free()
         self._pd = self._context = self._scq = self._rcq = self._srq = self._xrcd = None
 
     # State --------------------------------------------------------------------------------------------------------
@@ -210,7 +271,7 @@ class QP(Resource):
         mask = U32(attr_mask)
         message = self._execute(messages.QueryQp(self._opened()), "Failed to query QP")
         attr = QPAttr._from_message(message)
-        init_attr = QPInitAttr(qp_type=self._type, cap=attr.cap)
+        init_attr = QPInitAttr(qp_type=self._type, cap=attr.cap, sq_sig_all=self._signal_all)
         if mask & _A.STATE:
             self._state = attr.qp_state
         return attr, init_attr
@@ -267,20 +328,32 @@ class QP(Resource):
             raise PyverbsRDMAError(failure, error.error_code) from error
         mw._rkey = wr.rkey
 
-    # What the device does not have yet ----------------------------------------------------------------------------
+    # Options and guarantees -----------------------------------------------------------------------------------------
 
     def set_ece(self, ece: ECE) -> None:
-        """Set ECE options. Not there: EOPNOTSUPP, unless `ece` has no vendor."""
+        """Ask for ECE options; without a vendor nothing is asked. The device has none, so that none are granted, as
+        `query_ece` says. PyverbsRDMAError, EINVAL: another vendor's options, or a `comp_mask`.
+        """
         expect(ece, ECE, "ece")
-        if ece.vendor_id:
-            raise unsupported("Failed to set ECE")
+        self._opened()
+        if ece.vendor_id and (ece.comp_mask or ece.vendor_id != self._vendor_id()):
+            raise PyverbsRDMAError("Failed to set ECE", errno.EINVAL)
 
     def query_ece(self) -> ECE:
-        """The ECE options. Not there: EOPNOTSUPP."""
-        raise unsupported("Failed to query ECE")
+        """The ECE options in use: the device's vendor, and none."""
+        self._opened()
+        return ECE(vendor_id=self._vendor_id())
+
+    def _vendor_id(self) -> int:
+        owner = self._context or (self._pd._ctx if self._pd is not None else None)
+        assert owner is not None, "an open QP has a context"
+        return owner.query_device().vendor_id
 
     def query_data_in_order(self, op: int, flags: int = 0) -> int:
-        """Which guarantees of in-order data the device gives for `op`: none."""
+        """Does the device write the data of `op` in order: as a whole message (`flags` 0), or which
+        `ibv_query_qp_data_in_order_caps` (`flags` 1: RETURN_CAPS)? It gives no such guarantee: 0.
+        """
+        self._opened()
         U32(op), U32(flags)
         return 0
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from nicemu.abi.rings import SEND_WQE, SGE_BYTES
 from nicemu.abi.verbs import SendFlag, WrOpcode
-from nicemu.pyverbs._fields import U8, U32, U64, expect
-from nicemu.pyverbs._qp import _MAY_SEND, _SEND, QP
+from nicemu.pyverbs import _kernel
+from nicemu.pyverbs._fields import U8, U16, U32, U64, expect
+from nicemu.pyverbs._qp import _MAY_SEND, _SEND, QP, _raw_options
 from nicemu.pyverbs._qp_attr import QPAttr, QPInitAttr, QPInitAttrEx
 from nicemu.pyverbs._qp_operations import FLAG
 from nicemu.pyverbs._queues import SendQueue
-from nicemu.pyverbs._resource import unsupported
 from nicemu.pyverbs.addr import AH
 from nicemu.pyverbs.base import PyverbsCM
 from nicemu.pyverbs.device import Context
@@ -37,14 +37,15 @@ class DataBuffer(PyverbsCM):
 
 
 class _Request(SendWR):
-    """A request being built. `data`: the bytes it carries itself, if it does."""
+    """A request being built. `data`: the bytes it carries itself, if it does; `headers`: those of a TSO request."""
 
-    __slots__ = ("data",)
+    __slots__ = ("data", "headers")
 
     def __init__(self, wr_id: int, opcode: WrOpcode, flags: int, imm_data: int) -> None:
         self._image = bytearray(SEND_WQE.pack(wr_id, opcode, flags, 0, imm_data, 0, 0, 0, 0, 0, 0, 0))
         self._sges, self._sge, self._next, self._ah = b"", None, None, None
         self.data: bytes | None = None
+        self.headers = b""
 
     def set_sges(self, sges: Sequence[SGE]) -> None:
         """Use these elements, and no data of its own."""
@@ -55,10 +56,20 @@ class QPEx(QP):
     """A QP made with IBV_QP_INIT_ATTR_SEND_OPS_FLAGS. Set `wr_id` and `wr_flags`, call one `wr_` operation, then the
     setters of its addresses and data; any number of times between `wr_start` and `wr_complete`.
 
-    An operation that the creation did not ask for makes the batch fail with EINVAL, TSO with EOPNOTSUPP.
+    An operation that the creation did not ask for makes the batch fail with EINVAL.
     """
 
-    __slots__ = ("_batch", "_error", "_extended", "_operations", "_wr_flags", "_wr_id", "comp_mask", "ind_table")
+    __slots__ = (
+        "_batch",
+        "_error",
+        "_extended",
+        "_max_tso_header",
+        "_operations",
+        "_wr_flags",
+        "_wr_id",
+        "comp_mask",
+        "ind_table",
+    )
 
     def __init__(
         self, creator: PD | Context, init_attr: QPInitAttr | QPInitAttrEx, qp_attr: QPAttr | None = None
@@ -69,6 +80,7 @@ class QPEx(QP):
         self.ind_table = getattr(init_attr, "ind_table", None)
         mask = getattr(init_attr, "comp_mask", 0)
         self._operations = getattr(init_attr, "_send_ops_flags", 0)
+        self._max_tso_header = _raw_options(init_attr)[1]
         self._extended = bool(mask & ibv_qp_init_attr_mask.IBV_QP_INIT_ATTR_SEND_OPS_FLAGS)
 
     @property
@@ -106,6 +118,7 @@ class QPEx(QP):
         self._batch = None
         head = queue.head
         error = self._error or (0 if self._state in _MAY_SEND else errno.EINVAL)
+        error = errno.EOPNOTSUPP if queue.generation != _kernel.generation else error
         for request in batch:
             error = error or self._write(queue, request)
         if error:
@@ -120,6 +133,8 @@ class QPEx(QP):
         self._batch = None
 
     def _write(self, queue: SendQueue, request: _Request) -> int:
+        if request.headers:
+            return queue.write_tso(request) if len(request.headers) <= self._max_tso_header else errno.EINVAL
         if request.data is None:
             return queue.write(request)
         if queue.head - queue.tail >= queue.max_wr:
@@ -207,34 +222,29 @@ class QPEx(QP):
         request._compare_add, request._swap = U8(ptype) | U8(level) << 8, U64(length)
 
     def wr_send_tso(self, hdr: int, hdr_sz: int, mss: int) -> None:
-        """Send a segmented TCP packet. Not there yet."""
-        self._lacking()
-
-    def _lacking(self) -> None:
-        """As in C, where the operation has no result: the batch fails."""
-        if self._batch is None:
-            raise unsupported("The device lacks this operation")
-        self._error = errno.EOPNOTSUPP
+        """Send the data of the SGEs as TCP segments of `mss` bytes, each behind the `hdr_sz` bytes of headers at `hdr`
+        (copied now): at most `max_tso_header` of the creation, else the batch fails with EINVAL.
+        """
+        request = self._add(WrOpcode.TSO)
+        request.headers = self._kernel.process.read(U64(hdr), U16(hdr_sz))
+        if not request.headers:
+            self._error = self._error or errno.EINVAL
+        request._compare_add, request._swap = len(request.headers), U16(mss)
 
     # Setters of the last request ------------------------------------------------------------------------------------
 
-    def _last(self) -> _Request | None:
-        """None while the batch holds only an operation that the device lacks."""
-        if not self._batch and not self._error:
+    def _last(self) -> _Request:
+        if not self._batch:
             raise PyverbsUserError("No work request to set this on")
-        return self._batch[-1] if self._batch else None
+        return self._batch[-1]
 
     def wr_set_ud_addr(self, ah: AH, remote_qpn: int, remote_rkey: int) -> None:
         """Where the datagram goes; the last argument is the Q_Key."""
-        request = self._last()
-        if request is not None:
-            request.set_wr_ud(ah, remote_qpn, remote_rkey)
+        self._last().set_wr_ud(ah, remote_qpn, remote_rkey)
 
     def wr_set_xrc_srqn(self, remote_srqn: int) -> None:
         """The SRQ that the request is for."""
-        request = self._last()
-        if request is not None:
-            request.set_qp_type_xrc(remote_srqn)
+        self._last().set_qp_type_xrc(remote_srqn)
 
     def wr_set_sge(self, sge: SGE) -> None:
         """The request's only element."""
@@ -245,8 +255,7 @@ class QPEx(QP):
         request, sges = self._last(), sg_list[:num_sge]
         for sge in sges:
             expect(sge, SGE, "sge")
-        if request is not None:
-            request.set_sges(sges)
+        request.set_sges(sges)
 
     def wr_set_inline_data(self, addr: int, length: int) -> None:
         """Copy the request's data from memory now."""
@@ -256,8 +265,7 @@ class QPEx(QP):
         """Copy the request's data from several places now."""
         request, process = self._last(), self._kernel.process
         data = b"".join(process.read(buffer.addr, buffer.length) for buffer in buf_list[:num_buf])
-        if request is not None:
-            self._carry(request, data)
+        self._carry(request, data)
 
     @staticmethod
     def _carry(request: _Request, data: bytes) -> None:

@@ -18,6 +18,7 @@ FLAG = {
     WrOpcode.BIND_MW: _ops.IBV_QP_EX_WITH_BIND_MW,
     WrOpcode.FLUSH: _ops.IBV_QP_EX_WITH_FLUSH,
     WrOpcode.ATOMIC_WRITE: _ops.IBV_QP_EX_WITH_ATOMIC_WRITE,
+    WrOpcode.TSO: _ops.IBV_QP_EX_WITH_TSO,
 }
 """The flag that asks for an operation."""
 
@@ -40,4 +41,5 @@ OPCODES: dict[int, set[WrOpcode]] = {
 """The work requests of each transport (IBA table 'work request types')."""
 
 OPERATIONS = {kind: _flags(opcodes) for kind, opcodes in OPCODES.items()}
+OPERATIONS[QpType.RAW_PACKET] |= FLAG[WrOpcode.TSO]  # which a SendWR has no headers for
 """What the emulated device can do when asked through a QPEx."""

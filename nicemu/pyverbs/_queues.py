@@ -24,6 +24,7 @@ from nicemu.abi.rings import (
     SGE_BYTES,
 )
 from nicemu.abi.verbs import SendFlag
+from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._qp_operations import OPCODES
 from nicemu.uverbs.messages import QpResponse
 from nicemu.uverbs.srq_messages import SrqResponse
@@ -40,13 +41,15 @@ class _Queue:
     At most `max_wr` are outstanding: what the program asked for, even if the ring has more slots.
     """
 
-    __slots__ = ("_record", "_word", "head", "mask", "max_sge", "max_wr", "ring", "stride", "tail")
+    __slots__ = ("_record", "_word", "generation", "head", "mask", "max_sge", "max_wr", "ring", "stride", "tail")
 
     def __init__(self, ring: memoryview, slots: int, stride: int, record: memoryview, offset: int) -> None:
         self.ring, self.mask, self.stride = ring, slots - 1, stride
         self._record, self._word = record.cast("q"), offset // _COUNTER_BYTES  # one store for the counter
         self.head = self.tail = 0
         self.max_wr = self.max_sge = 0
+        self.generation = _kernel.generation
+        """Of the process whose memory the device reads."""
 
     def retire(self, counter: int) -> None:
         """The entry whose counter has these low 32 bits is done, and with it all before it."""
@@ -144,6 +147,16 @@ class SendQueue(_Queue):
         if flags & _INLINE:
             return self._write_inline(image, sges)
         self._write(image, sges)
+        return 0
+
+    def write_tso(self, wr: Any) -> int:
+        """Write a TSO request with its headers, which fit; 0, or ENOMEM (full), or EINVAL (too many SGEs)."""
+        if self.head - self.tail >= self.max_wr:
+            return errno.ENOMEM
+        sges = wr._elements()
+        if not sges or len(sges) > self.max_sge * SGE_BYTES:
+            return errno.EINVAL
+        self._write(wr._image, sges + wr.headers)
         return 0
 
     def _write_inline(self, image: bytearray, sges: bytes | bytearray) -> int:

@@ -15,8 +15,10 @@ from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
 class Resource(PyverbsCM):
     """A kernel object. A child holds its parents; a parent knows its children weakly and closes them before itself."""
 
-    __slots__ = ("_children", "_handle", "_kernel")
+    __slots__ = ("_children", "_generation", "_handle", "_imported", "_kernel")
     _handle: int | None
+    _generation: int
+    _imported: bool
     _kernel: Any
     _children: dict[str, WeakValueDictionary[int, Resource]]  # in order of creation, so that histories repeat
     KIND: ClassVar[str] = ""
@@ -27,6 +29,8 @@ class Resource(PyverbsCM):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
         self._handle = None
+        self._imported = False
+        self._generation = _kernel.generation
         self._children = {}
         return self
 
@@ -35,6 +39,9 @@ class Resource(PyverbsCM):
         if self._handle is None:
             raise PyverbsUserError(f"This {type(self).__name__} is closed")
         return self._handle
+
+    def _is_closed(self) -> bool:
+        return self._handle is None
 
     def _execute(self, command: object, failure: str) -> Any:
         return _kernel.execute(self._kernel, command, failure)
@@ -48,15 +55,21 @@ class Resource(PyverbsCM):
             parent._children[self.KIND].pop(id(self), None)
 
     def close(self) -> None:
-        """Close the children, then the object. A second call does nothing. PyverbsRDMAError: the kernel refused."""
-        if self._handle is None:
+        """Close the children, then the object. A second call does nothing. PyverbsRDMAError: the kernel refused.
+
+        An imported object is left to whom it was imported from.
+        """
+        if self._is_closed():
             return
         self.logger.debug("Closing %s", type(self).__name__)
         for kind in self.CHILDREN:
             children = self._children.pop(kind, None)
             for child in list(children.values()) if children else ():
                 child.close()
-        self._destroy(self._handle)
+        if self._is_closed():
+            return  # closing it was the end of a child
+        if not self._imported:
+            self._destroy(self._opened())
         self._handle = None
         self._release()
 
@@ -68,12 +81,12 @@ class Resource(PyverbsCM):
         """Let go of the parents."""
 
     def __del__(self) -> None:
-        if sys.is_finalizing():
-            return  # the session goes down with everything in it
+        if sys.is_finalizing() or self._generation != _kernel.generation:
+            return  # the session goes down with everything in it; what a child inherited is its parent's to close
         try:
             self.close()
         except PyverbsRDMAError as error:
-            if error.error_code != errno.ENODEV:  # its device is gone, as after fork
+            if error.error_code != errno.ENODEV:  # the device is gone
                 raise
 
 

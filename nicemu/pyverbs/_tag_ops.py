@@ -20,6 +20,7 @@ from nicemu.abi.tag_matching import (
     OpFlag,
     TagOp,
 )
+from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import I32, U32, U64, Packed, expect
 from nicemu.pyverbs.base import PyverbsCM
 from nicemu.pyverbs.wr import SGE, _pack_sges
@@ -93,13 +94,15 @@ class TagQueue:
     deleted the tag. An operation is outstanding until the device has executed it.
     """
 
-    __slots__ = ("_executed", "_free", "_used", "head", "limits", "mask", "record", "ring")
+    __slots__ = ("_executed", "_free", "_used", "generation", "head", "limits", "mask", "record", "ring")
 
     def __init__(self, limits: TagOperations) -> None:
         self.limits, self.ring, self.record = limits, limits.ring, limits.record.cast("q")
         self.mask, self.head, self._executed = limits.slots - 1, 0, 0
         self._free = deque(range(limits.max_num_tags))
         self._used: set[int] = set()
+        self.generation = _kernel.generation
+        """Of the process whose memory the device reads."""
 
     def write(self, wr: OpsWr) -> int:
         """Write one operation; 0, or ENOMEM (as many outstanding as may be, no tag free), or EINVAL (opcode, too many

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +48,7 @@ from nicemu.pyverbs.base import PyverbsObject
 from nicemu.pyverbs.libibverbs_enums import ibv_gid_type, ibv_gid_type_sysfs, ibv_values_mask
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
 from nicemu.pyverbs.utils import be64toh
-from nicemu.uverbs import messages
+from nicemu.uverbs import import_messages, messages
 
 __all__ = [
     "DM",
@@ -133,7 +132,9 @@ def _devices(failure: str) -> list[Device]:
 class Context(Resource):
     """An opened device: `Context(name='nicemu0')`.
 
-    Importing one by `cmd_fd` and taking one from a `cmid` are not there yet (EOPNOTSUPP).
+    `Context(cmd_fd=fd)` imports one that is open, by a duplicate (`os.dup`) of its `cmd_fd`, which the new context
+    closes: both are the same to the kernel, and the device stays open until the last descriptor is closed.
+    PyverbsRDMAError: EINVAL, `fd` is no such descriptor. Taking one from a `cmid` is not there yet (EOPNOTSUPP).
     """
 
     __slots__ = ("_attributes", "_cmd_fd", "_device_index", "_name")
@@ -144,25 +145,31 @@ class Context(Resource):
         super().__init__()
         self._name: str | None = kwargs.get("name")
         self._cmd_fd = -1
-        if kwargs.get("cmid") is not None or kwargs.get("cmd_fd") is not None:
+        self._attributes: dict[str, Any] = {}
+        if kwargs.get("cmid") is not None:
             raise unsupported("Failed to import device")
-        if self._name is None:
+        if kwargs.get("cmd_fd") is not None:
+            self._import(I32(kwargs["cmd_fd"]))
+        elif self._name is None:
             raise PyverbsUserError("Device name must be provided")
+        else:
+            self._open(self._name)
+        self._device_index: int = self._kernel.device_index(self._handle)
+
+    def _open(self, name: str) -> None:
         self._kernel = _kernel.endpoint()
         known = self._execute(messages.ListDevices(), "Failed to get devices list")
-        if self._name not in [info.name for info in known]:
-            raise PyverbsRDMAError(f"Failed to find device {self._name}")
-        self._handle = self._execute(messages.OpenDevice(self._name), f"Failed to open device {self._name}")
-        self._device_index: int = self._kernel.device_index(self._handle)
-        self._attributes: dict[str, Any] = {}
+        if name not in [info.name for info in known]:
+            raise PyverbsRDMAError(f"Failed to find device {name}")
+        self._handle = self._execute(messages.OpenDevice(name), f"Failed to open device {name}")
+
+    def _import(self, fd: int) -> None:
+        self._kernel = _kernel.endpoint()
+        response = self._execute(import_messages.ImportDevice(fd), "Failed to import device")
+        self._handle, self._name, self._cmd_fd = response.handle, response.name, fd
 
     def _destroy(self, handle: int) -> None:
-        self._execute(messages.CloseDevice(handle), f"Failed to close device {self._name}")
-
-    def _release(self) -> None:
-        if self._cmd_fd >= 0:
-            os.close(self._cmd_fd)
-            self._cmd_fd = -1
+        self._execute(messages.CloseDevice(handle, self._cmd_fd), f"Failed to close device {self._name}")
 
     @property
     def name(self) -> str | None:
@@ -176,10 +183,10 @@ class Context(Resource):
 
     @property
     def cmd_fd(self) -> int:
-        """A file descriptor of this context's own; its inode identifies the context."""
-        self._opened()
+        """The descriptor of the open device; a duplicate of it can be imported."""
+        handle = self._opened()
         if self._cmd_fd < 0:
-            self._cmd_fd = os.memfd_create(f"uverbs-{self._name}", os.MFD_CLOEXEC)
+            self._cmd_fd = self._execute(import_messages.CommandFd(handle), "Failed to get the command fd")
         return self._cmd_fd
 
     @property
@@ -230,8 +237,8 @@ class Context(Resource):
         return (pkey & 0xFF) << 8 | pkey >> 8
 
     def get_pkey_index(self, port_num: int, pkey: int) -> int:
-        """Where the P_Key table has `pkey`, in network order. PyverbsRDMAError, without errno: nowhere."""
-        wanted, failure = I32(pkey), f"Failed to get pkey index of pkey = {pkey} of port {port_num}"
+        """Where the P_Key table has `pkey`, 16 bits in network order. PyverbsRDMAError, without errno: nowhere."""
+        wanted, failure = I32(pkey) & 0xFFFF, f"Failed to get pkey index of pkey = {pkey} of port {port_num}"
         port = self._without_errno(messages.QueryPort(self._opened(), U32(port_num)), failure)
         for index in range(port.values.get("pkey_tbl_len", 0)):
             if self.query_pkey(port_num, index) == wanted:
@@ -258,21 +265,26 @@ class Context(Resource):
         return ibv_gid_type_sysfs.IBV_GID_TYPE_SYSFS_IB_ROCE_V1
 
     def query_gid_ex(self, port_num: int, gid_index: int, flags: int = 0) -> GIDEntry:
-        """A GID table entry with its type. PyverbsRDMAError: ENODATA if it is empty, EINVAL if there is none."""
+        """A GID table entry with its type. PyverbsRDMAError: ENODATA if it is empty, EINVAL if there is none, or for
+        any `flags`.
+        """
         command = messages.QueryGid(self._opened(), U32(port_num), U32(gid_index))
         failure = f"Failed to query gid table of port {port_num} in index {gid_index}"
         if U32(flags):
-            raise unsupported(failure)
+            raise PyverbsRDMAError(failure, errno.EINVAL)
         entry = self._execute(command, failure)
         if entry is None:
             raise PyverbsRDMAError(failure, errno.ENODATA)
         return _gid_entry(entry, port_num)
 
     def query_gid_table(self, max_entries: int, flags: int = 0) -> list[GIDEntry]:
-        """The used GID table entries of all ports. PyverbsRDMAError, `-EINVAL` (negative): more than `max_entries`."""
+        """The used GID table entries of all ports.
+
+        PyverbsRDMAError, `-EINVAL` (negative): there are more than `max_entries`, that is 0, or any `flags`.
+        """
         limit, failure = U64(max_entries), "Failed to query gid tables of the device"
-        if U32(flags):
-            raise PyverbsRDMAError(failure, -errno.EOPNOTSUPP)
+        if U32(flags) or not limit:
+            raise PyverbsRDMAError(failure, -errno.EINVAL)
         entries = []
         for port in range(1, self.query_device().phys_port_cnt + 1):
             for index in range(self.query_port(port).gid_tbl_len):
@@ -284,10 +296,13 @@ class Context(Resource):
         return entries
 
     def query_rt_values_ex(self, comp_mask: int = ibv_values_mask.IBV_VALUES_MASK_RAW_CLOCK) -> tuple[int, int]:
-        """The device's free-running clock as (0, ns): the clock of `read_timestamp`. EOPNOTSUPP: any other value."""
+        """The device's free-running clock as (0, ticks): the clock of `read_timestamp`, of `hca_core_clock` kHz.
+
+        PyverbsRDMAError, EINVAL: a value other than the raw clock.
+        """
         failure = "Failed to query real time values"
         if U32(comp_mask) & ~ibv_values_mask.IBV_VALUES_MASK_RAW_CLOCK:
-            raise unsupported(failure)
+            raise PyverbsRDMAError(failure, errno.EINVAL)
         clock: int = self._execute(messages.QueryRtValues(self._opened()), failure)
         return (0, clock) if comp_mask else (0, 0)
 

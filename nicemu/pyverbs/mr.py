@@ -11,27 +11,30 @@ from nicemu.abi.command import Rereg
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._device_memory import DM
 from nicemu.pyverbs._fields import I32, U32, U64, Field, Struct, expect
-from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs._text import lines
 from nicemu.pyverbs.base import PyverbsCM
+from nicemu.pyverbs.dmabuf import DmaBuf
 from nicemu.pyverbs.libibverbs_enums import ibv_access_flags
 from nicemu.pyverbs.mem_alloc import MAP_HUGETLB_, as_bytes
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
-from nicemu.uverbs import memory_messages, messages
+from nicemu.uverbs import import_messages, memory_messages, messages
 
 HUGE_PAGE_SIZE = 0x200000
 _WHOLE_ADDRESS_SPACE = 2**64 - 1
-_REREG_MEMORY, _REREG_PD = int(Rereg.TRANSLATION), int(Rereg.PD)
-_REREG = int(Rereg.TRANSLATION | Rereg.PD | Rereg.ACCESS)
+_REREG_MEMORY, _REREG_PD, _REREG_ACCESS = int(Rereg.TRANSLATION), int(Rereg.PD), int(Rereg.ACCESS)
+_REREG = _REREG_MEMORY | _REREG_PD | _REREG_ACCESS
 
 
 class MR(Resource):
     """A memory region of `length` bytes.
 
     Without an `address` the MR brings its own zeroed, page-aligned buffer and frees it when it is closed; memory of
-    the program is never freed. `implicit` registers the whole address space on demand. PyverbsRDMAError: the kernel
-    refused (EINVAL: remote write or atomic access without local write; EFAULT; ENOMEM). PyverbsError: no buffer.
+    the program is never freed. `implicit` registers the whole address space on demand. With `handle` an existing MR of
+    the PD's context is imported: closing leaves it, and `address` is where the program knows its buffer to be.
+    PyverbsRDMAError: the kernel refused (EINVAL: remote write or atomic access without local write; EFAULT; ENOMEM;
+    ENOENT: nothing has the handle). PyverbsError: no buffer.
     """
 
     __slots__ = ("_buf", "_huge_length", "_key", "_length", "_owns_buffer", "_pd")
@@ -47,15 +50,16 @@ class MR(Resource):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if kwargs.get("handle") is not None:
-            raise unsupported("Failed to import MR")
         failure = f"Failed to register a MR. length: {length}, access flags: {access}"
         if not isinstance(creator, PD):
             raise PyverbsRDMAError(failure, errno.EINVAL)
         self._kernel = creator._kernel
         size, flags = U64(length), I32(access)
         self._buf = U64(address) if address else 0
-        self._huge_length = 0
+        self._huge_length, self._owns_buffer = 0, False
+        if kwargs.get("handle") is not None:
+            self._import(creator, U32(kwargs["handle"]))
+            return
         self._owns_buffer = not address and size > 0
         if self._owns_buffer:
             self._allocate(size, bool(flags & ibv_access_flags.IBV_ACCESS_HUGETLB))
@@ -66,9 +70,17 @@ class MR(Resource):
             self._free_buffer()
             raise
         self._handle, self._length = response.handle, region[1]
-        self._key: tuple[int, int] = (response.lkey, response.rkey)
-        self._pd: PD | None = creator
-        self._attach(creator)
+        self._join(creator, response)
+
+    def _import(self, pd: PD, handle: int) -> None:
+        response = self._execute(import_messages.ImportMr(pd._opened(), handle), "Failed to import MR")
+        self._handle, self._imported, self._length = handle, True, response.length
+        self._join(pd, response)
+
+    def _join(self, pd: PD, keys: messages.MrResponse | import_messages.ImportedMr) -> None:
+        self._key: tuple[int, int] = (keys.lkey, keys.rkey)
+        self._pd: PD | None = pd
+        self._attach(pd)
 
     def _allocate(self, size: int, huge: bool) -> None:
         process = self._kernel.process
@@ -135,11 +147,12 @@ class MR(Resource):
         `ibv_rereg_mr_err_code`: after ERR_INPUT the MR is as it was, after ERR_CMD it should only be closed.
         """
         expect(pd, PD, "pd", optional=True)
-        mask, size = U32(flags), U64(length)
-        if mask & ~_REREG or (mask & _REREG_MEMORY and not size):
+        mask, size, rights = U32(flags), U64(length), I32(access)
+        no_memory = mask & _REREG_MEMORY and not (size and addr)
+        if mask & ~_REREG or no_memory or (rights and not mask & _REREG_ACCESS):
             raise PyverbsRDMAError("Failed to rereg MR: IBV_REREG_MR_ERR_INPUT", errno.EINVAL)
         domain = pd._opened() if pd is not None and mask & _REREG_PD else 0
-        command = memory_messages.ReregMr(self._opened(), mask, domain, U64(addr), size, U64(addr), I32(access))
+        command = memory_messages.ReregMr(self._opened(), mask, domain, U64(addr), size, U64(addr), rights)
         response = self._execute(command, "Failed to rereg MR: IBV_REREG_MR_ERR_CMD")
         self._key = (response.lkey, response.rkey)
         if mask & _REREG_MEMORY:
@@ -284,9 +297,8 @@ class DMMR(MR):
         command = memory_messages.RegDmMr(pd._opened(), dm._opened(), U64(offset), size, I32(access))
         response = self._execute(command, failure)
         self._handle, self._length = response.handle, size
-        self._key = (response.lkey, response.rkey)
-        self._pd, self._dm = pd, dm
-        self._attach(pd)
+        self._dm = dm
+        self._join(pd, response)
         self._children_of(dm)
 
     def _children_of(self, dm: DM) -> None:
@@ -308,15 +320,79 @@ class DMMR(MR):
 
 
 class DmaBufMR(MR):
-    """A region of a dma-buf. Not there yet: EOPNOTSUPP."""
+    """A region of `length` bytes of a dma-buf from `offset` on; its addresses are offsets in the buffer (`buf` is 0).
 
-    __slots__ = ()
+    `dmabuf` is a DmaBuf or the descriptor of one; None: one of its own, of GPU `gpu`, in the host's memory with `gtt`.
+    The GPU may move the buffer at any time: the NIC lets go of it first and finds it again by a page fault.
+    PyverbsRDMAError: EBADF, EINVAL (no dma-buf, outside of it, `access` other than local and remote access); the errors
+    of DmaBuf. PyverbsError: what is read or written is not in the buffer.
+    """
+
+    __slots__ = ("_dmabuf", "_fd", "_internal", "_offset")
 
     def __init__(
         self, pd: PD, length: int, access: int, dmabuf: Any = None, offset: int = 0, gpu: int = 0, gtt: int = 0
     ) -> None:
         expect(pd, PD, "pd")
-        raise unsupported(f"Failed to register a dma-buf MR. length: {length}, access flags: {access}")
+        Resource.__init__(self)
+        self._kernel = pd._kernel
+        self._buf, self._huge_length, self._owns_buffer = 0, 0, False
+        size, self._offset, flags = U64(length), U64(offset), I32(access)
+        self._internal = DmaBuf(size + self._offset, gpu, gtt) if dmabuf is None else None
+        self._dmabuf = self._internal or dmabuf
+        self._fd = self._dmabuf.fd if isinstance(self._dmabuf, DmaBuf) else I32(self._dmabuf)
+        failure = f"Failed to register a dma-buf MR. length: {length}, access flags: {access}"
+        command = memory_messages.RegDmabufMr(pd._opened(), self._offset, size, self._offset, self._fd, flags)
+        try:
+            response = self._execute(command, failure)
+        except PyverbsError:
+            self._close_internal()
+            raise
+        self._handle, self._length = response.handle, size
+        self._join(pd, response)
+        if isinstance(self._dmabuf, DmaBuf):
+            self._dmabuf._children.setdefault("dmabuf_mrs", WeakValueDictionary())[id(self)] = self
+
+    def _destroy(self, handle: int) -> None:
+        self._execute(messages.DeregMr(handle), "Failed to dereg dma-buf MR")
+
+    def _release(self) -> None:
+        super()._release()
+        self._close_internal()
+        self._dmabuf = None
+
+    def _close_internal(self) -> None:
+        internal, self._internal = self._internal, None
+        if internal is not None:
+            internal.close()
+
+    @property
+    def offset(self) -> int:
+        """Where the region begins in the dma-buf, bytes."""
+        return self._offset
+
+    @property
+    def dmabuf(self) -> Any:
+        """The DmaBuf, or the descriptor that was given; None when closed."""
+        return self._dmabuf
+
+    def write(self, data: Any, length: int, offset: int = 0) -> None:
+        """Copy `length` bytes of `data` (str or bytes) to `offset` in the region, through a mapping of the buffer."""
+        at, size = self._offset + I32(offset), U64(length)
+        self._map(size, lambda process: process.dma_buf_write(self._fd, at, as_bytes(data, size)))
+
+    def read(self, length: int, offset: int) -> bytes:
+        """`length` bytes at `offset` in the region, through a mapping of the buffer."""
+        at, size = self._offset + I32(offset), U64(length)
+        data: bytes = self._map(size, lambda process: process.dma_buf_read(self._fd, at, size))
+        return data
+
+    def _map(self, size: int, copy: Any) -> Any:
+        self._opened()
+        try:
+            return copy(self._kernel.process)
+        except OSError as error:
+            raise PyverbsError(f"Failed to map dma-buf of size {size}") from error
 
 
 def mwtype2str(mw_type: int) -> str:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from nicemu.pyverbs._fields import U32, Constant, Struct, expect
-from nicemu.pyverbs._resource import Resource, unsupported
+from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs.base import PyverbsObject
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_parent_domain_init_attr_mask
-from nicemu.pyverbs.pyverbs_error import PyverbsUserError
-from nicemu.uverbs import messages
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
+from nicemu.uverbs import import_messages, messages
 
 
 class PD(Resource):
-    """A protection domain of `creator` (Context). Importing one by `handle` is not there yet (EOPNOTSUPP)."""
+    """A protection domain of `creator` (Context). With `handle` an existing one of it (or of the context that it was
+    imported from) is imported: closing leaves it. PyverbsRDMAError: ENOENT, no such PD in the context.
+    """
 
     __slots__ = ("_ctx",)
     KIND = "pds"
-    CHILDREN = ("deks", "mkeys", "parent_domains", "qps", "wqs", "ahs", "mws", "mrs", "srqs")
+    CHILDREN: ClassVar[tuple[str, ...]] = ("deks", "mkeys", "parent_domains", "qps", "wqs", "ahs", "mws", "mrs", "srqs")
 
     def __init__(self, creator: Context, **kwargs: Any) -> None:
         super().__init__()
@@ -27,10 +30,15 @@ class PD(Resource):
             raise PyverbsUserError(f"Cannot create PD from {type(creator)}")
         self._kernel = creator._kernel
         if kwargs.get("handle") is not None:
-            raise unsupported("Failed to import PD")
-        self._handle = self._execute(messages.AllocPd(creator._opened()), "Failed to allocate PD")
+            self._import(creator, U32(kwargs["handle"]))
+        else:
+            self._handle = self._execute(messages.AllocPd(creator._opened()), "Failed to allocate PD")
         self._ctx: Context | None = creator
         self._attach(creator)
+
+    def _import(self, creator: Context, handle: int) -> None:
+        self._execute(import_messages.ImportPd(creator._opened(), handle), "Failed to import PD")
+        self._handle, self._imported = handle, True
 
     def advise_mr(self, advise: int, flags: int, sg_list: Sequence[Any]) -> int:
         """Advise the kernel about parts of MRs: `sg_list` of SGE; 0. PyverbsRDMAError with the kernel's errno."""
@@ -97,12 +105,33 @@ class ParentDomainInitAttr(Struct):
 
 
 class ParentDomain(PD):
-    """A PD with its own allocators. Not there yet: EOPNOTSUPP."""
+    """A PD with an allocator of the program's for rings: of QPs and SRQs made from it, and of CQEXs that name it.
 
-    __slots__ = ()
+    It is an object of the library: in the kernel there is only the PD below. PyverbsRDMAError: EINVAL, no such PD.
+    """
+
+    __slots__ = ("_allocator", "_below")
     KIND = "parent_domains"
+    CHILDREN = ("cqs", *PD.CHILDREN)
 
     def __init__(self, context: Context, attr: ParentDomainInitAttr) -> None:
         expect(context, Context, "context")
         expect(attr, ParentDomainInitAttr, "attr")
-        raise unsupported("Failed to allocate Parent Domain")
+        Resource.__init__(self)
+        below, failure = attr.pd, "Failed to allocate Parent Domain"
+        if below._handle is None:
+            raise PyverbsRDMAError(failure, errno.EINVAL)
+        self._kernel = context._kernel
+        context._opened()
+        self._allocator: ParentDomainContext | None = attr.pd_context
+        self._handle = below._handle
+        self._ctx = context
+        self._below: PD | None = below
+        self._attach(below)
+
+    def _destroy(self, handle: int) -> None:
+        """The kernel does not know of it."""
+
+    def _release(self) -> None:
+        self._below = None
+        super()._release()

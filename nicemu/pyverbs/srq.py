@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 from typing import Any
 
-from nicemu.abi.rings import Doorbell
+from nicemu.abi.rings import Doorbell, power_of_two, srq_stride
 from nicemu.abi.verbs import SrqType
+from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompletionQueue
 from nicemu.pyverbs._cq_ex import CQEX
 from nicemu.pyverbs._fields import U32, Field, Struct, expect
 from nicemu.pyverbs._posting import post_chain, refuse
 from nicemu.pyverbs._queues import SendQueue, SharedQueue
 from nicemu.pyverbs._resource import Resource
+from nicemu.pyverbs._ring_memory import ResourceType, RingMemory, allocate, has_allocator
 from nicemu.pyverbs._tag_ops import OpsWr as OpsWr
 from nicemu.pyverbs._tag_ops import TagQueue
 from nicemu.pyverbs.device import Context
@@ -104,7 +106,7 @@ class SRQ(Resource):
     device has not), ENOMEM, EOPNOTSUPP (what the device does not have).
     """
 
-    __slots__ = ("_number", "_parents", "_queue", "_tags")
+    __slots__ = ("_memory", "_number", "_parents", "_queue", "_tags")
     KIND = "srqs"
     CHILDREN = ("qps",)
 
@@ -123,8 +125,14 @@ class SRQ(Resource):
             raise PyverbsRDMAError("Srq needs either Context or PD for creation")
         self._kernel = creator._kernel
         pd, xrcd, cq = (parent._opened() if parent is not None else 0 for parent in parents)
-        command = messages.CreateSrq(pd, attr.max_wr, attr.max_sge, kind, xrcd, cq, *matching)
-        response = self._execute(command, "Failed to create SRQ")
+        failure = "Failed to create SRQ"
+        try:
+            self._memory = self._ring_memory(parents[0], attr)
+        except OSError as error:
+            raise _kernel.failed(failure, error) from error
+        command = messages.CreateSrq(pd, attr.max_wr, attr.max_sge, kind, xrcd, cq, *matching, *self._memory.places)
+        with self._memory:
+            response = self._execute(command, failure)
         self._handle, self._number = response.handle, int(response.number)
         self._queue = SharedQueue(response)
         self._tags = TagQueue(response.tags) if response.tags is not None else None
@@ -132,6 +140,17 @@ class SRQ(Resource):
         for parent in parents:
             if parent is not None:
                 self._attach(parent)
+
+    @staticmethod
+    def _ring_memory(pd: PD, attr: SrqInitAttr | SrqInitAttrEx) -> RingMemory:
+        """Memory that a parent domain's allocator gives, if the device can have such an SRQ."""
+        context = pd._ctx
+        if not has_allocator(pd) or context is None:
+            return RingMemory()
+        device = context.query_device()
+        if not (1 <= attr.max_wr <= device.max_srq_wr and attr.max_sge <= device.max_srq_sge):
+            return RingMemory()
+        return allocate(pd, power_of_two(attr.max_wr) * srq_stride(attr.max_sge), ResourceType.SRQ)
 
     @staticmethod
     def _checked_parents(attr: SrqInitAttrEx) -> tuple[int, tuple[Any, ...]]:
@@ -211,4 +230,5 @@ class SRQ(Resource):
             self._parents[2]._ring.forget(self._tags.limits.qp_number)
 
     def _release(self) -> None:
+        self._memory.free()
         self._parents = ()

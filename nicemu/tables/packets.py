@@ -124,6 +124,7 @@ def copy_row(to, row):
     to.flow_label = row.flow_label
     to.traffic_class = row.traffic_class
     to.hop_limit = row.hop_limit
+    to.offload = row.offload
 
 
 @jit

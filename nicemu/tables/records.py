@@ -17,6 +17,10 @@ from nicemu.tables.fabric_records import IMPAIR as IMPAIR
 from nicemu.tables.fabric_records import LINK as LINK
 from nicemu.tables.fabric_records import NUMBER as NUMBER
 from nicemu.tables.fabric_records import TAP as TAP
+from nicemu.tables.raw_records import FLOW as FLOW
+from nicemu.tables.raw_records import HEADERS as HEADERS
+from nicemu.tables.raw_records import RQT as RQT
+from nicemu.tables.raw_records import RQT_ENTRY as RQT_ENTRY
 from nicemu.tables.record import record
 
 CONTROL = record(
@@ -52,6 +56,9 @@ NIC = record(
     "qp_cache_base", "qp_cache_sets", "qp_cache_ways", "qp_cache_clock",  # QP contexts on the device; ways 0: all
     "memory", "memory_bytes",  # device memory: host address and size
     "srq_base", "srq_count", "av_base", "av_count", "mcast_base", "mcast_count", "gid_base", "gid_count",
+    "flow_base", "flow_count", "rqt_base", "rqt_count",
+    "flow_end", "flows_made",  # one behind the last row used; rules ever made: each gets its order from it
+    "mac",
     "command_ring",          # host address of the command slots
     "translation_delay",     # IOTLB misses of the translation in progress, ns
     "port_free", "dma_last", # when the egress port and the in-order DMA engine are free, ns
@@ -79,6 +86,7 @@ NIC = record(
     "qp_cache_misses", "mw_binds", "mw_invalidations",
     "tags_matched", "tags_unexpected", "rendezvous",
     "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
+    "raw_unsteered", "raw_no_buffer",  # raw frames that no flow wanted; for which no receive WQE was posted
     "fault_drops", "backup_ring_packets", "backup_ring_delivered", "backup_ring_discards", "backup_ring_drops",
 )  # fmt: skip
 
@@ -87,6 +95,7 @@ QP = record(
     "dest_nic", "dest_qpn", "mtu", "timeout", "retry_cnt", "rnr_retry", "min_rnr_timer", "max_rd_atomic",
     "max_dest_rd_atomic", "pkey_index", "port", "qkey", "sq_psn", "rq_psn", "path_mtu",
     "sq_ring", "sq_slots", "sq_stride", "rq_ring", "rq_slots", "rq_stride", "doorbell_record", "sq_entry",
+    "ring_mkey", "record_mkey",  # 0, or the rings, the record lie in memory of the program: rows of its keys
     # requester: counters of WQEs are absolute, PSNs 24 bits
     "sq_fetched",            # WQEs fetched and given PSNs
     "sq_next", "sq_offset",  # WQE being sent, packets of it already sent
@@ -130,6 +139,10 @@ QP = record(
     "rx_high",               # highest PSN counted
     "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
     "next_cnp",              # earliest time of the next CNP, ns
+    "rx_flags",              # raw packets and WQs: CVLAN_STRIPPING, SCATTER_FCS of QpFlag
+    "rqt", "hash_fields",    # RSS: row of its indirection table, RxHash; 0: it has a receive queue of its own
+    "tso_header",            # bytes that a TSO WQE may bring as headers
+    "rate_kbps", "paced_until",  # packet pacing; 0: as fast as the port
     "tagging", "tag",        # the message in progress at a TM-SRQ: a ``tag_list.Tagging``; TAG row it matched, 0: none
     "rendezvous",            # 1: the send queue is the device's own, for rendezvous
     "rndv_produced",         # WQEs that the device wrote into it
@@ -149,6 +162,7 @@ SQ_ENTRY = record(
 CQ = record(
     "nic", "number", "ring", "slots", "doorbell_record", "eqn", "produced", "armed", "watch", "overrun", "valid",
     "ignore_overrun",        # 1: a full ring is overwritten
+    "ring_mkey", "record_mkey",  # as of a QP
     "moderation_count", "moderation_ns",  # an armed CQ's event: after so many CQEs, or so long after the first; 0: off
     "ripe",                  # CQEs that count towards the event since the CQ was armed
     "deadline", "timer_event",  # 0, or when moderation raises the event; a CQ_TIMER is in the heap
@@ -211,13 +225,14 @@ PACKET = record(
     "ecn",                   # 1: congestion experienced
     "fault",                 # number of the injected fault that hit it, 0: none
     "corrupt",               # 0, or 1 + the bit of its bytes from the BTH on that the wire flipped
-    "grh",                   # bytes in front of the payload that a receive WQE takes (40: GRH)
+    "grh",                   # bytes in front of the payload that DMA begins with (40: GRH); negative: so far behind
     "wr_id", "cq",           # of the receive WQE that this last packet of a message completes; its CQ
     "counted",               # READ, atomic, FLUSH: counts as outstanding (1), or is one too many (2)
     "in_backup",             # 1: it has a place in the backup ring of the NIC that received it
     "incarnation",           # life of the sender's QP in which it was sent
     "tagging", "tag",        # of the QP's message at a TM-SRQ, when the packet was accepted
     "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",  # datagrams only
+    "offload",               # raw frame: 1: checksums are filled in when it departs
 )  # fmt: skip
 
 SEGMENT = record(
@@ -234,6 +249,7 @@ SRQ = record(
     "limit",                 # 0, or raise SRQ_LIMIT_REACHED when fewer are left
     "type", "xrcd", "cq",    # XRC: domain, row of the CQ of all its completions
     "error",                 # SRQ_ERR was raised: nothing more is taken
+    "ring_mkey", "record_mkey",  # as of a QP
 )  # fmt: skip
 
 TAG_LIST = record(
@@ -313,46 +329,11 @@ class Slot(IntEnum):
     """Position of each table in the world."""
 
     (
-        CONTROL,
-        EVENT,
-        NIC,
-        QP,
-        SQ_ENTRY,
-        CQ,
-        EQ,
-        MSIX,
-        MESSAGE,
-        MKEY,
-        IOTLB,
-        FAULT,
-        PACKET,
-        SEGMENT,
-        RESOURCE,
-        VECTOR,
-        HOOK,
-        STATE,
-        FRAME,
-        VIOLATION,
-        TRACE,
-        NODE,
-        PAYLOAD,
-        SRQ,
-        AV,
-        MCAST,
-        GID,
-        SRQ_WQE,
-        FABRIC,
-        LINK,
-        IMPAIR,
-        TAP,
-        NUMBER,
-        FIRED,
-        CAPTURE,
-        CAPTURED,
-        TAG_LIST,
-        TAG,
-        TAG_WQE,
-    ) = range(39)
+        CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE,
+        VECTOR, HOOK, STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
+        IMPAIR, TAP, NUMBER, FIRED, CAPTURE, CAPTURED, TAG_LIST, TAG, TAG_WQE, HEADERS, FLOW, RQT, RQT_ENTRY,
+        HASH_KEY,
+    ) = range(44)  # fmt: skip
 
 
 class FrameKind(IntEnum):
@@ -383,9 +364,12 @@ SEGMENTS_PER_PACKET = 72
 RESOURCES_PER_QP = 16
 FAULTS_PER_QP = 4
 HEADROOM = 64
-PAYLOAD_BYTES = 4096 + HEADROOM
-CAPTURED_BYTES = 4096
-"""Payload of a captured packet: the largest MTU."""
+MAX_MTU = 4096
+TAILROOM = 64
+"""What a raw frame has beyond the largest MTU: Ethernet header, two VLAN tags, and an FCS if the program wants it."""
+PAYLOAD_BYTES = HEADROOM + MAX_MTU + TAILROOM
+CAPTURED_BYTES = MAX_MTU + TAILROOM
+"""Payload of a captured packet: the largest MTU, or a raw frame."""
 SRQ_WQE_BYTES = 1024
 """Room for a QP's copy of the SRQ WQE it took: 16 bytes and 32 SGEs."""
 TAG_WQE_BYTES = 80

@@ -25,5 +25,9 @@ ACK, SQ_ERROR, SENT = range(21, 24)
 LINK_FREE, SWITCH_IN, PAUSE, LINK_SEND, LINK_START = range(48, 53)
 # queues and interrupts
 CQ_TIMER, VECTOR_TIMER, DEVICE_EVENT, RELEASE_HELD, CQ_RIPEN = range(40, 45)
+# rings in memory of the program
+PROGRAM_RING = 38
+# raw Ethernet frames
+RAW_BUILD, RAW_DEPART, RAW_ARRIVE, RAW_COMMIT, RAW_RESUME = range(30, 35)
 # tag matching: an event, and what is reached only through the vector
 TAG_OPERATION, TAG_TAKE, TAG_COMPLETE, TAG_FAILED, TAG_FLUSH, RENDEZVOUS = range(56, 62)

@@ -11,6 +11,7 @@ import numpy as np
 
 from nicemu import _jit
 from nicemu.tables import records
+from nicemu.tables.raw_records import HASH_KEY_BYTES, RQT_ENTRIES
 from nicemu.tables.records import (
     CAPTURED_BYTES,
     PAYLOAD_BYTES,
@@ -54,6 +55,8 @@ class Capacity:
     ahs: int = 4096
     mcast: int = 256
     gids: int = 256
+    flows: int = 1024
+    rqts: int = 256
     impairments: int = 1024
     taps: int = 1 << 16
     numbers: int = 1 << 20
@@ -114,6 +117,11 @@ class World:
     tap: Any
     number: Any
     fired: Any
+    headers: Any
+    flow: Any
+    rqt: Any
+    rqt_entry: Any
+    hash_key: Any
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self.capacity = c = capacity or Capacity()
@@ -131,6 +139,8 @@ class World:
             Slot.FABRIC: 1, Slot.LINK: 2 * n + 1, Slot.IMPAIR: c.impairments, Slot.TAP: c.taps,
             Slot.NUMBER: c.numbers, Slot.FIRED: records.FIRED_ROWS,
             Slot.CAPTURE: c.capture, Slot.CAPTURED: c.capture * CAPTURED_BYTES,
+            Slot.HEADERS: 1, Slot.FLOW: n * c.flows + 1, Slot.RQT: n * c.rqts + 1,
+            Slot.RQT_ENTRY: (n * c.rqts + 1) * RQT_ENTRIES, Slot.HASH_KEY: (n * c.qps + 1) * HASH_KEY_BYTES,
             Slot.TAG_LIST: n * c.srqs + 1, Slot.TAG: n * c.tags + 1, Slot.TAG_WQE: (n * c.tags + 1) * TAG_WQE_BYTES,
         }  # fmt: skip
         self.tables: list[np.recarray] = []
@@ -157,7 +167,7 @@ class World:
 
     @staticmethod
     def _dtype(slot: Slot) -> np.dtype:
-        if slot in (Slot.STATE, Slot.PAYLOAD, Slot.SRQ_WQE, Slot.CAPTURED, Slot.TAG_WQE):
+        if slot in (Slot.STATE, Slot.PAYLOAD, Slot.SRQ_WQE, Slot.CAPTURED, Slot.TAG_WQE, Slot.HASH_KEY):
             return np.dtype(np.uint8)
         if slot == Slot.HOOK:
             return records.VECTOR

@@ -11,16 +11,20 @@ from typing import Any
 import numpy as np
 
 from nicemu.abi.command import Rereg
-from nicemu.abi.verbs import AsyncEvent
+from nicemu.abi.verbs import AsyncEvent, QpType
 from nicemu.driver import DriverError, advise_mr, ah, context, cq, dm, mcast, mr, mw, pd, qp, rereg, srq, xrcd
 from nicemu.driver.attributes import device_attributes, gid, odp_caps, pkey, port_attributes
 from nicemu.driver.core import Driver
 from nicemu.driver.handles import Handles
+from nicemu.driver.program_ring import Places
+from nicemu.driver.raw_options import RawOptions
 from nicemu.timeline.host import Steps
+from nicemu.uverbs import device_file, raw_dispatch
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
 from nicemu.uverbs.channel import CompChannel, EventFile
+from nicemu.uverbs.device_file import DeviceFile
 
 
 class Dispatcher:
@@ -33,10 +37,16 @@ class Dispatcher:
         """By CQ handle."""
         self.async_files: dict[int, EventFile[m.AsyncEventResponse]] = {}
         """By context handle."""
+        self.files: dict[int, DeviceFile] = {}
+        """The open devices, by context handle."""
+        self.orphans = 0
+        """How many of them no context of the program uses."""
 
     def run(self, command: Any) -> Steps[Any]:
         """The command as a host thread. A failure is a :class:`VerbsError`."""
         yield self.driver.costs.syscall_ns
+        if self.orphans:
+            yield from device_file.release_unused(self)
         try:
             result = HANDLERS[type(command)](self, command)
             if inspect.isgenerator(result):
@@ -59,6 +69,13 @@ class Dispatcher:
         """All that are open."""
         return [*self.channels, *self.async_files.values()]
 
+    def close_files(self) -> None:
+        """The run is over: give all descriptors back."""
+        for events in self.event_files():
+            events.close()
+        for file in self.files.values():
+            file.close()
+
     @staticmethod
     def _look_up(get: Callable[[int], Any], handle: int) -> Any:
         try:
@@ -77,6 +94,7 @@ def list_devices(self: Dispatcher, _: m.ListDevices) -> tuple[m.DeviceInfo, ...]
 
 def open_device(self: Dispatcher, c: m.OpenDevice) -> int:
     opened = context.open_device(self.driver, c.name, self.mm)
+    self.files[opened.handle] = DeviceFile(c.name)
     file = self.async_files[opened.handle] = EventFile[m.AsyncEventResponse]()
 
     def report(kind: int, what: str, handle: int) -> None:
@@ -88,16 +106,6 @@ def open_device(self: Dispatcher, c: m.OpenDevice) -> int:
 
     opened.event_handler = report
     return opened.handle
-
-
-def close_device(self: Dispatcher, c: m.CloseDevice) -> Steps[None]:
-    closing = self.driver.contexts.get(c.context)
-    yield from context.close(closing)
-    self.async_files.pop(c.context).close()
-    for channel in self.channels:
-        if channel.context == c.context:
-            self.channels.remove(channel.handle).close()
-    self.channel_of = {handle: channel for handle, channel in self.channel_of.items() if channel.context != c.context}
 
 
 def query_device(self: Dispatcher, c: m.QueryDevice) -> m.DeviceAttributes:
@@ -154,6 +162,12 @@ def reg_null_mr(self: Dispatcher, c: mem.RegNullMr) -> Steps[m.MrResponse]:
 def reg_dm_mr(self: Dispatcher, c: mem.RegDmMr) -> Steps[m.MrResponse]:
     block = self.driver.dms.get(c.dm)
     region = yield from mr.register_dm(self.driver.pds.get(c.pd), block, c.offset, c.length, c.access)
+    return m.MrResponse(region.handle, region.key, region.key)
+
+
+def reg_dmabuf_mr(self: Dispatcher, c: mem.RegDmabufMr) -> Steps[m.MrResponse]:
+    domain, buffer = self.driver.pds.get(c.pd), self.mm.host.gpu.get(c.fd)
+    region = yield from mr.register_dmabuf(domain, buffer, c.offset, c.length, c.iova, c.access)
     return m.MrResponse(region.handle, region.key, region.key)
 
 
@@ -220,7 +234,8 @@ def create_cq(self: Dispatcher, c: m.CreateCq) -> Steps[m.CqResponse]:
     channel = self.channels.get(c.channel) if c.channel else None
     handler = channel.put if channel else None
     owner = self.driver.contexts.get(c.context)
-    queue = yield from cq.create(owner, c.cqe, c.comp_vector, handler, c.ignore_overrun)
+    home = (self.driver.pds.get(c.pd), Places(c.ring, c.record)) if c.pd else None
+    queue = yield from cq.create(owner, c.cqe, c.comp_vector, handler, c.ignore_overrun, home)
     if channel:
         channel.users += 1
         self.channel_of[queue.handle] = channel
@@ -228,7 +243,7 @@ def create_cq(self: Dispatcher, c: m.CreateCq) -> Steps[m.CqResponse]:
 
 
 def cq_response(queue: cq.Cq) -> m.CqResponse:
-    return m.CqResponse(queue.handle, queue.number, queue.cqe, queue.slots, queue.ring.view, queue.record.view)
+    return m.CqResponse(queue.handle, queue.number, queue.cqe, queue.slots, *cq.views(queue))
 
 
 def resize_cq(self: Dispatcher, c: m.ResizeCq) -> Steps[m.CqResponse]:
@@ -264,13 +279,15 @@ def take_event(self: Dispatcher, c: m.GetCqEvent | m.GetAsyncEvent) -> Any:
 
 def create_qp(self: Dispatcher, c: m.CreateQp) -> Steps[m.QpResponse]:
     driver = self.driver
+    if c.type == QpType.RAW_PACKET:
+        raw_dispatch.require_net_raw()
     parent = driver.xrcds.get(c.xrcd) if c.xrcd else driver.pds.get(c.pd)
     queues: tuple[Any, ...] = tuple(driver.cqs.get(handle) if handle else None for handle in (c.send_cq, c.recv_cq))
     if c.srq:
         queues += (driver.srqs.get(c.srq),)
-    p = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all)
-    return m.QpResponse(p.handle, p.number, p.caps, *qp.program_send_ring(p), p.recv_ring.view, p.recv_slots,
-                        p.recv_stride, p.record.view)  # fmt: skip
+    options, places = RawOptions(c.create_flags, c.max_tso_header), Places(c.ring, c.record)
+    created = yield from qp.create(parent, c.type, queues, c.caps, c.sq_sig_all, options, places)
+    return raw_dispatch.qp_response(created)
 
 
 def modify_qp(self: Dispatcher, c: m.ModifyQp) -> Steps[None]:
@@ -301,8 +318,8 @@ def detach_mcast(self: Dispatcher, c: s.DetachMcast) -> Steps[None]:
 def create_srq(self: Dispatcher, c: s.CreateSrq) -> Steps[s.SrqResponse]:
     domain = self.driver.xrcds.get(c.xrcd) if c.xrcd else None
     queue = self.driver.cqs.get(c.cq) if c.cq else None
-    size, matching = (c.max_wr, c.max_sge), (c.max_num_tags, c.max_ops)
-    made = yield from srq.create(self.driver.pds.get(c.pd), c.type, size, domain, queue, matching)
+    size, matching, places = (c.max_wr, c.max_sge), (c.max_num_tags, c.max_ops), Places(c.ring, c.record)
+    made = yield from srq.create(self.driver.pds.get(c.pd), c.type, size, domain, queue, matching, places)
     return _srq_response(made)
 
 
@@ -313,8 +330,7 @@ def modify_srq(self: Dispatcher, c: s.ModifySrq) -> Steps[s.SrqResponse]:
 
 
 def _srq_response(q: srq.Srq) -> s.SrqResponse:
-    return s.SrqResponse(q.handle, q.number, q.max_wr, q.max_sge, q.slots, q.stride, q.ring.view, q.record.view,
-                         _tag_operations(q))  # fmt: skip
+    return s.SrqResponse(q.handle, q.number, q.max_wr, q.max_sge, q.slots, q.stride, *srq.views(q), _tag_operations(q))
 
 
 def _tag_operations(q: srq.Srq) -> s.TagOperations | None:
@@ -346,11 +362,12 @@ def close_xrcd(self: Dispatcher, c: s.CloseXrcd) -> None:
 
 
 HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
-    m.ListDevices: list_devices, m.OpenDevice: open_device, m.CloseDevice: close_device,
+    m.ListDevices: list_devices, m.OpenDevice: open_device, **device_file.HANDLERS,
     m.QueryDevice: query_device, m.QueryRtValues: query_rt_values,
     m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
     m.AllocPd: alloc_pd, m.DeallocPd: dealloc_pd, m.RegMr: reg_mr, m.DeregMr: dereg_mr, m.AdviseMr: advise,
-    mem.ReregMr: rereg_mr, mem.RegNullMr: reg_null_mr, mem.RegDmMr: reg_dm_mr, mem.AllocMw: alloc_mw,
+    mem.ReregMr: rereg_mr, mem.RegNullMr: reg_null_mr, mem.RegDmMr: reg_dm_mr,
+    mem.RegDmabufMr: reg_dmabuf_mr, mem.AllocMw: alloc_mw,
     mem.DeallocMw: dealloc_mw, mem.AllocDm: alloc_dm, mem.FreeDm: free_dm, mem.DmCopy: dm_copy,
     m.CreateAh: create_ah, m.DestroyAh: destroy_ah,
     m.CreateCompChannel: create_comp_channel, m.DestroyCompChannel: destroy_comp_channel,
@@ -359,5 +376,5 @@ HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.CreateQp: create_qp, m.ModifyQp: modify_qp, m.QueryQp: query_qp, m.DestroyQp: destroy_qp,
     s.AttachMcast: attach_mcast, s.DetachMcast: detach_mcast,
     s.CreateSrq: create_srq, s.ModifySrq: modify_srq, s.QuerySrq: query_srq, s.DestroySrq: destroy_srq,
-    s.OpenXrcd: open_xrcd, s.CloseXrcd: close_xrcd,
+    s.OpenXrcd: open_xrcd, s.CloseXrcd: close_xrcd, **raw_dispatch.HANDLERS,
 }  # fmt: skip

@@ -1,13 +1,13 @@
 """One process's way into the emulated host: verbs commands, system calls, the doorbell page, and waiting.
 
-Every public call takes the timeline's lock. After a fork the child's endpoint is ``dead``: all its commands fail with
-ENODEV, as on a device that is gone; the parent's history is not touched.
+Every public call takes the timeline's lock. After a fork the child's endpoint is ``forked``: it sends its commands to
+the parent (``fork.py``); doorbells and polling are refused, for the rings are the parent's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
@@ -18,7 +18,8 @@ from nicemu.abi.rings import doorbell_offset
 from nicemu.driver.core import Driver
 from nicemu.timeline.loop import Timeline
 from nicemu.uverbs.dispatch import Dispatcher
-from nicemu.uverbs.messages import GetAsyncEvent, GetCqEvent, VerbsError
+from nicemu.uverbs.fork import ChildMemory, Children, Parent
+from nicemu.uverbs.messages import GetAsyncEvent, GetCqEvent
 
 T = TypeVar("T")
 QUANTUM_NS = 10_000_000
@@ -36,8 +37,10 @@ class Endpoint:
     def __init__(self, timeline: Timeline, driver: Driver, process: Any) -> None:
         self.timeline, self.driver = timeline, driver
         self.dispatcher = Dispatcher(driver, process.mm)
-        self.process = SystemCalls(self, process)
-        self.dead = False
+        self.process: Any = SystemCalls(self, process)
+        self.children = Children(self)
+        self.parent: Parent | None = None
+        """In a forked child: who has the device."""
         self.unacknowledged: Counter[tuple[str, int]] = Counter()
         """Events the program took and has not acknowledged, by kind and handle of their object."""
         self._inside: set[int] = set()
@@ -48,7 +51,24 @@ class Endpoint:
 
         :raises VerbsError: it failed.
         """
+        if self.parent is not None:
+            return self.parent.execute(command)
         return self.enter(lambda: self._execute(command))
+
+    @property
+    def forked(self) -> bool:
+        """This process is a forked child of the one that has the device."""
+        return self.parent is not None
+
+    def become_child(self, end: socket.socket | None) -> None:
+        """This process was forked: ``end`` leads to the parent, None if that is a child itself."""
+        self.children.forget()
+        if self.parent is not None:
+            self.parent.close()
+        self.parent = Parent(end, self)
+        self.process = ChildMemory(self.parent, getattr(self.process, "allocated", {}))
+        self._inside.clear()
+        self._put_off.clear()
 
     def _execute(self, command: Any) -> Any:
         name = type(command).__name__
@@ -112,9 +132,9 @@ class Endpoint:
         return bool(self.enter(lambda: self.timeline.advance(done, self.timeline.host.clock() + limit_ns)))
 
     def enter(self, call: Callable[[], T]) -> T | None:
-        """Make a call under the timeline's lock; None if it was put off. ENODEV in a forked child."""
-        if self.dead:
-            raise VerbsError(errno.ENODEV, "the device was opened before fork: it is dead in the child")
+        """Make a call under the timeline's lock; None if it was put off. Refused in a forked child."""
+        if self.parent is not None:
+            self.parent.refuse("the device")
         me = threading.get_ident()
         if me in self._inside:
             self._put_off.append(call)

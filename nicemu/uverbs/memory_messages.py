@@ -90,3 +90,16 @@ class RegDmMr:
     offset: int
     length: int
     access: int
+
+
+@dataclass(frozen=True, slots=True)
+class RegDmabufMr:
+    """-> MrResponse. EBADF: ``fd`` is not open; EINVAL: no dma-buf, outside of it, other flags than local and remote
+    access; the iova must lie in its page where the offset does."""
+
+    pd: int
+    offset: int
+    length: int
+    iova: int
+    fd: int
+    access: int

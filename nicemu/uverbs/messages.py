@@ -69,10 +69,7 @@ class MrResponse:
 
 @message
 class CqResponse:
-    """A CQ: its ring (``abi.rings.CQE``) and doorbell record (consumer counter) in shared memory.
-
-    ``number``: cqn, for the CQ_ARM doorbell. ``ring_address``/``record_address``: host addresses of the same bytes.
-    """
+    """A CQ: its ring (``abi.rings.CQE``), doorbell record (consumer counter), and number for the CQ_ARM doorbell."""
 
     handle: int
     number: int
@@ -192,9 +189,10 @@ class OpenDevice:
 
 @message
 class CloseDevice:
-    """-> None. Destroys what is left of the context's objects."""
+    """-> None. A descriptor is closed (-1: the one of opening); the last one takes what is left of objects along."""
 
     context: int
+    fd: int = -1
 
 
 @message
@@ -295,13 +293,17 @@ class DestroyCompChannel:
 
 @message
 class CreateCq:
-    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range."""
+    """-> CqResponse. EINVAL: cqe out of 1..max_cqe, comp_vector out of range. EFAULT: memory that cannot be held.
+    ``pd``: of a parent domain, or 0; its allocator gave the addresses ``ring`` and ``record``, 0: shared memory."""
 
     context: int
     cqe: int
     channel: int = 0
     comp_vector: int = 0
     ignore_overrun: bool = False
+    pd: int = 0
+    ring: int = 0
+    record: int = 0
 
 
 @message
@@ -330,10 +332,11 @@ class DestroyCq:
 
 @message
 class CreateQp:
-    """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport.
+    """-> QpResponse. EINVAL: a capability over the device's, missing or wrong objects; EOPNOTSUPP: no such transport or
+    creation flag; EPERM: raw packets without CAP_NET_RAW.
 
     An XRC target has ``xrcd`` and 0 for ``pd`` and the CQs; an XRC initiator no ``recv_cq``. A ring that the QP does
-    not have is empty, with 0 slots.
+    not have is empty, with 0 slots. ``ring`` (receive ring, then send ring) and ``record``: as of :class:`CreateCq`.
     """
 
     pd: int
@@ -344,6 +347,10 @@ class CreateQp:
     sq_sig_all: int = 0
     srq: int = 0
     xrcd: int = 0
+    create_flags: int = 0
+    max_tso_header: int = 0
+    ring: int = 0
+    record: int = 0
 
 
 @message

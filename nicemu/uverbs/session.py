@@ -1,12 +1,14 @@
 """The endpoint of this process: the lab behind it is built at the first use, from ``configure``'s configuration.
 
-A forked child has no lab: what it inherited is dead (ENODEV), and the parent's modelled fork has already run.
+A forked child has no lab: its endpoint leads to the parent (``fork.py``), whose modelled fork has already run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import socket
 import threading
 from typing import Any
 
@@ -17,6 +19,8 @@ _config: Any = None
 _lab: Any = None
 _endpoint: Endpoint | None = None
 _forking: Endpoint | None = None
+_ends: tuple[socket.socket, socket.socket] | None = None
+"""While a fork is under way: the parent's end and the child's."""
 
 
 def configure(config: Any) -> None:
@@ -59,25 +63,40 @@ def reset() -> None:
 
 def _before_fork() -> None:
     """The model's fork runs in the parent, before the real one. The engine lock is held across it."""
-    global _forking
-    if _endpoint is None or _endpoint.dead:
+    global _forking, _ends
+    if _endpoint is None:
         return
-    _endpoint.timeline.lock.acquire()
     _forking = _endpoint
-    _forking.process.fork()
+    if not _forking.forked:
+        _forking.timeline.lock.acquire()
+        _forking.process.fork()
+        with contextlib.suppress(OSError):  # no descriptors: the child will find nobody
+            _ends = socket.socketpair()
 
 
 def _after_fork_in_parent() -> None:
-    global _forking
+    global _forking, _ends
     forking, _forking = _forking, None
-    if forking is not None:
-        forking.timeline.lock.release()
+    ends, _ends = _ends, None
+    if forking is None or forking.forked:
+        return
+    if ends is not None:
+        ends[1].close()
+        forking.children.serve(ends[0])
+    forking.timeline.lock.release()
 
 
 def _after_fork_in_child() -> None:
-    if _forking is not None:
-        _forking.dead = True
-    _after_fork_in_parent()
+    global _forking, _ends
+    forking, _forking = _forking, None
+    ends, _ends = _ends, None
+    if forking is None:
+        return
+    if not forking.forked:
+        forking.timeline.lock.release()
+    if ends is not None:
+        ends[0].close()
+    forking.become_child(ends[1] if ends is not None else None)
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -49,7 +49,7 @@ class SrqAttributes:
 @message
 class CreateSrq:
     """-> SrqResponse. ``type``: ``SrqType``; XRC has ``xrcd`` and ``cq``, TM ``cq`` and how many tags and operations.
-    EINVAL: depth, objects; EOPNOTSUPP."""
+    ``ring, record``: as of ``CreateCq``. EINVAL: depth, objects; EOPNOTSUPP."""
 
     pd: int
     max_wr: int
@@ -59,6 +59,8 @@ class CreateSrq:
     cq: int = 0
     max_num_tags: int = 0
     max_ops: int = 0
+    ring: int = 0
+    record: int = 0
 
 
 @message

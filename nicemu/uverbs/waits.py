@@ -33,7 +33,7 @@ _real_sleep = time.sleep
 def _timeline() -> Any:
     """The timeline if there is a lab that this process owns and the caller is outside our calls."""
     lab = session.current()
-    if lab is None or lab.endpoint.dead or lab.scheduler.current is not None:
+    if lab is None or lab.endpoint.forked or lab.scheduler.current is not None:
         return None
     return lab.timeline
 
@@ -150,7 +150,7 @@ def _pump() -> None:
     while True:
         _real_sleep(PUMP_AFTER_S / 5)
         lab = session.current()
-        if lab is None or lab.endpoint.dead or not lab.pending:
+        if lab is None or lab.endpoint.forked or not lab.pending:
             quiet = 0
             continue
         me = threading.get_native_id()

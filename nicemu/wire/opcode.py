@@ -11,9 +11,10 @@ from nicemu._jit import jit
 
 
 class Transport(IntEnum):
-    """High three bits of a BTH opcode."""
+    """High three bits of a BTH opcode; RAW, which no BTH has, is an Ethernet frame that is none of RoCE's."""
 
     RC, UC, RD, UD, CNP, XRC = range(6)
+    RAW = 8
 
 
 class RcOpcode(IntEnum):
@@ -77,13 +78,17 @@ def name_of(opcode: int) -> str:
     """``RC SEND_ONLY``; an opcode that is not defined as a number."""
     if opcode == CNP_OPCODE:
         return "CNP"
+    if opcode >> 5 == Transport.RAW:
+        return "raw frame"
     if opcode not in CARRIES:
         return f"opcode {opcode:#04x}"
     return f"{Transport(opcode >> 5).name} {RcOpcode(opcode & 0x1F).name}"
 
 
 # Plain integers, for kernels. Position of a packet in its message: index of an opcode's group plus one of these.
-RC, UC, UD, CNP, XRC = 0, 1, 3, 4, 5
+RC, UC, UD, CNP, XRC, RAW = 0, 1, 3, 4, 5, 8
+RAW_FRAME = 31
+"""Operation of a raw frame in packet records: none of the transport's."""
 SEND, WRITE = int(RcOpcode.SEND_FIRST), int(RcOpcode.WRITE_FIRST)
 FIRST, MIDDLE, LAST, LAST_IMM, ONLY, ONLY_IMM = range(6)
 LAST_INV, ONLY_INV = 0x16, 0x17

@@ -11,6 +11,7 @@ from typing import Any
 from nicemu.wire.bth import Bth
 from nicemu.wire.frame import Path, RoceFrame, build
 from nicemu.wire.header import Header
+from nicemu.wire.ip import Ethernet, Ipv4, Udp
 from nicemu.wire.opcode import CARRIES, CNP_BYTES, CNP_OPCODE, RcOpcode
 from nicemu.wire.xth import XTH
 
@@ -27,6 +28,9 @@ RECORD_FIELDS: dict[str, dict[str, str]] = {
 }
 """Header field -> field of the record."""
 FETCH_ADD_FIELDS = {"va": "va", "rkey": "rkey", "swap_add": "compare_add"}
+
+
+RAW_FLIP_START = Ethernet.SIZE + Ipv4.SIZE + Udp.SIZE
 
 
 def _swapped(imm: int) -> int:
@@ -54,8 +58,17 @@ def frame_of(row: Any, path: Path, payload: bytes) -> RoceFrame:
 
 def flip(frame: RoceFrame, bit: int) -> bytes:
     """The frame's bytes with one bit wrong, as after a bad cable; bit 0 is the first of the BTH, in network order."""
-    data = bytearray(frame.emit())
     start = sum(part.SIZE for part in (frame.ethernet, frame.vlan, frame.ip, frame.udp) if part is not None)
+    return _flip_from(start, frame.emit(), bit)
+
+
+def flip_raw(frame: bytes, bit: int) -> bytes:
+    """The same for a frame that is none of RoCE's: bit 0 is where an IPv4 RoCE frame has its BTH."""
+    return _flip_from(min(RAW_FLIP_START, len(frame) - 1), frame, bit)
+
+
+def _flip_from(start: int, emitted: bytes, bit: int) -> bytes:
+    data = bytearray(emitted)
     at, within = divmod(bit % (8 * (len(data) - start)), 8)
     data[start + at] ^= 0x80 >> within
     return bytes(data)

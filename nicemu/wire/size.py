@@ -6,12 +6,14 @@ The CNP's 16 reserved bytes count as its header (RoCEv2 annex A17.9.3 as quoted 
 import numpy as np
 
 from nicemu._jit import jit
-from nicemu.wire.opcode import CNP_BYTES, OPERATIONS, Transport, headers_of
+from nicemu.wire.opcode import CNP_BYTES, OPERATIONS, RAW, Transport, headers_of
 from nicemu.wire.xth import XTH
 
 PREAMBLE, ETHERNET, IPV4, IPV6, UDP, BTH, ICRC, FCS, GAP = 8, 14, 20, 40, 8, 12, 4, 4, 12
 FRAMING = PREAMBLE + ETHERNET + FCS + GAP
 """Bytes around the IP packet."""
+MIN_FRAME = 60
+"""Shortest Ethernet frame without FCS; ports pad shorter ones."""
 DATAGRAM = IPV4 + UDP + BTH + ICRC
 """An IPv4 packet with no extension header and no payload."""
 
@@ -31,6 +33,9 @@ _EXTENSIONS = _extensions()
 
 @jit
 def ip_bytes(transport, operation, payload, ipv6):
-    """Bytes of an IP packet: headers, extension headers of the opcode, payload, pad to 4, ICRC."""
+    """Bytes of an IP packet: headers, extension headers of the opcode, payload, pad to 4, ICRC. Of a raw frame (its
+    ``payload`` is all of it): what follows the Ethernet header."""
+    if transport == RAW:
+        return max(payload, MIN_FRAME) - ETHERNET
     extra = IPV6 - IPV4 if ipv6 else 0
     return DATAGRAM + extra + int(_EXTENSIONS[(transport & 7) << 5 | (operation & 31)]) + ((payload + 3) & ~3)

@@ -111,10 +111,13 @@ class FakeDevice:
         self.srqs: dict[int, SimpleNamespace] = {}
         self.ahs: dict[int, tuple[int, ...]] = {}
         self.members: set[tuple[int, ...]] = set()
+        self.places: dict[tuple[int, ...], tuple[int, ...]] = {}
+        """Keys of ring and record in memory of the program, by owner and number."""
         self.log: list[tuple[Command, tuple[int, ...]]] = []
         self.refuse: dict[Command, Status] = {}
         self.resumed: list[tuple[int, int]] = []
         self.sq_entries: set[int] = set()
+        self.tags: set[int] = set()
         self.watched: list[tuple[int, bool]] = []
         self.doorbells: list[tuple[int, int]] = []
         self.port_active = True
@@ -134,6 +137,14 @@ class FakeDevice:
 
     def free_sq_entries(self, first: int, slots: int) -> None:
         self.sq_entries.remove(first)
+
+    def allocate_tags(self, count: int) -> int:
+        first = 1 + 1000 * len(self.tags)
+        self.tags.add(first)
+        return first
+
+    def free_tags(self, first: int, count: int) -> None:
+        self.tags.remove(first)
 
     def route(self, dgid: bytes) -> int:
         return self.index + 1 if dgid in self.gids else 0
@@ -185,6 +196,10 @@ class FakeDevice:
 
     def _resize_cq(self, p: tuple[int, ...], mailbox: int) -> None:
         self.cqs[p[0]] = (*self.cqs[p[0]][:1], *p[1:3], *self.cqs[p[0]][3:])
+
+    def _place_rings(self, p: tuple[int, ...], mailbox: int) -> None:
+        assert all(key == 0 or key in self.mkeys for key in p[2:4])
+        self.places[p[:2]] = p[2:4]
 
     def _modify_cq(self, p: tuple[int, ...], mailbox: int) -> None:
         assert p[0] in self.cqs
@@ -244,6 +259,11 @@ class FakeDevice:
 
     def _destroy_ah(self, p: tuple[int, ...], mailbox: int) -> None:
         del self.ahs[p[0]]
+
+    def _create_flow(self, p: tuple[int, ...], mailbox: int) -> None:
+        """Its frames are not modelled here; nor are those of the next three."""
+
+    _destroy_flow = _create_rqt = _destroy_rqt = _create_flow
 
     def _attach_mcast(self, p: tuple[int, ...], mailbox: int) -> None:
         self.members.add(p[:3])

@@ -163,3 +163,18 @@ def test_rings_and_create_command_agree(bench: Bench, pair: Qp) -> None:
     assert params[0] == pair.number and params[2] == pair.pd.number
     assert params[5:11] == (pair.send_ring.address, 16, 128, pair.recv_ring.address, 16, 64)
     assert len(pair.send_ring.view) == 16 * 128 and params[5] % 4096 == 0
+
+
+@pytest.mark.parametrize("kind", [QpType.RC, QpType.UC, QpType.UD])
+def test_only_raw_packet_qps_have_a_rate_limit(bench: Bench, kind: int) -> None:
+    pair = make(bench, kind=kind)
+    pair.state = QpState.RTS
+    assert refused(bench, pair, QpState.RTS, "RATE_LIMIT", rate_limit=0) == errno.EINVAL
+
+
+def test_the_device_paces_nothing_but_may_be_told_so(bench: Bench, pair: Qp) -> None:
+    """Packet pacing caps are 0: any rate is out of range (``mlx5_rl_add_rate``); 0 means no limit."""
+    qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=0), A.RATE_LIMIT)
+    with pytest.raises(DriverError) as caught:
+        qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=1000), A.RATE_LIMIT)
+    assert caught.value.errno == errno.EINVAL

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from nicemu.abi.verbs import Access
-from nicemu.driver import advise_mr
+from nicemu.driver import DriverError, advise_mr
 from nicemu.driver.mr import Mr
 from nicemu.timeline import Steps
 from tests.driver.bench import Bench
@@ -68,3 +70,39 @@ def test_an_invalidation_during_the_snapshot_makes_it_look_again() -> None:
     bench.mm.snapshot = snapshot  # type: ignore[method-assign]
     region: Mr = bench.region(ODP, pages=2)
     assert looked == [2, 1] and bench.frames_of(region) == {1: 501}
+
+
+@pytest.mark.parametrize(
+    "advice, flags, number",
+    [(3, 0, errno.EOPNOTSUPP), (-1, 0, errno.EOPNOTSUPP), (0, 2, errno.EINVAL), (3, 2, errno.EINVAL)],
+)
+def test_advice_that_is_none_and_flags_that_are_none(advice: int, flags: int, number: int) -> None:
+    bench = Bench()
+    region = bench.region(ODP)
+    with pytest.raises(DriverError) as caught:
+        bench.call(advise_mr.advise(region.pd, advice, flags, ((BASE, PAGE, region.key),)))
+    assert caught.value.errno == number
+
+
+def test_which_advice_is_refused_for_which_region() -> None:
+    bench = Bench()
+    region, read_only, pinned = (bench.region(access) for access in (ODP, Access.ON_DEMAND, Access.LOCAL_WRITE))
+    cases = [
+        (region.pd, 0, (BASE, PAGE, region.key + 1), errno.ENOENT),
+        (pinned.pd, 0, (BASE, PAGE, pinned.key), errno.ENOENT),
+        (read_only.pd, 0, (BASE, PAGE, region.key), errno.EPERM),
+        (read_only.pd, 1, (BASE, PAGE, read_only.key), errno.EPERM),
+        (region.pd, 0, (BASE - 1, PAGE, region.key), errno.EFAULT),
+        (region.pd, 0, (BASE, 4 * PAGE + 1, region.key), errno.EFAULT),
+    ]
+    for domain, advice, sge, number in cases:
+        for flags in (0, advise_mr.FLUSH):
+            with pytest.raises(DriverError) as caught:
+                bench.call(advise_mr.advise(domain, advice, flags, (sge,)))
+            assert caught.value.errno == number, (advice, sge)
+
+
+def test_advice_about_nothing_is_taken_whatever_it_is() -> None:
+    bench = Bench()
+    for advice in (0, 3):
+        bench.call(advise_mr.advise(bench.region(ODP).pd, advice, advise_mr.FLUSH, ()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,12 @@ VALUES = {
     "node_guid": NODE_GUID,
     "sys_image_guid": NODE_GUID,
     "fw_ver": "1.2.3",
+    "vendor_id": 0x1234,
     "max_cqe": MAX_CQE,
+    "max_qp_wr": 1000,
+    "max_sge": 32,
+    "max_srq_wr": 1000,
+    "max_srq_sge": 32,
     "phys_port_cnt": 1,
     "num_comp_vectors": 2,
     "atomic_cap": 1,
@@ -115,6 +121,7 @@ class FakeEndpoint:
         self.qps: dict[int, m.QpResponse] = {}
         self.srqs: dict[int, s.SrqResponse] = {}
         self.attributes: dict[int, m.QpAttributes] = {}
+        self.files: dict[int, int] = {}
         self.polls = 0
         self.acknowledged: list[tuple[str, int, int]] = []
         self.on_poll: Any = lambda: None
@@ -151,6 +158,16 @@ class FakeEndpoint:
     def do_CreateAh(self, command: Any) -> Any:
         handle = next(self.handles)
         return m.AhResponse(handle, 3000 + handle)
+
+    def do_CommandFd(self, command: Any) -> Any:
+        if command.context not in self.files:
+            self.files[command.context] = os.open(os.devnull, os.O_RDONLY)
+        return self.files[command.context]
+
+    def do_CloseDevice(self, command: Any) -> None:
+        fd = self.files.pop(command.context, command.fd)
+        if fd >= 0:
+            os.close(fd)
 
     def do_ListDevices(self, command: Any) -> Any:
         return (m.DeviceInfo("nicemu0", NODE_GUID),)

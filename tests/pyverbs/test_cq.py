@@ -5,7 +5,8 @@ import errno
 import pytest
 
 from nicemu.pyverbs.cq import CQ, CQEX, WC, CompChannel, CqInitAttrEx, PollCqAttr
-from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
+from nicemu.pyverbs.pd import PD
+from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
 from nicemu.uverbs import messages
 from tests.pyverbs.conftest import fake_cq
 
@@ -107,7 +108,7 @@ def test_channel_closes_its_cqs(kernel, ctx):
 
 
 def test_extended_cq_polls_in_batches(kernel, ctx):
-    cq = CQEX(ctx, CqInitAttrEx(cqe=4, wc_flags=0x7F))
+    cq = CQEX(ctx, CqInitAttrEx(cqe=4, wc_flags=0xFF))
     device = fake_cq(kernel, cq)
     for wr_id in (5, 6):
         device.complete(7, wr_id, imm=9, timestamp=1234)
@@ -126,8 +127,82 @@ def test_extended_cq_that_is_empty(kernel, ctx):
     assert kernel.polls == 1
 
 
-@pytest.mark.parametrize("attr", [{"wc_flags": 1 << 10}, {"flags": 4, "comp_mask": 1}, {"comp_mask": 2}])
-def test_extended_cq_with_what_the_device_lacks(ctx, attr):
+@pytest.mark.parametrize(
+    "attr, code",
+    [
+        ({"wc_flags": 1 << 12}, errno.EOPNOTSUPP),
+        ({"flags": 4, "comp_mask": 1}, errno.EINVAL),
+        ({"comp_mask": 2}, errno.EINVAL),
+        ({"comp_mask": 4}, errno.EINVAL),
+        ({"cqe": 0}, errno.EINVAL),
+    ],
+)
+def test_extended_cq_with_what_the_device_lacks(ctx, attr, code):
     with pytest.raises(PyverbsRDMAError) as info:
         CQEX(ctx, CqInitAttrEx(**attr))
-    assert info.value.error_code == errno.EOPNOTSUPP
+    assert info.value.error_code == code
+
+
+def test_flags_that_comp_mask_does_not_name_do_not_count(ctx):
+    CQEX(ctx, CqInitAttrEx(flags=0xFFFF, parent_domain=PD(ctx)))
+
+
+def test_a_pd_that_is_no_parent_domain_has_no_allocator_for_a_cq(ctx):
+    with pytest.raises(PyverbsRDMAError) as info:
+        CQEX(ctx, CqInitAttrEx(comp_mask=2, parent_domain=PD(ctx)))
+    assert info.value.error_code == errno.EINVAL
+
+
+def test_a_poll_attribute_with_a_comp_mask_is_refused(ctx):
+    attr = PollCqAttr()
+    attr.comp_mask = 1
+    assert CQEX(ctx).start_poll(attr) == errno.EINVAL
+
+
+def test_a_batch_in_a_batch_is_refused_unless_single_threaded(kernel, ctx):
+    single = CqInitAttrEx(cqe=4, comp_mask=1, flags=1)
+    for attr, refused in ((CqInitAttrEx(cqe=4), True), (single, False)):
+        cq = CQEX(ctx, attr)
+        fake_cq(kernel, cq).complete(7, 5)
+        assert cq.start_poll(None) == 0
+        if refused:
+            with pytest.raises(PyverbsUserError):
+                cq.start_poll(None)
+        else:
+            assert cq.start_poll(None) == errno.ENOENT
+        cq.end_poll()
+        assert cq.start_poll(None) == errno.ENOENT
+
+
+def test_poll_next_needs_a_batch(ctx):
+    cq = CQEX(ctx)
+    with pytest.raises(PyverbsUserError):
+        cq.poll_next()
+    assert cq.start_poll(None) == errno.ENOENT
+    with pytest.raises(PyverbsUserError):
+        cq.poll_next()
+
+
+READS = {
+    1: "read_byte_len",
+    2: "read_imm_data",
+    4: "read_qp_num",
+    8: "read_src_qp",
+    16: "read_slid",
+    32: "read_sl",
+    64: "read_dlid_path_bits",
+    128: "read_timestamp",
+    2048: "read_completion_wallclock_ns",
+}
+
+
+@pytest.mark.parametrize("bit", READS)
+def test_a_member_is_read_only_if_it_was_asked_for(ctx, bit):
+    getattr(CQEX(ctx, CqInitAttrEx(wc_flags=bit)), READS[bit])()
+    with pytest.raises(PyverbsUserError, match="created without IBV_WC_EX_WITH_"):
+        getattr(CQEX(ctx, CqInitAttrEx(wc_flags=0x87F & ~bit)), READS[bit])()
+
+
+def test_opcode_flags_and_vendor_error_are_always_there(ctx):
+    cq = CQEX(ctx)
+    assert (cq.read_opcode(), cq.read_wc_flags(), cq.read_vendor_err()) == (0, 0, 0)

@@ -108,8 +108,19 @@ def test_gid_table_that_does_not_fit_is_minus_einval(ctx):
     assert info.value.error_code == -errno.EINVAL
 
 
+def test_gid_queries_know_no_flags(ctx):
+    for call, code in (
+        (lambda: ctx.query_gid_table(8, 1), -errno.EINVAL),
+        (lambda: ctx.query_gid_ex(1, 1, 1), errno.EINVAL),
+    ):
+        with pytest.raises(PyverbsRDMAError) as info:
+            call()
+        assert info.value.error_code == code
+
+
 def test_pkeys(ctx):
     assert ctx.query_pkey(1, 0) == 0xFFFF
+    assert ctx.get_pkey_index(1, -1) == ctx.get_pkey_index(1, 0x1FFFF) == 0, "C passes 16 bits"
     assert ctx.get_pkey_index(1, 0xFFFF) == 0
     with pytest.raises(PyverbsRDMAError):
         ctx.get_pkey_index(1, 0x1234)
@@ -135,7 +146,7 @@ def test_async_event(kernel, ctx):
 
 def test_names():
     assert translate_mtu(3) == "1024 (3)" and translate_mtu(9) == "Invalid MTU (9)"
-    assert speed_to_str(4, 0) == "5.0 Gbps (4)" and speed_to_str(4, 256) == "200.0 Gbps (256)"
+    assert speed_to_str(4) == speed_to_str(4, 0) == "5.0 Gbps (4)" and speed_to_str(4, 256) == "200.0 Gbps (256)"
     assert phys_state_to_str(5) == "Link up (5)"
     assert translate_event_type(99) == "Unknown event_type (99)"
     assert guid_format(be64toh(0x0011223344556677)) == "0011:2233:4455:6677"

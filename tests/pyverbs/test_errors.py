@@ -68,7 +68,7 @@ def test_kernel_rule_is_the_cause(kernel, pd):
     assert isinstance(info.value.__cause__, messages.VerbsError)
 
 
-@pytest.mark.parametrize("make", [lambda pd: OpsWr(), lambda pd: PD(pd._ctx, handle=1)])
+@pytest.mark.parametrize("make", [lambda pd: OpsWr(), lambda pd: Context(cmid=pd)])
 def test_what_the_device_lacks_is_eopnotsupp(pd, make):
     with pytest.raises(PyverbsRDMAError) as info:
         make(pd)

@@ -92,11 +92,14 @@ def test_rereg_of_the_pd_moves_the_mr_to_it(ctx, pd):
     assert not mr.buf
 
 
-@pytest.mark.parametrize(("flags", "length"), [(8, 64), (1, 0)])
-def test_rereg_refuses_bad_input_itself(kernel, pd, flags, length):
+@pytest.mark.parametrize(
+    ("flags", "address", "length", "access"),
+    [(8, 0x18000, 64, 0), (1, 0x18000, 0, 0), (1, 0, 64, 0), (2, 0, 0, 1), (1, 0x18000, 64, 1)],
+)
+def test_rereg_refuses_bad_input_itself(kernel, pd, flags, address, length, access):
     mr = MR(pd, 64, 1)
     with pytest.raises(PyverbsRDMAError, match="Failed to rereg MR: IBV_REREG_MR_ERR_INPUT") as info:
-        mr.rereg(flags, None, 0x18000, length)
+        mr.rereg(flags, None, address, length, access)
     assert info.value.error_code == errno.EINVAL and not kernel.commands(memory_messages.ReregMr)
 
 

@@ -26,8 +26,8 @@ SIZE = 8192
 class Pair:
     """`left` and `right`, with one MR each, on one CQ."""
 
-    def __init__(self, ctx: Context, cq: CQ | CQEX, access: int = ACCESS) -> None:
-        self.ctx, self.cq, self.pd = ctx, cq, PD(ctx)
+    def __init__(self, ctx: Context, cq: CQ | CQEX, access: int = ACCESS, pd: PD | None = None) -> None:
+        self.ctx, self.cq, self.pd = ctx, cq, pd or PD(ctx)
         cap = QPCap(max_send_wr=8, max_recv_wr=8, max_inline_data=64)
         init = QPInitAttr(qp_type=e.IBV_QPT_RC, scq=cq, rcq=cq, cap=cap)
         self.left, self.right = QP(self.pd, init), QP(self.pd, init)

@@ -174,10 +174,32 @@ def test_send_and_receive_cq_may_differ(kernel, ctx, pd, cq):
     assert cq.poll()[0] == recv_cq.poll()[0] == 0
 
 
-def test_ece_is_not_there_but_may_be_empty(qp):
-    qp.set_ece(ECE())
-    with pytest.raises(PyverbsRDMAError):
-        qp.set_ece(ECE(vendor_id=1))
+def test_the_device_grants_no_ece_options(qp):
+    qp.set_ece(ECE(vendor_id=0x1234, options=7))
+    ece = qp.query_ece()
+    assert (ece.vendor_id, ece.options, ece.comp_mask) == (0x1234, 0, 0)
+
+
+def test_ece_without_a_vendor_asks_for_nothing(qp):
+    qp.set_ece(ECE(options=7, comp_mask=1))
+
+
+@pytest.mark.parametrize("ece", [ECE(vendor_id=1), ECE(vendor_id=0x1234, comp_mask=1)])
+def test_ece_of_another_vendor_or_with_a_comp_mask_is_einval(qp, ece):
+    with pytest.raises(PyverbsRDMAError, match="Failed to set ECE") as info:
+        qp.set_ece(ece)
+    assert info.value.error_code == errno.EINVAL
+
+
+@pytest.mark.parametrize("flags", [0, 1, 2])
+def test_no_data_is_promised_to_be_in_order(qp, flags):
+    assert qp.query_data_in_order(0, flags) == 0
+
+
+@pytest.mark.parametrize("signal_all", [0, 1])
+def test_query_tells_whether_all_sends_are_signaled(pd, cq, signal_all):
+    qp = QP(pd, QPInitAttr(qp_type=2, scq=cq, rcq=cq, sq_sig_all=signal_all))
+    assert qp.query(Mask.STATE)[1].sq_sig_all == signal_all
 
 
 def test_text(qp):

@@ -58,7 +58,7 @@ class Tags:
 
     def __init__(self, ctx: Context, access: int = ACCESS, sends: int = 0, own_cq: bool = False) -> None:
         self.ctx, self.pd = ctx, PD(ctx)
-        self.cq, self.client_cq = CQEX(ctx, CqInitAttrEx(wc_flags=0x400)), CQ(ctx, 64)
+        self.cq, self.client_cq = CQEX(ctx, CqInitAttrEx(wc_flags=0x47F)), CQ(ctx, 64)
         self.server_cq = CQ(ctx, 16) if own_cq else self.cq
         self.srq = SRQ(ctx, srq_attr(self.pd, self.cq))
         init = QPInitAttr(qp_type=2, scq=self.client_cq, rcq=self.client_cq, cap=QPCap(max_send_wr=8, max_recv_wr=8))

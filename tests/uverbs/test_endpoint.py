@@ -7,13 +7,13 @@ import os
 import select
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from nicemu.abi.rings import Doorbell, EqeType, Eqn
 from nicemu.abi.verbs import Access, AsyncEvent, QpAttrMask, QpState
 from nicemu.timeline import Quiescent, Steps
+from nicemu.uverbs import import_messages as imports
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import session
@@ -21,54 +21,18 @@ from nicemu.uverbs import srq_messages as s
 from nicemu.uverbs.dispatch import HANDLERS
 from nicemu.uverbs.endpoint import Endpoint
 from tests.driver.bench import Bench
+from tests.uverbs.calls import fails
 
 CAPS = m.Capabilities(4, 4, 1, 1, 0)
-
-
-class FakeProcess:
-    """``mm.syscalls.Process`` as far as the endpoint uses it."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.mm, self.calls = bench.mm, []
-
-    def munmap(self, address: int, length: int) -> Steps[int]:
-        yield 100
-        self.calls.append(("munmap", address, length))
-        return 0
-
-    def fork(self) -> Steps[None]:
-        yield 100
-        self.calls.append(("fork",))
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
-@pytest.fixture
-def endpoint(bench: Bench) -> Endpoint:
-    return Endpoint(bench.timeline, bench.driver, FakeProcess(bench))
-
-
-@pytest.fixture
-def context(endpoint: Endpoint) -> int:
-    handle: int = endpoint.execute(m.OpenDevice("nicemu0"))
-    return handle
-
-
-def fails(endpoint: Endpoint, command: Any) -> int | None:
-    with pytest.raises(m.VerbsError) as caught:
-        endpoint.execute(command)
-    return caught.value.errno
 
 
 def test_every_command_has_a_handler() -> None:
     answers = {"VerbsError", "DeviceInfo", "DeviceAttributes", "PortAttributes", "GidEntry", "MrResponse", "CqResponse",
                "Capabilities", "QpResponse", "AddressVector", "QpAttributes", "AsyncEventResponse", "AhResponse",
-               "SrqResponse", "SrqAttributes", "MwResponse"}  # fmt: skip
+               "SrqResponse", "SrqAttributes", "MwResponse", "DeviceResponse", "ImportedMr",
+               "TagOperations"}  # fmt: skip
     commands = {
-        name for module in (m, mem, s) for name, thing in vars(module).items()
+        name for module in (m, mem, s, imports) for name, thing in vars(module).items()
         if isinstance(thing, type) and thing.__module__ == module.__name__ and name not in answers
     }  # fmt: skip
     assert commands == {kind.__name__ for kind in HANDLERS}
@@ -128,7 +92,7 @@ def test_prefetch(endpoint: Endpoint, context: int, bench: Bench) -> None:
     counters = bench.driver.mr_counters[1]
     assert (counters.page_prefetch, counters.page_faults) == (3, 0)
     for command, number in (
-        (m.AdviseMr(pd, 3, 0, ()), errno.EINVAL),
+        (m.AdviseMr(pd, 3, 0, ((0x100000, 1, key),)), errno.EOPNOTSUPP),
         (m.AdviseMr(pd, 0, 0, ((0x100000, 1, key + 1),)), errno.ENOENT),
         (m.AdviseMr(other, 0, 0, ((0x100000, 1, key),)), errno.EPERM),
         (m.AdviseMr(pd, 0, 0, ((0x100000, 5 * 4096, key),)), errno.EFAULT),
@@ -277,7 +241,7 @@ def test_a_call_from_within_a_call_is_put_off(endpoint: Endpoint, context: int, 
     assert seen == [None, None] and len(bench.driver.pds) == 0
 
 
-# Session and fork
+# Session
 
 
 @pytest.fixture
@@ -289,31 +253,9 @@ def own_session() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("own_session")
-def test_fork_runs_in_the_parents_model_and_leaves_the_child_dead(
-    endpoint: Endpoint, context: int, bench: Bench
-) -> None:
-    session.install(endpoint, SimpleNamespace(endpoint=endpoint))
-    assert session.endpoint() is endpoint
-    before = bench.now
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            dead = fails(endpoint, m.AllocPd(context)) == errno.ENODEV
-            dead &= fails(endpoint, m.CloseDevice(context)) == errno.ENODEV
-            status = 0 if dead and endpoint.dead and bench.now - before == 100 else 1
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert endpoint.process.calls == [("fork",)]
-    assert bench.now - before == 100 and not endpoint.dead
-    assert endpoint.execute(m.AllocPd(context))
-
-
-@pytest.mark.usefixtures("own_session")
 def test_reset_closes_the_lab() -> None:
     closed = []
-    session.install(SimpleNamespace(dead=False), SimpleNamespace(close=lambda: closed.append(1)))  # type: ignore[arg-type]
+    session.install(SimpleNamespace(forked=False), SimpleNamespace(close=lambda: closed.append(1)))  # type: ignore[arg-type]
     assert session.current() is not None
     session.reset()
     assert closed == [1] and session.current() is None

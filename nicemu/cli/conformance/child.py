@@ -1,22 +1,19 @@
-"""The process of one test: `python -m nicemu.cli.conformance.child SCRATCH TESTS_FOLDER [TEST_ID]`.
-
-Writes `SCRATCH/result.json`. Without a test id it opens the first device, so that the engine is compiled and cached
-before the clock of a test runs.
-"""
+"""What the process of one test does, from the fork to its end; it leaves `result.json` in its scratch folder."""
 
 import importlib
 import json
+import multiprocessing.util
 import os
+import random
+import signal
 import sys
 import traceback
-import types
 import unittest
 from pathlib import Path
-
-from nicemu import _alias
-from nicemu.cli.conformance import providers, shims
+from typing import NoReturn
 
 RESULT = "result.json"
+OUTPUT = "output.txt"
 
 
 class _Result(unittest.TestResult):
@@ -41,48 +38,26 @@ def _last_line(text: str) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def prepare(scratch: Path, folder: Path, config: str | None) -> None:
-    """Make `pyverbs`, the vendor stand-ins and the system's programs answer for the emulated device."""
-    from nicemu.config import load_config
-    from nicemu.uverbs import session
-
-    _alias.install()
-    providers.install()
-    session.configure(load_config(config))
-    from nicemu.pyverbs.device import get_device_list
-
-    shims.write_shims(scratch / "bin", [device.name.decode() for device in get_device_list()])
-    os.environ["PATH"] = f"{scratch / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    sys.path.insert(0, str(folder))
-    tests = types.ModuleType("tests")  # its own __init__ would import every test of every vendor
-    tests.__path__ = [str(folder)]
-    sys.modules["tests"] = tests
-
-
 def run_test(name: str) -> tuple[str, str, str]:
-    """Run the test `module.Class.method`; its command line is empty, as `run_tests.py` without arguments."""
+    """Run the test `module.Class.method`."""
     module_name, class_name, method = name.split(".")
-    sys.argv[:] = ["run_tests.py"]
-    parser = importlib.import_module("args_parser").parser
-    parser.parse_args()
     case = getattr(importlib.import_module(f"tests.{module_name}"), class_name)
     result = _Result()
     unittest.TestSuite([case(method)]).run(result)
     return result.outcome()
 
 
-def open_device() -> tuple[str, str, str]:
-    from nicemu.pyverbs.device import Context, get_device_list
-
-    with Context(name=get_device_list()[0].name.decode()) as context:
-        context.query_device()
-    return "PASS", "", ""
-
-
-def main(scratch: Path, folder: Path, name: str | None) -> None:
+def run(scratch: Path, name: str, seed: int) -> NoReturn:
+    """Be the process of one test: a group of its own, no input, all output in a file, `scratch` as working folder."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _redirect(scratch / OUTPUT)
+    os.chdir(scratch)
+    sys.argv[:] = ["run_tests.py"]
+    random.seed(seed)
     try:
-        prepare(scratch, folder, os.environ.get("NICEMU_CONFORMANCE_CONFIG"))
-        status, reason, detail = run_test(name) if name else open_device()
+        status, reason, detail = run_test(name)
     except unittest.SkipTest as skip:
         status, reason, detail = "SKIP", str(skip), ""
     except BaseException as error:
@@ -90,7 +65,19 @@ def main(scratch: Path, folder: Path, name: str | None) -> None:
         status, reason = "ERROR", f"{type(error).__name__}: {error}".splitlines()[0]
     result = {"status": status, "reason": reason, "detail": detail}
     (scratch / RESULT).write_text(json.dumps(result))
+    _end()
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None)
+def _redirect(output: Path) -> None:
+    with output.open("wb") as said, open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+
+
+def _end() -> NoReturn:
+    """As multiprocessing ends a forked process: the interpreter of the server is not ours to take down."""
+    multiprocessing.util._exit_function()  # type: ignore[attr-defined]
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)

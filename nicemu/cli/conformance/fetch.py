@@ -1,21 +1,26 @@
-"""rdma-core's Python tests, from the source distribution of pyverbs; cached for the user, never part of nicemu."""
+"""rdma-core's Python tests of one release; cached for the user, never part of nicemu."""
 
+import gzip
 import hashlib
+import io
 import os
-import shutil
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
+from nicemu.cli.conformance import releases
+from nicemu.cli.conformance.outcome import one_line
+from nicemu.cli.conformance.releases import Release
 from nicemu.config.errors import ConfigError
 
-VERSION = "59.0"
-ARCHIVE = f"pyverbs-{VERSION}.tar.gz"
-SHA256 = "b30d56bb620b3d3b4301876f9a04c964be1c76cc6553a451e1465f1c6ac9f20e"
-TESTS = PurePosixPath(f"pyverbs-{VERSION}/rdma-core/tests")
 MAX_TEST_FILE = 4 << 20  # bytes; the largest is under 200 KiB
+MAX_PACKAGE = 64 << 20  # bytes of a Debian package; it has 1 MiB
+AR_MAGIC = b"!<arch>\n"
 
 
 class FetchError(Exception):
@@ -28,21 +33,25 @@ def cache_folder() -> Path:
     return (Path(root) if root else Path.home() / ".cache") / "nicemu"
 
 
-def tests_folder() -> Path:
+def tests_folder(release: Release) -> Path:
     """The folder with the tests, downloaded and unpacked if it is not there yet. Raises FetchError."""
-    folder = cache_folder() / f"rdma-core-tests-{VERSION}-{SHA256[:12]}"
-    if folder.is_dir():
+    folder = cache_folder() / release.folder_name
+    if folder.is_dir() and release.sha256 != releases.UNPINNED:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"expected a cache folder that can be written: {error}") from None
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        archive = folder.parent / ARCHIVE
-        if not archive.is_file() or sha256(archive) != SHA256:
-            download(Path(scratch), archive)
         unpacked = Path(scratch) / "tests"
-        unpack(archive, unpacked)
+        unpack(download(Path(scratch), release), unpacked, release.tests)
+        given = digest(unpacked)
+        if release.sha256 == releases.UNPINNED:
+            print(f"{release.version} is newer than what nicemu knows: nothing to check it against, its tests have "
+                  f"SHA-256 {given}", file=sys.stderr, flush=True)  # fmt: skip
+            folder = folder.with_name(folder.name + given[:12])
+        elif given != release.sha256:
+            raise FetchError(f"tests of {release.version}: expected SHA-256 {release.sha256}, given {given}")
         try:
             unpacked.rename(folder)
         except OSError:
@@ -51,39 +60,95 @@ def tests_folder() -> Path:
     return folder
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def download(scratch: Path, archive: Path) -> None:
-    """Fetch the source distribution with pip into `archive`. Raises FetchError."""
-    print(f"fetching rdma-core's tests ({ARCHIVE}) ...", file=sys.stderr, flush=True)
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-    command += ["--no-binary", "pyverbs", "--dest", str(scratch), f"pyverbs=={VERSION}"]
+def newest() -> Release:
+    """The latest release that pip has: a pinned one if it is not newer than those. Raises FetchError."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "index", "versions", "pyverbs"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    found = scratch / ARCHIVE
-    if not found.is_file():
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise FetchError(f"pip could not download pyverbs {VERSION}: {reason}")
-    given = sha256(found)
-    if given != SHA256:
-        raise FetchError(f"{ARCHIVE}: expected SHA-256 {SHA256}, given {given}")
-    shutil.move(found, archive)
+    found = re.match(r"pyverbs \((\d+(?:\.\d+)*)\)", done.stdout)
+    if found is None:
+        raise FetchError(f"pip could not say which pyverbs is the newest: {_last_line(done.stderr)}")
+    last = releases.PINNED[-1]
+    version = found[1]
+    if _numbers(version) <= _numbers(last.version):
+        return last
+    return releases.from_pip(version.partition(".")[0], version, releases.UNPINNED)
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Write the Python files of the tests folder into `folder`; names with a folder of their own are ignored.
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
 
-    Only plain files directly below the tests folder are taken, so no name in the archive can lead elsewhere.
+
+def digest(folder: Path) -> str:
+    """SHA-256 over names and contents of the Python files in `folder`, in order of their names."""
+    total = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        total.update(f"{file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def download(scratch: Path, release: Release) -> Path:
+    """The archive of a release, fetched into `scratch` with pip or apt. Raises FetchError."""
+    print(f"fetching rdma-core's tests ({release.package} {release.version}) ...", file=sys.stderr, flush=True)
+    if release.debian:
+        command, suffix = ["apt-get", "--quiet", "download", f"{release.package}={release.version}"], ".deb"
+    else:
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+        command += ["--no-binary", release.package, f"{release.package}=={release.version}"]
+        suffix = ".tar.gz"
+    try:
+        done = subprocess.run(command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise FetchError(f"release {release.name} comes as a Debian package, and {command[0]} is not here") from None
+    found = next(iter(sorted(scratch.glob(f"*{suffix}"))), None)
+    if found is None:
+        raise FetchError(f"no {release.package} {release.version} to download: {_last_line(done.stderr)}")
+    return found
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
+
+
+def unpack(archive: Path, folder: Path, tests: PurePosixPath) -> None:
+    """Write the Python files of the archive's folder `tests` into `folder`; names with a folder of their own are not.
+
+    Only plain files directly below it are taken, so no name in the archive can lead elsewhere. Raises FetchError.
     """
     folder.mkdir()
-    with tarfile.open(archive) as tar:
+    try:
+        for name, content in _python_files(archive, tests):
+            (folder / name).write_bytes(content)
+    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise FetchError(f"{archive.name}: {one_line(str(error))}") from None
+    if not (folder / "base.py").is_file():
+        raise FetchError(f"{archive.name}: expected {tests}/base.py in it")
+
+
+def _python_files(archive: Path, tests: PurePosixPath) -> Iterator[tuple[str, bytes]]:
+    """Names and contents; Debian compresses documentation files, the tests among them."""
+    with archive.open("rb") as file, tarfile.open(fileobj=_tar_of(file)) as tar:
         for member in tar:
             path = PurePosixPath(member.name)
-            if path.parent != TESTS or path.suffix != ".py" or not member.isfile() or member.size > MAX_TEST_FILE:
+            name = path.name.removesuffix(".gz")
+            if path.parent != tests or not name.endswith(".py") or not member.isfile() or member.size > MAX_TEST_FILE:
                 continue
             source = tar.extractfile(member)
-            if source is not None:
-                (folder / path.name).write_bytes(source.read())
-    if not (folder / "base.py").is_file():
-        raise FetchError(f"{archive.name}: expected {TESTS}/base.py in it")
+            if source is None:
+                continue
+            content = gzip.GzipFile(fileobj=source).read(MAX_TEST_FILE) if path.suffix == ".gz" else source.read()
+            yield name, content
+
+
+def _tar_of(file: BinaryIO) -> BinaryIO:
+    """The tar file itself: of a Debian package (deb(5): an ar archive) its member data.tar.*, else all of it."""
+    if file.read(len(AR_MAGIC)) != AR_MAGIC:
+        file.seek(0)
+        return file
+    while header := file.read(60):
+        name, size = header[:16].decode(errors="replace").strip(" /"), int(header[48:58])
+        if not 0 <= size <= MAX_PACKAGE:
+            break
+        content = file.read(size + size % 2)[:size]
+        if name.startswith("data.tar"):
+            return io.BytesIO(content)
+    raise ValueError("expected a member data.tar in the package")

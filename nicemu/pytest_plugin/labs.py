@@ -1,0 +1,116 @@
+"""The labs of a test session: one that tests share, and fresh ones for tests that ask for their own."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+LAB = pytest.StashKey[Any]()
+"""The lab that is a test's own."""
+VIOLATIONS = 5
+
+
+def configuration(config: pytest.Config, fields: Mapping[str, Any] | None = None) -> Any:
+    """The checked configuration that the command line asks for, with a test's own `fields` on top.
+
+    Raises ConfigError.
+    """
+    from nicemu.config import load_config
+    from nicemu.config.load import FORCE_ODP
+
+    overrides: dict[str, Any] = dict(FORCE_ODP) if config.getoption("--nicemu-force-odp") else {}
+    overrides["seed"] = config.getoption("--nicemu-seed")
+    return load_config(config.getoption("--nicemu-config"), {**overrides, **(fields or {})})
+
+
+def describe(config: pytest.Config) -> str:
+    """The lab in a few words."""
+    words = [f"seed {configuration(config).seed}"]
+    if config.getoption("--nicemu-config"):
+        words.append(f"config {config.getoption('--nicemu-config')}")
+    if config.getoption("--nicemu-force-odp"):
+        words.append("every MR on demand")
+    return ", ".join(words)
+
+
+def own_lab(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A lab for one test: what its `nicemu` markers say, the nearest one last."""
+    from nicemu.config import ConfigError
+    from nicemu.uverbs import session
+
+    fields = {"nics": 2} if "nicemu_two_nics" in request.fixturenames else {}
+    for marker in reversed(list(request.node.iter_markers("nicemu"))):
+        fields |= marker.kwargs
+    try:
+        checked = configuration(request.config, fields)
+    except ConfigError as error:
+        pytest.fail(f"nicemu marker: {str(error).removeprefix('command line: ')}", pytrace=False)
+    session.reset()
+    session.configure(checked)
+    session.endpoint()  # builds the lab
+    lab = session.current()
+    request.node.stash[LAB] = lab
+    yield lab
+    restart(request.config)
+
+
+def restart(config: pytest.Config) -> None:
+    """Close the lab; the tests that share one get a new one when they use it."""
+    from nicemu.uverbs import session
+
+    with contextlib.suppress(Exception):  # a test that was interrupted may have left anything
+        session.reset()
+    session.configure(configuration(config))
+
+
+def inject(lab: Any, fields: Mapping[str, Any]) -> Any:
+    """Plant an entry of `inject:` now. Raises ConfigError."""
+    from nicemu.config import load_config
+    from nicemu.lab.inject import plant
+
+    entry = plant(
+        lab, load_config(None, {"nic": lab.config.nic, "nics": lab.config.nics, "inject": [fields]}).inject[0]
+    )
+    lab.injected.append(entry)
+    return entry
+
+
+def impair(lab: Any, fields: Mapping[str, Any]) -> None:
+    """Plant an entry of `impairments:` now. Raises ConfigError."""
+    from nicemu.config import load_config
+
+    for rule in load_config(None, {"nics": lab.config.nics, "impairments": [fields]}).impairments:
+        lab.fabric.add(rule)
+
+
+def check_fired(item: pytest.Item) -> None:
+    """Fail a test of whose own lab a fault did not happen: it has shown nothing."""
+    lab = item.stash.get(LAB, None)
+    if lab is None:
+        return
+    idle = [str(entry) for entry in lab.injected if not entry.fired]
+    idle += [f"impairment '{name}' never fired" for name, count in lab.fabric.firings() if not count]
+    if idle:
+        pytest.fail("nicemu: " + "; ".join(idle), pytrace=False)
+
+
+def state(item: pytest.Item) -> list[str]:
+    """What a failed test's lab was like, and how to have the same again. Empty: there was none."""
+    import sys
+
+    session = sys.modules.get("nicemu.uverbs.session")
+    lab = session.current() if session is not None else None
+    if lab is None:
+        return []
+    from nicemu.lab.report import violation_lines
+
+    config = lab.config
+    whose = "its own lab" if item.stash.get(LAB, None) is lab else "the lab that tests share"
+    lines = [f"{whose}: seed {config.seed}, {config.nics} NIC(s), at {lab.world.now} ns of virtual time"]
+    lines += [f"inject {entry}" for entry in lab.injected]
+    lines += [f"impairment '{name}' fired {count} times" for name, count in lab.fabric.firings()]
+    lines += [f"watchdog: {text}" for text in lab.watchdog.reports]
+    lines += [f"DMA VIOLATION at {line}" for line in violation_lines(lab, VIOLATIONS)]
+    lines.append(f"again: pytest --nicemu --nicemu-seed {config.seed} '{item.nodeid}'")
+    return lines
