@@ -6,10 +6,10 @@ the context (``rdma_lookup_get_uobject``: handles are looked up among the object
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from nicemu.uverbs.message import message
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DeviceResponse:
     """The open device that a descriptor stands for: its context handle and the device's name."""
 
@@ -17,7 +17,7 @@ class DeviceResponse:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ImportedMr:
     """A region of somebody else. ``length``: bytes."""
 
@@ -26,21 +26,21 @@ class ImportedMr:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CommandFd:
     """-> int: the descriptor that opening the device gave."""
 
     context: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ImportDevice:
     """-> DeviceResponse; ``fd`` is closed with the new context. EINVAL: no descriptor of an open device."""
 
     fd: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ImportPd:
     """-> None. ENOENT."""
 
@@ -48,7 +48,7 @@ class ImportPd:
     pd: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ImportMr:
     """-> ImportedMr. ENOENT: no region of the PD's context; its own PD may be another one."""
 
@@ -56,7 +56,7 @@ class ImportMr:
     mr: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ImportDm:
     """-> None. ENOENT."""
 

@@ -92,7 +92,7 @@ class RegDmMr:
     access: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class RegDmabufMr:
     """-> MrResponse. EBADF: ``fd`` is not open; EINVAL: no dma-buf, outside of it, other flags than local and remote
     access; the iova must lie in its page where the offset does."""

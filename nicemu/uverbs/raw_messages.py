@@ -6,12 +6,11 @@ user is not root) gets EPERM for raw packet QPs and flow rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nicemu.uverbs.message import message
 from nicemu.uverbs.messages import Capabilities
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CreateFlow:
     """``ibv_flow_attr``. -> flow handle. ``specs``: the C structs, one behind the other. EINVAL, EOPNOTSUPP, EPERM."""
 
@@ -24,14 +23,14 @@ class CreateFlow:
     specs: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DestroyFlow:
     """-> None"""
 
     flow: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class WqResponse:
     """A WQ: its ring of receive WQEs and the doorbell record (``abi.rings.DB_RECV``)."""
 
@@ -45,7 +44,7 @@ class WqResponse:
     record: memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CreateWq:
     """-> WqResponse. EINVAL: depth, type; EOPNOTSUPP: a flag."""
 
@@ -57,7 +56,7 @@ class CreateWq:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class ModifyWq:
     """``ibv_wq_attr``. -> None. EINVAL: no such step."""
 
@@ -69,14 +68,14 @@ class ModifyWq:
     flags_mask: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DestroyWq:
     """-> None. EBUSY: an indirection table uses it."""
 
     wq: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CreateIndTable:
     """-> table handle. ``wqs``: a WQ handle for each of ``1 << log_size`` entries."""
 
@@ -85,14 +84,14 @@ class CreateIndTable:
     wqs: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class DestroyIndTable:
     """-> None. EBUSY: an RSS QP uses it."""
 
     table: int
 
 
-@dataclass(frozen=True, slots=True)
+@message
 class CreateRssQp:
     """-> QpResponse with no rings. EINVAL: key, fields, creation flags; EOPNOTSUPP: hash function; EPERM."""
 
