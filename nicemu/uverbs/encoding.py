@@ -10,11 +10,11 @@ import dataclasses
 import json
 from typing import Any
 
-from nicemu.uverbs import import_messages, memory_messages, messages, srq_messages
+from nicemu.uverbs import import_messages, memory_messages, messages, raw_messages, srq_messages
 
 TYPES: dict[str, Any] = {
     name: kind
-    for module in (messages, memory_messages, srq_messages, import_messages)
+    for module in (messages, memory_messages, srq_messages, raw_messages, import_messages)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__
 }

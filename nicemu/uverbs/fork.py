@@ -26,6 +26,7 @@ from nicemu.uverbs import device_file
 from nicemu.uverbs import import_messages as i
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
+from nicemu.uverbs import raw_messages as raw
 from nicemu.uverbs import srq_messages as s
 from nicemu.uverbs.encoding import decode, encode
 from nicemu.uverbs.messages import VerbsError
@@ -38,6 +39,7 @@ COMMANDS = frozenset((
     m.DeregMr, m.AdviseMr, m.ModifyCq, m.DestroyCq, m.DestroyCompChannel, m.ModifyQp, m.QueryQp, m.DestroyQp,
     m.CreateAh, m.DestroyAh, mem.RegNullMr, mem.RegDmMr, mem.AllocMw, mem.DeallocMw, mem.AllocDm, mem.FreeDm,
     mem.DmCopy, s.QuerySrq, s.DestroySrq, s.CloseXrcd, s.AttachMcast, s.DetachMcast, i.ImportPd, i.ImportMr, i.ImportDm,
+    raw.CreateFlow, raw.DestroyFlow, raw.ModifyWq, raw.DestroyWq, raw.CreateIndTable, raw.DestroyIndTable,
 ))  # fmt: skip
 """What a child may ask for: it names objects by handle and gives or gets nothing but numbers and bytes."""
 LENGTH = struct.Struct("<I")

@@ -172,9 +172,11 @@ def test_only_raw_packet_qps_have_a_rate_limit(bench: Bench, kind: int) -> None:
     assert refused(bench, pair, QpState.RTS, "RATE_LIMIT", rate_limit=0) == errno.EINVAL
 
 
-def test_the_device_paces_nothing_but_may_be_told_so(bench: Bench, pair: Qp) -> None:
-    """Packet pacing caps are 0: any rate is out of range (``mlx5_rl_add_rate``); 0 means no limit."""
-    qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=0), A.RATE_LIMIT)
+def test_a_rate_out_of_the_devices_range_is_einval(bench: Bench, pair: Qp) -> None:
+    """``mlx5_rl_add_rate``; 0 means no limit."""
+    most = pair.device.profile.raw_packet.qp_rate_limit_max_kbps
+    for rate in (0, most):
+        qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=rate), A.RATE_LIMIT)
     with pytest.raises(DriverError) as caught:
-        qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=1000), A.RATE_LIMIT)
+        qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=most + 1), A.RATE_LIMIT)
     assert caught.value.errno == errno.EINVAL

@@ -16,6 +16,7 @@ from nicemu.timeline import Quiescent, Steps
 from nicemu.uverbs import import_messages as imports
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
+from nicemu.uverbs import raw_messages as raw
 from nicemu.uverbs import session
 from nicemu.uverbs import srq_messages as s
 from nicemu.uverbs.dispatch import HANDLERS
@@ -30,9 +31,9 @@ def test_every_command_has_a_handler() -> None:
     answers = {"VerbsError", "DeviceInfo", "DeviceAttributes", "PortAttributes", "GidEntry", "MrResponse", "CqResponse",
                "Capabilities", "QpResponse", "AddressVector", "QpAttributes", "AsyncEventResponse", "AhResponse",
                "SrqResponse", "SrqAttributes", "MwResponse", "DeviceResponse", "ImportedMr",
-               "TagOperations"}  # fmt: skip
+               "TagOperations", "WqResponse"}  # fmt: skip
     commands = {
-        name for module in (m, mem, s, imports) for name, thing in vars(module).items()
+        name for module in (m, mem, s, raw, imports) for name, thing in vars(module).items()
         if isinstance(thing, type) and thing.__module__ == module.__name__ and name not in answers
     }  # fmt: skip
     assert commands == {kind.__name__ for kind in HANDLERS}
