@@ -52,7 +52,7 @@ def rxe() -> Any:
     plain._values = values | {name: guid(name) for name in ("node_guid", "sys_image_guid")}
     odp._values = dict(ODP_CAPS)
     extended._values, port._values = dict(values), dict(values)
-    extended.orig_attr, extended.odp_caps = plain, odp
+    extended._orig_attr, extended._odp_caps = plain, odp
     return SimpleNamespace(
         query_device_ex=lambda: extended, query_port=lambda number: port, query_gid_table=lambda most: list(gids()),
         num_comp_vectors=values["num_comp_vectors"],
