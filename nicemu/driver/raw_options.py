@@ -53,6 +53,7 @@ def checked_options(kind: QpType, profile: Any, raw: RawOptions) -> RawOptions:
 
 
 def check_rate(profile: Any, kbps: int) -> None:
-    """EINVAL: packet pacing to a rate the device does not have; 0 turns it off."""
-    if kbps and not profile.qp_rate_limit_min_kbps <= kbps <= profile.qp_rate_limit_max_kbps:
+    """EINVAL: packet pacing to a rate the device does not have (``mlx5_rl_add_rate``); 0 turns it off."""
+    low, high = (profile.qp_rate_limit_min_kbps, profile.qp_rate_limit_max_kbps) if profile else (0, 0)
+    if kbps and not low <= kbps <= high:
         raise DriverError(errno.EINVAL, f"modify QP: a rate of {kbps} kb/s")

@@ -35,7 +35,9 @@ def describe(config: pytest.Config) -> str:
 
 
 def own_lab(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A lab for one test: what its `nicemu` markers say, the nearest one last."""
+    """A lab for one test: what its `nicemu` markers say, the nearest one last. On hardware the test is skipped."""
+    if not request.config.getoption("--nicemu"):
+        pytest.skip("needs the emulated NIC: pytest --nicemu")
     from nicemu.config import ConfigError
     from nicemu.uverbs import session
 

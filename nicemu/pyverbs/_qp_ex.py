@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nicemu.abi.rings import SEND_WQE, SGE_BYTES
-from nicemu.abi.verbs import SendFlag, WrOpcode
+from nicemu.abi.verbs import QpType, SendFlag, WrOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import U8, U16, U32, U64, expect
 from nicemu.pyverbs._qp import _MAY_SEND, _SEND, QP, _raw_options
@@ -149,7 +149,7 @@ class QPEx(QP):
 
     def _write(self, queue: SendQueue, request: _Request) -> int:
         if request.headers:
-            return queue.write_tso(request) if len(request.headers) <= self._max_tso_header else errno.EINVAL
+            return queue.write_tso(request)
         if request.data is None:
             return queue.write(request)
         if queue.head - queue.tail >= queue.max_wr:
@@ -238,13 +238,20 @@ class QPEx(QP):
 
     def wr_send_tso(self, hdr: int, hdr_sz: int, mss: int) -> None:
         """Send the data of the SGEs as TCP segments of `mss` bytes, each behind the `hdr_sz` bytes of headers at `hdr`
-        (copied now): at most `max_tso_header` of the creation, else the batch fails with EINVAL.
+        (copied now). The batch fails with EINVAL for more headers than `max_tso_header` of the creation, EFAULT for
+        headers that cannot be read, EOPNOTSUPP on a QP that is no raw packet QP.
         """
+        address, size, segment = U64(hdr), U16(hdr_sz), U16(mss)
         request = self._add(WrOpcode.TSO)
-        request.headers = self._kernel.process.read(U64(hdr), U16(hdr_sz))
-        if not request.headers:
-            self._error = self._error or errno.EINVAL
-        request._compare_add, request._swap = len(request.headers), U16(mss)
+        if self._type != QpType.RAW_PACKET or not 0 < size <= self._max_tso_header:
+            lacks = self._type != QpType.RAW_PACKET
+            self._error = errno.EOPNOTSUPP if lacks else self._error or errno.EINVAL
+            return
+        try:
+            request.headers = self._kernel.process.read(address, size)
+        except OSError as error:
+            self._error = self._error or error.errno or errno.EFAULT
+        request._compare_add, request._swap = size, segment
 
     # Setters of the last request ------------------------------------------------------------------------------------
 

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from nicemu.cli.conformance import fetch, ids, privileges, releases, report, shims, stored
+from nicemu.cli.conformance import command, fetch, ids, privileges, releases, report, shims, stored
 from nicemu.cli.conformance.outcome import Outcome, summary
 from nicemu.config.errors import ConfigError
 
@@ -264,3 +265,59 @@ def test_others_are_root_of_a_user_namespace_or_it_says_why_not() -> None:
 def test_errors_and_timeouts_count_as_failed() -> None:
     statuses = ["PASS", "PASS", "FAIL", "ERROR", "TIMEOUT", "SKIP"]
     assert summary(Outcome("t", status, "", 0.0) for status in statuses) == "2 passed, 3 failed, 1 skipped"
+
+
+class PretendRunner:
+    """Gives these outcomes."""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self.facts = {"runs_as": "root"}
+        self.outcomes = outcomes
+        self.running = {"test_a.A.test_z": 0.0}
+
+    def run_all(self, tests: list[str], jobs: int, tick: Callable[[], None]) -> Iterator[Outcome]:
+        for outcome in self.outcomes:
+            tick()
+            yield outcome
+
+
+def run(outcomes: dict[str, str], expected: dict[str, str]) -> dict[str, Outcome]:
+    given = PretendRunner(*(Outcome(test, status, "why", 0.5) for test, status in outcomes.items()))
+    done = command._run(given, sorted(outcomes), 2, expected)  # type: ignore[arg-type]
+    assert [outcome.test for outcome in done] == sorted(outcomes)
+    return {outcome.test: outcome for outcome in done}
+
+
+def test_what_is_expected_counts_apart_and_only_if_it_does_not_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes = run({"c": "PASS", "a": "FAIL", "b": "SKIP", "d": "FAIL"}, dict.fromkeys("abc", "it pins"))
+    assert [outcomes[test].status for test in "abcd"] == ["EXPECTED", "EXPECTED", "PASS", "FAIL"]
+    assert outcomes["a"].reason == "it pins (why)"
+    report.print_end(list(outcomes.values()), 0.0, "somehow")
+    assert capsys.readouterr().out.endswith("2 did not pass, as expected (EXPECTED above, with reasons)\n"
+                                            "1 passed, 1 failed, 0 skipped\n")  # fmt: skip
+
+
+def test_without_a_terminal_each_test_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    run({"a": "PASS", "b": "FAIL"}, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["[  1/2] PASS     a  0.50 s", "[  2/2] FAIL     b  0.50 s"]
+
+
+def test_on_a_terminal_one_line_is_written_over(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    run({"a": "PASS", "b": "FAIL"}, {})
+    *written, last = capsys.readouterr().out.split("\r\x1b[K")
+    assert written[2].startswith("[1/2] 1 passed, 0 failed, 0 skipped, ") and len(written[2]) <= 59
+    assert "A.test_z" in written[1] and "[  2/2] FAIL     b  0.50 s: why\n" in written[3] and last == ""
+
+
+def test_the_table_has_every_test_with_time_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    report.print_table([Outcome("a", "PASS", "", 1.5), Outcome("b", "SKIP", "no hardware", 0.25)])
+    assert capsys.readouterr().out.split("\n") == [
+        *("", "PASS (1)", "    1.50 s  a"),
+        *("", "SKIP (1)", "    0.25 s  b: no hardware"),
+        *("", "slowest: a 1.5 s, b 0.2 s", ""),
+    ]

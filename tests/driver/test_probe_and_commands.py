@@ -146,7 +146,8 @@ def test_capability_flags_are_those_of_the_verbs_enum(bench: Bench) -> None:
     names = ["SRQ_RESIZE", "XRC", "RC_RNR_NAK_GEN", "MEM_MGT_EXTENSIONS", "UD_AV_PORT_ENFORCE", "CURR_QP_STATE_MOD"]
     assert all(flags & ibv_device_cap_flags[f"IBV_DEVICE_{name}"] for name in names)
     assert flags < 1 << 32 and extended & 0xFFFFFFFF == flags
-    assert extended >> 32 == 1 << 6 | 1 << 7 | 1 << 8, "FLUSH_GLOBAL, FLUSH_PERSISTENT, ATOMIC_WRITE"
+    flush_and_atomic_write = 1 << 6 | 1 << 7 | 1 << 8
+    assert extended >> 32 == flush_and_atomic_write | 1 << 2 | 1 << 4, "and RAW_SCATTER_FCS, PCI_WRITE_END_PADDING"
 
 
 def test_on_demand_memory_works_with_rc_xrc_and_ud(bench: Bench) -> None:

@@ -50,7 +50,7 @@ def objects() -> Objects:
 
 
 def make_qp(o: Objects) -> Any:
-    return o.bench.call(qp.create(o.pd, QpType.RC, (o.cq, o.cq), CAPS, 0, PLACES))
+    return o.bench.call(qp.create(o.pd, QpType.RC, (o.cq, o.cq), CAPS, 0, places=PLACES))
 
 
 def make_cq(o: Objects) -> Any:

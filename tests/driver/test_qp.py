@@ -9,8 +9,10 @@ import pytest
 
 from nicemu.abi.command import Command, QpField, Status
 from nicemu.abi.verbs import QpAttrMask, QpState, QpType
+from nicemu.config.raw_packet_profile import RawPacketProfile
 from nicemu.driver import DriverError, cq, pd, qp
 from nicemu.driver.qp import Qp
+from nicemu.driver.raw_options import check_rate
 from nicemu.uverbs.messages import AddressVector, Capabilities, QpAttributes
 from tests.driver.bench import GID, Bench
 
@@ -142,7 +144,7 @@ def test_a_capability_over_the_devices_is_einval(bench: Bench, field: str) -> No
         assert caught.value.errno == errno.EINVAL
 
 
-@pytest.mark.parametrize(("kind", "number"), [(QpType.RAW_PACKET, errno.EOPNOTSUPP), (77, errno.EINVAL)])
+@pytest.mark.parametrize(("kind", "number"), [(5, errno.EINVAL), (77, errno.EINVAL)])
 def test_types_that_are_not_there(bench: Bench, kind: int, number: int) -> None:
     with pytest.raises(DriverError) as caught:
         make(bench, kind=kind)
@@ -172,9 +174,18 @@ def test_only_raw_packet_qps_have_a_rate_limit(bench: Bench, kind: int) -> None:
     assert refused(bench, pair, QpState.RTS, "RATE_LIMIT", rate_limit=0) == errno.EINVAL
 
 
-def test_the_device_paces_nothing_but_may_be_told_so(bench: Bench, pair: Qp) -> None:
-    """Packet pacing caps are 0: any rate is out of range (``mlx5_rl_add_rate``); 0 means no limit."""
-    qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=0), A.RATE_LIMIT)
+def test_pacing_knows_the_rates_of_the_device(bench: Bench, pair: Qp) -> None:
+    """``mlx5_rl_add_rate``: a rate out of range is EINVAL; 0 means no limit."""
+    for rate in (0, 1, 1000, 100_000_000):
+        qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=rate), A.RATE_LIMIT)
     with pytest.raises(DriverError) as caught:
-        qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=1000), A.RATE_LIMIT)
+        qp.check_attributes(pair.device, attributes(QpState.RTS, rate_limit=100_000_001), A.RATE_LIMIT)
+    assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize("profile", [None, RawPacketProfile(qp_rate_limit_max_kbps=0)])
+def test_a_device_that_paces_nothing_may_be_told_so(profile: RawPacketProfile | None) -> None:
+    check_rate(profile, 0)
+    with pytest.raises(DriverError) as caught:
+        check_rate(profile, 1000)
     assert caught.value.errno == errno.EINVAL

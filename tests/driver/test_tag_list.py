@@ -78,7 +78,7 @@ def test_a_qp_without_a_send_queue_gets_one_of_the_device_s_own(bench: Bench, ma
     queue = create(made)
     pair = made.qp(shared=queue, caps=NO_SENDS)
     assert pair.rendezvous and pair.send_slots > 1 and pair.caps.max_send_wr == 0
-    view, slots, _ = qp.program_send_ring(pair)
+    view, slots, _ = qp.program_send_ring(pair, pair.send_ring.view)
     assert (len(view), slots) == (0, 1), "the program sees nothing of it"
     assert not made.qp(shared=queue).rendezvous
     flags = [params[12] for opcode, params in bench.device.log if opcode == Command.CREATE_QP]

@@ -38,7 +38,7 @@ def test_a_row_names_a_test_or_says_why_not(table: str) -> None:
 
 def test_the_tests_it_names_are_those_that_there_are() -> None:
     defined = set()
-    for file in ("test_errors", "test_async_events"):
+    for file in ("test_errors", "test_async_events", "test_tag_errors"):
         text = (ROOT / "tests" / "lab" / f"{file}.py").read_text()
         defined |= {f"{file}.{name}" for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
     assert set(re.findall(r"`(test_\w+\.test_\w+)`", TEXT)) == defined

@@ -13,9 +13,9 @@ from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.cq import CQ, CQEX, CqInitAttrEx
 from nicemu.pyverbs.device import Context, get_device_list
 from nicemu.pyverbs.libibverbs_enums import ibv_ops_wr_opcode, ibv_srq_type
-from nicemu.pyverbs.mem_alloc import madvise, mmap, read, write
+from nicemu.pyverbs.mem_alloc import free, madvise, mmap, posix_memalign, read, write
 from nicemu.pyverbs.mr import MR
-from nicemu.pyverbs.pd import PD
+from nicemu.pyverbs.pd import PD, ParentDomain, ParentDomainContext, ParentDomainInitAttr
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 from nicemu.pyverbs.srq import SRQ, OpsWr, SrqAttr, SrqInitAttr, SrqInitAttrEx
@@ -56,8 +56,10 @@ def srq_attr(pd: PD, cq: CQ | CQEX | None, tags: int = 3, ops: int = 4) -> SrqIn
 class Tags:
     """A client and a server on a TM-SRQ with 3 tags and 4 operations; a region for each."""
 
-    def __init__(self, ctx: Context, access: int = ACCESS, sends: int = 0, own_cq: bool = False) -> None:
-        self.ctx, self.pd = ctx, PD(ctx)
+    def __init__(
+        self, ctx: Context, access: int = ACCESS, sends: int = 0, own_cq: bool = False, pd: PD | None = None
+    ) -> None:
+        self.ctx, self.pd = ctx, pd or PD(ctx)
         self.cq, self.client_cq = CQEX(ctx, CqInitAttrEx(wc_flags=0x47F)), CQ(ctx, 64)
         self.server_cq = CQ(ctx, 16) if own_cq else self.cq
         self.srq = SRQ(ctx, srq_attr(self.pd, self.cq))
@@ -316,6 +318,24 @@ def test_a_server_with_a_send_queue_sends_as_ever_and_leaves_rendezvous_to_softw
 def test_a_server_without_one_cannot_post_sends(tags):
     wr = SendWR(1, num_sge=1, sg=[SGE(tags.target.buf, 8, tags.target.lkey)])
     assert code(lambda: tags.server.post_send(wr)) == errno.ENOMEM
+
+
+def test_a_parent_domain_s_allocator_gives_no_memory_for_the_device_s_own_queue(ctx):
+    sizes = []
+
+    def allocate(_pd, _context, size, alignment, _kind):
+        sizes.append(size)
+        return posix_memalign(size, alignment)
+
+    real = PD(ctx)
+    memory = ParentDomainContext(real, allocate, lambda _pd, _context, address, _kind: free(address))
+    domain = ParentDomain(ctx, ParentDomainInitAttr(real, memory))
+    tags = Tags(ctx, pd=domain)
+    assert sizes and max(sizes) <= 4096
+    tags.add(1, 77, 30_000, 5000)
+    tags.client.post_recv(RecvWR(5, 1, [SGE(tags.source.buf + 60_000, 64, tags.source.lkey)]))
+    tags.send(TMH.pack(RNDV, 9, 77) + RVH.pack(tags.source.buf + 9000, tags.source.rkey, 20_000))
+    assert tags.poll(3)[1:] == [(101, RECV, MATCH, 0), (101, RECV, DATA_VALID, 0)]
 
 
 def test_unexpected_then_in_step(tags):

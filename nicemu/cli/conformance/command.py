@@ -43,7 +43,7 @@ def conformance(
     """
     from nicemu.cli.conformance import report, stored
     from nicemu.cli.conformance.outcome import FAILED
-    from nicemu.cli.conformance.runner import Job, Runner
+    from nicemu.cli.conformance.runner import Job, Runner, ServerError
 
     found, folder, tests = _choose(release, pattern)
     if list_only:
@@ -51,14 +51,27 @@ def conformance(
         return
     then = stored.read(against, found.name) if against is not None else None
     overrides, checked = _checked(config, force_odp)
-    began = time.monotonic()
     with Runner(Job(folder, timeout, config, overrides, hash_seed)) as runner:
-        outcomes = _run(runner, tests, jobs, report.read_expected(EXPECTED_FORCE_ODP) if force_odp else {})
+        try:
+            _start(runner, len(tests), jobs)
+            began = time.monotonic()
+            outcomes = _run(runner, tests, jobs, report.read_expected(EXPECTED_FORCE_ODP) if force_odp else {})
+            seconds = time.monotonic() - began
+        except ServerError as error:
+            typer.echo(error.detail, err=True)
+            raise ConfigError(f"the engine did not start: {error}") from None
         facts = runner.facts
     report.print_table(outcomes)
     if json_file is not None:
         about = {"release": found.version, "tests_sha256": found.sha256, "pattern": pattern, "hash_seed": hash_seed}
-        about |= {"seed": checked["seed"], "jobs": jobs, "timeout": timeout, "config": checked, **facts}
+        about |= {
+            "seed": checked["seed"],
+            "jobs": jobs,
+            "timeout": timeout,
+            "seconds": seconds,
+            "config": checked,
+            **facts,
+        }
         stored.write(json_file, outcomes, about)
     worse = False
     if then is not None:
@@ -66,7 +79,7 @@ def conformance(
         report.print_differences(differences, then)
         worse = then.own and any(each.kind in stored.REGRESSIONS for each in differences)
     how = f"rdma-core {found.version}, lab seed {checked['seed']}, hash seed {hash_seed}, as {facts['runs_as']}"
-    report.print_end(outcomes, began, how)
+    report.print_end(outcomes, seconds, how)
     sys.exit(1 if worse or any(outcome.status in FAILED for outcome in outcomes) else 0)
 
 
@@ -97,19 +110,18 @@ def _checked(config: str | None, force_odp: bool) -> tuple[dict[str, Any], dict[
     return overrides, load_config(config, overrides).to_dict()
 
 
+def _start(runner: "Runner", total: int, jobs: int) -> None:
+    """Load the engine, which may have to be compiled; not part of the run's time."""
+    typer.echo(f"{total} tests, {jobs} at once; preparing the engine ...")
+    began = time.monotonic()
+    runner.start()
+    typer.echo(f"engine ready after {time.monotonic() - began:.1f} s, as {runner.facts['runs_as']}")
+
+
 def _run(runner: "Runner", tests: list[str], jobs: int, expected: dict[str, str]) -> "list[Outcome]":
     from nicemu.cli.conformance.outcome import EXPECTED, FAILED, SKIP
     from nicemu.cli.conformance.report import Progress
-    from nicemu.cli.conformance.runner import ServerError
 
-    typer.echo(f"{len(tests)} tests, {jobs} at once; preparing the engine ...")
-    began = time.monotonic()
-    try:
-        runner.start()
-    except ServerError as error:
-        typer.echo(error.detail, err=True)
-        raise ConfigError(f"the engine did not start: {error}") from None
-    typer.echo(f"engine ready after {time.monotonic() - began:.1f} s, as {runner.facts['runs_as']}")
     progress = Progress(len(tests))
     for outcome in runner.run_all(tests, jobs, lambda: progress.show(runner.running)):
         if outcome.status in (*FAILED, SKIP) and outcome.test in expected:

@@ -81,9 +81,9 @@ def print_differences(differences: Iterable[Difference], then: Stored) -> None:
             typer.echo(f"  {change:16} {each.test}")
 
 
-def print_end(outcomes: Sequence[Outcome], began: float, how: str) -> None:
+def print_end(outcomes: Sequence[Outcome], seconds: float, how: str) -> None:
     """How the run was made, and as the last line `N passed, N failed, N skipped`."""
-    typer.echo(f"\n{len(outcomes)} tests in {time.monotonic() - began:.1f} s; {how}")
+    typer.echo(f"\n{len(outcomes)} tests in {seconds:.1f} s; {how}")
     expected = sum(outcome.status == EXPECTED for outcome in outcomes)
     if expected:
         typer.echo(f"{expected} did not pass, as expected (EXPECTED above, with reasons)")
