@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "check": {"lab", "observe", "uverbs", "driver", "nic", "fabric", "mm", "secondary_mmu"} | BOTTOM,
     "_alias": set(),
     "cli": {"check", "lab", "config", "pyverbs", "uverbs", "_alias"},
-    "pytest_plugin": {"lab", "config", "pyverbs", "uverbs", "_alias"},
+    "pytest_plugin": {"cli", "lab", "config", "pyverbs", "uverbs", "_alias"},  # cli: rdma-core's suite is set up there
     "__main__": {"cli"},
     "__init__": set(),
 }

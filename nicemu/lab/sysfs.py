@@ -148,9 +148,9 @@ def _port(lab: Lab, device: IbDevice, port: int) -> Tree:
 def _counters(lab: Lab, device: IbDevice) -> Tree:
     """``PortCounters`` and their extension; data count in units of four bytes (IBA 16.1.3.5)."""
     nic = device.device.counters()
-    received = int(lab.world.link[2 * device.index + 2].bytes)
+    out, back = (int(lab.world.link[2 * device.index + way].bytes) for way in (1, 2))
     values = dict.fromkeys(NO_SUCH_ERRORS, 0) | {
-        "port_xmit_data": nic["bytes_sent"] // 4, "port_rcv_data": received // 4,
+        "port_xmit_data": out // 4, "port_rcv_data": back // 4,
         "port_xmit_packets": nic["packets_sent"], "port_rcv_packets": nic["packets_received"],
         "unicast_xmit_packets": nic["packets_sent"], "unicast_rcv_packets": nic["packets_received"],
         "port_rcv_errors": nic["malformed"] + nic["icrc_errors"], "port_xmit_discards": nic["port_down_drops"],

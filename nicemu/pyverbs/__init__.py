@@ -1,22 +1,27 @@
 """The module names, classes and behaviour of rdma-core's pyverbs, on the emulated NIC.
 
-`nicemu run` and the pytest plug-in make `import pyverbs` mean this package. Any import of it brings the modules below,
-which programs expect as attributes after `import pyverbs.device`, whichever release they were written for.
+`nicemu run` and the pytest plug-in make `import pyverbs` mean this package. With the real package any import of it
+brings the modules of :data:`BROUGHT`, so that programs find them as attributes after `import pyverbs.device`. Here they
+are attributes as well; they load when they are looked at.
 """
 
-import nicemu.pyverbs.addr
-import nicemu.pyverbs.base
-import nicemu.pyverbs.cmid
-import nicemu.pyverbs.cq
-import nicemu.pyverbs.device
-import nicemu.pyverbs.dmabuf
-import nicemu.pyverbs.enums
-import nicemu.pyverbs.flow
-import nicemu.pyverbs.librdmacm_enums
-import nicemu.pyverbs.mr
-import nicemu.pyverbs.pd
-import nicemu.pyverbs.qp
-import nicemu.pyverbs.srq
-import nicemu.pyverbs.wq
-import nicemu.pyverbs.wr
-import nicemu.pyverbs.xrcd  # noqa: F401
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+BROUGHT = (
+    *("addr", "base", "cmid", "cq", "device", "dmabuf", "enums", "flow"),
+    *("librdmacm_enums", "mr", "pd", "qp", "srq", "wq", "wr", "xrcd"),
+)
+"""Of every release that programs were written for."""
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in BROUGHT:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *BROUGHT})

@@ -8,9 +8,10 @@ from nicemu.abi.rings import Doorbell, recv_ring_bytes, send_ring_bytes
 from nicemu.abi.verbs import QpAttrMask, QpState, QpType, WrOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompletionQueue
+from nicemu.pyverbs._ece import ECE
 from nicemu.pyverbs._fields import U32, expect
 from nicemu.pyverbs._posting import post_chain, refuse
-from nicemu.pyverbs._qp_attr import ECE, QPAttr, QPInitAttr, QPInitAttrEx
+from nicemu.pyverbs._qp_attr import QPAttr, QPInitAttr, QPInitAttrEx
 from nicemu.pyverbs._qp_operations import OPERATIONS
 from nicemu.pyverbs._queues import RecvQueue, SendQueue
 from nicemu.pyverbs._resource import Resource, unsupported

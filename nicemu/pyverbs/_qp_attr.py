@@ -8,7 +8,6 @@ from nicemu.pyverbs._cq import CompletionQueue
 from nicemu.pyverbs._fields import I32, U8, U16, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._text import flag_names, lines
 from nicemu.pyverbs.addr import AHAttr
-from nicemu.pyverbs.base import PyverbsCM
 from nicemu.pyverbs.libibverbs_enums import ibv_mig_state, ibv_mtu, ibv_qp_state, ibv_qp_type
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsUserError
@@ -391,19 +390,3 @@ _OTHER_ROWS = (
     ("Alt. timeout", "alt_timeout"),
     ("Rate limit", "rate_limit"),
 )
-
-
-class ECE(Struct, PyverbsCM):
-    """Enhanced connection establishment: vendor options."""
-
-    __slots__ = ()
-    vendor_id = Field(U32, doc="The vendor whose options these are")
-    options = Field(U32, doc="The vendor's options")
-    comp_mask = Field(U32, doc="Which of them count")
-
-    def __init__(self, vendor_id: int = 0, options: int = 0, comp_mask: int = 0) -> None:
-        super().__init__(vendor_id=vendor_id, options=options, comp_mask=comp_mask)
-
-    def __str__(self) -> str:
-        rows = [("Vendor ID", self.vendor_id), ("Options", self.options), ("Comp Mask", self.comp_mask)]
-        return "ECE:\n" + lines(rows, "{:22}: 0x{:<20x}\n")

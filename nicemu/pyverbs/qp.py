@@ -1,8 +1,9 @@
 """Queue pairs and their attributes."""
 
+from nicemu.pyverbs._ece import ECE
 from nicemu.pyverbs._facade import publish
 from nicemu.pyverbs._qp import QP
-from nicemu.pyverbs._qp_attr import ECE, QPAttr, QPCap, QPInitAttr, QPInitAttrEx, _copy_caps
+from nicemu.pyverbs._qp_attr import QPAttr, QPCap, QPInitAttr, QPInitAttrEx, _copy_caps
 from nicemu.pyverbs._qp_ex import DataBuffer, QPEx
 from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError

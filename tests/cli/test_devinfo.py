@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from nicemu.cli import devinfo
 from nicemu.cli.devinfo import device_lines
 from nicemu.pyverbs.device import DeviceAttr, DeviceAttrEx, GIDEntry, ODPCaps, PortAttr
 
@@ -51,7 +52,7 @@ def rxe() -> Any:
     plain._values = values | {name: guid(name) for name in ("node_guid", "sys_image_guid")}
     odp._values = dict(ODP_CAPS)
     extended._values, port._values = dict(values), dict(values)
-    extended.orig_attr, extended.odp_caps = plain, odp
+    extended._orig_attr, extended._odp_caps = plain, odp
     return SimpleNamespace(
         query_device_ex=lambda: extended, query_port=lambda number: port, query_gid_table=lambda most: list(gids()),
         num_comp_vectors=values["num_comp_vectors"],
@@ -85,6 +86,17 @@ def test_what_a_device_has_beyond_rxe(rxe: Any) -> None:
     assert "\tmaximum available device memory:\t4096Bytes\n\n" in text
 
 
+def test_tag_matching_and_queue_pair_types() -> None:
+    caps = SimpleNamespace(max_rndv_hdr_size=16, max_num_tags=127, max_ops=32, max_sge=1, flags=1)
+    assert list(devinfo._tag_matching(caps)) == [
+        "\tmax_rndv_hdr_size:\t\t16", "\tmax_num_tags:\t\t\t127", "\tmax_ops:\t\t\t32", "\tmax_sge:\t\t\t1", "\tflags:",
+        "\t\t\t\t\tIBV_TM_CAP_RC",
+    ]  # fmt: skip
+    assert list(devinfo._qp_types(1 << 8 | 1 << 4 | 1)) == [
+        "\t\tsupported_qp:", "\t\t\t\t\tSUPPORT_RAW_PACKET", "\t\t\t\t\tSUPPORT_UD", "\t\t\t\t\tUnknown flags: 0x1",
+    ]  # fmt: skip
+
+
 def test_a_gid_of_roce_v1_is_written_in_full(rxe: Any) -> None:
     rxe.query_gid_table = lambda most: [GIDEntry(0x80FE, 0x0200_00FE_FF00_5452, 3, 1, 1, 1), GIDEntry(0x80FE, 0, 4, 1)]
     lines = list(device_lines(DEVICE, rxe, verbose=True))
@@ -97,15 +109,17 @@ def nicemu(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "nicemu", "devinfo", *arguments], capture_output=True, text=True)
 
 
+TAG_MATCHING = re.compile(r"^\tmax_rndv_hdr_size:.*?^\tflags:$\n", re.MULTILINE | re.DOTALL)
+ONLY_SOME_HAVE = re.compile(
+    r"GID\[|not supported|hca_core_clock|timestamp_mask|moderation|max_cq_(count|period)|maximum available|supported_qp"
+    r"|raw packet caps"
+)
+
+
 def skeleton(text: str) -> list[str]:
     """Labels with their columns, without values, names of flags and what one device has and another lacks."""
-    found = []
-    for line in text.splitlines():
-        match = re.match(r"(\t{0,3}(?!\t)[^\t:]+:?\t*)", line)
-        if match and not re.search(r"GID\[|not supported|hca_core_clock|timestamp_mask|moderation|max_cq_(count|period)"
-                                   r"|maximum available", line):  # fmt: skip
-            found.append(match[1])
-    return found
+    labels = (re.match(r"\t{0,3}(?!\t)[^\t:]+:?\t*", line) for line in TAG_MATCHING.sub("", text).splitlines())
+    return [label[0] for label in labels if label and not ONLY_SOME_HAVE.search(label.string)]
 
 
 def test_the_emulated_device_has_the_same_skeleton() -> None:
