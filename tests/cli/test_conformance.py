@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -321,3 +322,13 @@ def test_the_table_has_every_test_with_time_and_reason(capsys: pytest.CaptureFix
         *("", "SKIP (1)", "    0.25 s  b: no hardware"),
         *("", "slowest: a 1.5 s, b 0.2 s", ""),
     ]
+
+
+@pytest.mark.parametrize("name", ["cuda_dmabuf.A.test_b", "efa_srd.A.test_b", "efadv.A.test_b", "mlx5_cq.A.test_b"])
+def test_without_a_pattern_the_tests_of_vendors_devices_are_left_out(name: str) -> None:
+    assert not re.search(ids.ANY_DEVICE, f"test_{name}")
+
+
+@pytest.mark.parametrize("name", ["mlx5_timestamp.A.test_b", "odp.A.test_b", "mr.A.test_mlx5_b"])
+def test_tests_of_any_device_are_not(name: str) -> None:
+    assert re.search(ids.ANY_DEVICE, f"test_{name}")

@@ -5,6 +5,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+ANY_DEVICE = r"^test_(?!cuda_|efa|mlx5_(?!timestamp\.))"
+"""The tests that do not ask for a vendor's device: `test_mlx5_timestamp` does so in its name only."""
+
 
 def list_ids(folder: Path, pattern: str = "") -> list[str]:
     """The ids of all tests in `folder` in which the regular expression `pattern` is found, in file order."""
