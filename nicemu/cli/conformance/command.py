@@ -37,9 +37,10 @@ def conformance(
 ) -> None:
     """Run rdma-core's Python tests, or those PATTERN finds.
 
-    Without PATTERN the tests that ask for a vendor's device are left out; `.` finds them all, and they skip. An id is test_odp.OdpTestCase.test_odp_rc_traffic. Each test runs in its own process with a time limit. The last
-    line is `N passed, N failed, N skipped`; errors and time-outs count as failed. Status 1 if any failed, or came out
-    worse than in the run of ours that it was compared with.
+    Without PATTERN the tests that ask for a vendor's device are left out; `.` finds them all, and they skip. An id is
+    test_odp.OdpTestCase.test_odp_rc_traffic. Each test runs in its own process with a time limit. The last line is
+    `N passed, N failed, N skipped`; errors and time-outs count as failed. Status 1 if any failed, or came out worse
+    than in the run of ours that it was compared with.
     """
     from nicemu.cli.conformance import ids, report, stored
     from nicemu.cli.conformance.outcome import FAILED
