@@ -31,8 +31,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lab": {"observe", "pyverbs", "uverbs", "driver", "nic", "fabric", "secondary_mmu", "mm"} | BOTTOM,
     "check": {"lab", "observe", "uverbs", "driver", "nic", "fabric", "mm", "secondary_mmu"} | BOTTOM,
     "_alias": set(),
-    "cli": {"check", "lab", "config", "pyverbs", "uverbs", "_alias"},
-    "pytest_plugin": {"cli", "lab", "config", "pyverbs", "uverbs", "_alias"},  # cli: rdma-core's suite is set up there
+    "_tracebacks": set(),
+    "cli": {"check", "lab", "config", "pyverbs", "uverbs", "_alias", "_tracebacks"},
+    "pytest_plugin": {
+        "cli",
+        "lab",
+        "config",
+        "pyverbs",
+        "uverbs",
+        "_alias",
+        "_tracebacks",
+    },  # cli: rdma-core's suite is set up there
     "__main__": {"cli"},
     "__init__": set(),
 }

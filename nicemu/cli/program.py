@@ -12,7 +12,11 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
+from nicemu._tracebacks import end_in_the_program, is_meant_for_programs
 from nicemu.config.errors import ConfigError
+
+INTERRUPTED = 130
+"""Exit status of a program that Ctrl-C ended, as shells have it."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def _status_of(program: Program, main: ModuleType) -> int:
         return _exit_status(leaving.code)
     except BaseException as error:
         _report(error)
-        return 130 if isinstance(error, KeyboardInterrupt) else 1
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
     return 0
 
 
@@ -104,8 +108,10 @@ def _exit_status(code: object) -> int:
 
 
 def _report(error: BaseException) -> None:
-    """Show the exception through the program's own hook, from its first frame on."""
+    """Show the exception through the program's own hook, from its first frame on, to its last one if that is enough."""
     error.__traceback__ = _without_our_frame(error.__traceback__)
+    if is_meant_for_programs(error):
+        end_in_the_program(error.__traceback__)
     try:
         sys.excepthook(type(error), error, error.__traceback__)
     except Exception:
