@@ -127,6 +127,8 @@ def _run(
     status = program.run_program(loaded, words)
     lab = session.current()
     if lab is not None:
+        if status == program.INTERRUPTED:
+            print(f"nicemu: {lab.watchdog.interrupted()}", file=sys.stderr)
         lab.flush()
         if sysfs is not None:
             _write_sysfs(sysfs)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from nicemu.config.errors import ConfigError
 from nicemu.config.mutants import of_layer
 from nicemu.config.paths import shipped
 from nicemu.driver import ring
@@ -36,6 +40,15 @@ from nicemu.timeline import Chooser, Scheduler, Timeline, VirtualClock
 from nicemu.uverbs.endpoint import Endpoint
 
 
+@contextmanager
+def _writing(option: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        text = f"{option}: expected a file that can be written, given {str(path)!r}: {error.strerror}"
+        raise ConfigError(text) from None
+
+
 def load_firmware(config: Any) -> firmware.Image:
     """The configured firmware image, its hooks compiled.
 
@@ -61,7 +74,10 @@ class Lab:
         self.world = world = World(self._capacity())
         control = world.control[0]
         control.sanitizer = int(config.sanitizer)
-        self.log = EventLog(world, config.trace.open("w")) if config.trace else None
+        self.log: EventLog | None = None
+        if config.trace:
+            with _writing("trace", config.trace):
+                self.log = EventLog(world, config.trace.open("w"))
         self.capture: PacketCapture | None = None
         self.engine = Engine(world, self._drain)
         model_pages = config.host.ram_pages if config.memory == "model" else 0
@@ -85,7 +101,8 @@ class Lab:
         self.devices = self._devices()
         self.fabric = Fabric(world, config.fabric, config.impairments, config.seed)
         if config.pcap:
-            self.capture = self._capture(config.pcap.open("wb"))
+            with _writing("pcap", config.pcap):
+                self.capture = self._capture(config.pcap.open("wb"))
         options = Options(config.notifier_subscriber, config.force_odp, config.mutants)
         self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: stamp[0], options,
                              allocate)  # fmt: skip

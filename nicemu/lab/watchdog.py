@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.rings import Eqn
+from nicemu.abi.verbs import QpState
 from nicemu.tables.records import FAULTS_PER_QP
 from nicemu.timeline import HungTask, Sleep, Steps, hung_task
 
@@ -48,11 +49,16 @@ class Watchdog:
             return True
         return any(_unread(device, Eqn.PAGE_FAULT) for device in self.lab.driver.devices)
 
+    def interrupted(self) -> str:
+        """Who waits for whom when somebody outside has lost patience."""
+        text = self.lab.timeline.who_waits("interrupted")
+        return text if self.lab.pending else f"{text}\n  nothing is left to run: no poll will find anything new"
+
     def lines(self) -> list[str]:
-        """What is not as it should be in the devices: vectors, event queues, CQs, suspended QPs."""
+        """What is not as it should be in the devices: vectors, event queues, CQs, QPs suspended, failed or not done."""
         found: list[str] = []
         for device in self.lab.driver.devices:
-            for kind in (_vectors, _queues, _cqs, _faults):
+            for kind in (_vectors, _queues, _cqs, _faults, _requests):
                 lines = [f"{device.name} {line}" for line in islice(kind(device), LINES_OF_A_KIND + 1)]
                 found += lines[:LINES_OF_A_KIND] + ["..."] * (len(lines) > LINES_OF_A_KIND)
         return found
@@ -125,3 +131,14 @@ def _faults(device: IbDevice) -> Iterator[str]:
         for row in device.device.world.fault[first : first + FAULTS_PER_QP]:
             if row.open:
                 yield f"QP {number}: suspended by a page fault since {int(row.time)} ns"
+
+
+def _requests(device: IbDevice) -> Iterator[str]:
+    for number in device.qps:
+        row: Any = device.device.world.qp[int(device.device.row.qp_base) + number]
+        state, waiting = QpState(int(row.state)), int(row.sq_fetched) - int(row.sq_una)
+        if state in (QpState.ERR, QpState.SQE):
+            yield f"QP {number}: in state {state.name}"
+        elif waiting > 0:
+            why = ", waits after an RNR NAK: the peer had no receive request, or not its page" if row.rnr_until else ""
+            yield f"QP {number} ({state.name}): {waiting} requests not done{why}"

@@ -9,7 +9,7 @@ import pytest
 from nicemu.abi import rings
 from nicemu.abi.rings import SEND_WQE, SGE, Doorbell, Eqn
 from nicemu.abi.verbs import Access, QpAttrMask, WrOpcode
-from nicemu.config import load_config
+from nicemu.config import ConfigError, load_config
 from nicemu.lab import Lab
 from nicemu.timeline import HungTask, Quiescent
 from nicemu.uverbs import messages as m
@@ -47,6 +47,26 @@ def said(lab, capsys, text):
     """It went to stderr once, and is kept."""
     assert text in lab.watchdog.reports
     assert capsys.readouterr().err.count(text) == 1
+
+
+def test_who_is_interrupted_hears_which_requests_are_not_done(build):
+    lab = build()
+    _, qps, address, mr = connected_pair(lab)
+    lab.timeline.pass_time(5_000_000)
+    assert "\n  nothing is left to run" in lab.watchdog.interrupted()
+    post(lab, qps[0], address, mr, WrOpcode.SEND)  # and nobody has posted a receive request
+    lab.timeline.pass_time(5_000_000)
+    text = lab.watchdog.interrupted()
+    assert f"nicemu0 QP {qps[0].number} (RTS): 1 requests not done, waits after an RNR NAK: the peer" in text
+    assert "nothing is left" not in text
+
+
+@pytest.mark.parametrize("option", ["trace", "pcap"])
+def test_a_log_that_cannot_be_written_is_refused_in_one_line(build, option):
+    with pytest.raises(
+        ConfigError, match=f"{option}: expected a file that can be written, given '/proc/nowhere': No such"
+    ):
+        build(**{option: "/proc/nowhere"}).close()
 
 
 def test_a_masked_command_vector_during_an_invalidation(build, capsys):
