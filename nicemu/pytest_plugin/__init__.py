@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nicemu import _alias
+from nicemu._tracebacks import is_meant_for_programs
 from nicemu.pytest_plugin import labs, rdma_core
 from nicemu.pytest_plugin.counters import Counters
 from nicemu.pytest_plugin.time_limit import TimeLimit
@@ -99,12 +100,21 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    if call.excinfo is not None and _is_said_to_the_test(call.excinfo.value) and not item.config.option.fulltrace:
+        labs.end_in_the_test(call.excinfo.tb, item.path)
     report: pytest.TestReport = yield
     if report.failed:
         lines = labs.state(item)
         if lines:
             report.sections.append(("nicemu", "\n".join(lines)))
     return report
+
+
+def _is_said_to_the_test(error: BaseException) -> bool:
+    """Of the API, or of the time limit: where in this package it was raised does not matter to the test."""
+    if isinstance(error, pytest.fail.Exception):
+        return str(error.msg).startswith("nicemu: ")
+    return is_meant_for_programs(error)
 
 
 # -- fixtures

@@ -2,9 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
+
+from nicemu._tracebacks import end_in_the_program
 
 LAB = pytest.StashKey[Any]()
 """The lab that is a test's own."""
@@ -43,6 +47,8 @@ def own_lab(request: pytest.FixtureRequest) -> Iterator[Any]:
 
     fields = {"nics": 2} if "nicemu_two_nics" in request.fixturenames else {}
     for marker in reversed(list(request.node.iter_markers("nicemu"))):
+        if marker.args:
+            pytest.fail(f"nicemu marker: expected FIELD=VALUE, given {marker.args[0]!r}", pytrace=False)
         fields |= marker.kwargs
     try:
         checked = configuration(request.config, fields)
@@ -68,22 +74,36 @@ def restart(config: pytest.Config) -> None:
 
 def inject(lab: Any, fields: Mapping[str, Any]) -> Any:
     """Plant an entry of `inject:` now. Raises ConfigError."""
-    from nicemu.config import load_config
     from nicemu.lab.inject import plant
 
-    entry = plant(
-        lab, load_config(None, {"nic": lab.config.nic, "nics": lab.config.nics, "inject": [fields]}).inject[0]
-    )
+    checked = _checked("inject", fields, {"nic": lab.config.nic, "nics": lab.config.nics})
+    entry = plant(lab, checked.inject[0])
     lab.injected.append(entry)
     return entry
 
 
 def impair(lab: Any, fields: Mapping[str, Any]) -> None:
     """Plant an entry of `impairments:` now. Raises ConfigError."""
-    from nicemu.config import load_config
-
-    for rule in load_config(None, {"nics": lab.config.nics, "impairments": [fields]}).impairments:
+    for rule in _checked("impairments", fields, {"nics": lab.config.nics}).impairments:
         lab.fabric.add(rule)
+
+
+def _checked(section: str, fields: Mapping[str, Any], lab: Mapping[str, Any]) -> Any:
+    """A configuration with one entry in `section`. Raises ConfigError, which names the entry's field."""
+    from nicemu.config import ConfigError, load_config
+
+    try:
+        return load_config(None, {**lab, section: [fields]})
+    except ConfigError as error:
+        text = str(error).removeprefix("command line: field ").removeprefix(f"{section}.0.")
+        raise ConfigError(f"{section}: field {text}") from None
+
+
+def end_in_the_test(trace: TracebackType | None, file: Path) -> None:
+    """Cut a traceback off where a test of `file` calls into this package."""
+    while trace is not None and Path(trace.tb_frame.f_code.co_filename) != file:
+        trace = trace.tb_next
+    end_in_the_program(trace)
 
 
 def check_fired(item: pytest.Item) -> None:

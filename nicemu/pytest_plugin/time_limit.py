@@ -53,7 +53,7 @@ def who_waits() -> str:
     if lab is None:
         return "no lab is open"
     try:
-        text: str = lab.timeline.who_waits("interrupted")
+        text: str = lab.watchdog.interrupted()
     except Exception as error:  # the signal came while something was being changed
         return f"who waits for whom cannot be told ({type(error).__name__}: {error})"
     return text

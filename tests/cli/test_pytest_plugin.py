@@ -138,6 +138,10 @@ def test_no_packet(context, nicemu_impair):
 def test_wrong_field(context):
     pass
 
+@pytest.mark.nicemu("lossy")
+def test_no_field(context):
+    pass
+
 def test_wrong_fault(nicemu_inject):
     nicemu_inject("port_down", nic=9)
 
@@ -150,7 +154,7 @@ def test_unknown_counter(context, nicemu_counters):
 def test_what_a_failure_says(pytester: pytest.Pytester, run_on_a_lab: Callable[..., pytest.RunResult]) -> None:
     pytester.makepyfile(test_faults=FAULTS)
     result = run_on_a_lab("--nicemu-timeout", "1", "-rA")
-    result.assert_outcomes(passed=1, failed=5, errors=1)
+    result.assert_outcomes(passed=1, failed=5, errors=2)
     text = result.stdout.str()
     assert "PASSED test_faults.py::test_after_it" in text
     for expected in (
@@ -160,7 +164,8 @@ def test_what_a_failure_says(pytester: pytest.Pytester, run_on_a_lab: Callable[.
         r"again: pytest --nicemu --nicemu-seed 5 'test_faults\.py::test_too_late'",
         r"nicemu: impairment 'loss' never fired",
         r"nicemu marker: field seed: expected",
-        r"ConfigError: .*inject\.0\.nic: expected int 0\.\.7, given 9",
+        r"nicemu marker: expected FIELD=VALUE, given 'lossy'",
+        r"ConfigError: inject: field nic: expected int 0\.\.7, given 9\n\ntest_faults\.py:\d+: ConfigError",
         r"nicemu0\.nothing \(there are .*nicemu0\.packets_sent",
     ):
         assert re.search(expected, text), f"{expected} not in\n{text}"
