@@ -81,12 +81,11 @@ def devinfo(
         for device in devices:
             typer.echo(f"\t{device.name.decode()}")
         typer.echo("")
-        return
-    for device in devices:
+    for device in devices if not listing else ():
         with Context(name=device.name.decode()) as context:
             for line in device_lines(device, context, verbose, port):
                 typer.echo(line)
-    if verbose:
+    if verbose and not listing:
         print(f"nicemu: program memory is reached by {session.current().copy_method}", file=sys.stderr)
     if sysfs is not None:
         from nicemu.lab.sysfs import write_sysfs

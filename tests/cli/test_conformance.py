@@ -199,6 +199,15 @@ test_w (tests.test_a.A.test_w) ... FAIL
 """
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere/run.json"):
+        with pytest.raises(ConfigError, match=f"expected a file that can be written, given '{path}'"):
+            stored.check(path)
+    (tmp_path / "run.json").write_text("an earlier run")
+    stored.check(tmp_path / "run.json")
+    assert (tmp_path / "run.json").read_text() == "an earlier run"
+
+
 def test_texts_of_results_are_understood(tmp_path: Path) -> None:
     (tmp_path / "text").write_text(TEXT)
     read = stored.read(str(tmp_path / "text"), "59")

@@ -129,6 +129,11 @@ def test_the_emulated_device_has_the_same_skeleton() -> None:
     assert re.fullmatch(r"nicemu: program memory is reached by \w+\n", done.stderr)  # no line that ibv_devinfo lacks
 
 
+def test_the_list_with_a_sysfs_tree(tmp_path: Path) -> None:
+    assert nicemu("-l", "--sysfs", str(tmp_path)).stdout == "1 HCA found:\n\tnicemu0\n\n"
+    assert (tmp_path / "class/infiniband/nicemu0/node_guid").is_file()
+
+
 def test_the_list_and_what_is_not_there() -> None:
     assert nicemu("-l").stdout == "1 HCA found:\n\tnicemu0\n\n"
     for arguments, said in ((["-d", "mlx5_0"], "IB device 'mlx5_0' wasn't found"),

@@ -52,6 +52,8 @@ def conformance(
         typer.echo("\n".join(tests))
         return
     then = stored.read(against, found.name) if against is not None else None
+    if json_file is not None:
+        stored.check(json_file)
     overrides, checked = _checked(config, force_odp)
     with Runner(Job(folder, timeout, config, overrides, hash_seed)) as runner:
         try:

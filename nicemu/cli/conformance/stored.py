@@ -42,8 +42,18 @@ def write(path: Path, outcomes: Iterable[Outcome], facts: dict[str, Any]) -> Non
         **facts,
         "tests": [outcome.to_dict() for outcome in outcomes],
     }
+    _write(path, "w", json.dumps(document, indent=1) + "\n")
+
+
+def check(path: Path) -> None:
+    """A file that cannot be written is said so before the run, not after it. Raises ConfigError."""
+    _write(path, "a", "")
+
+
+def _write(path: Path, mode: str, text: str) -> None:
     try:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
     except OSError as error:
         raise ConfigError(f"expected a file that can be written, given {str(path)!r}: {error.strerror}") from None
 
