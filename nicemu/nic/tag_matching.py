@@ -232,7 +232,7 @@ def fail_message(world, q_row, taken, status):
             return
         counter = release(world, at)
         if how == RENDEZVOUS:
-            q.rndv_open -= 1
+            q.rndv_open = max(q.rndv_open - 1, 0)  # 0: of a life that a RESET has ended
     opcode = WC_TM_NO_TAG if how == NO_TAG else WC_TM_RECV
     post_cqe(world, cq_row, wr_id, q.number, status, opcode, (0, 0, 0, counter, 0), 0)
 
