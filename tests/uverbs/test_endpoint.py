@@ -54,6 +54,19 @@ def test_devices_and_their_attributes(endpoint: Endpoint, context: int) -> None:
     assert fails(endpoint, m.QueryPort(context + 1, 1)) == errno.EINVAL
 
 
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [("qp", m.DestroyQp(9)), ("cq", m.DestroyCq(9)), ("completion", m.DestroyCq(9)), ("srq", s.DestroySrq(9)),
+     ("wq", raw.DestroyWq(9))],
+)  # fmt: skip
+def test_an_object_stays_until_its_events_are_acknowledged(endpoint: Endpoint, kind: str, command: object) -> None:
+    endpoint.unacknowledged[kind, 9] = 1
+    with pytest.raises(Quiescent, match="not acknowledged"):
+        endpoint.execute(command)
+    endpoint.acknowledge(kind, 9)
+    assert fails(endpoint, command) == errno.EINVAL, "no object has that handle"
+
+
 def test_a_call_costs_a_system_call(endpoint: Endpoint, context: int, bench: Bench) -> None:
     before = bench.now
     endpoint.execute(m.AllocPd(context))
