@@ -155,7 +155,7 @@ def complete_eager(world, q_row, p, flags):
     counter, length = 0, 0
     if flags & DATA_VALID:
         counter = release(world, row.tag)
-        length = row.result - TMH_BYTES
+        length = max(row.result - TMH_BYTES, 0)  # a peer may send less when it sends again
     lengths = (length, imm, flags, counter, app_ctx)
     return post_tagged_cqe(world, row.cq, row.wr_id, q.number, 0, WC_TM_RECV, lengths, row.solicited, number)
 

@@ -6,6 +6,8 @@ from nicemu.abi.tag_matching import RNDV_BYTES, TMH_BYTES, TmhOp
 from nicemu.abi.verbs import AsyncEvent, QpState, WcFlag, WcOpcode, WcStatus
 from nicemu.config.nic_profile import NicCosts, NicProfile
 from nicemu.nic.tag_list import TagState
+from nicemu.wire import opcode as bth
+from tests.nic.packets import inject
 from tests.nic.tags import (
     COMMAND_QPN,
     DATA_VALID,
@@ -452,6 +454,15 @@ def test_a_fault_in_the_middle_of_a_message(posted):
     assert resolve(posted, posted.remote) == 1
     assert received(posted.run()) == [(104, MATCH, 0), (104, DATA_VALID, 0)]
     assert posted.at_server(0, 7000) == sent[TMH_BYTES:]
+
+
+def test_a_peer_that_sends_less_when_it_sends_again(posted):
+    posted.remote.zap(0, 8)
+    posted.send(header(1), 8)
+    posted.bench.step_until(posted.resolve_faults)
+    inject(posted.bench, posted.clients[0], posted.servers[0], opcode=bth.SEND + bth.ONLY, transport=bth.RC, last=1)
+    (done,) = posted.run()
+    assert (done["wr_id"], done["status"], done["byte_len"]) == (101, 0, 0)
 
 
 def test_a_page_that_cannot_be_brought_in_fails_the_tag(posted):
