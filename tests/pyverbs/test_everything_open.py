@@ -32,8 +32,8 @@ def ctx(monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
 
 
 def open_everything(ctx: Context) -> list[Any]:
-    """Rings in the program's memory, a TM-SRQ with a tag and a request, RSS with a rule and frames, a dma-buf; doorbells
-    rung and nothing polled."""
+    """Rings in the program's memory, a TM-SRQ with a tag and a request, RSS with a rule and frames, a dma-buf;
+    doorbells rung and nothing polled."""
     domain = Domain(ctx, Memory(own=False))
     domain.recv(domain.srq, 1)
     domain.send(domain.left, 2, b"x" * 64)
