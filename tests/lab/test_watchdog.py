@@ -137,7 +137,7 @@ def test_a_wait_longer_than_the_limit_is_reported_though_other_things_go_on(buil
     text = str(caught.value)
     assert text.startswith("INFO: task madvise blocked for more than 0.002 seconds")
     assert "madvise waits for ZAP_MTT of nicemu0" in text and "vector 1 (commands): masked" in text
-    assert "task madvise, dontneed > notifier:umem_odp; call trace:\n    _zap\n    invalidate\n" in text
+    assert "task madvise, dontneed > notifier:umem_odp; call trace:\n    take_back\n    invalidate\n" in text
     said(lab, capsys, text)
 
 
