@@ -36,5 +36,5 @@ def iotlb_victim(world, row, arg):
 
 
 def unreliable_fault(world, row, arg):
-    """Keep a UD or UC packet that hit a missing page: no, it is dropped."""
+    """Keep a UD or UC packet, or a raw frame, that hit a missing page: no, it is dropped."""
     return 0

@@ -11,7 +11,7 @@ from nicemu.check.operations import OK, PAGE, Range, attempted
 from nicemu.check.reference import Effect, loads, readable, store, through_mr, until_failed, without_mr
 from nicemu.check.scenario import Operation
 from nicemu.timeline.host import Steps
-from nicemu.uverbs import messages as m
+from nicemu.uverbs import memory_messages as mem
 
 if TYPE_CHECKING:
     from nicemu.check.testbed import Testbed
@@ -120,7 +120,7 @@ class Prefetch(Range):
 
     def run(self, bed: Testbed) -> Steps[Any]:
         sge = ((bed.at(self.area, self.page), self.pages * PAGE, bed.mrs[self.area].lkey),)
-        return (yield from attempted(bed.lab.endpoint.dispatcher.run(m.AdviseMr(bed.pd, self.advice, 1, sge))))
+        return (yield from attempted(bed.lab.endpoint.dispatcher.run(mem.AdviseMr(bed.pd, self.advice, 1, sge))))
 
     def code(self) -> list[str]:
         return [f"advise_mr({self.place()}, {self.advice})"]
@@ -135,7 +135,7 @@ class RegMr(Operation):
     def run(self, bed: Testbed) -> Steps[Any]:
         address, length = bed.at(self.area), bed.lengths[self.area]
         access = int(Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ | Access.ON_DEMAND)
-        command = m.RegMr(bed.pd, address, length, access, address)
+        command = mem.RegMr(bed.pd, address, length, access, address)
         bed.mrs[self.area] = yield from bed.lab.endpoint.dispatcher.run(command)
         return OK
 
@@ -150,7 +150,7 @@ class DeregMr(Operation):
     area: str
 
     def run(self, bed: Testbed) -> Steps[Any]:
-        return (yield from attempted(bed.lab.endpoint.dispatcher.run(m.DeregMr(bed.mrs[self.area].handle))))
+        return (yield from attempted(bed.lab.endpoint.dispatcher.run(mem.DeregMr(bed.mrs[self.area].handle))))
 
     def effects(self, key: Any, result: Any) -> list[Effect]:
         return [partial(without_mr, area=self.area)]

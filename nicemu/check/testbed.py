@@ -20,6 +20,7 @@ from nicemu.mm.file import FileKind
 from nicemu.mm.page_table import PFN_SHIFT
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 
 REMOTE = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ
@@ -54,7 +55,7 @@ class Testbed:
         self.areas: dict[str, int] = {}
         self.sizes = {area.name: area.known for area in scenario.areas}
         self.lengths = {area.name: area.pages * PAGE for area in scenario.areas}
-        self.mrs: dict[str, m.MrResponse] = {}
+        self.mrs: dict[str, mem.MrResponse] = {}
         self.files: dict[str, Any] = {}
         self.pairs: dict[str, Pair] = {}
         self.state: State = {}
@@ -107,7 +108,7 @@ class Testbed:
                 self._store(area, page, area.fill + page & 255)
         if area.odp:
             access = (REMOTE if area.writable else Access.REMOTE_READ) | Access.ON_DEMAND
-            self.mrs[area.name] = self.lab.endpoint.execute(m.RegMr(self.pd, address, length, int(access), address))
+            self.mrs[area.name] = self.lab.endpoint.execute(mem.RegMr(self.pd, address, length, int(access), address))
 
     def _anonymous(self, area: Area, length: int) -> Steps[int]:
         if area.align > PAGE:
@@ -131,7 +132,7 @@ class Testbed:
             self._connect(qp.handle, peer.number, vector)
         length = SLOTS * PAGE
         address = self.now(lab.process.mmap(length, READ | WRITE, 0x22, memory="model"), "mmap")
-        region = run(m.RegMr(self.pd, address, length, int(REMOTE), address))
+        region = run(mem.RegMr(self.pd, address, length, int(REMOTE), address))
         frames = [int(self.mm.page_table.get((address >> 12) + slot)) >> PFN_SHIFT for slot in range(SLOTS)]
         return Pair(qps[0], cq, address, region.lkey, frames)
 

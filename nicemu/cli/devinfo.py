@@ -30,7 +30,7 @@ SPEEDS = {
     128: "100.0 Gbps", 256: "200.0 Gbps",
 }  # fmt: skip
 ATOMICS = {0: "ATOMIC_NONE", 1: "ATOMIC_HCA", 2: "ATOMIC_GLOB"}
-ROCE_V1, ROCE_V2 = 1, 2
+ROCE_V2 = 2
 
 LIMITS = (
     "max_sge", "max_sge_rd", "max_cq", "max_cqe", "max_mr", "max_pd", "max_qp_rd_atom", "max_ee_rd_atom",

@@ -61,7 +61,7 @@ class NicCosts(Record):
 
 
 class BackupRingProfile(Record):
-    """Pinned memory for packets of UD and UC that wait for a page; firmware decides whether it is used."""
+    """Pinned memory for UD and UC packets and raw frames that wait for a page; firmware decides about its use."""
 
     entries: Annotated[int, Field(ge=0, le=4096)] = 1024  # packets; 0: no ring
     bytes: Annotated[int, Field(ge=0, le=2**30)] = 2**22  # a packet takes its payload and 64 bytes

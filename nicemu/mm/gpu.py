@@ -76,6 +76,7 @@ class Gpu:
             dma_buf.frames = yield from self._allocate(dma_buf, dma_buf.addresses)
             buffer = self._enter(dma_buf, gtt)
         except OSError:
+            self.host.pages.put_many(dma_buf.frames)
             os.close(dma_buf.fd)
             dma_buf.unmap()
             raise

@@ -7,6 +7,7 @@ taken last only (and from those before it if that one was a trylock): the rest f
 readers never wait, so no edge leads to them. The order that is meant:
 
     mmap_lock > i_mmap/anon_vma rwsem > [notifier] > umem_mutex > command slot;  page_table_lock innermost
+    dma_resv > fs_reclaim, command slot
 
 Two classes are no locks: ``fs_reclaim``, around every allocation that may reclaim, and
 ``mmu_notifier_invalidate_range_start``, around callbacks and wherever one waits for them (odp.md section 2). Reclaim

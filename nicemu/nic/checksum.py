@@ -1,7 +1,7 @@
 """Checksum offload: IPv4 header (RFC 791), TCP (RFC 9293) and UDP (RFC 768) with their pseudo headers (RFC 8200)."""
 
 from nicemu._jit import jit, load8
-from nicemu.nic.datagram import store_big
+from nicemu.nic.big_endian import store_big
 from nicemu.nic.ethernet import UDP
 from nicemu.tables.packets import payload_address
 from nicemu.tables.rows import headers

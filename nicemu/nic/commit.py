@@ -236,8 +236,8 @@ def commit(world, p, incarnation):
     row = packet(world, p)
     q_row = row.qp
     if qp(world, q_row).incarnation != incarnation:
-        if row.tagging and row.last:
-            fail_message(world, q_row, p, WR_FLUSH_ERR)
+        if row.tagging and row.last:  # nothing of the QP's new life changes
+            call(vector(world, units.TAG_FLUSH).address, world, p, WR_FLUSH_ERR)
         free_packet(world, p)
         return 0
     if bth.is_response(row.opcode):

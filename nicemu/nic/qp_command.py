@@ -81,7 +81,6 @@ def create_qp(world, n, at):
     q.all_signaled = param(at, 12) & SIGNAL_ALL
     q.rendezvous = 1 if param(at, 12) & RENDEZVOUS else 0
     q.rx_flags = param(at, 12) & RX_FLAGS
-    q.rate_kbps = q.paced_until = 0
     q.sq_entry = param(at, 13)
     q.ring_mkey = q.record_mkey = 0
     q.av = n.av_base + n.av_count + qpn

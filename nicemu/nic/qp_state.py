@@ -144,6 +144,7 @@ def reset(world, q_row):
     q.commit_failed = q.drop_message = q.comm_est = q.last_wqe = q.sq_draining = q.sqd_notify = 0
     q.ssn = q.rx_non_posted = q.ack_event = 0
     q.tagging = q.tag = q.rndv_produced = q.rndv_open = 0
+    q.rate_kbps = q.paced_until = 0
     q.lsn = q.faulted_psn = q.failed_wqe = -1
     for i in range(RESOURCES_PER_QP):
         resource(world, q.resource_base + i).kind = 0

@@ -2,13 +2,15 @@
 checksums it was asked for, and sends it where its destination MAC address is.
 
 That is a NIC of the lab, or all of them for a multicast frame and for an address that nobody has (a switch floods
-those). The sender's own NIC gets the frame too if the address is its own or one of its flow rules wants it.
+those). The sender's own NIC gets the frame too if the address is its own or one of its flow rules wants it; what goes
+to another NIC as well is looped back inside and does not take the wire twice.
 """
 
 from nicemu._jit import copy_bytes, fill_bytes, jit
 from nicemu.abi import rings
 from nicemu.abi.verbs import SendFlag
 from nicemu.fabric import link
+from nicemu.fabric.size import wire_bytes
 from nicemu.nic import dma
 from nicemu.nic.checksum import fill_checksums
 from nicemu.nic.dma import translate_sges
@@ -19,8 +21,11 @@ from nicemu.nic.requester import gather
 from nicemu.nic.segmentation import header_bytes, segment_bytes, segment_headers
 from nicemu.nic.send_queue import entry_of, wqe_address
 from nicemu.nic.steering import wants
+from nicemu.tables import units
+from nicemu.tables.heap import push
 from nicemu.tables.packets import clone_packet, payload_address
-from nicemu.tables.rows import fabric, headers, nic, packet, qp
+from nicemu.tables.rows import control, fabric, headers, nic, packet, qp
+from nicemu.tables.rows import link as link_row
 from nicemu.wire import opcode as bth
 from nicemu.wire.size import MIN_FRAME
 
@@ -88,7 +93,7 @@ def nic_of(world, mac):
 
 @jit
 def route(world, p):
-    """Where the frame read last goes: ``dest_nic``, ``multicast``. A twin for the own NIC is sent at once."""
+    """Where the frame read last goes: ``dest_nic``, ``multicast``. A twin goes to the own NIC."""
     row = packet(world, p)
     own = row.source_nic
     row.dest_nic = nic_of(world, headers(world, 0).dst_mac)
@@ -99,7 +104,9 @@ def route(world, p):
         twin = clone_packet(world, p)
         if twin != 0:
             packet(world, twin).dest_nic = own
-            link.send(world, link.uplink(own), twin)
+            wire = link_row(world, link.uplink(own))
+            last_bit = control(world, 0).now + wire_bytes(world, twin) * wire.ps_per_byte // 1000
+            push(world, last_bit + wire.delay_ns, units.ARRIVE, twin, 0)
         return
     row.dest_nic = own
     row.multicast = 1 if fabric(world, 0).nics > 1 else 0

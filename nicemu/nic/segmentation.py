@@ -6,7 +6,7 @@ headers with the IP length, IP identification, TCP sequence number and flags tha
 
 from nicemu._jit import jit, load8, load64
 from nicemu.abi import rings
-from nicemu.nic.datagram import store_big
+from nicemu.nic.big_endian import store_big
 from nicemu.nic.ethernet import (
     ETHERNET_HEADER,
     IPV4,

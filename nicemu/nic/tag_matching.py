@@ -155,7 +155,7 @@ def complete_eager(world, q_row, p, flags):
     counter, length = 0, 0
     if flags & DATA_VALID:
         counter = release(world, row.tag)
-        length = row.result - TMH_BYTES
+        length = max(row.result - TMH_BYTES, 0)  # a peer may send less when it sends again
     lengths = (length, imm, flags, counter, app_ctx)
     return post_tagged_cqe(world, row.cq, row.wr_id, q.number, 0, WC_TM_RECV, lengths, row.solicited, number)
 
@@ -232,7 +232,7 @@ def fail_message(world, q_row, taken, status):
             return
         counter = release(world, at)
         if how == RENDEZVOUS:
-            q.rndv_open -= 1
+            q.rndv_open = max(q.rndv_open - 1, 0)  # 0: of a life that a RESET has ended
     opcode = WC_TM_NO_TAG if how == NO_TAG else WC_TM_RECV
     post_cqe(world, cq_row, wr_id, q.number, status, opcode, (0, 0, 0, counter, 0), 0)
 

@@ -91,14 +91,5 @@ class Resource(PyverbsCM):
 
 
 def unsupported(what: str) -> PyverbsRDMAError:
-    """The error of a verb that the emulated device does not have yet."""
+    """The error of a call that is not emulated."""
     return PyverbsRDMAError(what, errno.EOPNOTSUPP)
-
-
-class Unsupported(PyverbsCM):
-    """A class of pyverbs that has no emulation yet: creating one fails as on a device without the feature."""
-
-    __slots__ = ()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise unsupported(f"Failed to create {type(self).__name__}")

@@ -164,7 +164,7 @@ class Context(Resource):
 
     `Context(cmd_fd=fd)` imports one that is open, by a duplicate (`os.dup`) of its `cmd_fd`, which the new context
     closes: both are the same to the kernel, and the device stays open until the last descriptor is closed.
-    PyverbsRDMAError: EINVAL, `fd` is no such descriptor. Taking one from a `cmid` is not there yet (EOPNOTSUPP).
+    PyverbsRDMAError: EINVAL, `fd` is no such descriptor. EOPNOTSUPP: from a `cmid`, there are no connections.
     """
 
     __slots__ = ("_attributes", "_cmd_fd", "_device_index", "_name")

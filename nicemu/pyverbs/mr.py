@@ -22,7 +22,7 @@ from nicemu.pyverbs.mem_alloc import MAP_HUGETLB_, as_bytes
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
 from nicemu.pyverbs.utils import rereg_error_to_str
-from nicemu.uverbs import import_messages, memory_messages, messages
+from nicemu.uverbs import import_messages, memory_messages
 
 __all__ = [
     "DMMR",
@@ -86,7 +86,7 @@ class MR(Resource):
             self._allocate(size, bool(flags & ibv_access_flags.IBV_ACCESS_HUGETLB))
         region = (0, _WHOLE_ADDRESS_SPACE) if implicit else (self._buf, size)
         try:
-            response = self._execute(messages.RegMr(creator._opened(), *region, flags, region[0]), failure)
+            response = self._execute(memory_messages.RegMr(creator._opened(), *region, flags, region[0]), failure)
         except PyverbsError:
             self._free_buffer()
             raise
@@ -98,7 +98,7 @@ class MR(Resource):
         self._handle, self._imported, self._length = handle, True, response.length
         self._join(pd, response)
 
-    def _join(self, pd: PD, keys: messages.MrResponse | import_messages.ImportedMr) -> None:
+    def _join(self, pd: PD, keys: memory_messages.MrResponse | import_messages.ImportedMr) -> None:
         self._key: tuple[int, int] = (keys.lkey, keys.rkey)
         self._pd: PD | None = pd
         self._attach(pd)
@@ -125,7 +125,7 @@ class MR(Resource):
             self._kernel.process.free(self._buf)
 
     def _destroy(self, handle: int) -> None:
-        self._execute(messages.DeregMr(handle), "Failed to dereg MR")
+        self._execute(memory_messages.DeregMr(handle), "Failed to dereg MR")
 
     def _release(self) -> None:
         self._free_buffer()
@@ -328,7 +328,7 @@ class DmaBufMR(MR):
             self._dmabuf._children.setdefault("dmabuf_mrs", WeakValueDictionary())[id(self)] = self
 
     def _destroy(self, handle: int) -> None:
-        self._execute(messages.DeregMr(handle), "Failed to dereg dma-buf MR")
+        self._execute(memory_messages.DeregMr(handle), "Failed to dereg dma-buf MR")
 
     def _release(self) -> None:
         super()._release()

@@ -12,7 +12,7 @@ from nicemu.pyverbs.base import PyverbsObject, PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_parent_domain_init_attr_mask
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
-from nicemu.uverbs import import_messages, messages
+from nicemu.uverbs import import_messages, memory_messages, messages
 
 __all__ = [
     "PD",
@@ -56,7 +56,7 @@ class PD(Resource):
         if sg_list is None:
             raise TypeError("Argument 'sg_list' must not be None")
         sges = tuple((sge.addr, sge.length, sge.lkey) for sge in sg_list)
-        self._execute(messages.AdviseMr(self._opened(), U32(advise), U32(flags), sges), "Failed to advise MR")
+        self._execute(memory_messages.AdviseMr(self._opened(), U32(advise), U32(flags), sges), "Failed to advise MR")
         return 0
 
     def unimport(self) -> None:

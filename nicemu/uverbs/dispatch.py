@@ -142,33 +142,33 @@ def dealloc_pd(self: Dispatcher, c: m.DeallocPd) -> None:
     pd.deallocate(self.driver.pds.get(c.pd))
 
 
-def reg_mr(self: Dispatcher, c: m.RegMr) -> Steps[m.MrResponse]:
+def reg_mr(self: Dispatcher, c: mem.RegMr) -> Steps[mem.MrResponse]:
     region = yield from mr.register(self.driver.pds.get(c.pd), c.address, c.length, c.access, c.iova)
-    return m.MrResponse(region.handle, region.key, region.key)
+    return mem.MrResponse(region.handle, region.key, region.key)
 
 
-def rereg_mr(self: Dispatcher, c: mem.ReregMr) -> Steps[m.MrResponse]:
+def rereg_mr(self: Dispatcher, c: mem.ReregMr) -> Steps[mem.MrResponse]:
     region = self.driver.mrs.get(c.mr)
     domain = self.driver.pds.get(c.pd) if c.flags & Rereg.PD else None
     yield from rereg.reregister(region, rereg.Wanted(c.flags, domain, c.address, c.length, c.iova, c.access))
-    return m.MrResponse(c.mr, region.key, region.key)
+    return mem.MrResponse(c.mr, region.key, region.key)
 
 
-def reg_null_mr(self: Dispatcher, c: mem.RegNullMr) -> Steps[m.MrResponse]:
+def reg_null_mr(self: Dispatcher, c: mem.RegNullMr) -> Steps[mem.MrResponse]:
     region = yield from mr.register_null(self.driver.pds.get(c.pd))
-    return m.MrResponse(region.handle, region.key, region.key)
+    return mem.MrResponse(region.handle, region.key, region.key)
 
 
-def reg_dm_mr(self: Dispatcher, c: mem.RegDmMr) -> Steps[m.MrResponse]:
+def reg_dm_mr(self: Dispatcher, c: mem.RegDmMr) -> Steps[mem.MrResponse]:
     block = self.driver.dms.get(c.dm)
     region = yield from mr.register_dm(self.driver.pds.get(c.pd), block, c.offset, c.length, c.access)
-    return m.MrResponse(region.handle, region.key, region.key)
+    return mem.MrResponse(region.handle, region.key, region.key)
 
 
-def reg_dmabuf_mr(self: Dispatcher, c: mem.RegDmabufMr) -> Steps[m.MrResponse]:
+def reg_dmabuf_mr(self: Dispatcher, c: mem.RegDmabufMr) -> Steps[mem.MrResponse]:
     domain, buffer = self.driver.pds.get(c.pd), self.mm.host.gpu.get(c.fd)
     region = yield from mr.register_dmabuf(domain, buffer, c.offset, c.length, c.iova, c.access)
-    return m.MrResponse(region.handle, region.key, region.key)
+    return mem.MrResponse(region.handle, region.key, region.key)
 
 
 def alloc_mw(self: Dispatcher, c: mem.AllocMw) -> Steps[mem.MwResponse]:
@@ -196,11 +196,11 @@ def dm_copy(self: Dispatcher, c: mem.DmCopy) -> bytes:
     return part.tobytes()
 
 
-def dereg_mr(self: Dispatcher, c: m.DeregMr) -> Steps[None]:
+def dereg_mr(self: Dispatcher, c: mem.DeregMr) -> Steps[None]:
     yield from mr.deregister(self.driver.mrs.get(c.mr))
 
 
-def advise(self: Dispatcher, c: m.AdviseMr) -> Steps[None]:
+def advise(self: Dispatcher, c: mem.AdviseMr) -> Steps[None]:
     yield from advise_mr.advise(self.driver.pds.get(c.pd), c.advice, c.flags, c.sges)
 
 
@@ -365,7 +365,7 @@ HANDLERS: dict[type, Callable[[Dispatcher, Any], Any]] = {
     m.ListDevices: list_devices, m.OpenDevice: open_device, **device_file.HANDLERS,
     m.QueryDevice: query_device, m.QueryRtValues: query_rt_values,
     m.QueryPort: query_port, m.QueryGid: query_gid, m.QueryPkey: query_pkey,
-    m.AllocPd: alloc_pd, m.DeallocPd: dealloc_pd, m.RegMr: reg_mr, m.DeregMr: dereg_mr, m.AdviseMr: advise,
+    m.AllocPd: alloc_pd, m.DeallocPd: dealloc_pd, mem.RegMr: reg_mr, mem.DeregMr: dereg_mr, mem.AdviseMr: advise,
     mem.ReregMr: rereg_mr, mem.RegNullMr: reg_null_mr, mem.RegDmMr: reg_dm_mr,
     mem.RegDmabufMr: reg_dmabuf_mr, mem.AllocMw: alloc_mw,
     mem.DeallocMw: dealloc_mw, mem.AllocDm: alloc_dm, mem.FreeDm: free_dm, mem.DmCopy: dm_copy,

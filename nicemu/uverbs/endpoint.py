@@ -23,7 +23,7 @@ from nicemu.uverbs.messages import GetAsyncEvent, GetCqEvent
 
 T = TypeVar("T")
 QUANTUM_NS = 10_000_000
-DESTROYS = {"DestroyQp": ("qp",), "DestroyCq": ("completion", "cq"), "DestroySrq": ("srq",)}
+DESTROYS = {"DestroyQp": ("qp",), "DestroyCq": ("completion", "cq"), "DestroySrq": ("srq",), "DestroyWq": ("wq",)}
 """Events that must be acknowledged before a command destroys their object."""
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 COMMANDS = frozenset((
     m.ListDevices, m.QueryDevice, m.QueryRtValues, m.QueryPort, m.QueryGid, m.QueryPkey, m.AllocPd, m.DeallocPd,
-    m.DeregMr, m.AdviseMr, m.ModifyCq, m.DestroyCq, m.DestroyCompChannel, m.ModifyQp, m.QueryQp, m.DestroyQp,
+    mem.DeregMr, mem.AdviseMr, m.ModifyCq, m.DestroyCq, m.DestroyCompChannel, m.ModifyQp, m.QueryQp, m.DestroyQp,
     m.CreateAh, m.DestroyAh, mem.RegNullMr, mem.RegDmMr, mem.AllocMw, mem.DeallocMw, mem.AllocDm, mem.FreeDm,
     mem.DmCopy, s.QuerySrq, s.DestroySrq, s.CloseXrcd, s.AttachMcast, s.DetachMcast, i.ImportPd, i.ImportMr, i.ImportDm,
     raw.CreateFlow, raw.DestroyFlow, raw.ModifyWq, raw.DestroyWq, raw.CreateIndTable, raw.DestroyIndTable,

@@ -1,4 +1,4 @@
-"""Commands about memory beyond plain regions: re-registration, null regions, memory windows, device memory.
+"""Commands about memory: regions of every kind, advice about them, memory windows, device memory.
 
 In :mod:`nicemu.uverbs.messages` is how commands and errors work.
 """
@@ -9,11 +9,38 @@ from nicemu.uverbs.message import message
 
 
 @message
+class MrResponse:
+    """A registered region."""
+
+    handle: int
+    lkey: int
+    rkey: int
+
+
+@message
 class MwResponse:
     """A memory window; binding changes the low eight bits of its R_Key."""
 
     handle: int
     rkey: int
+
+
+@message
+class RegMr:
+    """-> MrResponse. EINVAL: remote write or atomic without local write, zero length; EFAULT: not mapped; ENOMEM."""
+
+    pd: int
+    address: int
+    length: int
+    access: int
+    iova: int
+
+
+@message
+class DeregMr:
+    """-> None"""
+
+    mr: int
 
 
 @message
@@ -38,6 +65,16 @@ class RegNullMr:
     """-> MrResponse. Its lkey takes any address: writes vanish, reads give zeros."""
 
     pd: int
+
+
+@message
+class AdviseMr:
+    """-> None. ``sges``: (address, length, lkey)."""
+
+    pd: int
+    advice: int
+    flags: int
+    sges: tuple[tuple[int, int, int], ...]
 
 
 @message

@@ -59,15 +59,6 @@ class GidEntry:
 
 
 @message
-class MrResponse:
-    """A registered region."""
-
-    handle: int
-    lkey: int
-    rkey: int
-
-
-@message
 class CqResponse:
     """A CQ: its ring (``abi.rings.CQE``), doorbell record (consumer counter), and number for the CQ_ARM doorbell."""
 
@@ -247,34 +238,6 @@ class DeallocPd:
     """-> None. EBUSY: still used."""
 
     pd: int
-
-
-@message
-class RegMr:
-    """-> MrResponse. EINVAL: remote write or atomic without local write, zero length; EFAULT: not mapped; ENOMEM."""
-
-    pd: int
-    address: int
-    length: int
-    access: int
-    iova: int
-
-
-@message
-class DeregMr:
-    """-> None"""
-
-    mr: int
-
-
-@message
-class AdviseMr:
-    """-> None. ``sges``: (address, length, lkey)."""
-
-    pd: int
-    advice: int
-    flags: int
-    sges: tuple[tuple[int, int, int], ...]
 
 
 @message

@@ -17,15 +17,11 @@ from nicemu.driver.errors import DriverError
 from nicemu.driver.mr import Mr
 from nicemu.mm.dma_buf import DmaBuf, move_notify
 from nicemu.timeline.host import Completion, Steps
-from tests.driver.bench import ZAP_NS, Bench
+from tests.driver.bench import Bench
+from tests.driver.fake_device import ZAP_NS
 
 RIGHTS = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ
 TOKEN = 9
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from nicemu.abi.verbs import Access
 from nicemu.driver.mr import Mr
 from nicemu.driver.umem_odp import blocks as blocks_of
 from nicemu.timeline import Steps
-from tests.driver.bench import INTERRUPT_NS, ZAP_NS, Bench
+from tests.driver.bench import Bench
+from tests.driver.fake_device import INTERRUPT_NS, ZAP_NS
 
 ODP = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.ON_DEMAND
 BASE = 0x100000

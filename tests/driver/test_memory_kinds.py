@@ -21,11 +21,6 @@ ODP = RW | Access.ON_DEMAND
 BASE, PAGE = 0x100000, 4096
 
 
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
 def fails(call: Callable[[], Any]) -> int | None:
     with pytest.raises(DriverError) as caught:
         call()

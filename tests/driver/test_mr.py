@@ -12,14 +12,10 @@ from nicemu.abi.verbs import PAGE_SHIFT, Access
 from nicemu.driver import DriverError, ah, context, cq, mr, pd, qp
 from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page
 from nicemu.uverbs.messages import AddressVector, Capabilities
-from tests.driver.bench import GID, Bench
+from tests.driver.bench import Bench
+from tests.driver.fake_device import GID
 
 RW = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
 
 
 def test_entries_are_those_of_the_abi() -> None:

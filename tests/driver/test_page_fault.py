@@ -23,7 +23,8 @@ from nicemu.driver.page_fault_work import MAX_ACTIVE
 from nicemu.driver.qp import Qp
 from nicemu.timeline import Steps
 from nicemu.uverbs.messages import Capabilities
-from tests.driver.bench import INTERRUPT_NS, Bench
+from tests.driver.bench import Bench
+from tests.driver.fake_device import INTERRUPT_NS
 
 ODP = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ | Access.ON_DEMAND
 BASE = 0x100000

@@ -16,12 +16,8 @@ from nicemu.mm import Mutex
 from nicemu.mm.lock_report import Kind
 from nicemu.pyverbs.libibverbs_enums import ibv_device_cap_flags, ibv_odp_transport_cap_bits
 from nicemu.timeline import Steps
-from tests.driver.bench import COMMAND_NS, INTERRUPT_NS, Bench
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
+from tests.driver.bench import Bench
+from tests.driver.fake_device import COMMAND_NS, INTERRUPT_NS
 
 
 def nop(bench: Bench) -> Steps[Any]:

@@ -14,7 +14,8 @@ from nicemu.driver import DriverError, cq, pd, qp
 from nicemu.driver.qp import Qp
 from nicemu.driver.raw_options import check_rate
 from nicemu.uverbs.messages import AddressVector, Capabilities, QpAttributes
-from tests.driver.bench import GID, Bench
+from tests.driver.bench import Bench
+from tests.driver.fake_device import GID
 
 A = QpAttrMask
 RC_PATH = {
@@ -30,11 +31,6 @@ def mask(names: str) -> QpAttrMask:
     for name in names.split():
         total |= A[name]
     return total
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
 
 
 @pytest.fixture

@@ -12,20 +12,11 @@ from nicemu.abi.verbs import AsyncEvent, QpAttrMask, QpState, QpType
 from nicemu.config import NicProfile
 from nicemu.driver import DriverError, attributes, context, qp
 from nicemu.uverbs.messages import AddressVector, QpAttributes
-from tests.driver.bench import GID, Bench
+from tests.driver.bench import Bench
+from tests.driver.fake_device import GID
 from tests.driver.objects import CAPS, Objects
 
 A = QpAttrMask
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
-@pytest.fixture
-def made(bench: Bench) -> Objects:
-    return Objects(bench)
 
 
 def created(bench: Bench) -> tuple[int, ...]:

@@ -16,16 +16,6 @@ from tests.driver.bench import Bench
 from tests.driver.objects import Objects
 
 
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
-@pytest.fixture
-def made(bench: Bench) -> Objects:
-    return Objects(bench)
-
-
 def refused(bench: Bench, steps: Any) -> int | None:
     before = len(bench.device.log)
     with pytest.raises(DriverError) as caught:

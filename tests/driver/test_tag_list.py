@@ -19,16 +19,6 @@ from tests.driver.objects import Objects
 NO_SENDS = Capabilities(0, 0, 0, 0, 0)
 
 
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
-@pytest.fixture
-def made(bench: Bench) -> Objects:
-    return Objects(bench)
-
-
 def create(made: Objects, matching: tuple[int, int] = (5, 10), cq: Any = None) -> Srq:
     made_srq: Srq = made.bench.call(srq.create(made.pd, SrqType.TM, (8, 1), None, cq or made.cq, matching))
     return made_srq

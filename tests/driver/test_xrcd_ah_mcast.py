@@ -13,22 +13,13 @@ from nicemu.abi.verbs import QpType
 from nicemu.config import NicProfile
 from nicemu.driver import DriverError, ah, context, mcast, qp, xrcd
 from nicemu.uverbs.messages import AddressVector
-from tests.driver.bench import GID, Bench
+from tests.driver.bench import Bench
+from tests.driver.fake_device import GID
 from tests.driver.objects import Objects
 
 GROUP = bytes.fromhex("ff0e0000000000000000000000000001")
 V4_GROUP = bytes(10) + bytes.fromhex("ffffe6000001")
 V4_HOST = bytes(10) + bytes.fromhex("ffff0a000001")
-
-
-@pytest.fixture
-def bench() -> Bench:
-    return Bench()
-
-
-@pytest.fixture
-def made(bench: Bench) -> Objects:
-    return Objects(bench)
 
 
 def errno_of(call: Any) -> int | None:

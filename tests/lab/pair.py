@@ -1,6 +1,7 @@
 """Two connected QPs of one lab, made through the uverbs boundary."""
 
 from nicemu.abi.verbs import Access, QpAttrMask, QpState
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 
 REMOTE = Access.LOCAL_WRITE | Access.REMOTE_WRITE | Access.REMOTE_READ
@@ -44,5 +45,5 @@ def connected_pair(lab, access=Access.LOCAL_WRITE):
             attr.qp_state = state
             run(m.ModifyQp(qp.handle, attr, mask | masks.STATE))
     address = lab.endpoint.process.posix_memalign(8192, 4096)
-    mr = run(m.RegMr(pd, address, 8192, int(access), address))
+    mr = run(mem.RegMr(pd, address, 8192, int(access), address))
     return cq, qps, address, mr

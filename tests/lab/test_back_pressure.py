@@ -5,6 +5,7 @@ import pytest
 from nicemu.abi.verbs import Access, QpAttrMask, QpState
 from nicemu.config import load_config
 from nicemu.lab import Lab
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from tests.lab.pair import REMOTE
 from tests.lab.test_watchdog import post
@@ -38,7 +39,7 @@ def test_64_qps_fault_at_once_through_a_tiny_event_queue_and_all_complete(depth)
     context = run(m.OpenDevice("nicemu0"))
     pd, cq = run(m.AllocPd(context)), run(m.CreateCq(context, 2 * QPS))
     address = lab.endpoint.process.posix_memalign(2 * QPS * 4096, 4096)
-    mr = run(m.RegMr(pd, address, 2 * QPS * 4096, int(ODP), address))
+    mr = run(mem.RegMr(pd, address, 2 * QPS * 4096, int(ODP), address))
     qps = [run(m.CreateQp(pd, 2, cq.handle, cq.handle, CAPS, 0)) for _ in range(QPS)]
     for qp in qps:
         connect(lab, qp, qp)

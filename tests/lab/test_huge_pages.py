@@ -10,7 +10,7 @@ from nicemu.abi.verbs import Access, WrOpcode
 from nicemu.config import load_config
 from nicemu.lab import Lab
 from nicemu.mm.page_table import HUGE
-from nicemu.uverbs import messages as m
+from nicemu.uverbs import memory_messages as mem
 from tests.lab.pair import REMOTE, connected_pair
 
 PAGE, HUGE_SIZE, MAP_HUGETLB = 4096, 1 << 21, 0x40022
@@ -37,7 +37,7 @@ def memory(request, lab):
 
 
 def region(lab, address, access):
-    return lab.endpoint.execute(m.RegMr(1, address, HUGE_SIZE, int(access), address))
+    return lab.endpoint.execute(mem.RegMr(1, address, HUGE_SIZE, int(access), address))
 
 
 def write(lab, pair, number, source, target):

@@ -8,6 +8,7 @@ import pytest
 from nicemu.abi.verbs import Access
 from nicemu.config import load_config
 from nicemu.lab import Lab
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 
 PAGE = 4096
@@ -34,7 +35,7 @@ def lab_with():
 def register(lab, pd, pages, access=Access.LOCAL_WRITE):
     """A region of so many fresh pages."""
     address = lab.endpoint.process.mmap(pages * PAGE)
-    return lab.endpoint.execute(m.RegMr(pd, address, pages * PAGE, int(access), address))
+    return lab.endpoint.execute(mem.RegMr(pd, address, pages * PAGE, int(access), address))
 
 
 def pinned(lab):

@@ -9,6 +9,7 @@ import pytest
 from nicemu.abi.verbs import Access
 from nicemu.config import load_config
 from nicemu.lab import Lab
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from tests.bytecodes import bytecodes
 
@@ -35,7 +36,7 @@ def register(lab, length, address, iova=None):
     pd = run(m.AllocPd(run(m.OpenDevice("nicemu0"))))
     commands = int(lab.devices[0].row.commands)
     before, started = resident_kib(), time.perf_counter()
-    mr = run(m.RegMr(pd, address, length, int(ODP), address if iova is None else iova))
+    mr = run(mem.RegMr(pd, address, length, int(ODP), address if iova is None else iova))
     seconds = time.perf_counter() - started
     return mr, seconds, resident_kib() - before, int(lab.devices[0].row.commands) - commands
 

@@ -12,6 +12,7 @@ from nicemu.abi.verbs import Access, QpAttrMask, WrOpcode
 from nicemu.config import ConfigError, load_config
 from nicemu.lab import Lab
 from nicemu.timeline import HungTask, Quiescent
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from tests.lab.pair import REMOTE, connected_pair
 
@@ -147,7 +148,7 @@ def test_a_wait_longer_than_the_limit_is_reported_though_other_things_go_on(buil
     _, qps, address, mr = connected_pair(lab, ODP)
     run = lab.endpoint.execute
     pd = 1
-    run(m.AdviseMr(pd, 1, 1, ((address, 8192, mr.lkey),)))
+    run(mem.AdviseMr(pd, 1, 1, ((address, 8192, mr.lkey),)))
     post(lab, qps[0], address, mr, WrOpcode.SEND, sges=0)
     lab.timeline.pass_time(1_000_000)
     lab.devices[0].mask_vector(Eqn.COMMAND, True)
@@ -171,10 +172,10 @@ def test_nobody_is_reported_within_the_limit(build):
 def test_a_qp_is_not_destroyed_before_its_events_are_acknowledged_and_the_report_says_so(build):
     lab = build()
     _, qps, address, _ = connected_pair(lab, ODP)
-    bad = m.MrResponse(0, 0x9999, 0x9999)
+    bad = mem.MrResponse(0, 0x9999, 0x9999)
     run = lab.endpoint.execute
-    mr = run(m.RegMr(1, address, 4096, int(Access.LOCAL_WRITE), address))
-    post(lab, qps[0], address, m.MrResponse(0, mr.lkey, bad.rkey))
+    mr = run(mem.RegMr(1, address, 4096, int(Access.LOCAL_WRITE), address))
+    post(lab, qps[0], address, mem.MrResponse(0, mr.lkey, bad.rkey))
     lab.timeline.pass_time(1_000_000)
     event = run(m.GetAsyncEvent(1))
     assert (event.object_kind, event.handle) == ("qp", qps[1].handle)

@@ -115,6 +115,17 @@ def test_a_buffer_of_more_than_what_is_free(machine: Any) -> None:
     assert len(open_inodes()) == len(before) + 1
 
 
+def test_a_buffer_without_a_second_descriptor(machine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dup(_: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    before, inodes = machine.frames.allocated, open_inodes()
+    monkeypatch.setattr(gpu_module.os, "dup", dup)
+    assert fails(machine, machine.process.gem_create(4 * PAGE)) == errno.EMFILE
+    assert machine.frames.allocated == before and len(open_inodes()) == len(inodes)
+    assert not machine.host.gpu.buffers and not machine.host.gpu.exported
+
+
 def test_access_outside_and_through_other_descriptors(machine: Any, buffer: Buffer) -> None:
     process, fd = machine.process, buffer.dma_buf.fd
     assert fails(machine, process.dma_buf_read(fd, 4 * PAGE - 1, 2)) == errno.EINVAL

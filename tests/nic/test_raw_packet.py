@@ -239,3 +239,12 @@ def test_a_qp_with_flags_for_sends_only_still_sends_plainly(raw):
 
 def test_a_rule_for_a_qp_that_does_not_exist_is_refused(raw):
     raw.bench.command(Command.CREATE_FLOW, 9, 99, 0, 0, 0, expect=Status.BAD_RESOURCE)
+
+
+def test_a_reset_ends_packet_pacing(raw):
+    raw.a.modify(QpAttrMask.STATE | QpAttrMask.RATE_LIMIT, STATE=QpState.RTS, RATE_KBPS=1000)
+    raw.send(ethernet(bytes(100)))
+    row = raw.a.row()
+    assert (row.rate_kbps, row.paced_until > 0) == (1000, True)
+    raw.a.modify(QpAttrMask.STATE, STATE=QpState.RESET)
+    assert (row.rate_kbps, row.paced_until) == (0, 0)

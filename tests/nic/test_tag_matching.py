@@ -6,7 +6,21 @@ from nicemu.abi.tag_matching import RNDV_BYTES, TMH_BYTES, TmhOp
 from nicemu.abi.verbs import AsyncEvent, QpState, WcFlag, WcOpcode, WcStatus
 from nicemu.config.nic_profile import NicCosts, NicProfile
 from nicemu.nic.tag_list import TagState
-from tests.nic.tags import COMMAND_QPN, DATA_VALID, FULL, MATCH, SYNC_REQ, Tagged, freed, header, received, tag_of
+from nicemu.wire import opcode as bth
+from tests.nic.packets import inject
+from tests.nic.tags import (
+    COMMAND_QPN,
+    DATA_VALID,
+    FULL,
+    MATCH,
+    SYNC_REQ,
+    Tagged,
+    freed,
+    header,
+    received,
+    request,
+    tag_of,
+)
 from tests.nic.testbench import Bench
 
 BOTH = MATCH | DATA_VALID
@@ -375,6 +389,20 @@ def test_a_reset_completes_what_was_accepted_and_has_not_moved_yet(tag):
     assert received(slow.run()) == [(101 if tag == 1 else 10, 0, WcStatus.WR_FLUSH_ERR)] and slow.srq.unexpected == 0
 
 
+@pytest.mark.parametrize("eager", [True, False])
+def test_what_an_old_life_had_accepted_leaves_nothing_in_the_new_one(eager):
+    slow = Tagged(Bench(NicProfile(costs=NicCosts(pcie_latency_ns=100_000))))
+    slow.srq.add(1, 1, slow.remote.sge(4096))
+    slow.run()
+    slow.send(header(1) if eager else request(1, slow.local, 100), 8 if eager else 0)
+    server = slow.servers[0]
+    slow.bench.step_until(lambda: int(server.row().commit_until) > slow.bench.world.now)
+    server.modify(1, STATE=QpState.RESET)
+    assert received(slow.run()) == [(101, 0, WcStatus.WR_FLUSH_ERR)]
+    row = server.row()
+    assert (row.commit_failed, row.failed_wqe, row.recv_taken, row.rndv_open) == (0, -1, 0, 0)
+
+
 def test_a_full_cq_takes_the_qp_down(bench):
     tagged = Tagged(bench)
     tagged.srq.add(0, 1, tagged.remote.sge(64))
@@ -426,6 +454,15 @@ def test_a_fault_in_the_middle_of_a_message(posted):
     assert resolve(posted, posted.remote) == 1
     assert received(posted.run()) == [(104, MATCH, 0), (104, DATA_VALID, 0)]
     assert posted.at_server(0, 7000) == sent[TMH_BYTES:]
+
+
+def test_a_peer_that_sends_less_when_it_sends_again(posted):
+    posted.remote.zap(0, 8)
+    posted.send(header(1), 8)
+    posted.bench.step_until(lambda: int(posted.bench.device.row.page_faults) > 0)
+    inject(posted.bench, posted.clients[0], posted.servers[0], opcode=bth.SEND + bth.ONLY, transport=bth.RC, last=1)
+    (done,) = posted.run()
+    assert (done["wr_id"], done["status"], done["byte_len"]) == (101, 0, 0)
 
 
 def test_a_page_that_cannot_be_brought_in_fails_the_tag(posted):

@@ -190,12 +190,12 @@ class FakeEndpoint:
 
     def do_RegMr(self, command: Any) -> Any:
         handle = next(self.handles)
-        return m.MrResponse(handle, handle << 8, handle << 8)
+        return mem.MrResponse(handle, handle << 8, handle << 8)
 
     do_RegDmMr = do_RegMr
 
     def do_ReregMr(self, command: Any) -> Any:
-        return m.MrResponse(command.mr, command.mr << 8, command.mr << 8)
+        return mem.MrResponse(command.mr, command.mr << 8, command.mr << 8)
 
     def do_AllocMw(self, command: Any) -> Any:
         if command.type not in (1, 2):

@@ -12,7 +12,7 @@ from nicemu.pyverbs.cq import CQ, CQEX, CompChannel, CqInitAttrEx, PollCqAttr
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.uverbs import messages
-from tests.pyverbs.test_on_the_nic import Pair, ctx, lab, pair
+from tests.pyverbs.on_the_nic import Pair, ctx, lab, pair
 
 __all__ = ["ctx", "lab", "pair"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import mmap
 import os
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
 from nicemu.pyverbs.wr import SGE, SendWR
 from nicemu.uverbs import session
+from tests.pyverbs.on_the_nic import ACCESS, Pair, ctx, pair
 from tests.pyverbs.test_memory_on_the_nic import OPERATIONS, moves, plain
-from tests.pyverbs.test_on_the_nic import ACCESS, Pair
 
+__all__ = ["ctx", "pair"]
 PAGE = 4096
 
 
@@ -32,17 +34,6 @@ def lab() -> Iterator[None]:
     yield
     assert session.current().violations == 0
     session.reset()
-
-
-@pytest.fixture
-def ctx() -> Iterator[Context]:
-    with Context(name=get_device_list()[0].name.decode()) as context:
-        yield context
-
-
-@pytest.fixture
-def pair(ctx: Context) -> Pair:
-    return Pair(ctx, CQ(ctx, 64))
 
 
 def side(mr: DmaBufMR, at: int) -> tuple[Any, ...]:
@@ -172,6 +163,7 @@ def test_access_past_the_buffer(ctx: Context) -> None:
 
 
 def gpu_buffers() -> int:
+    gc.collect()  # what tests before this one left behind
     return len(session.current().host.gpu.exported)
 
 

@@ -9,7 +9,7 @@ from nicemu.pyverbs.device import Context, get_device_list
 from nicemu.pyverbs.mr import MR, MW
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
-from nicemu.uverbs import messages
+from nicemu.uverbs import memory_messages, messages
 
 
 def test_message_names_the_errno():
@@ -55,13 +55,13 @@ def test_pd_needs_a_context(kernel):
 
 
 def test_mr_failure_names_length_and_access(kernel, pd):
-    kernel.fail[messages.RegMr] = errno.EINVAL
+    kernel.fail[memory_messages.RegMr] = errno.EINVAL
     with pytest.raises(PyverbsRDMAError, match=r"Failed to register a MR. length: 64, access flags: 2\. Errno: 22"):
         MR(pd, 64, 2)
 
 
 def test_kernel_rule_is_the_cause(kernel, pd):
-    kernel.fail[messages.RegMr] = errno.EINVAL
+    kernel.fail[memory_messages.RegMr] = errno.EINVAL
     with pytest.raises(PyverbsRDMAError) as info:
         MR(pd, 64, 2)
     assert isinstance(info.value.__cause__, messages.VerbsError)

@@ -6,7 +6,7 @@ import errno
 import gc
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.cq import CQ
-from nicemu.pyverbs.device import DM, AllocDmAttr, Context, get_device_list
+from nicemu.pyverbs.device import DM, AllocDmAttr, Context
 from nicemu.pyverbs.mem_alloc import free, posix_memalign, read, write
 from nicemu.pyverbs.mr import MR
 from nicemu.pyverbs.pd import PD
@@ -22,26 +22,10 @@ from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.srq import SRQ, SrqAttr, SrqInitAttr
 from nicemu.pyverbs.wr import SGE, RecvWR
 from nicemu.uverbs import session
-from tests.pyverbs.test_on_the_nic import ACCESS, Pair
+from tests.pyverbs.on_the_nic import ACCESS, Pair, ctx, lab, pair
 from tests.uverbs.test_fork import in_child
 
-
-@pytest.fixture(scope="module", autouse=True)
-def lab() -> Iterator[None]:
-    session.reset()
-    yield
-    session.reset()
-
-
-@pytest.fixture
-def ctx() -> Iterator[Context]:
-    with Context(name=get_device_list()[0].name.decode()) as context:
-        yield context
-
-
-@pytest.fixture
-def pair(ctx: Context) -> Pair:
-    return Pair(ctx, CQ(ctx, 64))
+__all__ = ["ctx", "lab", "pair"]
 
 
 def refused(call: Callable[[], Any]) -> None:

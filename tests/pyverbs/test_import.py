@@ -18,7 +18,7 @@ from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError, PyverbsUserError
 from nicemu.uverbs import session
 from nicemu.uverbs.endpoint import Endpoint
 from tests.driver.bench import Bench
-from tests.pyverbs.test_on_the_nic import Pair
+from tests.pyverbs.on_the_nic import Pair
 from tests.uverbs.calls import FakeProcess
 
 

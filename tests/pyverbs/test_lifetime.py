@@ -11,9 +11,10 @@ from nicemu.pyverbs.mr import MR
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.qp import QP, QPInitAttr, QPInitAttrEx
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 
-CLOSING = (m.DestroyQp, m.DestroyCq, m.DestroyCompChannel, m.DeregMr, m.DeallocPd, m.CloseDevice, m.DestroyAh)
+CLOSING = (m.DestroyQp, m.DestroyCq, m.DestroyCompChannel, mem.DeregMr, m.DeallocPd, m.CloseDevice, m.DestroyAh)
 
 
 def closings(kernel):
@@ -34,7 +35,7 @@ def test_children_close_in_the_order_of_their_creation(kernel, pd):
     regions = [MR(pd, 64, 1) for _ in range(20)]
     handles = [region.handle for region in regions]
     pd.close()
-    assert [command.mr for command in kernel.commands(m.DeregMr)] == handles
+    assert [command.mr for command in kernel.commands(mem.DeregMr)] == handles
 
 
 def test_closing_twice_does_nothing(kernel, pd):
@@ -98,7 +99,7 @@ def test_an_mr_never_frees_memory_of_the_program(kernel, pd):
 
 
 def test_a_failed_registration_frees_the_buffer(kernel, pd):
-    kernel.fail[m.RegMr] = errno.EINVAL
+    kernel.fail[mem.RegMr] = errno.EINVAL
     with pytest.raises(PyverbsRDMAError):
         MR(pd, 64, 2)
     assert len(kernel.process.freed) == 1

@@ -11,12 +11,12 @@ from nicemu.pyverbs.mr import DMMR, MR, MW, MWBindInfo
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsError, PyverbsRDMAError, PyverbsUserError
 from nicemu.pyverbs.wr import SGE
-from nicemu.uverbs import memory_messages, messages
+from nicemu.uverbs import memory_messages
 
 
 def test_registration_is_told_to_the_kernel(kernel, pd):
     mr = MR(pd, 128.9, access.IBV_ACCESS_LOCAL_WRITE)
-    assert kernel.log[-1] == messages.RegMr(pd.handle, mr.buf, 128, 1, mr.buf)
+    assert kernel.log[-1] == memory_messages.RegMr(pd.handle, mr.buf, 128, 1, mr.buf)
     assert (mr.length, mr.lkey, mr.rkey) == (128, mr.handle << 8, mr.handle << 8)
 
 
@@ -157,7 +157,7 @@ def test_a_region_of_device_memory_starts_at_0_and_closes_before_it(kernel, ctx,
     assert kernel.log[-1] == memory_messages.DmCopy(dm.handle, 8, 4, b"abcd")
     assert mr.read(4, 8) == bytes(4)
     dm.close()
-    assert [type(command) for command in kernel.log[-2:]] == [messages.DeregMr, memory_messages.FreeDm]
+    assert [type(command) for command in kernel.log[-2:]] == [memory_messages.DeregMr, memory_messages.FreeDm]
 
 
 def test_str(pd):

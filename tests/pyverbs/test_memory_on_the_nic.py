@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from nicemu.pyverbs import enums as e
-from nicemu.pyverbs.cq import CQ
-from nicemu.pyverbs.device import DM, AllocDmAttr, Context, get_device_list
+from nicemu.pyverbs.device import DM, AllocDmAttr, Context
 from nicemu.pyverbs.mem_alloc import madvise, mmap, munmap, read, write
 from nicemu.pyverbs.mr import DMMR, MR, MW
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
 from nicemu.uverbs import session
-from tests.pyverbs.test_on_the_nic import ACCESS, Pair
+from tests.pyverbs.on_the_nic import ACCESS, Pair, ctx, lab, pair
 
+__all__ = ["ctx", "lab", "pair"]
 ODP = ACCESS | e.IBV_ACCESS_ON_DEMAND
 OPERATIONS = (e.IBV_WR_RDMA_WRITE, e.IBV_WR_RDMA_READ, e.IBV_WR_SEND, e.IBV_WR_ATOMIC_FETCH_AND_ADD)
 DATA = bytes(range(1, 201))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def lab() -> Iterator[None]:
-    session.reset()
-    yield
-    session.reset()
-
-
-@pytest.fixture
-def ctx() -> Iterator[Context]:
-    with Context(name=get_device_list()[0].name.decode()) as context:
-        yield context
-
-
-@pytest.fixture
-def pair(ctx: Context) -> Pair:
-    return Pair(ctx, CQ(ctx, 64))
 
 
 def go(pair: Pair, opcode: int, local: SGE, remote: int, rkey: int) -> list[int]:

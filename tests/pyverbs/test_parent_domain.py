@@ -13,6 +13,7 @@ from nicemu.pyverbs.pd import PD, ParentDomain, ParentDomainContext, ParentDomai
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.qp import QP, QPCap, QPInitAttr, QPInitAttrEx
 from nicemu.pyverbs.srq import SRQ, SrqAttr, SrqInitAttr
+from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
 from tests.pyverbs.conftest import rc_attr
@@ -66,7 +67,7 @@ def test_a_parent_domain_is_the_pd_below_to_the_kernel(kernel, ctx, pd, parent):
     mr = MR(parent, 64, 1)
     assert kernel.log[-1].pd == pd.handle
     parent.close()
-    assert [type(c) for c in kernel.log[before:]] == [m.RegMr, m.DeregMr]
+    assert [type(c) for c in kernel.log[before:]] == [mem.RegMr, mem.DeregMr]
     assert pd.pd and not mr.buf
 
 

@@ -23,7 +23,7 @@ from nicemu.pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 from nicemu.pyverbs.srq import SRQ, SrqAttr, SrqInitAttr
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
 from nicemu.uverbs import session
-from tests.pyverbs.test_on_the_nic import Pair, ctx, lab
+from tests.pyverbs.on_the_nic import Pair, ctx, lab
 
 __all__ = ["ctx", "lab"]
 RES_QP, RES_DBR, RES_SRQ, RES_CQ = (1 << 32 | number for number in (1, 3, 4, 5))

@@ -355,6 +355,7 @@ def test_three_nics(lab: Any, text: str, tmp_path: Path) -> None:
     session.current().flush()
     sent = [data for *_, data, _ in packets(file.read_bytes())]
     assert {to_one, to_all, to_nobody} == set(sent)
+    assert int(session.current().world.link[1].packets) == 3, "what is looped back does not take the wire"
 
 
 def test_impairments_hit_raw_frames_too(lab: Any) -> None:

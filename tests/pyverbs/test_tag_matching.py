@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from nicemu.abi.tag_matching import RVH, TMH
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.cq import CQ, CQEX, CqInitAttrEx
-from nicemu.pyverbs.device import Context, get_device_list
+from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_ops_wr_opcode, ibv_srq_type
 from nicemu.pyverbs.mem_alloc import free, madvise, mmap, posix_memalign, read, write
 from nicemu.pyverbs.mr import MR
@@ -20,28 +19,15 @@ from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 from nicemu.pyverbs.srq import SRQ, OpsWr, SrqAttr, SrqInitAttr, SrqInitAttrEx
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
-from nicemu.uverbs import session
-from tests.pyverbs.test_on_the_nic import ACCESS, Pair
+from tests.pyverbs.on_the_nic import ACCESS, Pair, ctx, lab
 
+__all__ = ["ctx", "lab"]
 ADD, DEL, SYNC = (int(op) for op in ibv_ops_wr_opcode)
 TYPE, PD_BIT, CQ_BIT, TM_BIT = 1, 2, 8, 16
 NO_TAG, RNDV, FIN, EAGER = range(4)
 MATCH, DATA_VALID = 32, 64
 FULL = (1 << 64) - 1
 DONT_NEED = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def lab() -> Iterator[None]:
-    session.reset()
-    yield
-    session.reset()
-
-
-@pytest.fixture
-def ctx() -> Iterator[Context]:
-    with Context(name=get_device_list()[0].name.decode()) as context:
-        yield context
 
 
 def srq_attr(pd: PD, cq: CQ | CQEX | None, tags: int = 3, ops: int = 4) -> SrqInitAttrEx:

@@ -13,18 +13,11 @@ from nicemu.pyverbs.device import Context, get_device_list
 from nicemu.pyverbs.mr import MR, MW, MWBind, MWBindInfo
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
-from nicemu.uverbs import session
-from tests.pyverbs.test_on_the_nic import Pair
+from tests.pyverbs.on_the_nic import Pair, lab
 
+__all__ = ["lab"]
 RIGHTS = e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
 SUCCESS, REM_ACCESS, SIGNALED = e.IBV_WC_SUCCESS, e.IBV_WC_REM_ACCESS_ERR, e.IBV_SEND_SIGNALED
-
-
-@pytest.fixture(scope="module", autouse=True)
-def lab() -> Iterator[None]:
-    session.reset()
-    yield
-    session.reset()
 
 
 @pytest.fixture

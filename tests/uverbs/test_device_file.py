@@ -132,7 +132,7 @@ def test_the_end_of_the_run_gives_the_descriptors_back(endpoint: Endpoint, conte
 
 def test_objects_of_the_context_are_imported(endpoint: Endpoint, context: int) -> None:
     pd, dm = endpoint.execute(m.AllocPd(context)), endpoint.execute(mem.AllocDm(context, 64))
-    mr = endpoint.execute(m.RegMr(pd, 0x100000, 8192, Access.LOCAL_WRITE, 0x100000))
+    mr = endpoint.execute(mem.RegMr(pd, 0x100000, 8192, Access.LOCAL_WRITE, 0x100000))
     assert endpoint.execute(i.ImportPd(context, pd)) is None
     assert endpoint.execute(i.ImportDm(context, dm)) is None
     assert endpoint.execute(i.ImportMr(pd, mr.handle)) == i.ImportedMr(mr.lkey, mr.rkey, 8192)
@@ -141,7 +141,7 @@ def test_objects_of_the_context_are_imported(endpoint: Endpoint, context: int) -
 def test_handles_of_nothing_and_of_other_contexts(endpoint: Endpoint, context: int) -> None:
     other = endpoint.execute(m.OpenDevice("nicemu0"))
     pd, dm = endpoint.execute(m.AllocPd(other)), endpoint.execute(mem.AllocDm(other, 64))
-    mr = endpoint.execute(m.RegMr(pd, 0x100000, 8192, Access.LOCAL_WRITE, 0x100000))
+    mr = endpoint.execute(mem.RegMr(pd, 0x100000, 8192, Access.LOCAL_WRITE, 0x100000))
     own = endpoint.execute(m.AllocPd(context))
     for command in (
         i.ImportPd(context, pd), i.ImportDm(context, dm), i.ImportMr(own, mr.handle),

@@ -54,6 +54,19 @@ def test_devices_and_their_attributes(endpoint: Endpoint, context: int) -> None:
     assert fails(endpoint, m.QueryPort(context + 1, 1)) == errno.EINVAL
 
 
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [("qp", m.DestroyQp(9)), ("cq", m.DestroyCq(9)), ("completion", m.DestroyCq(9)), ("srq", s.DestroySrq(9)),
+     ("wq", raw.DestroyWq(9))],
+)  # fmt: skip
+def test_an_object_stays_until_its_events_are_acknowledged(endpoint: Endpoint, kind: str, command: object) -> None:
+    endpoint.unacknowledged[kind, 9] = 1
+    with pytest.raises(Quiescent, match="not acknowledged"):
+        endpoint.execute(command)
+    endpoint.acknowledge(kind, 9)
+    assert fails(endpoint, command) == errno.EINVAL, "no object has that handle"
+
+
 def test_a_call_costs_a_system_call(endpoint: Endpoint, context: int, bench: Bench) -> None:
     before = bench.now
     endpoint.execute(m.AllocPd(context))
@@ -62,7 +75,7 @@ def test_a_call_costs_a_system_call(endpoint: Endpoint, context: int, bench: Ben
 
 def test_mr_and_qp_through_messages(endpoint: Endpoint, context: int) -> None:
     pd = endpoint.execute(m.AllocPd(context))
-    mr = endpoint.execute(m.RegMr(pd, 0x100000, 8192, Access.LOCAL_WRITE, 0x100000))
+    mr = endpoint.execute(mem.RegMr(pd, 0x100000, 8192, Access.LOCAL_WRITE, 0x100000))
     assert mr.lkey == mr.rkey and mr.lkey >> 8
     cq = endpoint.execute(m.CreateCq(context, 10))
     assert cq.cqe >= 10 and len(cq.ring) == cq.slots * 64 and len(cq.record) == 16
@@ -74,7 +87,7 @@ def test_mr_and_qp_through_messages(endpoint: Endpoint, context: int) -> None:
     assert (read.qp_state, read.port_num, read.caps) == (QpState.INIT, 1, CAPS)
     assert fails(endpoint, m.DestroyCq(cq.handle)) == errno.EBUSY
     assert fails(endpoint, m.DeallocPd(pd)) == errno.EBUSY
-    for command in (m.DestroyQp(qp.handle), m.DestroyCq(cq.handle), m.DeregMr(mr.handle), m.DeallocPd(pd)):
+    for command in (m.DestroyQp(qp.handle), m.DestroyCq(cq.handle), mem.DeregMr(mr.handle), m.DeallocPd(pd)):
         assert endpoint.execute(command) is None
         assert fails(endpoint, command) == errno.EINVAL
     endpoint.execute(m.CloseDevice(context))
@@ -84,19 +97,19 @@ def test_mr_and_qp_through_messages(endpoint: Endpoint, context: int) -> None:
 def test_prefetch(endpoint: Endpoint, context: int, bench: Bench) -> None:
     pd, other = endpoint.execute(m.AllocPd(context)), endpoint.execute(m.AllocPd(context))
     access = Access.LOCAL_WRITE | Access.ON_DEMAND
-    key = endpoint.execute(m.RegMr(pd, 0x100000, 4 * 4096, access, 0x100000)).lkey
-    endpoint.execute(m.AdviseMr(pd, 1, 1, ((0x100000, 8192, key),)))
+    key = endpoint.execute(mem.RegMr(pd, 0x100000, 4 * 4096, access, 0x100000)).lkey
+    endpoint.execute(mem.AdviseMr(pd, 1, 1, ((0x100000, 8192, key),)))
     assert sorted(bench.device.mkeys[key >> 8].mtt) == [0, 1]
-    endpoint.execute(m.AdviseMr(pd, 0, 0, ((0x102000, 4096, key),)))
+    endpoint.execute(mem.AdviseMr(pd, 0, 0, ((0x102000, 4096, key),)))
     bench.run()
     assert sorted(bench.device.mkeys[key >> 8].mtt) == [0, 1, 2]
     counters = bench.driver.mr_counters[1]
     assert (counters.page_prefetch, counters.page_faults) == (3, 0)
     for command, number in (
-        (m.AdviseMr(pd, 3, 0, ((0x100000, 1, key),)), errno.EOPNOTSUPP),
-        (m.AdviseMr(pd, 0, 0, ((0x100000, 1, key + 1),)), errno.ENOENT),
-        (m.AdviseMr(other, 0, 0, ((0x100000, 1, key),)), errno.EPERM),
-        (m.AdviseMr(pd, 0, 0, ((0x100000, 5 * 4096, key),)), errno.EFAULT),
+        (mem.AdviseMr(pd, 3, 0, ((0x100000, 1, key),)), errno.EOPNOTSUPP),
+        (mem.AdviseMr(pd, 0, 0, ((0x100000, 1, key + 1),)), errno.ENOENT),
+        (mem.AdviseMr(other, 0, 0, ((0x100000, 1, key),)), errno.EPERM),
+        (mem.AdviseMr(pd, 0, 0, ((0x100000, 5 * 4096, key),)), errno.EFAULT),
     ):
         assert fails(endpoint, command) == number
 

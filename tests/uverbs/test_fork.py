@@ -151,7 +151,7 @@ def test_rings_and_memory_are_the_parents(endpoint: Endpoint, context: int, benc
 
     def child() -> None:
         for command in (
-            m.RegMr(pd, 0x100000, 4096, Access.LOCAL_WRITE, 0), m.CreateCq(context, 10), m.ResizeCq(cq.handle, 20),
+            mem.RegMr(pd, 0x100000, 4096, Access.LOCAL_WRITE, 0), m.CreateCq(context, 10), m.ResizeCq(cq.handle, 20),
             m.CreateQp(pd, 2, cq.handle, cq.handle, CAPS), m.OpenDevice("nicemu0"), m.GetAsyncEvent(context),
             m.CreateCompChannel(context), mem.RegDmabufMr(pd, 0, 4096, 0, 5, 1),
         ):  # fmt: skip

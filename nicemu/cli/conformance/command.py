@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nicemu.cli.conformance.outcome import Outcome
     from nicemu.cli.conformance.releases import Release
     from nicemu.cli.conformance.runner import Runner
+    from nicemu.cli.conformance.stored import Stored
 
 EXPECTED_FORCE_ODP = Path(__file__).parent / "expected" / "force_odp.txt"
 
@@ -68,20 +69,9 @@ def conformance(
     report.print_table(outcomes)
     if json_file is not None:
         about = {"release": found.version, "tests_sha256": found.sha256, "pattern": pattern, "hash_seed": hash_seed}
-        about |= {
-            "seed": checked["seed"],
-            "jobs": jobs,
-            "timeout": timeout,
-            "seconds": seconds,
-            "config": checked,
-            **facts,
-        }
-        stored.write(json_file, outcomes, about)
-    worse = False
-    if then is not None:
-        differences = stored.compare({each.test: each.status for each in outcomes}, then.statuses, pattern)
-        report.print_differences(differences, then)
-        worse = then.own and any(each.kind in stored.REGRESSIONS for each in differences)
+        about |= {"seed": checked["seed"], "jobs": jobs, "timeout": timeout, "seconds": seconds, "config": checked}
+        stored.write(json_file, outcomes, about | facts)
+    worse = then is not None and _is_worse(outcomes, then, pattern)
     how = f"rdma-core {found.version}, lab seed {checked['seed']}, hash seed {hash_seed}, as {facts['runs_as']}"
     report.print_end(outcomes, seconds, how)
     sys.exit(1 if worse or any(outcome.status in FAILED for outcome in outcomes) else 0)
@@ -134,3 +124,12 @@ def _run(runner: "Runner", tests: list[str], jobs: int, expected: dict[str, str]
     progress.clear()
     order = {test: position for position, test in enumerate(tests)}
     return sorted(progress.done, key=lambda outcome: order[outcome.test])
+
+
+def _is_worse(outcomes: "list[Outcome]", then: "Stored", pattern: str) -> bool:
+    """Print what differs from a stored run; True if that is one of ours and something has become worse."""
+    from nicemu.cli.conformance import report, stored
+
+    differences = stored.compare({each.test: each.status for each in outcomes}, then.statuses, pattern)
+    report.print_differences(differences, then)
+    return then.own and any(each.kind in stored.REGRESSIONS for each in differences)

@@ -46,7 +46,6 @@ PINNED = (
     from_pip("57", "57.0", "ec7ddfd8225ace45808651e67fe7c1e3432550c45dbd28bd4d40b13a16942678"),
     from_pip("59", "59.0", "8deb14ba07a94ef41b69e4917584b8a2af0ac7b161ecad2c6feae0400a87a09f"),
 )
-DEFAULT = "59"
 NEWEST = "newest"
 UNPINNED = ""
 """The digest of a release that came out after nicemu."""
