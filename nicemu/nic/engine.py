@@ -139,14 +139,23 @@ def run(world, until):
 
 
 def compile_cold(progress: Callable[[str], None] | None = None) -> None:
-    """Fill a cold cache: the units in parallel processes. A second process waits for the first."""
+    """Fill a cold cache: the units in parallel processes. A second process waits for the first.
+
+    Without a folder that can be written this process compiles for itself when it loads the units.
+    """
     folder = _jit.cache_root() / _jit.kernel_digest()
     stamp = folder / "complete"
     if not _jit.JIT or stamp.exists():
         return
     say = progress or (lambda line: print(line, file=sys.stderr, flush=True))
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        say(f"nicemu: {folder}: {error.strerror}; compiling for this process only, some minutes (set NICEMU_CACHE to a "
+            "folder that can be written)")  # fmt: skip
+        return
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not stamp.exists():
             _compile_all(say)

@@ -189,8 +189,12 @@ class Context(Resource):
     def _open(self, name: str) -> None:
         self._kernel = _kernel.endpoint()
         known = self._execute(messages.ListDevices(), "Failed to get devices list")
-        if name not in [info.name for info in known]:
-            raise PyverbsRDMAError(f"Failed to find device {name}")
+        names = [info.name for info in known]
+        if name not in names:
+            error = PyverbsRDMAError(f"Failed to find device {name}")
+            there = ", ".join(names)
+            error.add_note(f"The emulated devices: {there}. `nicemu run --name {name}` gives the first one that name.")
+            raise error
         self._handle = self._execute(messages.OpenDevice(name), f"Failed to open device {name}")
 
     def _import(self, fd: int) -> None:

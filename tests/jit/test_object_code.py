@@ -12,6 +12,7 @@ import pytest
 
 from nicemu import _jit
 from nicemu._jit import object_code
+from nicemu.nic.engine import compile_cold
 
 pytestmark = pytest.mark.skipif(not _jit.JIT, reason="about compiled code")
 ROOT = Path(__file__).parents[2]
@@ -158,3 +159,11 @@ def test_the_digest_covers_kernels_and_not_the_rest(monkeypatch: pytest.MonkeyPa
     covered = object_code.kernel_sources()
     assert {"_jit/compile.py", "nic/requester.py", "tables/records.py", "wire/crc32_native.py"} <= set(covered)
     assert not {"_jit/object_code.py", "nic/device.py", "driver/qp.py"} & set(covered)
+
+
+def test_a_cache_that_cannot_be_filled_is_said_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only home, as in a container."""
+    monkeypatch.setenv("NICEMU_CACHE", "/proc/nicemu")
+    said: list[str] = []
+    compile_cold(said.append)
+    assert len(said) == 1 and "set NICEMU_CACHE to a folder that can be written" in said[0]

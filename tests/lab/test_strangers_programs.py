@@ -106,3 +106,12 @@ def test_a_device_is_called_as_the_program_expects() -> None:
 def test_a_name_that_no_device_can_have_is_refused(names: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(None, {"nics": 2, "names": names})
+
+
+def test_a_program_that_finds_no_device_is_told_how_to_name_one(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("from pyverbs.device import Context\nContext(name='mlx5_7')\n")
+    done = nicemu(program)
+    assert done.returncode == 1
+    assert "Failed to find device mlx5_7\n" in done.stderr
+    assert "The emulated devices: nicemu0. `nicemu run --name mlx5_7` gives" in done.stderr

@@ -38,9 +38,9 @@ def test_context_needs_a_name(kernel):
 
 
 def test_unknown_device_has_no_errno(kernel):
-    with pytest.raises(PyverbsRDMAError, match=r"Failed to find device mlx5_0$") as info:
+    with pytest.raises(PyverbsRDMAError) as info:
         Context(name="mlx5_0")
-    assert info.value.error_code == -1
+    assert (str(info.value), info.value.error_code) == ("Failed to find device mlx5_0", -1)
 
 
 def test_no_devices_is_an_error(kernel):
