@@ -86,8 +86,28 @@ class Resource(PyverbsCM):
         try:
             self.close()
         except PyverbsRDMAError as error:
-            if error.error_code != errno.ENODEV:  # the device is gone
+            if error.error_code == errno.EBUSY:
+                _busy.append(self)
+            elif error.error_code != errno.ENODEV:  # the device is gone
                 raise
+        else:
+            _close_busy()
+
+
+_busy: list[Resource] = []
+"""Collected in one garbage with children of theirs, and before these: they can be closed once the children are."""
+
+
+def _close_busy() -> None:
+    """Try again what was busy, the newest first; what fails otherwise went with its context."""
+    waiting, _busy[:] = _busy[:], []
+    for each in reversed(waiting):
+        try:
+            if each._generation == _kernel.generation:
+                each.close()
+        except PyverbsRDMAError as error:
+            if error.error_code == errno.EBUSY:
+                _busy.append(each)
 
 
 def unsupported(what: str) -> PyverbsRDMAError:

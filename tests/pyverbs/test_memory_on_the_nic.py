@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from nicemu.pyverbs import enums as e
+from nicemu.pyverbs.cq import CQ
 from nicemu.pyverbs.device import DM, AllocDmAttr, Context
 from nicemu.pyverbs.mem_alloc import madvise, mmap, munmap, read, write
 from nicemu.pyverbs.mr import DMMR, MR, MW
@@ -147,3 +150,17 @@ def test_windows_are_allocated_and_freed(pair: Pair) -> None:
     first.close()
     with pytest.raises(PyverbsRDMAError):
         MW(pair.pd, 3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_parents_and_children_in_one_garbage_go_without_a_word(ctx: Context) -> None:
+    """A cycle's objects are finalised in the order of their creation, parents first."""
+    lab = session.current()
+    before = len(list(lab.driver.pds)), len(list(lab.driver.mrs)), len(list(lab.driver.qps))
+    cycle: list[object] = []
+    cycle += [cycle, PD(ctx)]
+    pair = Pair(ctx, CQ(ctx, 16), pd=cycle[1])  # type: ignore[arg-type]
+    cycle.append(pair)
+    del pair, cycle
+    gc.collect()
+    assert (len(list(lab.driver.pds)), len(list(lab.driver.mrs)), len(list(lab.driver.qps))) == before
