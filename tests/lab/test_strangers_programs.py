@@ -74,12 +74,6 @@ def pair(tmp_path: Path) -> list[object]:
     return [tmp_path / "server.py", "mlx5_0", port, "--", tmp_path / "client.py", "mlx5_0", port]
 
 
-def test_two_programs_talk_in_one_process(pair: list[object]) -> None:
-    done = nicemu("--name", "mlx5_0", TWO_PROGRAMS, *pair)
-    assert done.returncode == 0, done.stderr
-    assert "server has hello" in done.stdout
-
-
 def test_the_status_counts_the_programs_that_failed(pair: list[object]) -> None:
     done = nicemu("--name", "mlx5_1", TWO_PROGRAMS, *pair)
     assert done.returncode == 2
