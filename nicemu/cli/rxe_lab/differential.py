@@ -1,0 +1,106 @@
+"""The whole comparison: results of the jobs, rows, what is left with the profile `rxe`, and what is wrong with it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nicemu.cli.rxe_lab import compare
+from nicemu.cli.rxe_lab.compare import Difference, Row
+from nicemu.cli.rxe_lab.explanations import Explanation
+from nicemu.cli.rxe_lab.records import FAILED, LOST, PASS, JobResult
+
+HERE, THERE, MODEL = "nicemu", "rxe", "nicemu as rxe"
+SUITE, VERBS = "suite", "verbs"
+GROUPS = (VERBS, SUITE)
+TITLES = {VERBS: "tests/verbs", SUITE: "rdma-core's suite"}
+FEWEST_PASSES = 109
+"""Of rdma-core's suite, release 56, on rxe of Linux 7.3: what our first measurement had."""
+
+
+def job_name(group: str, side: str) -> str:
+    """`suite/rxe` or the like."""
+    return f"{group}/{side}"
+
+
+@dataclass
+class Differential:
+    """`remaining`: the rows of nicemu with the profile `rxe` against rxe, None if that was not run.
+
+    `whole`: all tests were to be run, so that what is missing means something.
+    """
+
+    jobs: dict[str, JobResult]
+    rows: list[Row]
+    remaining: list[Row] | None
+    stale: list[Explanation] = field(default_factory=list)
+    versions: dict[str, Any] = field(default_factory=dict)
+    whole: bool = True
+
+    def of(self, group: str) -> list[Row]:
+        """The rows of one group."""
+        return [row for row in self.rows if row.group == group]
+
+    def left(self) -> "list[tuple[Row, Difference]]":
+        """The differences that the profile `rxe` leaves."""
+        return [(row, each) for row in self.remaining or [] for each in row.differences]
+
+    def is_left(self, row: Row, difference: Difference) -> bool:
+        """Whether the profile `rxe` leaves this difference."""
+        return any(
+            (other.group, other.test, each.what) == (row.group, row.test, difference.what)
+            for other, each in self.left()
+        )
+
+
+def build(jobs: Mapping[str, JobResult], explanations: Iterable[Explanation], whole: bool) -> Differential:
+    """Compare what the jobs found."""
+    known = list(explanations)
+    rows = compare.explain(_rows(jobs, HERE), known)
+    with_model = any(name.endswith(f"/{MODEL}") for name in jobs)
+    remaining = compare.explain(_rows(jobs, MODEL), known) if with_model else None
+    stale = compare.stale([*rows, *(remaining or [])], known) if whole else []
+    return Differential(dict(jobs), rows, remaining, stale, whole=whole)
+
+
+def _rows(jobs: Mapping[str, JobResult], side: str) -> list[Row]:
+    rows = []
+    for group in GROUPS:
+        here, there = jobs.get(job_name(group, side)), jobs.get(job_name(group, THERE))
+        if here is not None and there is not None:
+            rows += compare.compare(group, here.records, there.records)
+    return rows
+
+
+def problems(found: Differential) -> list[str]:
+    """What makes the comparison fail, a line each."""
+    lines = []
+    for name, job in found.jobs.items():
+        if job.trouble:
+            lines.append(f"{name}: {job.trouble}")
+        if job.count(LOST):
+            lines.append(f"{name}: {job.count(LOST)} tests lost")
+        if name.endswith(f"/{HERE}") and job.count(*FAILED):
+            lines.append(f"{name}: {job.count(*FAILED)} failed")
+    unexplained = [(row, each) for row in found.rows for each in row.unexplained]
+    lines += [f"unexplained: {row.group}/{row.test}: {describe(each)}" for row, each in unexplained]
+    suite = found.jobs.get(job_name(SUITE, THERE))
+    if found.whole and suite is not None and suite.count(PASS) < FEWEST_PASSES:
+        lines.append(f"{suite.name}: expected at least {FEWEST_PASSES} passes, given {suite.count(PASS)}")
+    lines += [
+        f"left with the profile rxe, and not listed as not modelled: {row.group}/{row.test}: {describe(each, MODEL)}"
+        for row, each in found.left()
+        if not is_listed(each)
+    ]
+    return lines
+
+
+def is_listed(difference: Difference) -> bool:
+    """Whether the list says that the profile `rxe` does not model this."""
+    return difference.explanation is not None and not difference.explanation.modelled
+
+
+def describe(difference: Difference, here: str = HERE) -> str:
+    """Both values in one line."""
+    what = "" if difference.what == compare.OUTCOME else f"{difference.what}: "
+    both = f"{here} {compare.as_text(difference.here)}, rxe {compare.as_text(difference.there)}"
+    return f"{what}{both}" + (f" ({difference.reason})" if difference.reason else "")

@@ -1,0 +1,128 @@
+"""What `nicemu lab rxe test` prints at the end: how the tests came out, each difference, and the verdict."""
+
+from collections.abc import Iterator
+
+from nicemu.cli.rxe_lab import compare
+from nicemu.cli.rxe_lab.compare import VERDICTS, Difference, Row
+from nicemu.cli.rxe_lab.differential import (
+    GROUPS,
+    HERE,
+    MODEL,
+    THERE,
+    TITLES,
+    Differential,
+    describe,
+    is_listed,
+    job_name,
+    problems,
+)
+from nicemu.cli.rxe_lab.records import FAILED, FLAKY, LOST, PASS, SKIP, JobResult
+
+OUTCOMES = (("passed", (PASS,)), ("failed", FAILED), ("skipped", (SKIP,)), ("flaky", (FLAKY,)), ("lost", (LOST,)))
+SHOWN = 3
+"""Tests named under an explanation that many share; the JSON file and docs/rxe.md have them all."""
+
+
+def lines(found: Differential) -> Iterator[str]:
+    """The whole text."""
+    for group in GROUPS:
+        if found.of(group):
+            yield from _group(found, group)
+    if found.remaining is not None:
+        yield from _remaining(found)
+    for each in found.stale:
+        yield f"stale: the explanation {each.name} fits no difference any more"
+    yield from _end(found)
+
+
+def totals(found: Differential, group: str) -> list[tuple[str, list[int]]]:
+    """How many tests came out how, on each side that was run; outcomes that nobody had are left out."""
+    jobs = [job for _, job in sides(found, group)]
+    counted = [(name, [job.count(*statuses) for job in jobs]) for name, statuses in OUTCOMES]
+    return [(name, counts) for name, counts in counted if any(counts)]
+
+
+def sides(found: Differential, group: str) -> list[tuple[str, JobResult]]:
+    """The sides that were run, in order."""
+    named = [(side, found.jobs.get(job_name(group, side))) for side in (HERE, THERE, MODEL)]
+    return [(side, job) for side, job in named if job is not None]
+
+
+def by_verdict(rows: list[Row]) -> str:
+    """`103 same, 1 differs, ...`."""
+    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in VERDICTS}
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+
+
+def by_explanation(rows: list[Row]) -> dict[str, list[tuple[Row, Difference]]]:
+    """The differences that the list explains, together by the explanation's name; the others each on its own."""
+    found: dict[str, list[tuple[Row, Difference]]] = {}
+    for row in rows:
+        for each in row.differences:
+            name = each.explanation.name if each.explanation is not None else f"{row.test} {each.what}"
+            found.setdefault(name, []).append((row, each))
+    return found
+
+
+def _group(found: Differential, group: str) -> Iterator[str]:
+    rows = found.of(group)
+    yield ""
+    yield f"{TITLES[group]}: {len(rows)} tests, {by_verdict(rows)}"
+    yield " " * 12 + "".join(f"{side:>15}" for side, _ in sides(found, group))
+    for name, counts in totals(found, group):
+        yield f"  {name:10}" + "".join(f"{count:15}" for count in counts)
+    for verdict in VERDICTS[1:]:
+        chosen = [row for row in rows if row.verdict == verdict]
+        if chosen:
+            yield f"{verdict} ({len(chosen)})"
+            yield from _rows(found, chosen)
+
+
+def _rows(found: Differential, rows: list[Row]) -> Iterator[str]:
+    for pairs in by_explanation(rows).values():
+        row, first = pairs[0]
+        if first.explanation is None:
+            yield f"  {row.test}: {describe(first)}"
+            yield f"      {first.why or 'NOT EXPLAINED'}{_modelled(found, pairs)}"
+            continue
+        yield f"  {first.explanation.name}: {len(pairs)} of {describe(first)}"
+        yield f"      {first.explanation.text} Right: {first.explanation.right}.{_modelled(found, pairs)}"
+        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
+        yield "      " + ", ".join(row.test for row, _ in pairs[:SHOWN]) + more
+    for row in rows:
+        if not row.differences:
+            yield f"  {row.test}: nicemu {row.here or '-'}, rxe {row.there or '-'}"
+
+
+def _modelled(found: Differential, pairs: list[tuple[Row, Difference]]) -> str:
+    if found.remaining is None:
+        return ""
+    left = sum(found.is_left(row, each) for row, each in pairs)
+    return " Profile rxe: " + ("as rxe." if not left else "not modelled." if left == len(pairs) else f"{left} left.")
+
+
+def _remaining(found: Differential) -> Iterator[str]:
+    before = sum(len(row.differences) for row in found.rows)
+    left = found.left()
+    listed = sum(is_listed(each) for _, each in left)
+    yield ""
+    yield f"with the profile rxe: {len(left)} of {before} differences are left, {listed} of them listed as not modelled"
+    for pairs in by_explanation(found.remaining or []).values():
+        row, first = pairs[0]
+        if first.explanation is None:
+            yield f"  NOT LISTED {row.group}/{row.test}: {describe(first, MODEL)}"
+        else:
+            mark = "" if is_listed(first) else "NOT LISTED "
+            yield f"  {mark}{first.explanation.name}: {len(pairs)} of {describe(first, MODEL)}"
+
+
+def _end(found: Differential) -> Iterator[str]:
+    wrong = problems(found)
+    yield ""
+    if wrong:
+        yield f"{len(wrong)} problems:"
+        yield from (f"  {line}" for line in wrong)
+    differences = [each for row in found.rows for each in row.differences]
+    unexplained = sum(not each.explained for each in differences)
+    count = sum(row.verdict == compare.SAME for row in found.rows)
+    yield f"{len(found.rows)} tests, {count} same; {len(differences)} differences, {unexplained} unexplained"
