@@ -129,7 +129,13 @@ def as_text(value: Any) -> str:
 def _why(mine: Observation | None, other: Observation | None) -> str:
     """The test's own explanation: what it says of rxe, or that the specification leaves it open."""
     said = next((each.why for each in (other, mine) if each is not None and each.why), "")
-    if not said and mine is not None and other is not None and mine.allows(mine.observed) and mine.allows(other.observed):
+    if (
+        not said
+        and mine is not None
+        and other is not None
+        and mine.allows(mine.observed)
+        and mine.allows(other.observed)
+    ):
         return LEFT_OPEN
     return said
 

@@ -1,15 +1,21 @@
 """The jobs of the comparison: the two groups of tests on nicemu, on nicemu with the profile `rxe`, and on rxe."""
 
+import contextlib
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nicemu.cli.conformance import runner as conformance
+from nicemu.cli.rxe_lab import guest_suite, guest_verbs
+from nicemu.cli.rxe_lab.differential import SUITE, VERBS
 from nicemu.cli.rxe_lab.records import JobResult, Record
 from nicemu.cli.rxe_lab.schedule import Listener
 from nicemu.cli.rxe_lab.tail import Tail
@@ -17,28 +23,50 @@ from nicemu.cli.rxe_lab.tail import Tail
 TICK = 0.3  # seconds between two looks at a process
 SHOWN = 6
 """Lines of a process that died which are told."""
-PROFILE = "rxe"
+TRIES = 3
+"""Of a test of rdma-core's suite that fails on rxe."""
+SILENCE = 120.0
+"""Seconds without a result of tests/verbs after which pytest is taken to hang; a test has a limit of its own, 30 s."""
+DEVICE, ADDRESS = "rxe0", "10.0.0.2"
+RESULTS = "results"
 
 
 @dataclass(frozen=True)
 class Tests:
     """What is to be run: ids of both groups, and the folders with them. `limit`: seconds a test of the suite may take.
 
-    `all_verbs`: the ids of tests/verbs are all there are, so that its folder may be named instead.
+    `all_verbs`: the ids of tests/verbs are all there are.
     """
 
-    suite: tuple[str, ...]
-    suite_folder: Path | None
-    verbs: tuple[str, ...]
-    verbs_folder: Path | None
+    suite: tuple[str, ...] = ()
+    suite_folder: Path = Path()
+    verbs: tuple[str, ...] = ()
+    verbs_folder: Path = Path()
     all_verbs: bool = True
     limit: float = 60.0
+
+
+class Running(Protocol):
+    """A process, or a guest that runs one; `output`: a file with what it said."""
+
+    output: Path
+    facts: dict[str, Any]
+    retries: int
+
+    def wait(self, seconds: float) -> int | None:
+        """Its exit status, if it ends within so many seconds."""
+
+    def end(self) -> None:
+        """End it now."""
+
+
+StartGuest = Callable[[list[str], Path, Listener], Running]
+"""Boots a guest with a folder as its share, and runs a command there."""
 
 
 def suite_here(tests: Tests, profile: str | None, listener: Listener) -> JobResult:
     """rdma-core's suite on nicemu, by the means of `nicemu conformance`."""
     result = JobResult(listener.name)
-    assert tests.suite_folder is not None
     listener.start(len(tests.suite))
     try:
         with conformance.Runner(conformance.Job(tests.suite_folder, tests.limit, profile)) as runner:
@@ -58,33 +86,73 @@ def suite_here(tests: Tests, profile: str | None, listener: Listener) -> JobResu
 
 
 def verbs_here(tests: Tests, profile: str | None, listener: Listener) -> JobResult:
-    """tests/verbs on nicemu, in a process of pytest."""
-    assert tests.verbs_folder is not None
+    """tests/verbs on nicemu."""
     listener.start(len(tests.verbs))
-    with tempfile.TemporaryDirectory(prefix="nicemu-verbs-") as scratch:
-        observed = Path(scratch) / "observations.jsonl"
-        command = [*pytest_command(sys.executable, tests, str(tests.verbs_folder), str(observed)), "--verbs", "nicemu"]
-        if profile is not None:
-            command += ["--profile", profile]
-        return watch(Process(command, Path(scratch)), observed, tests.verbs, listener)
+    with tempfile.TemporaryDirectory(prefix="nicemu-verbs-") as name:
+        scratch = Path(name)
+        options = ["-p", "no:xdist", "--verbs", "nicemu", *(["--profile", profile] if profile else [])]
+        job = _verbs_job(tests, str(tests.verbs_folder), options, str(scratch / RESULTS))
+        (scratch / "job.json").write_text(json.dumps(job))
+        command = [sys.executable, "-P", guest_verbs.__file__, str(scratch / "job.json")]
+        return watch(Process(command, scratch / "output.txt"), scratch / RESULTS, tests.verbs, listener)
 
 
-def pytest_command(python: str, tests: Tests, folder: str, observed: str) -> list[str]:
-    """The call of pytest for tests/verbs in `folder`."""
-    chosen = [folder] if tests.all_verbs else [f"{folder}/{test}" for test in tests.verbs]
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--color", "no", "--observations", observed]
-    return [python, "-m", "pytest", *options, *chosen]
+def suite_there(tests: Tests, start: StartGuest, listener: Listener) -> JobResult:
+    """rdma-core's suite on rxe."""
+    job: dict[str, Any] = {"folder": f"/share/{SUITE}", "ids": tests.suite, "device": DEVICE, "address": ADDRESS}
+    job |= {"limit": tests.limit, "tries": TRIES, "seed": 0, "results": f"/share/{RESULTS}/{SUITE}.jsonl"}
+    return _in_guest(start, (guest_suite.__file__, tests.suite_folder, SUITE), job, tests.suite, listener)
+
+
+def verbs_there(tests: Tests, start: StartGuest, listener: Listener) -> JobResult:
+    """tests/verbs on rxe."""
+    options = ["--verbs", "rxe", "--device", DEVICE]
+    job = _verbs_job(tests, f"/share/{VERBS}", options, f"/share/{RESULTS}")
+    return _in_guest(start, (guest_verbs.__file__, tests.verbs_folder, VERBS), job, tests.verbs, listener)
+
+
+def _verbs_job(tests: Tests, folder: str, options: list[str], results: str) -> dict[str, Any]:
+    job = {"folder": folder, "ids": tests.verbs, "all": tests.all_verbs, "options": options, "results": results}
+    return {**job, "silence": SILENCE}
+
+
+def _in_guest(
+    start: StartGuest,
+    needs: tuple[str, Path, str],
+    job: dict[str, Any],
+    expected: Sequence[str],
+    listener: Listener,
+) -> JobResult:
+    """Put a program, a folder with tests under the name it gets, and the job into a share, and run that in a guest."""
+    program, folder, name = needs
+    listener.start(len(expected))
+    with tempfile.TemporaryDirectory(prefix="nicemu-rxe-") as share_name:
+        share = Path(share_name)
+        shutil.copy(program, share)
+        shutil.copytree(folder, share / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (share / "job.json").write_text(json.dumps(job))
+        (share / RESULTS).mkdir()
+        environment = ["env", "PYTHONHASHSEED=0", "PYTHONDONTWRITEBYTECODE=1"]
+        command = [*environment, "python3", f"/share/{Path(program).name}", "/share/job.json"]
+        return watch(start(command, share, listener), share / RESULTS, expected, listener)
 
 
 class Process:
-    """A process with its output in a file. `status` is None while it runs."""
+    """A process on this machine with its output in a file."""
 
-    def __init__(self, command: Sequence[str], scratch: Path) -> None:
-        self.output = scratch / "output.txt"
-        with self.output.open("wb") as file:
-            environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    def __init__(self, command: Sequence[str], output: Path) -> None:
+        self.output = output
+        self.facts: dict[str, Any] = {}
+        self.retries = 0
+        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        with output.open("wb") as file:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
             )
 
     def wait(self, seconds: float) -> int | None:
@@ -95,15 +163,14 @@ class Process:
             return None
 
     def end(self) -> None:
-        """Ask it to end, and make sure."""
-        self._process.terminate()
-        if self.wait(10) is None:
-            self._process.kill()
-            self._process.wait()
+        """Kill it with all that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
 
-def watch(process: Process, results: Path, expected: Sequence[str], listener: Listener) -> JobResult:
-    """Follow what a process of pytest, or a guest, writes until it ends; what left no result is lost."""
+def watch(process: Running, results: Path, expected: Sequence[str], listener: Listener) -> JobResult:
+    """Follow what a process writes into the folder `results` until it ends; what left no result is lost."""
     result = JobResult(listener.name)
     tail = Tail(results)
     status = None
@@ -115,6 +182,8 @@ def watch(process: Process, results: Path, expected: Sequence[str], listener: Li
     finally:
         if status is None:
             process.end()
+    result.facts.update(process.facts)
+    result.retries = process.retries
     result.trouble = _trouble(status, process.output)
     result.lose(expected)
     return result
@@ -131,8 +200,7 @@ def _take(line: dict[str, Any], result: JobResult, listener: Listener) -> None:
 
 
 def _trouble(status: int | None, output: Path) -> str:
-    """pytest ends with 1 if a test failed, which is no trouble; 5 if there was none to run."""
-    if status in (0, 1):
+    if status == 0:
         return ""
     if status is None:
         return "interrupted"
