@@ -77,7 +77,8 @@ def run(
         machine = replace(machine, accel=choice.accel)
         boot = Boot(command, machine, on_output, deadline)
         boot.run(program, built, want)
-        choice.learn(boot.up)
+        if not boot.up and not boot.said_why and choice.falls_back(boot.reason):
+            continue
         if boot.up or boot.final or retries + 1 == TRIES:
             break
         retries += 1
@@ -86,13 +87,16 @@ def run(
 
 
 class Boot:
-    """One start of QEMU: `up` once rxe0 is there; `final` if another try would end the same way."""
+    """One start of QEMU: `up` once rxe0 is there; `final` if another try would end the same way.
+
+    `said_why`: the guest's first process has, or the time was over: it is not KVM's fault.
+    """
 
     def __init__(
         self, command: Sequence[str | os.PathLike[str]] | None, machine: Machine, on_output: OnOutput, deadline: float
     ) -> None:
         self.command, self.machine, self.on_output, self.deadline = command, machine, on_output, deadline
-        self.up = self.final = self._ended = False
+        self.up = self.final = self.said_why = self._ended = False
         self.status, self.reason, self.boot_seconds = LOST, "", 0.0
         self._lines = b""
         self._console = b""  # the last of it
@@ -186,7 +190,7 @@ class Boot:
             self.up, self.boot_seconds = True, time.monotonic() - self.watch.began
             self.watch.is_up()
         elif word == "fail" and not self._ended:
-            self.final = True
+            self.final = self.said_why = True
             self._end(LOST, rest)
         elif word == "status" and not self._ended:
             self._ended, self.status = True, int(rest)
@@ -200,6 +204,7 @@ class Boot:
     def _check(self, process: "subprocess.Popen[bytes]") -> None:
         over = self.watch.over(process.pid, self.up)
         if over:
+            self.said_why = self.watch.is_late
             self.final = self.up or self.watch.is_late
             self._end(TIMED_OUT if self.watch.is_late else LOST, over)
 

@@ -34,11 +34,12 @@ class Choice:
         except OSError:
             return False
 
-    def learn(self, up: bool) -> None:
-        """What became of a boot: one that failed with KVM, which nobody asked for, is followed by emulation."""
-        if up or self.accel != "kvm" or not self._chosen_for_us:
-            return
-        print("KVM is here, but the guest does not boot with it: emulating until this machine restarts",
+    def falls_back(self, reason: str) -> bool:
+        """After a boot that failed: True if that was with KVM, which nobody asked for; emulation is next."""
+        if self.accel != "kvm" or not self._chosen_for_us:
+            return False
+        print(f"KVM is here, but the guest does not boot with it ({reason}): emulating, until this machine restarts",
               file=sys.stderr, flush=True)  # fmt: skip
         self.accel = "tcg"
         self._file.write_text(self._here)
+        return True
