@@ -1,1 +1,1 @@
-"""The soft-RoCE lab: a guest with Linux's rxe in it, and the same tests on rxe and on nicemu."""
+"""`nicemu lab rxe`: a Linux guest with the kernel's soft-RoCE device rxe0, built from Debian packages, run by QEMU."""
