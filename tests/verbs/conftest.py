@@ -47,11 +47,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make `import pyverbs` work before the test files are imported."""
     if side_of(config) == "nicemu":
         from nicemu import _alias
+        from nicemu.config import ConfigError
 
         try:
             _alias.install()
             lab_configuration(config)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ConfigError) as error:
             raise pytest.UsageError(str(error)) from None
     config.stash[RECORDS] = {}
     path = config.getoption("observations", None)
