@@ -50,8 +50,6 @@ class Running(Protocol):
     """A process, or a guest that runs one; `output`: a file with what it said."""
 
     output: Path
-    facts: dict[str, Any]
-    retries: int
 
     def wait(self, seconds: float) -> int | None:
         """Its exit status, if it ends within so many seconds."""
@@ -60,8 +58,16 @@ class Running(Protocol):
         """End it now."""
 
 
-StartGuest = Callable[[list[str], Path, Listener], Running]
+StartGuest = Callable[[list[str], Path], Running]
 """Boots a guest with a folder as its share, and runs a command there."""
+
+
+def boot(kernel: str, timeout: float, command: list[str], share: Path) -> Running:
+    """Start a guest of this kernel, for so many seconds at most."""
+    job = {"command": command, "share": str(share), "kernel": kernel, "timeout": timeout}
+    (share / "guest.json").write_text(json.dumps({**job, "facts": str(share / RESULTS / "guest.jsonl")}))
+    words = [sys.executable, "-m", "nicemu.cli.rxe_lab.guest_process", str(share / "guest.json")]
+    return Process(words, share / "guest.txt")
 
 
 def suite_here(tests: Tests, profile: str | None, listener: Listener) -> JobResult:
@@ -134,7 +140,7 @@ def _in_guest(
         (share / RESULTS).mkdir()
         environment = ["env", "PYTHONHASHSEED=0", "PYTHONDONTWRITEBYTECODE=1"]
         command = [*environment, "python3", f"/share/{Path(program).name}", "/share/job.json"]
-        return watch(start(command, share, listener), share / RESULTS, expected, listener)
+        return watch(start(command, share), share / RESULTS, expected, listener)
 
 
 class Process:
@@ -142,8 +148,6 @@ class Process:
 
     def __init__(self, command: Sequence[str], output: Path) -> None:
         self.output = output
-        self.facts: dict[str, Any] = {}
-        self.retries = 0
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         with output.open("wb") as file:
             self._process = subprocess.Popen(
@@ -182,8 +186,7 @@ def watch(process: Running, results: Path, expected: Sequence[str], listener: Li
     finally:
         if status is None:
             process.end()
-    result.facts.update(process.facts)
-    result.retries = process.retries
+    result.retries = result.facts.pop("retries", 0)
     result.trouble = _trouble(status, process.output)
     result.lose(expected)
     return result
