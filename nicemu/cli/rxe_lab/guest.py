@@ -52,7 +52,7 @@ def discard(_stream: str, _content: bytes) -> None:
 
 def run(
     command: Sequence[str | os.PathLike[str]] | None,
-    machine: Machine = Machine(),
+    machine: Machine = Machine(),  # noqa: B008 (frozen)
     *,
     timeout: float | None = None,
     on_output: OnOutput = discard,

@@ -1,7 +1,8 @@
 """One run of a guest as a process of its own, which can be killed: QEMU goes with it.
 
-`python -m nicemu.cli.rxe_lab.guest_process JOB.json`, with `command`, `share`, `kernel`, `timeout` in seconds and `facts`,
-the file that gets one JSON line about the boot. What the guest says goes to our stdout, and last why it did not end well.
+`python -m nicemu.cli.rxe_lab.guest_process JOB.json`, with `command`, `share`, `kernel`, `timeout` in seconds and
+`facts`, the file that gets one JSON line about the boot. What the guest says goes to our stdout, and at the end why it
+did not end well.
 """
 
 import json

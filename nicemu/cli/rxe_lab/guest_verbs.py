@@ -1,10 +1,10 @@
 """tests/verbs in a process of pytest that may die: then another one goes on with the test after.
 
 Runs in the rxe guest and on the host alike: Python's standard library, and pytest as a program. The call is `python3
-guest_verbs.py JOB.json`; JOB.json has `folder` with the tests, `ids` (`test_sizes.py::test_a_send_arrives_whole[rc-0]`),
-`all` if these are all that `folder` has, `options` for pytest, `silence`, the seconds after which pytest is killed if no
-test has ended, and `results`, a folder: `NUMBER.jsonl` is what the process of that number observed, `facts.jsonl` is
-about the machine.
+guest_verbs.py JOB.json`; JOB.json has `folder` with the tests, `ids` (`test_sizes.py::test_a_send_arrives[rc-0]`),
+`all` if these are all that `folder` has, `options` for pytest, `silence`, the seconds after which pytest is killed if
+no test has ended, and `results`, a folder. There `NUMBER.jsonl` is what the process of that number observed, and
+`facts.jsonl` is about the machine.
 """
 
 import json

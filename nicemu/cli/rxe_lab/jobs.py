@@ -29,10 +29,12 @@ SILENCE = 120.0
 """Seconds without a result of tests/verbs after which pytest is taken to hang; a test has a limit of its own, 30 s."""
 DEVICE, ADDRESS = "rxe0", "10.0.0.2"
 RESULTS = "results"
+PROFILE = "rxe"
+"""The profile that makes nicemu behave as rxe."""
 
 
 @dataclass(frozen=True)
-class Tests:
+class Selection:
     """What is to be run: ids of both groups, and the folders with them. `limit`: seconds a test of the suite may take.
 
     `all_verbs`: the ids of tests/verbs are all there are.
@@ -70,7 +72,7 @@ def boot(kernel: str, timeout: float, command: list[str], share: Path) -> Runnin
     return Process(words, share / "guest.txt")
 
 
-def suite_here(tests: Tests, profile: str | None, listener: Listener) -> JobResult:
+def suite_here(tests: Selection, profile: str | None, listener: Listener) -> JobResult:
     """rdma-core's suite on nicemu, by the means of `nicemu conformance`."""
     result = JobResult(listener.name)
     listener.start(len(tests.suite))
@@ -91,7 +93,7 @@ def suite_here(tests: Tests, profile: str | None, listener: Listener) -> JobResu
     return result
 
 
-def verbs_here(tests: Tests, profile: str | None, listener: Listener) -> JobResult:
+def verbs_here(tests: Selection, profile: str | None, listener: Listener) -> JobResult:
     """tests/verbs on nicemu."""
     listener.start(len(tests.verbs))
     with tempfile.TemporaryDirectory(prefix="nicemu-verbs-") as name:
@@ -103,21 +105,21 @@ def verbs_here(tests: Tests, profile: str | None, listener: Listener) -> JobResu
         return watch(Process(command, scratch / "output.txt"), scratch / RESULTS, tests.verbs, listener)
 
 
-def suite_there(tests: Tests, start: StartGuest, listener: Listener) -> JobResult:
+def suite_there(tests: Selection, start: StartGuest, listener: Listener) -> JobResult:
     """rdma-core's suite on rxe."""
     job: dict[str, Any] = {"folder": f"/share/{SUITE}", "ids": tests.suite, "device": DEVICE, "address": ADDRESS}
     job |= {"limit": tests.limit, "tries": TRIES, "seed": 0, "results": f"/share/{RESULTS}/{SUITE}.jsonl"}
     return _in_guest(start, (guest_suite.__file__, tests.suite_folder, SUITE), job, tests.suite, listener)
 
 
-def verbs_there(tests: Tests, start: StartGuest, listener: Listener) -> JobResult:
+def verbs_there(tests: Selection, start: StartGuest, listener: Listener) -> JobResult:
     """tests/verbs on rxe."""
     options = ["--verbs", "rxe", "--device", DEVICE]
     job = _verbs_job(tests, f"/share/{VERBS}", options, f"/share/{RESULTS}")
     return _in_guest(start, (guest_verbs.__file__, tests.verbs_folder, VERBS), job, tests.verbs, listener)
 
 
-def _verbs_job(tests: Tests, folder: str, options: list[str], results: str) -> dict[str, Any]:
+def _verbs_job(tests: Selection, folder: str, options: list[str], results: str) -> dict[str, Any]:
     job = {"folder": folder, "ids": tests.verbs, "all": tests.all_verbs, "options": options, "results": results}
     return {**job, "silence": SILENCE}
 

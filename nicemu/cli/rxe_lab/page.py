@@ -84,7 +84,7 @@ def _differences(found: Differential, rows: list[Row]) -> str:
     single = [pair for pairs in groups.values() if pairs not in listed for pair in pairs]
     text = ""
     if listed:
-        columns = ("difference", "nicemu", "rxe", "right", "why", "source", "profile rxe", "tests")
+        columns: tuple[str, ...] = ("difference", "nicemu", "rxe", "right", "why", "source", "profile rxe", "tests")
         text += _table(columns, [_listed(found, pairs) for pairs in listed])
     if single:
         columns = ("test", "observed", "nicemu", "rxe", "profile rxe", "why")

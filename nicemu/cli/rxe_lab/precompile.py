@@ -19,9 +19,7 @@ KMOD = re.compile(r"usr/s?bin/(kmod|depmod)$|usr/lib/x86_64-linux-gnu/[^/]*$")
 
 def python(root: Tree, scratch: Path) -> None:
     """Add a .pyc beside every module of the guest's Python: start-up is most of a short program's time in emulation."""
-    version = next(
-        (found[0] for path in root.entries if (found := re.match(r"usr/lib/python3\.\d+(?=/os\.py$)", path))), ""
-    )
+    version = next((found[0] for path in root.entries if (found := re.match(r"usr/lib/python3\.\d+(?=/os\.py$)", path))), "")
     if not _can_run(root) or not version:
         return
     root.write(scratch, lambda path: PYTHON.match(path) is not None)
@@ -36,9 +34,7 @@ def python(root: Tree, scratch: Path) -> None:
 
 def module_index(root: Tree, modules: Tree, scratch: Path) -> None:
     """Add modules.dep, modules.alias and their like: `depmod`, without which modprobe finds nothing."""
-    release = next(
-        path.split("/")[3] for path in modules.entries if path.startswith("usr/lib/modules/") and path.endswith(".ko")
-    )
+    release = next(path.split("/")[3] for path in modules.entries if path.startswith("usr/lib/modules/") and path.endswith(".ko"))
     if not _can_run(root):
         return
     root.write(scratch, lambda path: KMOD.match(path) is not None)

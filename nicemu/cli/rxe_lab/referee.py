@@ -14,7 +14,7 @@ import nicemu
 from nicemu.config.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nicemu.cli.rxe_lab.jobs import Tests
+    from nicemu.cli.rxe_lab.jobs import Selection
     from nicemu.cli.rxe_lab.records import JobResult
     from nicemu.cli.rxe_lab.schedule import Job
 
@@ -45,8 +45,8 @@ def test(
 
     Runs tests/verbs and rdma-core's suite (release 56) on nicemu, on rxe in two guests, and on nicemu with the profile
     rxe. Every difference needs an explanation: the test's own, or one of the list behind docs/rxe.md. Without QEMU,
-    `--against rxe-7.3` compares with our stored run of rxe. Status 1 if a test fails on nicemu, if a test was lost, if a
-    difference is not explained, or if rxe passes fewer tests of the suite than it did.
+    `--against rxe-7.3` compares with our stored run of rxe. Status 1 if a test fails on nicemu, if a test was lost,
+    if a difference is not explained, or if rxe passes fewer tests of the suite than it did.
     """
     from nicemu.cli.rxe_lab import differential, explanations, page, progress, schedule, stored_run, table
 
@@ -73,10 +73,10 @@ def test(
     sys.exit(1 if differential.problems(found) else 0)
 
 
-def _choose(pattern: str, only: str | None, folder: Path | None, limit: float) -> "Tests":
+def _choose(pattern: str, only: str | None, folder: Path | None, limit: float) -> "Selection":
     """The ids of both groups that `pattern` finds. Raises ConfigError."""
     from nicemu.cli.conformance import fetch, ids, releases
-    from nicemu.cli.rxe_lab.jobs import Tests
+    from nicemu.cli.rxe_lab.jobs import Selection
 
     if only not in (None, "verbs", "suite"):
         raise ConfigError(f"--only: expected verbs or suite, given {only!r}")
@@ -99,15 +99,15 @@ def _choose(pattern: str, only: str | None, folder: Path | None, limit: float) -
     verbs = [test for test in every if wanted.search(test)]
     if not suite and not verbs:
         raise ConfigError(f"expected a pattern that finds a test, given {pattern!r}")
-    return Tests(tuple(suite), suite_folder, tuple(verbs), verbs_folder, len(verbs) == len(every), limit)
+    return Selection(tuple(suite), suite_folder, tuple(verbs), verbs_folder, len(verbs) == len(every), limit)
 
 
 def list_verbs(folder: Path) -> list[str]:
     """The ids of tests/verbs as pytest collects them, `FILE::TEST[PARAMETERS]`. Raises ConfigError."""
     if not (folder / "conftest.py").is_file():
         raise ConfigError(
-            f"expected tests/verbs in {str(folder)!r}: they come with nicemu's sources (--tests DIR), not with the package; "
-            "--only suite needs none"
+            f"expected tests/verbs in {str(folder)!r}: they come with nicemu's sources (--tests DIR), not with the "
+            "package; --only suite needs none"
         )
     words = [sys.executable, "-m", "pytest", str(folder), "--collect-only", "-q", "--verbs", "nicemu"]
     done = subprocess.run(
@@ -154,7 +154,7 @@ def _prepare(kernel: str) -> dict[str, Any]:
     }
 
 
-def _jobs(tests: "Tests", kernel: str | None, model: bool) -> "list[Job]":
+def _jobs(tests: "Selection", kernel: str | None, model: bool) -> "list[Job]":
     """The guests first, since they take longest. `kernel` is None if none is to be booted."""
     from nicemu.cli.rxe_lab import jobs
     from nicemu.cli.rxe_lab.differential import HERE, MODEL, SUITE, THERE, VERBS, job_name
@@ -173,7 +173,7 @@ def _jobs(tests: "Tests", kernel: str | None, model: bool) -> "list[Job]":
     return [Job(job_name(group, side), run) for group, side, run in runs if has[group]]
 
 
-def _chosen_of(then: "dict[str, JobResult]", tests: "Tests") -> "dict[str, JobResult]":
+def _chosen_of(then: "dict[str, JobResult]", tests: "Selection") -> "dict[str, JobResult]":
     """Of a stored run, the groups and tests that are chosen now."""
     chosen = {"suite": set(tests.suite), "verbs": set(tests.verbs)}
     found = {}

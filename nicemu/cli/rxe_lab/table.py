@@ -87,11 +87,15 @@ def _rows(found: Differential, rows: list[Row]) -> Iterator[str]:
             continue
         yield f"  {first.explanation.name}: {len(pairs)} of {describe(first)}"
         yield f"      {first.explanation.text} Right: {first.explanation.right}.{_modelled(found, pairs)}"
-        more = f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else ""
-        yield "      " + ", ".join(row.test for row, _ in pairs[:SHOWN]) + more
-    for row in rows:
-        if not row.differences:
-            yield f"  {row.test}: nicemu {row.here or '-'}, rxe {row.there or '-'}"
+        yield f"      {_names([row for row, _ in pairs])}"
+    for statuses in sorted({(row.here, row.there) for row in rows if not row.differences}):
+        yield "  nicemu {}, rxe {}".format(*(status or "-" for status in statuses))
+        yield f"      {_names([row for row in rows if (row.here, row.there) == statuses])}"
+
+
+def _names(rows: list[Row]) -> str:
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+    return ", ".join(row.test for row in rows[:SHOWN]) + more
 
 
 def _modelled(found: Differential, pairs: list[tuple[Row, Difference]]) -> str:
