@@ -89,3 +89,19 @@ def records(shown: str) -> tuple[Package, ...]:
         )
         packages[package.name] = package
     return tuple(packages[name] for name in sorted(packages))
+
+
+def changes(old: Lock, new: Lock) -> list[str]:
+    """A line for every package that has another version, is new or is gone."""
+    before, after = _versions(old), _versions(new)
+    lines = [f"Linux {series}: no longer there" for series in old.kernels if series not in new.kernels]
+    for key in sorted(before.keys() | after.keys()):
+        then, now = before.get(key, "not there"), after.get(key, "not there")
+        if then != now:
+            lines.append(f"{' '.join(key)}: {then} -> {now}")
+    return lines or ["nothing has changed"]
+
+
+def _versions(lock: Lock) -> dict[tuple[str, str], str]:
+    groups = (lock.userspace, *lock.kernels.values())
+    return {(group.suite, package.name): package.version for group in groups for package in group.packages}
