@@ -13,7 +13,6 @@ from nicemu.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from nicemu.cli.rxe_lab.guest import OnOutput, Result
-    from nicemu.cli.rxe_lab.qemu import Machine
 
 RUN = "run"  # the subcommand that `--` stands for
 
@@ -77,10 +76,11 @@ def options(
 ) -> None:
     """Run a command in a Linux guest with rxe0, the kernel's soft-RoCE device; or, without one, a shell.
 
-    Needs QEMU, and neither root nor KVM nor modules of the host. The guest is built at the first run from Debian packages
-    (155 MB, once), later it is there after some 6 to 10 seconds. It has rdma-core 56 with pyverbs, perftest, Python and
-    pytest. The command runs as root in /share, without input; its output, errors and exit status are passed on. Of the
-    host it sees the folder of --share and nothing else, no network either; what it writes elsewhere is gone at the end.
+    Needs QEMU, and neither root nor KVM nor modules of the host. The guest is built at the first run from Debian
+    packages (155 MB, once); later it is there after some 6 to 10 seconds. It has rdma-core 56 with pyverbs, perftest,
+    Python and pytest. The command runs as root in /share, without input; its output, errors and exit status are passed
+    on. Of the host it sees the folder of --share and nothing else, no network either; what it writes elsewhere is gone
+    at the end.
 
     Status 124: the time was over; 125: the guest did not come up, or died; 2: something is missing here.
     """
@@ -125,11 +125,19 @@ def _output(ctx: typer.Context, stack: ExitStack) -> "tuple[OnOutput, list[str]]
             raise ConfigError(f"expected --dmesg with a file that can be written: {error}") from None
 
     def take(stream: str, content: bytes) -> None:
+        if stream == "stage" and sys.stderr.isatty():
+            _show_stage(content.decode())
         if stream in streams:
             streams[stream].write(content)
             streams[stream].flush()
 
     return take, ["dmesg"] if "dmesg" in streams else []
+
+
+def _show_stage(stage: str) -> None:
+    """One line that changes, and goes when the command begins."""
+    text = "" if stage == "rxe0" else f"booting: {stage} ..."
+    print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def _report(result: "Result") -> None:
@@ -178,7 +186,9 @@ def lock(
     place = file or lock_file.FILE
     old = lock_file.read(place)
     base = sources.mirror(ctx.obj.mirror)
-    typer.echo(f"asking {base} for {', '.join(group.suite for group in (old.userspace, *old.kernels.values()))} ...", err=True)
+    typer.echo(
+        f"asking {base} for {', '.join(group.suite for group in (old.userspace, *old.kernels.values()))} ...", err=True
+    )
     new = move.resolve(old, base)
     for line in move.changes(old, new):
         typer.echo(line)

@@ -1,4 +1,4 @@
-"""An initial RAM file system: cpio in the form "newc" (Linux: Documentation/driver-api/early-userspace/buffer-format)."""
+"""An initial RAM file system: cpio in the form "newc" (Linux: early-userspace/buffer-format.rst)."""
 
 import stat
 from typing import BinaryIO

@@ -60,8 +60,8 @@ def _fetch_one(package: Package, mirror: str, folder: Path, progress: "Progress"
         transfer(uri, part)
     except Missing:
         raise Missing(
-            f"{package.name} {package.version} is no longer on {mirror}: move the lock file with `nicemu lab rxe lock`, "
-            "or name a mirror that keeps old packages with --mirror"
+            f"{package.name} {package.version} is no longer on {mirror}: move the lock file with `nicemu lab rxe "
+            "lock`, or name a mirror that keeps old packages with --mirror"
         ) from None
     check(package, part)
     part.rename(file)

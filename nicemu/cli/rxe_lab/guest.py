@@ -2,10 +2,13 @@
 
     result = guest.run(["ibv_devinfo", "-v"], Machine(kernel="7.3", share=Path("out"), mtu=9000), timeout=300)
 
-A boot that does not reach rxe0 is killed and tried again, up to three times; a command that has begun is never repeated.
+A boot that does not reach rxe0 is killed and tried again, up to three times; a command that has begun is never
+repeated.
 """
 
+import contextlib
 import os
+import re
 import selectors
 import shlex
 import subprocess
@@ -26,7 +29,9 @@ TIMED_OUT, LOST = 124, 125
 """Statuses of our own, as of timeout(1): the time was over; the guest did not boot, or died."""
 
 OnOutput = Callable[[str, bytes], None]
-"""Gets what the guest writes as it comes: ("out" | "err" | "console" | "dmesg", bytes)."""
+"""Gets what the guest writes as it comes: ("out" | "err" | "console" | "dmesg", bytes).
+
+The stream "stage" has a word for each stage of a boot: modules, network, rxe0."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def discard(_stream: str, _content: bytes) -> None:
 
 def run(
     command: Sequence[str | os.PathLike[str]] | None,
-    machine: Machine = Machine(),  # noqa: B008 (frozen)
+    machine: Machine = Machine(),
     *,
     timeout: float | None = None,
     on_output: OnOutput = discard,
@@ -60,9 +65,9 @@ def run(
 ) -> Result:
     """Run `command` as root in a guest, in /share, with /dev/null as its input; without one, a shell on our terminal.
 
-    The image is built first if there is none. `timeout` is for all boots and the command together, in seconds. `want` may
-    hold "dmesg": the kernel's log is then given to `on_output` at the end. Raises ConfigError if there is no QEMU, no
-    package, not enough memory or space; a guest that does not come up is a Result.
+    The image is built first if there is none. `timeout` is for all boots and the command together, in seconds. `want`
+    may hold "dmesg": the kernel's log is then given to `on_output` at the end. Raises ConfigError if there is no QEMU,
+    no package, not enough memory or space; a guest that does not come up is a Result.
     """
     program = qemu.find()
     qemu.check(machine)
@@ -112,6 +117,7 @@ class Boot:
             writers = [writer for _, writer in pipes.values()]
             words = qemu.command(program, self.machine, built, folder, dict(zip(pipes, writers, strict=True)))
             self.watch = Watch(self.machine, self.deadline)
+            self.on_output("stage", f"Linux {self.machine.kernel}".encode())
             try:
                 process = subprocess.Popen(
                     words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=writers,
@@ -156,6 +162,8 @@ class Boot:
                     content = os.read(key.fd, 65536)
                     if key.data == "keys":
                         self._keys(content, process, terminal)
+                        if not content:
+                            selector.unregister(key.fd)
                     elif content:
                         self._take(key.data, content, terminal)
                     else:
@@ -186,6 +194,8 @@ class Boot:
     def _say(self, line: str) -> None:
         """A line of the guest's first process."""
         word, _, rest = line.partition(" ")
+        if word in ("stage", "rxe0"):
+            self.on_output("stage", (rest if word == "stage" else word).encode())
         if word == "rxe0":
             self.up, self.boot_seconds = True, time.monotonic() - self.watch.began
             self.watch.is_up()
@@ -199,7 +209,8 @@ class Boot:
         if terminal.is_escape(content):
             self._end(LOST, "ended with Ctrl-]")
         elif self.up and process.stdin is not None:
-            process.stdin.write(content)
+            with contextlib.suppress(BrokenPipeError):  # QEMU has ended: the loop is about to see it
+                process.stdin.write(content)
 
     def _check(self, process: "subprocess.Popen[bytes]") -> None:
         over = self.watch.over(process.pid, self.up)
@@ -216,5 +227,5 @@ class Boot:
         if not self._console:
             return f"QEMU ended with status {returned}: {qemu.explain(self._errors.decode(errors='replace'))}"
         lines = [line.strip() for line in self._console.decode(errors="replace").splitlines() if line.strip()]
-        panic = [line for line in lines if "panic" in line or "Oops" in line or "BUG" in line]
-        return f"the guest died: {(panic or lines or ['no message'])[-1][:200]}"
+        panic = [line for line in lines if re.search(r"Kernel panic|Oops:|BUG:", line)]
+        return f"the guest died: {(panic[:1] or lines[-1:] or ['no message'])[0][:200]}"

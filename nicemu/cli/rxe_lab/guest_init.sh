@@ -78,7 +78,12 @@ else
     out=$!
     cat /run/err >"$(port nicemu.err)" 9>&- &
     err=$!
-    (exec "${argv[@]}") </dev/null >/run/out 2>/run/err 9>&-
+    if type -P -- "${argv[0]}" >/dev/null; then
+        (exec "${argv[@]}")
+    else
+        echo "${argv[0]}: not found in the guest" >&2
+        (exit 127)
+    fi </dev/null >/run/out 2>/run/err 9>&-
     status=$?
     for ((tries = 0; tries < 20; tries++)); do # what the command left running may keep them open
         kill -0 "$out" 2>/dev/null || kill -0 "$err" 2>/dev/null || break

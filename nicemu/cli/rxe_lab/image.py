@@ -1,7 +1,7 @@
 """The guest's image: a kernel and an initial RAM file system, built once from the packages of the lock file.
 
-An image is a folder of the cache that is renamed into its place when it is whole. Its name holds a digest of the packages
-and of the sources that build it, so whatever changes one of them gives another image.
+An image is a folder of the cache that is renamed into its place when it is whole. Its name holds a digest of the
+packages and of the sources that build it, so whatever changes one of them gives another image.
 """
 
 import hashlib
@@ -34,11 +34,13 @@ NOT_NEEDED = re.compile(
     r"|usr/lib/x86_64-linux-gnu/(gconv|perl-base)/|usr/lib/systemd/|usr/lib/udev/|etc/init\.d/|var/"
 )
 BUSYBOX = (
-    "[ ar ash awk bzip2 clear cmp cpio cut dc diff dmesg ed egrep fgrep find free fuser getopt grep gunzip gzip halt "
-    "hexdump hostname ifconfig kill killall less losetup lsof mkfs.ext2 more mount mountpoint netstat nc nslookup patch "
-    "pgrep ping ping6 pkill poweroff ps reboot reset route sed setsid strings swapoff swapon sysctl tar time top tree "
-    "umount uncompress unzip uptime vi watch which xargs xxd xz xzcat zcat"
-).split()
+    "[", "ar", "ash", "awk", "bzip2", "clear", "cmp", "cpio", "cut", "dc", "diff", "dmesg", "ed", "egrep", "fgrep",
+    "find", "free", "fuser", "getopt", "grep", "gunzip", "gzip", "halt", "hexdump", "hostname", "ifconfig", "kill",
+    "killall", "less", "losetup", "lsof", "mkfs.ext2", "more", "mount", "mountpoint", "netstat", "nc", "nslookup",
+    "patch", "pgrep", "ping", "ping6", "pkill", "poweroff", "ps", "reboot", "reset", "route", "sed", "setsid",
+    "strings", "swapoff", "swapon", "sysctl", "tar", "time", "top", "tree", "umount", "uncompress", "unzip",
+    "uptime", "vi", "watch", "which", "xargs", "xxd", "xz", "xzcat", "zcat",
+)  # fmt: skip
 """Commands that no package of the lock file brings."""
 
 

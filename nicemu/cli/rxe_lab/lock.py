@@ -11,8 +11,9 @@ from nicemu.config.errors import ConfigError
 FILE = Path(__file__).parent / "packages.yaml"
 
 HEADER = """\
-# The packages of the guest of `nicemu lab rxe`, pinned. Written by `nicemu lab rxe lock`, which takes `wanted`, `left_out`
-# and `kernels` from here, resolves them anew on the machine's own mirror and writes this file (docs/rxe-lab.md).
+# The packages of the guest of `nicemu lab rxe`, pinned. Written by `nicemu lab rxe lock`, which takes `wanted`,
+# `left_out` and the suites from here, resolves them anew on the machine's own mirror and writes this file
+# (docs/rxe-lab.md).
 """
 
 
@@ -89,8 +90,8 @@ def read(file: Path = FILE) -> Lock:
 
 
 def _group(content: dict[str, Any]) -> Group:
-    names = (tuple(str(name) for name in content.get(key) or ()) for key in ("wanted", "left_out"))
-    return Group(str(content["suite"]), *names, tuple(_package(each) for each in content["packages"]))
+    wanted, left_out = (tuple(str(name) for name in content.get(key) or ()) for key in ("wanted", "left_out"))
+    return Group(str(content["suite"]), wanted, left_out, tuple(_package(each) for each in content["packages"]))
 
 
 def _package(content: dict[str, Any]) -> Package:

@@ -7,13 +7,12 @@ from pathlib import PurePosixPath
 
 from nicemu.cli.rxe_lab.deb import decompressed
 
-WANTED = tuple(
-    """
-    virtio_pci virtio_net virtio_console virtio_rng virtio_blk 9p 9pnet_virtio rdma_rxe ib_uverbs ib_umad rdma_cm rdma_ucm
-    ib_cm iw_cm ib_ipoib crc32_generic crc32_pclmul crc32c_generic crc32c_intel crc32_cryptoapi af_packet ipv6 veth dummy
-    bridge tun sch_netem sch_ingress act_mirred act_gact cls_flower cls_u32 overlay ext4 squashfs
-    """.split()
-)
+WANTED = (
+    "virtio_pci", "virtio_net", "virtio_console", "virtio_rng", "virtio_blk", "9p", "9pnet_virtio", "rdma_rxe",
+    "ib_uverbs", "ib_umad", "rdma_cm", "rdma_ucm", "ib_cm", "iw_cm", "ib_ipoib", "crc32_generic", "crc32_pclmul",
+    "crc32c_generic", "crc32c_intel", "crc32_cryptoapi", "af_packet", "ipv6", "veth", "dummy", "bridge", "tun",
+    "sch_netem", "sch_ingress", "act_mirred", "act_gact", "cls_flower", "cls_u32", "overlay", "ext4", "squashfs",
+)  # fmt: skip
 """With what they depend on. A kernel may have some of them built in, or under another name: only NEEDED is checked."""
 
 NEEDED = ("rdma_rxe", "ib_uverbs", "virtio_console", "9p")

@@ -1,9 +1,10 @@
 """What the guest would otherwise compute at every start: compiled Python files, and depmod's index of the modules.
 
-Both are made by the guest's own programs, run on the host by the guest's own dynamic loader, which takes an x86-64 host.
-Elsewhere, or if one of them fails, the guest does the same work itself: slower, not otherwise.
+Both are made by the guest's own programs, run on the host by the guest's own dynamic loader, which takes an x86-64
+host. Elsewhere, or if one of them fails, the guest does the same work itself: slower, not otherwise.
 """
 
+import contextlib
 import platform
 import re
 import subprocess
@@ -19,7 +20,9 @@ KMOD = re.compile(r"usr/s?bin/(kmod|depmod)$|usr/lib/x86_64-linux-gnu/[^/]*$")
 
 def python(root: Tree, scratch: Path) -> None:
     """Add a .pyc beside every module of the guest's Python: start-up is most of a short program's time in emulation."""
-    version = next((found[0] for path in root.entries if (found := re.match(r"usr/lib/python3\.\d+(?=/os\.py$)", path))), "")
+    version = next(
+        (found[0] for path in root.entries if (found := re.match(r"usr/lib/python3\.\d+(?=/os\.py$)", path))), ""
+    )
     if not _can_run(root) or not version:
         return
     root.write(scratch, lambda path: PYTHON.match(path) is not None)
@@ -34,7 +37,9 @@ def python(root: Tree, scratch: Path) -> None:
 
 def module_index(root: Tree, modules: Tree, scratch: Path) -> None:
     """Add modules.dep, modules.alias and their like: `depmod`, without which modprobe finds nothing."""
-    release = next(path.split("/")[3] for path in modules.entries if path.startswith("usr/lib/modules/") and path.endswith(".ko"))
+    release = next(
+        path.split("/")[3] for path in modules.entries if path.startswith("usr/lib/modules/") and path.endswith(".ko")
+    )
     if not _can_run(root):
         return
     root.write(scratch, lambda path: KMOD.match(path) is not None)
@@ -54,8 +59,6 @@ def _run(scratch: Path, command: list[str], environment: dict[str, str]) -> None
     """A program of the guest; its failure is no error, see above."""
     (scratch / LOADER).chmod(0o700)
     loader = [str(scratch / LOADER), "--library-path", str(scratch / LIBRARIES)]
-    try:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
         subprocess.run([*loader, *command], env={"PATH": "/usr/bin:/bin", **environment}, stdin=subprocess.DEVNULL,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=600)  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        pass

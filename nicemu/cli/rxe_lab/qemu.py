@@ -114,7 +114,12 @@ def command(program: str, machine: Machine, image: Image, folder: Path, ports: d
         words += _share("share", machine.share.resolve(), "off")
     words += ["-device", "virtio-serial-pci"]
     for number, (name, pipe) in enumerate(ports.items()):
-        words += ["-add-fd", f"fd={pipe},set={number}", "-chardev", f"file,id=port{number},path=/dev/fdset/{number},append=on"]
+        words += [
+            "-add-fd",
+            f"fd={pipe},set={number}",
+            "-chardev",
+            f"file,id=port{number},path=/dev/fdset/{number},append=on",
+        ]
         words += ["-device", f"virtserialport,chardev=port{number},name=nicemu.{name}"]
     return words
 

@@ -1,4 +1,7 @@
-"""How long a boot may take, by the processor time that QEMU has used: a busy host must not look like a guest that hangs."""
+"""How long a boot may take, by the processor time that QEMU has used.
+
+By the clock alone a busy host would look like a guest that hangs.
+"""
 
 import os
 import time
