@@ -143,7 +143,7 @@ def to_members(world, p):
     """A multicast packet goes to each member QP of its group on this NIC (rxe rxe_rcv_mcast_pkt)."""
     row = packet(world, p)
     n = nic(world, row.dest_nic)
-    for i in range(n.mcast_base, n.mcast_base + n.mcast_count):
+    for i in range(n.mcast_base, n.mcast_end):
         m = mcast(world, i)
         if m.nic != n.number or m.mgid_high != row.dgid_high or m.mgid_low != row.dgid_low:
             continue

@@ -15,7 +15,7 @@ from nicemu.nic.send_queue import WR_FLUSH_ERR, entry_of, posted, stop_timer, wc
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
-from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
+from nicemu.tables.records import FAULTS_PER_QP
 from nicemu.tables.rows import control, fault, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
 
@@ -146,7 +146,7 @@ def reset(world, q_row):
     q.tagging = q.tag = q.rndv_produced = q.rndv_open = 0
     q.rate_kbps = q.paced_until = 0
     q.lsn = q.faulted_psn = q.failed_wqe = -1
-    for i in range(RESOURCES_PER_QP):
+    for i in range(nic(world, q.nic).resources):
         resource(world, q.resource_base + i).kind = 0
     for kind in range(FAULTS_PER_QP):
         f = fault(world, q_row * FAULTS_PER_QP + kind)

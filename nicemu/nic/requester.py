@@ -55,8 +55,6 @@ from nicemu.wire import opcode as bth
 
 WINDOW = 128
 """Request packets on their way that are not acknowledged yet (rxe's cap)."""
-ACK_EVERY = 32
-"""Every so many packets of a long message one asks for an ACK."""
 UNLIMITED = -1
 NS_PER_MS = 1_000_000
 NO_ADDRESS = 16
@@ -127,12 +125,12 @@ def finish_send(row, e, at):
 
 
 @jit
-def asks_for_ack(q, e, row):
+def asks_for_ack(world, q, e, row):
     """A packet asks for an ACK at the end of a message, now and then within it, without credit, and when it is sent
     again: a message of which several packets get lost then costs no more retries than each of them."""
     e.asked = 1 if q.lsn != UNLIMITED and psn_diff(e.ssn, q.lsn) > 0 else 0
     again = psn_diff(row.psn, q.sent_psn) < 0
-    return row.last or e.asked or again or q.sq_offset % ACK_EVERY == ACK_EVERY - 1
+    return row.last or e.asked or again or (q.sq_offset + 1) % nic(world, q.nic).ack_request_every == 0
 
 
 @jit
@@ -147,7 +145,7 @@ def build_payload(world, q, p, e, at):
     if place == bth.LAST or place == bth.ONLY:
         finish_send(row, e, at)
     if is_reliable(q):
-        row.ack_request = 1 if asks_for_ack(q, e, row) else 0
+        row.ack_request = 1 if asks_for_ack(world, q, e, row) else 0
     row.length = e.length
     row.payload = min(e.length - k * q.mtu, q.mtu)
     return gather(world, q, p, e, at, k * q.mtu)

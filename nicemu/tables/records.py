@@ -56,6 +56,8 @@ NIC = record(
     "qp_cache_base", "qp_cache_sets", "qp_cache_ways", "qp_cache_clock",  # QP contexts on the device; ways 0: all
     "memory", "memory_bytes",  # device memory: host address and size
     "srq_base", "srq_count", "av_base", "av_count", "mcast_base", "mcast_count", "gid_base", "gid_count",
+    "mcast_end",             # one behind the last row used
+    "resources",             # responder resources of a QP
     "flow_base", "flow_count", "rqt_base", "rqt_count",
     "flow_end", "flows_made",  # one behind the last row used; rules ever made: each gets its order from it
     "mac",
@@ -67,6 +69,7 @@ NIC = record(
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
     "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
+    "ack_request_every",     # packets of a long message until one asks for an ACK
     "cnp_interval_ns",       # at most one CNP per QP in this time
     "zap_without_flush", "zap_without_drain",
     "function_masked",       # MSI-X control: no vector sends
