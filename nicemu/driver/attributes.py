@@ -43,6 +43,7 @@ ODP_SUPPORT, ODP_SUPPORT_IMPLICIT = 1, 2
 ODP_OPERATIONS = {"send": 1, "recv": 2, "write": 4, "read": 8, "atomic": 16, "srq_recv": 32, "flush": 64,
                   "atomic_write": 128}  # fmt: skip
 """``ibv_odp_transport_cap_bits`` by their names in a profile; the last two have none in older headers."""
+ODP_SRQ_RECV = ODP_OPERATIONS["srq_recv"]
 
 PORT_DOWN, PORT_ACTIVE, DISABLED, LINK_UP, ETHERNET = 1, 4, 3, 5, 2
 CORE_CLOCK_KHZ = 1_000_000

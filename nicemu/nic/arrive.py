@@ -90,7 +90,7 @@ def count_outstanding(q, row):
     if bth.is_non_posted(row.opcode) and psn_diff(row.psn, q.rx_high) > 0:
         q.rx_high = row.psn
         q.rx_non_posted += 1
-        active = 1 if q.read_active else 0
+        active = 1 if q.read_active and q.read_counted else 0
         row.counted = EXCESS if q.rx_non_posted + active > q.max_dest_rd_atomic else COUNTED
 
 

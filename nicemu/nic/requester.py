@@ -41,9 +41,11 @@ from nicemu.nic.send_queue import (
     RTS,
     SOLICITED,
     SQD,
+    UNSENT,
     entry_of,
     fetch,
     kick,
+    pass_over,
     posted,
     start_timer,
     wqe_address,
@@ -282,12 +284,13 @@ def perform_local(world, q_row):
     e = entry_of(world, q, q.sq_next)
     at = wqe_address(q, q.sq_next)
     if e.done == 0:
+        status = 0
         if e.opcode == BIND_MW:
-            e.status = bind_mw(world, q_row, at)
+            status = bind_mw(world, q_row, at)
         else:
-            e.status = local_inv(world, q_row, load32(at + rings.SEND_IMM))
-        if e.status != 0:
-            q.sq_error = 1
+            status = local_inv(world, q_row, load32(at + rings.SEND_IMM))
+        if status != 0:
+            fail_entry(world, q_row, q.sq_next, status)
     e.done = 1
     q.sq_next += 1
     return call(vector(world, units.RETIRE).address, world, q_row, 0)
@@ -330,7 +333,11 @@ def requester(world, q_row, incarnation):
         return 0
     e = entry_of(world, q, q.sq_next)
     if e.status != 0:
-        return call(vector(world, units.RETIRE).address, world, q_row, 0) if q.sq_next == q.sq_una else 0
+        if q.sq_next != q.sq_una:
+            return 0
+        if e.status == UNSENT:
+            pass_over(world, q_row)
+        return call(vector(world, units.RETIRE).address, world, q_row, 0)
     if is_local(e.opcode):
         return 0 if fenced(world, q, e) else perform_local(world, q_row)
     if not may_send(world, q) or paced(world, q_row):

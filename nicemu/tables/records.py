@@ -123,7 +123,7 @@ QP = record(
     "rq_next",               # next receive WQE
     "message_opcode",        # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
     "message_mkey", "message_key", "message_va", "message_length", "message_offset", "recv_wqe", "recv_taken",
-    "faulted_psn",
+    "faulted_psn", "fault_code",  # PSN that hit a missing page; what firmware answers it with
     "resource_base", "resource_head", "read_active", "rx_head", "rx_tail",
     "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
     "rewound",               # bits: went back for a missing response, a sequence NAK; again only when una_psn moved
@@ -133,13 +133,15 @@ QP = record(
     "recv_wr_id", "recv_length",  # of the receive WQE taken: its bytes, -1 if it is bad
     "commit_failed", "failed_wqe",  # a commit failed: what was accepted behind it is flushed; its receive WQE
     "drop_message",          # UC: the rest of a message in progress is discarded
+    "flush_end",             # in ERR: receives up to here are flushed
     "comm_est", "last_wqe",  # COMM_EST, LAST_WQE_REACHED were raised in this life
     "sq_draining", "sqd_notify",  # SQD: not drained yet; raise SQ_DRAINED then
     "ssn", "lsn",            # credits: number of the last message fetched that needs a receive; the last one allowed
     "rx_waiting",            # requests in the responder's queue, behind a READ whose responses go out or a fault
-    "recv_suspended",        # UD, UC: the packet at the queue's head waits in the backup ring for a page
+    "recv_suspended",        # 1: the packet at the queue's head waits in the backup ring for a page; 2: a READ does
     "rx_non_posted",         # READs, atomics, FLUSHes counted and waiting in the responder's queue
     "rx_high",               # highest PSN counted
+    "read_counted",          # the active READ counts too: it is no replay, which its requester may have done with
     "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
     "next_cnp",              # earliest time of the next CNP, ns
     "rx_flags",              # raw packets and WQs: CVLAN_STRIPPING, SCATTER_FCS of QpFlag
