@@ -64,9 +64,12 @@ def refuse(world, q_row, p):
         syndrome = bth.NAK_REMOTE_ACCESS
         event = QP_ACCESS_ERR
     elif verdict == RECV_PROT or verdict == RECV_LEN:
-        if verdict == RECV_PROT:
-            syndrome = bth.NAK_REMOTE_OPERATIONAL
-        fail_recv(world, q_row, LOC_PROT_ERR if verdict == RECV_PROT else LOC_LEN_ERR)
+        wrong = bth.NAK_REMOTE_OPERATIONAL << 8 | LOC_PROT_ERR
+        if verdict == RECV_LEN:
+            wrong = bth.NAK_INVALID_REQUEST << 8 | LOC_LEN_ERR
+        wrong = ask(world, q.nic, hooks.RECEIVE_ERROR, q_row, wrong)
+        syndrome = wrong >> 8
+        fail_recv(world, q_row, wrong & 255)
     nak(world, q_row, row.psn, syndrome)
     if verdict == INVALID or verdict == ACCESS_ERROR:
         post_async(world, q.nic, event, q.number)

@@ -8,7 +8,9 @@ from nicemu._jit import call, jit, store32, store64
 from nicemu.abi import rings
 from nicemu.abi.rings import CQE_BYTES, VENDOR_SYNDROME, EqeType
 from nicemu.abi.verbs import AsyncEvent
+from nicemu.nic import hooks
 from nicemu.nic.eq import link_held, post_async, post_eqe
+from nicemu.nic.hooks import ask
 from nicemu.nic.program_ring import CQE_SLOT, cqes_consumed, move
 from nicemu.tables import units
 from nicemu.tables.heap import push
@@ -69,9 +71,15 @@ def post_tagged_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited, 
     trace(world, CQE, q.nic, q.number, qpn, status, opcode)
     if q.watch:
         c.cqe_hits += 1
-    if q.armed == ARM_NEXT or (q.armed == ARM_SOLICITED and (solicited or status != 0)):
+    if q.armed == ARM_NEXT or (q.armed == ARM_SOLICITED and (solicited or wakes(world, row, status, opcode))):
         call(vector(world, units.CQ_RIPEN).address, world, row, 0)
     return True
+
+
+@jit
+def wakes(world, row, status, opcode):
+    """A completion that is not solicited is an error, and for firmware that counts as much."""
+    return status != 0 and ask(world, cq(world, row).nic, hooks.ERROR_WAKES, row, status << 8 | opcode) != 0
 
 
 def ripen(world, row, _):

@@ -16,7 +16,8 @@ class Hook(IntEnum):
     """Hook slots: object, argument, answer."""
 
     RESPONDER_FAULT = 0
-    """QP row, its min_rnr_timer -> RNR timer code 0..31 to NAK with, or -1 to drop silently."""
+    """QP row, its min_rnr_timer -> RNR timer code 0..31 to NAK with, -1 to drop silently, or -2 to let the request wait
+    for the page, and all behind it, as long as the backup ring has room for them."""
     FAULT_PAGES = 1
     """QP row, fault row -> pages to ask the driver for, 0: the whole operation."""
     ACK = 2
@@ -31,9 +32,30 @@ class Hook(IntEnum):
     """QP row, payload bytes of a UD, UC or raw packet that hit a missing page -> 1 to keep it in the backup ring, 0 to
     drop it."""
 
+    ASYNC_EVENT = 7
+    """NIC row, AsyncEvent that happens to one of its objects -> 1 to report it, 0 to keep quiet."""
+    SEND_ERROR = 8
+    """QP row, WcStatus << 8 | WrOpcode of a send request that has failed -> WcStatus it completes with, plus ``TO_ERR``
+    if an unreliable QP goes to ERR and not to SQE; 0: if it was not sent yet, it completes as if it had been."""
+    RECEIVE_ERROR = 9
+    """QP row, AETH syndrome << 8 | WcStatus for a receive whose buffer is too short or bad -> the same, to use."""
+    SHORT_DATAGRAM = 10
+    """QP row, WcStatus if it were an error -> 0 to drop a datagram that is too long for its receive of an SRQ, or the
+    WcStatus that receive completes with."""
+    ERROR_WAKES = 11
+    """CQ row, WcStatus << 8 | WcOpcode of a failed completion that is not solicited -> 1 to raise the event of a CQ armed
+    for solicited completions, 0 not to."""
+    LATE_RECEIVE = 12
+    """QP row that goes to ERR, 0 -> 1 to flush also receives that are posted later, 0 to leave them alone."""
+
 
 # the same numbers as plain integers, for kernels
-RESPONDER_FAULT, FAULT_PAGES, ACK, ACK_TIMEOUT, RNR_WAIT, IOTLB_VICTIM, UNRELIABLE_FAULT = range(7)
+(RESPONDER_FAULT, FAULT_PAGES, ACK, ACK_TIMEOUT, RNR_WAIT, IOTLB_VICTIM, UNRELIABLE_FAULT, ASYNC_EVENT, SEND_ERROR,
+ RECEIVE_ERROR, SHORT_DATAGRAM, ERROR_WAKES, LATE_RECEIVE) = range(13)  # fmt: skip
+STALL = -2
+"""Answer of RESPONDER_FAULT."""
+TO_ERR = 1 << 8
+"""In the answer of SEND_ERROR."""
 
 
 @jit

@@ -26,6 +26,8 @@ RESPONDER_RECV, REQUESTER_READ = int(FaultType.RESPONDER_RECV), int(FaultType.RE
 PAGE_FAULT, WQE, RDMA = int(EqeType.PAGE_FAULT), int(FaultSubtype.WQE), int(FaultSubtype.RDMA)
 LOC_PROT_ERR = int(WcStatus.LOC_PROT_ERR)
 FAULT, RESUME = int(Ev.FAULT), int(Ev.RESUME)
+READ_WAITS = 2
+"""``recv_suspended``: the responses of the READ in progress wait for a page."""
 
 
 @jit
@@ -173,7 +175,10 @@ def resume(world, row, error):
         f.error = error
         if q.recv_suspended == 0:
             return 0
+        reads = q.recv_suspended == READ_WAITS
         q.recv_suspended = 0
+        if reads:
+            return call(vector(world, units.READ_RESPONSE).address, world, f.qp, q.incarnation)
         waits = units.RAW_RESUME if is_raw(q) else units.RESPONDER
         return call(vector(world, waits).address, world, f.qp, 0)
     if error:
@@ -189,5 +194,5 @@ def fail_entry(world, q_row, index, status):
         return
     e = sq_entry(world, q.sq_entry + (index & (q.sq_slots - 1)))
     if e.status == 0:
-        e.status = status
+        e.status = ask(world, q.nic, hooks.SEND_ERROR, q_row, status << 8 | e.opcode) or status
     q.sq_error = 1

@@ -5,9 +5,11 @@
 from nicemu._jit import call, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent, QpState
+from nicemu.nic import hooks
 from nicemu.nic.backup_ring import leave
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.eq import post_async
+from nicemu.nic.hooks import ask
 from nicemu.nic.program_ring import SEND_SLOT, move, recvs_posted
 from nicemu.nic.qp_type import ATOMIC_WRITE, SEND, XRC_TGT
 from nicemu.nic.receive_queue import fail_recv, flush_slot
@@ -15,11 +17,12 @@ from nicemu.nic.send_queue import WR_FLUSH_ERR, entry_of, posted, stop_timer, wc
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
-from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
+from nicemu.tables.records import FAULTS_PER_QP
 from nicemu.tables.rows import control, fault, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
 
 RESET, RTS, SQD, SQE, ERR = (int(s) for s in (QpState.RESET, QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
+NO_END = 1 << 62
 QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHED)
 
 
@@ -78,7 +81,8 @@ def flush(world, q_row):
             q.last_wqe = 1
             post_async(world, q.nic, LAST_WQE_REACHED, q.number)
         return
-    for index in range(q.rq_next, flush_end(q.rq_next, recvs_posted(world, q_row), q.rq_slots)):
+    end = min(recvs_posted(world, q_row), q.flush_end)
+    for index in range(q.rq_next, flush_end(q.rq_next, end, q.rq_slots)):
         flush_slot(world, q_row, index, WR_FLUSH_ERR)
         q.rq_next = index + 1
 
@@ -110,6 +114,8 @@ def qp_error(world, q_row, event):
     if q.state != ERR:
         q.state = ERR
         trace(world, QP_STATE, q.nic, q.number, ERR, 0, 0)
+        later = ask(world, q.nic, hooks.LATE_RECEIVE, q_row, 0)
+        q.flush_end = NO_END if later or q.rq_slots == 0 else recvs_posted(world, q_row)
         stop_timer(world, q_row)
         q.read_active = 0
         drop_received(world, q)
@@ -146,7 +152,7 @@ def reset(world, q_row):
     q.tagging = q.tag = q.rndv_produced = q.rndv_open = 0
     q.rate_kbps = q.paced_until = 0
     q.lsn = q.faulted_psn = q.failed_wqe = -1
-    for i in range(RESOURCES_PER_QP):
+    for i in range(nic(world, q.nic).resources):
         resource(world, q.resource_base + i).kind = 0
     for kind in range(FAULTS_PER_QP):
         f = fault(world, q_row * FAULTS_PER_QP + kind)

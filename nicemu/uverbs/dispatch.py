@@ -19,7 +19,7 @@ from nicemu.driver.handles import Handles
 from nicemu.driver.program_ring import Places
 from nicemu.driver.raw_options import RawOptions
 from nicemu.timeline.host import Steps
-from nicemu.uverbs import device_file, raw_dispatch
+from nicemu.uverbs import absent, device_file, raw_dispatch
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
@@ -32,6 +32,7 @@ class Dispatcher:
 
     def __init__(self, driver: Driver, mm: Any) -> None:
         self.driver, self.mm = driver, mm
+        self.handlers = absent.without(HANDLERS, driver)
         self.channels: Handles[CompChannel] = Handles("completion channel")
         self.channel_of: dict[int, CompChannel] = {}
         """By CQ handle."""
@@ -48,7 +49,7 @@ class Dispatcher:
         if self.orphans:
             yield from device_file.release_unused(self)
         try:
-            result = HANDLERS[type(command)](self, command)
+            result = self.handlers[type(command)](self, command)
             if inspect.isgenerator(result):
                 result = yield from result
             return result

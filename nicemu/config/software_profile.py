@@ -1,0 +1,41 @@
+"""What driver and library make of a device: on-demand paging by transport, verbs that they lack, their habits."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nicemu.config.types import Record
+
+OdpOperation = Literal["send", "recv", "write", "read", "atomic", "srq_recv", "flush", "atomic_write"]
+Operations = Annotated[tuple[OdpOperation, ...], Field(strict=False)]
+ALL: Operations = ("send", "recv", "write", "read", "atomic", "srq_recv", "flush", "atomic_write")
+
+DeviceFlag = Literal["AUTO_PATH_MIG", "CHANGE_PHY_PORT", "CURR_QP_STATE_MOD"]
+"""Names of ``ibv_device_cap_flags`` that say nothing which anybody here does."""
+
+Feature = Literal[
+    # verbs
+    "advise_mr", "alloc_dm", "alloc_null_mr", "alloc_parent_domain", "create_flow", "create_wq", "import_device",
+    "modify_cq", "open_xrcd", "query_rt_values", "reg_dmabuf_mr", "rereg_mr",
+    # parts of them: CQs with IGNORE_OVERRUN, completions with more than IBV_WC_STANDARD_FLAGS, access flags of regions
+    "ignore_overrun", "wc_extensions", "zero_based", "persistent_memory",
+]  # fmt: skip
+
+
+class OdpProfile(Record):
+    """Which operations may touch on-demand memory, as `ibv_query_device_ex` tells it; none for UC."""
+
+    implicit: bool = True  # a region may be the whole address space
+    rc: Operations = ALL
+    ud: Operations = ("send", "srq_recv")
+    xrc: Operations = ("send", "write", "read", "atomic", "srq_recv", "flush", "atomic_write")
+
+
+class SoftwareProfile(Record):
+    """Choices of a device's driver and library that programs can see."""
+
+    lacks: Annotated[tuple[Feature, ...], Field(strict=False)] = ()  # EOPNOTSUPP; of persistent_memory EINVAL
+    power_of_two_queues: bool = False  # as many requests as fit a ring of a power of two, and one slot stays free
+    inline_shares_sges: bool = False  # SGEs and inline data of a send request have the same room, and all of it
+    path_mtu_up_to_max: bool = False  # a path MTU above the port's active one is accepted
+    keeps_refused_sends: bool = False  # sends posted before RTS are refused, and executed in RTS all the same
