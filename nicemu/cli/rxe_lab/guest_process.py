@@ -1,8 +1,8 @@
 """One run of a guest as a process of its own, which can be killed: QEMU goes with it.
 
-`python -m nicemu.cli.rxe_lab.guest_process JOB.json`, with `command`, `share`, `kernel`, `timeout` in seconds and
-`facts`, the file that gets one JSON line about the boot. What the guest says goes to our stdout, and at the end why it
-did not end well.
+`python -m nicemu.cli.rxe_lab.guest_process JOB.json`, with `command`, `machine` (fields of qemu.Machine), `timeout` in
+seconds and `facts`, the file that gets one JSON line about the boot. What the guest says goes to our stdout, and at the
+end why it did not end well.
 """
 
 import json
@@ -19,7 +19,7 @@ def main(path: str) -> int:
     from nicemu.cli.rxe_lab.qemu import Machine
 
     job = json.loads(Path(path).read_text())
-    machine = Machine(kernel=job["kernel"], share=Path(job["share"]), mtu=MTU)
+    machine = Machine(**{**job["machine"], "share": Path(job["machine"]["share"]), "mtu": MTU})
     result = guest.run(job["command"], machine, timeout=job["timeout"], on_output=_pass_on)
     boot = {"boot_seconds": round(result.boot_seconds, 1), "retries": result.retries, "accel": result.accel}
     Path(job["facts"]).write_text(json.dumps({"facts": boot}) + "\n")

@@ -64,9 +64,9 @@ StartGuest = Callable[[list[str], Path], Running]
 """Boots a guest with a folder as its share, and runs a command there."""
 
 
-def boot(kernel: str, timeout: float, command: list[str], share: Path) -> Running:
-    """Start a guest of this kernel, for so many seconds at most."""
-    job = {"command": command, "share": str(share), "kernel": kernel, "timeout": timeout}
+def boot(machine: dict[str, Any], timeout: float, command: list[str], share: Path) -> Running:
+    """Start a guest, for so many seconds at most; `machine`: fields of qemu.Machine."""
+    job = {"command": command, "machine": {**machine, "share": str(share)}, "timeout": timeout}
     (share / "guest.json").write_text(json.dumps({**job, "facts": str(share / RESULTS / "guest.jsonl")}))
     words = [sys.executable, "-m", "nicemu.cli.rxe_lab.guest_process", str(share / "guest.json")]
     return Process(words, share / "guest.txt")

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from nicemu.config.errors import ConfigError
 
 if TYPE_CHECKING:
     from nicemu.cli.rxe_lab.jobs import Selection
+    from nicemu.cli.rxe_lab.qemu import Machine
     from nicemu.cli.rxe_lab.records import JobResult
     from nicemu.cli.rxe_lab.schedule import Job
 
@@ -26,13 +28,14 @@ GUEST_SECONDS = 1100.0
 
 
 def test(
+    ctx: typer.Context,
     pattern: Annotated[str, typer.Argument(help="A regular expression that the test's id has to contain.")] = "",
     only: Annotated[str | None, typer.Option(metavar="verbs|suite", help="One of the two groups of tests.")] = None,
     against: Annotated[
         str | None, typer.Option(metavar="FILE", help="Boot nothing: take rxe's results from a stored run.")
     ] = None,
     model: Annotated[bool, typer.Option(help="Run nicemu with the profile rxe as well.")] = True,
-    kernel: Annotated[str, typer.Option(metavar="VERSION", help="The guest's kernel; the first that is pinned.")] = "",
+    kernel: Annotated[str, typer.Option(metavar="N", help="The guest's: 7.3, 6.12 or 6.1.")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Store the run.")] = None,
     docs: Annotated[bool, typer.Option("--docs", help="Write the tables of docs/rxe.md in this checkout.")] = False,
     jobs: Annotated[int, typer.Option(min=1, max=6, help="Jobs at once; a guest takes a processor.")] = 2,
@@ -57,8 +60,9 @@ def test(
         stored_run.check(json_file)
     if docs:
         page.check(CHECKOUT)
-    guest = versions.get("guest", {}) if against is not None else _prepare(kernel)
-    work = _jobs(chosen, None if against is not None else kernel, model and has_profile())
+    machine = replace(ctx.obj, kernel=kernel) if kernel else ctx.obj
+    guest = versions.get("guest", {}) if against is not None else _prepare(machine)
+    work = _jobs(chosen, None if against is not None else machine, model and has_profile())
     said = progress.Progress([job.name for job in work])
     results = schedule.run_all(work, said, jobs)
     results.update(_chosen_of(then, chosen))
@@ -132,18 +136,18 @@ def has_profile() -> bool:
     return True
 
 
-def _prepare(kernel: str) -> dict[str, Any]:
+def _prepare(machine: "Machine") -> dict[str, Any]:
     """Build the guest's image if it is not there; versions of what is in it. Raises ConfigError."""
     from nicemu.cli.rxe_lab import image, lock, qemu
 
     try:
         qemu.find()
-        qemu.check(qemu.Machine())
+        qemu.check(machine)
     except ConfigError as error:
         raise ConfigError(f"{error} (--against rxe-7.3 compares with a stored run of rxe instead)") from None
     locked = lock.read()
-    series = kernel or locked.default_kernel
-    image.ready(locked, series)
+    series = machine.kernel or locked.default_kernel
+    image.ready(locked, series, machine.mirror)
     versions = {each.name: each.version for each in locked.userspace.packages}
     return {
         "qemu": qemu.version(),
@@ -154,15 +158,15 @@ def _prepare(kernel: str) -> dict[str, Any]:
     }
 
 
-def _jobs(tests: "Selection", kernel: str | None, model: bool) -> "list[Job]":
-    """The guests first, since they take longest. `kernel` is None if none is to be booted."""
+def _jobs(tests: "Selection", machine: "Machine | None", model: bool) -> "list[Job]":
+    """The guests first, since they take longest. `machine` is None if none is to be booted."""
     from nicemu.cli.rxe_lab import jobs
     from nicemu.cli.rxe_lab.differential import HERE, MODEL, SUITE, THERE, VERBS, job_name
     from nicemu.cli.rxe_lab.schedule import Job
 
-    start = partial(jobs.boot, kernel or "", GUEST_SECONDS)
     runs: list[tuple[str, str, Callable[..., JobResult]]] = []
-    if kernel is not None:
+    if machine is not None:
+        start = partial(jobs.boot, asdict(machine), GUEST_SECONDS)
         runs += [(VERBS, THERE, partial(jobs.verbs_there, tests, start))]
         runs += [(SUITE, THERE, partial(jobs.suite_there, tests, start))]
     for side, profile in ((HERE, None), (MODEL, jobs.PROFILE)):
