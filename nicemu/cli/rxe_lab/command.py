@@ -64,6 +64,7 @@ def options(
     ] = None,
     mtu: Annotated[int, typer.Option(metavar="BYTES", help="Of eth0; 9000 lets rxe0 use a path MTU of 4096.")] = 1500,
     memory: Annotated[int, typer.Option(metavar="MIB", help="Of the guest.")] = 2048,
+    cpus: Annotated[int, typer.Option(metavar="N", help="Of the guest; emulation is stable with one only.")] = 1,
     timeout: Annotated[
         float | None, typer.Option(min=1, metavar="SECONDS", help="For boot and command; then status 124.")
     ] = None,
@@ -86,7 +87,7 @@ def options(
     """
     from nicemu.cli.rxe_lab.qemu import Machine
 
-    ctx.obj = Machine(kernel, memory, mtu, share, accel, mirror=mirror)
+    ctx.obj = Machine(kernel, memory, mtu, share, cpus, accel, mirror=mirror)
     ctx.meta["timeout"], ctx.meta["console"], ctx.meta["dmesg"] = timeout, console, dmesg
     if ctx.invoked_subcommand is None:
         sys.exit(_run(ctx, None))

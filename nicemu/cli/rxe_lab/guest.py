@@ -11,6 +11,7 @@ import os
 import re
 import selectors
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -114,6 +115,8 @@ class Boot:
             folder.chmod(0o755)
             self._write_settings(folder, terminal)
             pipes = {name: os.pipe() for name in ("control", "out", "err", *want)}
+            ours, theirs = socket.socketpair()  # eth0's other end: what it sends has to go somewhere
+            pipes[qemu.FRAMES] = ours.detach(), theirs.detach()
             writers = [writer for _, writer in pipes.values()]
             words = qemu.command(program, self.machine, built, folder, dict(zip(pipes, writers, strict=True)))
             self.watch = Watch(self.machine, self.deadline)
@@ -178,6 +181,8 @@ class Boot:
             self.final = self.up or not self._console
 
     def _take(self, source: str, content: bytes, terminal: Terminal) -> None:
+        if source == qemu.FRAMES:
+            return
         if source == "control":
             *lines, self._lines = (self._lines + content).split(b"\n")
             for line in lines:
