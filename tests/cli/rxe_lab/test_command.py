@@ -1,5 +1,6 @@
 """The command line of `nicemu lab rxe`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,14 @@ def test_retries_and_a_lost_guest_are_said(calls: Calls) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("uname", "-r"), "expected boots, lock, clean, .*or -- before a command: nicemu lab rxe -- uname -r"),
+        (("uname", "-r"), "expected boots, lock, clean.*, or -- before a command: nicemu lab rxe -- uname -r"),
         (("--kernel", "6.1", "--"), "expected a command after --, given none"),
     ],
 )
 def test_a_command_without_dashes_is_told_of_them(calls: Calls, words: tuple[str, ...], message: str) -> None:
     done = invoke(*words)
     assert isinstance(done.exception, ConfigError)
-    assert pytest.importorskip("re").search(message.replace("clean, .*or", "clean,? ?.*or"), str(done.exception))
+    assert re.search(message, str(done.exception))
     assert not calls.asked
 
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,15 @@ from nicemu.config.errors import ConfigError
 
 UP = ("control", "stage modules\nrxe0 4.2\n")
 DONE = ("control", "status 0\n")
+RUN = """
+import sys
+from pathlib import Path
+from nicemu.cli.rxe_lab import guest, image
+from nicemu.cli.rxe_lab.qemu import Machine
+image.ready = lambda *_: image.Image(Path("a"), Path("b"))
+say = lambda stream, text: stream == "stage" and print(stream, flush=True)
+sys.exit(guest.run({command!r}, Machine(accel="tcg", memory=512), on_output=say).status)
+"""  # a run in a process of its own
 TCG = Machine(accel="tcg", memory=512)
 Fake = Callable[..., Path]
 
@@ -190,14 +201,8 @@ def test_a_reader_that_fails_ends_qemu(fake_qemu: Fake) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_qemu_ends_with_us(fake_qemu: Fake, number: signal.Signals) -> None:
     folder = fake_qemu([UP, ("hang", 0)])
-    program = (
-        "from pathlib import Path; from nicemu.cli.rxe_lab import guest, image; from nicemu.cli.rxe_lab.qemu import Machine;"
-        "image.ready = lambda *_: image.Image(Path('a'), Path('b'));"
-        "guest.run(['x'], Machine(accel='tcg', memory=512), on_output=lambda stream, text: print(stream, flush=True))"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
+    command = [sys.executable, "-c", RUN.format(command=["x"])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert [process.stdout.readline() for _ in range(3)] == [b"stage\n"] * 3
         process.send_signal(number)
@@ -239,8 +244,25 @@ def test_an_old_qemu_is_refused(fake_qemu: Fake, monkeypatch: pytest.MonkeyPatch
         guest.run(["x"])
 
 
-def test_a_shell_needs_a_terminal(fake_qemu: Fake) -> None:
-    fake_qemu([UP, DONE])
+def test_a_shell_has_our_terminal_and_gives_it_back(fake_qemu: Fake) -> None:
+    fake_qemu([UP, ("console", "prompt# "), ("echo", 0), ("control", "status 7\n")])
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    command = [sys.executable, "-c", RUN.format(command=None)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        seen = b""
+        while b"prompt# " not in seen:
+            seen += os.read(ours, 1000)
+        os.write(ours, b"\x03typed\n")
+        while b"\x03typed" not in seen:
+            seen += os.read(ours, 1000)
+    assert process.returncode == 7
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_a_shell_needs_a_terminal() -> None:
     program = "from nicemu.cli.rxe_lab.terminal import Terminal; Terminal(True)"
     done = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert "expected a terminal for the guest's shell, or -- and a command" in done.stderr

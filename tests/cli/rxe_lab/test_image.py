@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def test_a_second_run_builds_nothing(place: Path, lab: tuple[str, Lock], capsys:
     capsys.readouterr()
     assert image.ready(lab[1], "9.1", "file:///nowhere") == built
     assert capsys.readouterr().err == ""
+
+
+def test_of_two_builds_at_once_one_waits_for_the_other(
+    place: Path, lab: tuple[str, Lock], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        built = list(pool.map(lambda _: image.ready(lab[1], "9.1", lab[0]), range(2)))
+    assert built[0] == built[1]
+    assert capsys.readouterr().err.count("building the guest with Linux 9.1, once") == 1
 
 
 def test_the_same_packages_give_the_same_image(place: Path, lab: tuple[str, Lock]) -> None:
