@@ -72,7 +72,7 @@ def run(
     """
     program = qemu.find()
     qemu.check(machine)
-    locked = lock.read()
+    locked = lock.read(machine.lock or lock.FILE)
     machine = replace(machine, kernel=machine.kernel or locked.default_kernel)
     built = image.ready(locked, machine.kernel, machine.mirror)
     began = time.monotonic()
@@ -192,9 +192,10 @@ class Boot:
         else:
             if source == "console":
                 self._console = (self._console + content)[-4000:]
-                if self.up:
-                    terminal.write(content)
-            self.on_output(source, content)
+            if source == "console" and self.up and terminal.source is not None:
+                terminal.write(content)
+            else:
+                self.on_output(source, content)
 
     def _say(self, line: str) -> None:
         """A line of the guest's first process."""

@@ -51,7 +51,7 @@ def test_a_command_may_be_called_like_a_subcommand(calls: Calls) -> None:
 
 def test_the_value_of_an_option_may_be_called_like_a_subcommand(calls: Calls) -> None:
     invoke("--share", "lock", "--console", "--mtu=9000", "--", "true")
-    assert calls.asked[0][:2] == (["true"], Machine(share=Path("lock"), mtu=9000))
+    assert calls.asked[0][:2] == (["true"], Machine(share=Path("lock"), mtu=9000, verbose=True))
 
 
 def test_no_command_is_a_shell(calls: Calls) -> None:
@@ -128,7 +128,7 @@ def test_the_lock_file_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     new = Lock(group("57.0"), {"7.4": group("57.0")})
     monkeypatch.setattr(sources, "mirror", lambda chosen: "http://m.example/debian")
     monkeypatch.setattr(move, "resolve", lambda old, mirror: new)
-    done = invoke("lock", "--file", str(file))
+    done = invoke("--lock", str(file), "lock")
     assert lock.read(file) == new
     assert done.stdout.splitlines() == [
         "Linux 7.3: no longer there",
@@ -156,3 +156,10 @@ def test_help_shows_how_it_is_used() -> None:
     text = invoke("--help").stdout
     assert "nicemu lab rxe -- ibv_devinfo -v" in text
     assert "Status 124" in text
+
+
+def test_help_names_what_the_lock_file_has() -> None:
+    text, locked = invoke("--help").stdout, lock.read()
+    kernels = list(locked.kernels)
+    assert f"{', '.join(kernels[:-1])} or {kernels[-1]}" in text
+    assert f"rdma-core {locked.rdma_core().partition('.')[0]} " in text

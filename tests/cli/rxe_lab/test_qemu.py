@@ -39,6 +39,11 @@ def test_each_port_has_a_pipe_and_the_network_its_socket() -> None:
     assert "-netdev socket,fd=7,id=net0" in words and "nicemu.frames" not in words
 
 
+def test_the_kernel_is_quiet_unless_asked() -> None:
+    assert "quiet loglevel=4" in line(Machine())
+    assert "quiet" not in line(Machine(verbose=True))
+
+
 def test_another_network_may_be_named() -> None:
     assert "-netdev user,restrict=on,id=net0" in line(Machine(netdev="user,restrict=on"))
 
@@ -50,6 +55,7 @@ def test_another_network_may_be_named() -> None:
         (Machine(memory=1 << 30), r"the guest needs 1073741824 MiB of memory, \d+ MiB are available"),
         (Machine(memory=512, share=Path("/nowhere")), "expected --share with a folder, given '/nowhere'"),
         (Machine(memory=512, mtu=10000), "expected --mtu from 576 to 9216 bytes, given 10000"),
+        (Machine(memory=512, accel="xen"), "expected --accel auto, tcg or kvm, given 'xen'"),
         (Machine(memory=512, cpus=0), "expected --cpus from 1 to 64, given 0"),
     ],
 )
