@@ -179,8 +179,8 @@ def boots(
 def move_lock(ctx: typer.Context) -> None:
     """Move the lock file: resolve the guest's packages anew on the machine's Debian mirror and write their checksums.
 
-    Needs apt, and leaves the machine's packages and lists alone. The file of --lock moves, else nicemu's own: nicemu lab
-    rxe --lock my.yaml lock. The next run with it builds a new guest.
+    Needs apt, and leaves the machine's packages and lists alone. The file of --lock moves, else nicemu's own:
+    nicemu lab rxe --lock my.yaml lock. The next run builds a new guest.
     """
     from nicemu.cli.rxe_lab import lock as lock_file
     from nicemu.cli.rxe_lab import move, sources
