@@ -65,12 +65,16 @@ def options(
     ] = None,
     mtu: Annotated[int, typer.Option(metavar="BYTES", help="Of eth0; 9000 lets rxe0 use a path MTU of 4096.")] = 1500,
     memory: Annotated[int, typer.Option(metavar="MIB", help="Of the guest.")] = 2048,
+    cpus: Annotated[int, typer.Option(metavar="N", help="Of the guest; emulation is stable with one only.")] = 1,
     timeout: Annotated[
         float | None, typer.Option(min=1, metavar="SECONDS", help="For boot and command; then status 124.")
     ] = None,
     console: Annotated[bool, typer.Option("--console", help="The kernel's messages, on stderr.")] = False,
     dmesg: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the kernel's log at the end.")] = None,
     accel: Annotated[str, typer.Option(metavar="NAME", help="kvm, tcg (emulation) or auto: KVM if it works.")] = "auto",
+    lock: Annotated[
+        Path | None, typer.Option("--lock", metavar="FILE", help="Another lock file than nicemu's own.")
+    ] = None,
     mirror: Annotated[
         str | None, typer.Option(metavar="URI", help="A Debian mirror, where apt's sources name none.")
     ] = None,
@@ -87,7 +91,7 @@ def options(
     """
     from nicemu.cli.rxe_lab.qemu import Machine
 
-    ctx.obj = Machine(kernel, memory, mtu, share, accel, mirror=mirror)
+    ctx.obj = Machine(kernel, memory, mtu, share, cpus, accel, verbose=console, lock=lock, mirror=mirror)
     ctx.meta["timeout"], ctx.meta["console"], ctx.meta["dmesg"] = timeout, console, dmesg
     if ctx.invoked_subcommand is None:
         sys.exit(_run(ctx, None))
@@ -173,18 +177,16 @@ def boots(
 
 
 @rxe.command("lock")
-def lock(
-    ctx: typer.Context,
-    file: Annotated[Path | None, typer.Option(metavar="FILE", help="The lock file; by default nicemu's own.")] = None,
-) -> None:
+def move_lock(ctx: typer.Context) -> None:
     """Move the lock file: resolve the guest's packages anew on the machine's Debian mirror and write their checksums.
 
-    Needs apt, and leaves the machine's packages and lists alone. The next run builds a new guest.
+    Needs apt, and leaves the machine's packages and lists alone. The file of --lock moves, else nicemu's own:
+    nicemu lab rxe --lock my.yaml lock. The next run builds a new guest.
     """
     from nicemu.cli.rxe_lab import lock as lock_file
     from nicemu.cli.rxe_lab import move, sources
 
-    place = file or lock_file.FILE
+    place = ctx.obj.lock or lock_file.FILE
     old = lock_file.read(place)
     base = sources.mirror(ctx.obj.mirror)
     typer.echo(
@@ -196,7 +198,8 @@ def lock(
     try:
         place.write_text(lock_file.text(new))
     except OSError as error:
-        raise ConfigError(f"expected a lock file that can be written: {error.strerror}", file=str(place)) from None
+        reason = f"expected a lock file that can be written ({error.strerror}); copy it and name the copy with --lock"
+        raise ConfigError(reason, file=str(place)) from None
     typer.echo(f"{place}: Linux {', '.join(new.kernels)}; rdma-core {new.rdma_core()}")
 
 

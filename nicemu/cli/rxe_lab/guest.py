@@ -11,6 +11,7 @@ import os
 import re
 import selectors
 import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,7 @@ def run(
     """
     program = qemu.find()
     qemu.check(machine)
-    locked = lock.read()
+    locked = lock.read(machine.lock or lock.FILE)
     machine = replace(machine, kernel=machine.kernel or locked.default_kernel)
     built = image.ready(locked, machine.kernel, machine.mirror)
     began = time.monotonic()
@@ -114,6 +115,8 @@ class Boot:
             folder.chmod(0o755)
             self._write_settings(folder, terminal)
             pipes = {name: os.pipe() for name in ("control", "out", "err", *want)}
+            ours, theirs = socket.socketpair()  # eth0's other end: what it sends has to go somewhere
+            pipes[qemu.FRAMES] = ours.detach(), theirs.detach()
             writers = [writer for _, writer in pipes.values()]
             words = qemu.command(program, self.machine, built, folder, dict(zip(pipes, writers, strict=True)))
             self.watch = Watch(self.machine, self.deadline)
@@ -178,6 +181,8 @@ class Boot:
             self.final = self.up or not self._console
 
     def _take(self, source: str, content: bytes, terminal: Terminal) -> None:
+        if source == qemu.FRAMES:
+            return
         if source == "control":
             *lines, self._lines = (self._lines + content).split(b"\n")
             for line in lines:
@@ -187,9 +192,10 @@ class Boot:
         else:
             if source == "console":
                 self._console = (self._console + content)[-4000:]
-                if self.up:
-                    terminal.write(content)
-            self.on_output(source, content)
+            if source == "console" and self.up and terminal.source is not None:
+                terminal.write(content)
+            else:
+                self.on_output(source, content)
 
     def _say(self, line: str) -> None:
         """A line of the guest's first process."""

@@ -17,9 +17,11 @@ from nicemu.config.errors import ConfigError
 PROGRAM = "qemu-system-x86_64"
 OLDEST = (5, 0)  # 7.2 is what was tried; 4.0 was the first that enters an ELF kernel
 PACKAGES = "qemu-system-x86 (Debian, Ubuntu), qemu-system-x86-core (Fedora), qemu-system-x86 (Arch)"
-KERNEL_OPTIONS = "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr random.trust_cpu=on rdinit=/init"
+KERNEL_OPTIONS = "console=ttyS0 panic=-1 mitigations=off nokaslr random.trust_cpu=on rdinit=/init"
+QUIET = " quiet loglevel=4"
 KVM_GET_API_VERSION, KVM_CREATE_VM = 0xAE00, 0xAE01  # linux/kvm.h
 PR_SET_PDEATHSIG = 1
+FRAMES = "frames"
 
 _libc = ctypes.CDLL(None)
 
@@ -32,9 +34,12 @@ class Machine:
     memory: int = 2048
     mtu: int = 1500
     share: Path | None = None
+    cpus: int = 1  # with two, emulation lost about 2 % of the boots
     accel: str = "auto"  # tcg, kvm, or auto: KVM where a guest boots with it
-    netdev: str = "hubport,hubid=0"  # what eth0 is plugged into: nothing, or QEMU's words for -netdev
-    mirror: str | None = None
+    netdev: str = ""  # what eth0 is plugged into, in QEMU's words for -netdev; empty: a socket whose frames are dropped
+    verbose: bool = False  # the kernel says everything on its console
+    lock: Path | None = None  # another lock file than nicemu's own
+    mirror: str | None = None  # another mirror than the machine's
     boot_seconds: float = 60  # processor time of a boot before it is given up, on a machine as fast as ours
 
 
@@ -60,6 +65,10 @@ def check(machine: Machine) -> None:
     """Raises ConfigError for what QEMU would refuse, or the guest could not live with."""
     if machine.memory < 512:
         raise ConfigError(f"expected --memory 512 (MiB) or more, given {machine.memory}")
+    if machine.accel not in ("auto", "tcg", "kvm"):
+        raise ConfigError(f"expected --accel auto, tcg or kvm, given {machine.accel!r}")
+    if not 1 <= machine.cpus <= 64:
+        raise ConfigError(f"expected --cpus from 1 to 64, given {machine.cpus}")
     free = available_memory()
     if free is not None and free < machine.memory:
         raise ConfigError(
@@ -100,20 +109,24 @@ def has_kvm(device: str = "/dev/kvm") -> bool:
 
 
 def command(program: str, machine: Machine, image: Image, folder: Path, ports: dict[str, int]) -> list[str]:
-    """The command line. `folder` is shared read-only as /lab; `ports` are pipes by the names of virtio-serial ports."""
-    # one virtual CPU: with two, emulation lost about 2 % of the boots
+    """The command line. `folder` is shared read-only as /lab.
+
+    `ports` are files that QEMU inherits: pipes by the names of virtio-serial ports, and `frames`, the network's socket.
+    """
+    pipes = {name: file for name, file in ports.items() if name != FRAMES}
     accel = ["-accel", "kvm"] if machine.accel == "kvm" else ["-accel", "tcg,thread=multi"]
-    words = [program, *accel, "-machine", "pc", "-cpu", "max", "-smp", "1", "-m", f"{machine.memory}M"]
+    words = [program, *accel, "-machine", "pc", "-cpu", "max", "-smp", str(machine.cpus), "-m", f"{machine.memory}M"]
     words += ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]
-    words += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append", KERNEL_OPTIONS]
-    words += ["-netdev", f"{machine.netdev},id=net0"]
+    words += ["-kernel", str(image.kernel), "-initrd", str(image.initrd), "-append"]
+    words += [KERNEL_OPTIONS + ("" if machine.verbose else QUIET)]
+    words += ["-netdev", f"{machine.netdev or f'socket,fd={ports[FRAMES]}'},id=net0"]
     words += ["-device", "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:02,romfile="]
     words += ["-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0"]
     words += _share("lab", folder, "on")
     if machine.share is not None:
         words += _share("share", machine.share.resolve(), "off")
     words += ["-device", "virtio-serial-pci"]
-    for number, (name, pipe) in enumerate(ports.items()):
+    for number, (name, pipe) in enumerate(pipes.items()):
         words += [
             "-add-fd",
             f"fd={pipe},set={number}",

@@ -34,8 +34,7 @@ class Terminal:
 
     def write(self, content: bytes) -> None:
         """What the guest's console says."""
-        if self.source is not None:
-            os.write(sys.stdout.fileno(), content)
+        os.write(sys.stdout.fileno(), content)
 
     def is_escape(self, content: bytes) -> bool:
         """Whether the user wants to leave without the guest's consent."""

@@ -4,7 +4,7 @@ import stat
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 MERGED = ("bin", "sbin", "lib", "lib64")
 """Folders that are links into /usr since Debian 12; older packages still name them."""
@@ -38,7 +38,7 @@ class Tree:
             self._add(path, Entry(stat.S_IFDIR | permissions))
 
     def _add(self, path: str, entry: Entry) -> None:
-        self.add_folder(str(PurePosixPath(path).parent).removeprefix("."))
+        self.add_folder(path.rpartition("/")[0])
         self.entries[path] = entry
 
     def add_tar(self, tar: tarfile.TarFile, wanted: Callable[[str], bool]) -> None:

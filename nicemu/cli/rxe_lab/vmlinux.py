@@ -5,6 +5,7 @@ Unpacking it here instead of in the guest saves 1.5 to 4 seconds of every emulat
 
 import lzma
 import struct
+import subprocess
 
 from nicemu.cli.rxe_lab.deb import decompressed
 from nicemu.config.errors import ConfigError
@@ -20,11 +21,14 @@ def from_bzimage(image: bytes) -> bytes:
     packed = image[start : start + length]
     try:
         if packed.startswith(XZ):
-            kernel = lzma.LZMADecompressor().decompress(packed)
+            unpacker = lzma.LZMADecompressor()
+            kernel = unpacker.decompress(packed)
+            if not unpacker.eof:
+                return image
         elif packed.startswith(ZSTD):
             kernel = decompressed(packed[:-4])  # the last four bytes are the size of the kernel
         else:
             return image
-    except (lzma.LZMAError, ConfigError, OSError):
+    except (lzma.LZMAError, ConfigError, OSError, subprocess.SubprocessError):
         return image
     return kernel if kernel.startswith(ELF) else image
