@@ -4,8 +4,8 @@ Imitates drivers/infiniband/sw/rxe of Linux 7.3 (files named below), on a kernel
 Goes with the profile ``rxe``; what neither has is listed in docs/firmware.md.
 """
 
-from nicemu.nic.hooks import STALL, TO_ERR
-from nicemu.nic.qp_type import UD
+from nicemu.nic.hooks import GO_ON, STALL, TO_ERR
+from nicemu.nic.qp_type import RC, UD
 from nicemu.tables.rows import qp
 
 JIFFY_NS = 4_000_000
@@ -43,10 +43,13 @@ def async_event(world, row, arg):
 def send_error(world, row, arg):
     """rxe_req.c: a datagram above the MTU is taken for sent (C10-93.1.1); whatever else the requester finds wrong takes
     the QP to ERR first, and the request is flushed with the others. rxe_comp.c finds a bad buffer of a READ or atomic,
-    or what the peer has said, and the request tells it. There is no SQE."""
+    or what the peer has said, and the request tells it. A READ that may not be outstanding waits until it may. There is
+    no SQE."""
     status, opcode = arg >> 8, arg & 255
     if status == LOC_LEN_ERR and qp(world, row).type == UD:
         return 0
+    if status == LOC_QP_OP_ERR and qp(world, row).type == RC and qp(world, row).max_rd_atomic == 0:
+        return GO_ON
     if status <= MW_BIND_ERR and not (status == LOC_PROT_ERR and RDMA_READ <= opcode <= FETCH_ADD):
         return WR_FLUSH_ERR | TO_ERR
     return status | TO_ERR

@@ -37,7 +37,7 @@ class Hook(IntEnum):
     SEND_ERROR = 8
     """QP row, WcStatus << 8 | WrOpcode of a send request that has failed -> WcStatus it completes with, plus ``TO_ERR``
     if an unreliable QP goes to ERR and not to SQE. WR_FLUSH_ERR: the QP goes to ERR without a wait for the requests
-    before it. 0: if it was not sent yet, it completes as if it had been."""
+    before it. Of one that was not sent yet also 0: it completes as if it had been, or ``GO_ON``: nobody notices."""
     RECEIVE_ERROR = 9
     """QP row, AETH syndrome << 8 | WcStatus of the receive that a refused request had (WR_FLUSH_ERR: it is no fault of
     the receive's) -> the same, to use; with another status than WR_FLUSH_ERR there is no async event."""
@@ -61,6 +61,8 @@ STALL = -2
 """Answer of RESPONDER_FAULT."""
 TO_ERR = 1 << 8
 """In answers of SEND_ERROR and SHORT_RECEIVE."""
+GO_ON = -1
+"""Answer of SEND_ERROR."""
 
 
 @jit

@@ -54,7 +54,6 @@ _STEPS: dict[int, dict[str, QpAttrMask]] = {
 """The attributes that take a QP of each type one state on."""
 
 _MAY_SEND = frozenset((QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
-_EXECUTES = (QpState.RTS, QpState.ERR)
 _MAX_INLINE = 4096
 """No device has more: what it has, the kernel checks."""
 _RESET, _INIT, _RTR = int(QpState.RESET), int(QpState.INIT), int(QpState.RTR)
@@ -83,7 +82,7 @@ class QP(Resource):
     """
 
     __slots__ = (
-        "_context", "_device_index", "_forgets_sends", "_memory", "_number", "_pd", "_rcq", "_recv_queue", "_scq", "_send_queue",
+        "_context", "_device_index", "_keeps_sends", "_memory", "_number", "_pd", "_rcq", "_recv_queue", "_scq", "_send_queue",
         "_signal_all", "_srq", "_state", "_type", "_xrcd",
     )  # fmt: skip
     KIND = "qps"
@@ -162,6 +161,7 @@ class QP(Resource):
         )  # fmt: skip
         with self._memory:
             response = self._execute(command, failure)
+        attr._take_capabilities(response.caps)
         self._open(response, kind)
 
     def _create_rss(self, attr: QPInitAttrEx) -> None:
@@ -184,7 +184,7 @@ class QP(Resource):
         self._type, self._state = kind, _RESET
         context = self._context or self._pd._ctx  # type: ignore[union-attr]
         software = context._software  # type: ignore[union-attr]
-        self._forgets_sends = software.forgets_sends
+        self._keeps_sends = software.keeps_refused_sends
         self._send_queue = SendQueue.of(response, kind, self._kernel.process, software)
         self._recv_queue = RecvQueue.of(response)
         for queue in (self._scq, self._rcq):
@@ -257,7 +257,7 @@ class QP(Resource):
         self._modify(qp_attr, U32(comp_mask), "Failed to modify QP")
 
     def _modify(self, attr: QPAttr, mask: int, failure: str) -> None:
-        if self._forgets_sends and mask & _A.STATE and attr.qp_state == QpState.ERR and self._send_queue:
+        if self._keeps_sends and mask & _A.STATE and attr.qp_state == QpState.ERR and self._send_queue:
             self._send_queue.publish()  # the kernel flushes what is in the ring
         self._execute(messages.ModifyQp(self._opened(), attr._message(), mask), failure)
         if mask & _A.STATE:
@@ -297,13 +297,10 @@ class QP(Resource):
         self._opened()
         queue = self._send_queue
         may = queue is not None and self._state in _MAY_SEND
-        seen = self._state in _EXECUTES or not self._forgets_sends
-        if queue is not None and not seen:
-            error, refused = post_chain(queue, wr, show=False)
-            error, refused = (error, refused) if may else (errno.EINVAL, wr)
-        else:
-            error, refused = post_chain(queue, wr) if may else (errno.EINVAL, wr)  # type: ignore[arg-type]
-        if refused is not wr and seen:
+        error, refused = post_chain(queue, wr) if may else (errno.EINVAL, wr)  # type: ignore[arg-type]
+        if not may and queue is not None and self._keeps_sends:
+            post_chain(queue, wr, show=False)
+        if refused is not wr:
             self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)
         if error:
             refuse("Failed to post send", error, refused, bad_wr)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 from nicemu.abi.rings import (
@@ -195,10 +196,16 @@ class AtomicsChecked(SendQueue):
     __slots__ = ()
 
     def write(self, wr: Any) -> int:
-        """As for a send queue; EINVAL also for an atomic that is not aligned to 8 bytes, or shorter."""
+        """As for a send queue; EINVAL also for an atomic that is not aligned to 8 bytes, or shorter. Of more than 8 bytes
+        the first are used."""
         opcode = _REQUEST.unpack_from(wr._image, SEND_OPCODE)[0]
-        if opcode in _ATOMICS:
-            (address,) = _ADDRESS.unpack_from(wr._image, SEND_REMOTE_ADDR)
-            if address % 8 or sum(length for _, length, _ in SGE.iter_unpack(wr._elements())) < 8:
-                return errno.EINVAL
-        return super().write(wr)
+        return self._write_atomic(wr) if opcode in _ATOMICS else super().write(wr)
+
+    def _write_atomic(self, wr: Any) -> int:
+        elements, left = b"", 8
+        for address, length, key in SGE.iter_unpack(wr._elements()):
+            elements += SGE.pack(address, min(length, left), key)
+            left -= min(length, left)
+        if left or _ADDRESS.unpack_from(wr._image, SEND_REMOTE_ADDR)[0] % 8:
+            return errno.EINVAL
+        return super().write(SimpleNamespace(_image=wr._image, _elements=lambda: elements))

@@ -69,6 +69,7 @@ NIC = record(
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
     "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
+    "ack_timer_in_rnr",      # 1: the ACK timer goes on in an RNR wait
     "cq_spare",              # slots of a CQ that stay free
     "ack_request_every",     # packets of a long message until one asks for an ACK
     "cnp_interval_ns",       # at most one CNP per QP in this time
