@@ -46,6 +46,7 @@ class Side:
         self.cq = CQ(self.context, 256)
         self.gid_index, self.gid = find_gid(self.context)
         self.regions: list[Region] = []
+        self._handles: list[AH] = []
 
     def qp(self, kind: int = RC, *, scq: Any = None, rcq: Any = None, srq: Any = None, sq_sig_all: int = 0,
            **caps: int) -> SideQP:  # fmt: skip
@@ -66,8 +67,9 @@ class Side:
         return CQ(self.context, size, None, channel)
 
     def address_of(self, other: Side) -> AH:
-        """An address handle of this side's PD to the other side."""
-        return AH(self.pd, attr=_route(self, other))
+        """An address handle of this side's PD to the other side; it lives as long as this side."""
+        self._handles.append(AH(self.pd, attr=_route(self, other)))
+        return self._handles[-1]
 
     def check_guards(self) -> None:
         for region in self.regions:
@@ -211,8 +213,15 @@ def atomic(qp: SideQP, sge: SGE, remote: Remote, **options: Any) -> None:
 
 def recv(queue: Any, sges: Sges = (), *, wr_id: int = 0) -> None:
     """Post a receive to a QP or an SRQ; without elements it takes messages of no bytes."""
+    queue.post_recv(receive(sges, wr_id=wr_id))
+
+
+def receive(sges: Sges = (), *, wr_id: int = 0) -> RecvWR:
+    """A receive request; some releases of pyverbs make none without an element, so it loses that afterwards."""
     elements = _list(sges)
-    queue.post_recv(RecvWR(wr_id=wr_id, num_sge=len(elements), sg=elements or None))
+    wr = RecvWR(wr_id=wr_id, num_sge=len(elements) or 1, sg=elements or [SGE(0, 0, 0)])
+    wr.num_sge = len(elements)
+    return wr
 
 
 def datagram(
