@@ -51,12 +51,12 @@ def send_error(world, row, arg):
 
 
 def receive_error(world, row, arg):
-    """NAK and status of a receive that is too short or bad: those of the specification."""
+    """NAK and status of the receive of a refused request: those of the specification."""
     return arg
 
 
-def short_datagram(world, row, arg):
-    """A datagram that is too long for its receive: dropped."""
+def short_receive(world, row, arg):
+    """A message of UD or UC that is too long for its receive: dropped."""
     return 0
 
 
@@ -67,4 +67,9 @@ def error_wakes(world, row, arg):
 
 def late_receive(world, row, arg):
     """Flush a receive posted in ERR: yes."""
+    return 1
+
+
+def cq_overrun(world, row, arg):
+    """An overrun CQ: dead."""
     return 1

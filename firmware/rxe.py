@@ -4,16 +4,15 @@ Imitates drivers/infiniband/sw/rxe of Linux 7.3 (files named below), on a kernel
 Goes with the profile ``rxe``; what neither has is listed in docs/firmware.md.
 """
 
-from nicemu.nic.hooks import STALL, TO_ERR
-from nicemu.nic.qp_type import UD
+from nicemu.nic.hooks import GO_ON, STALL, TO_ERR
+from nicemu.nic.qp_type import RC, UD
 from nicemu.tables.rows import qp
 
 JIFFY_NS = 4_000_000
-LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR, WR_FLUSH_ERR, REM_INV_REQ_ERR = 1, 2, 4, 5, 9
+LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR, WR_FLUSH_ERR, MW_BIND_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR = 1, 2, 4, 5, 6, 9, 10
 RDMA_READ, FETCH_ADD = 4, 6
-WC_RECV = 128
-NAK_REMOTE_OPERATIONAL = 0x63
-QP_FATAL, COMM_EST = 1, 4
+NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATIONAL = 0x62, 0x63
+QP_FATAL, QP_REQ_ERR, COMM_EST = 1, 2, 4
 
 
 def responder_fault(world, row, arg):
@@ -37,38 +36,51 @@ def rnr_wait(world, row, arg):
 
 
 def async_event(world, row, arg):
-    """rxe raises no QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR, COMM_EST: no code does."""
-    return 0 if QP_FATAL <= arg <= COMM_EST else 1
+    """No code of rxe raises QP_FATAL, QP_REQ_ERR, COMM_EST."""
+    return 0 if arg == QP_FATAL or arg == QP_REQ_ERR or arg == COMM_EST else 1
 
 
 def send_error(world, row, arg):
-    """rxe_req.c: a datagram above the MTU is taken for sent (C10-93.1.1); a request whose data cannot be read takes the
-    QP to ERR first and is flushed with the others. rxe_comp.c finds a bad buffer of a READ or atomic, and says so.
-    There is no SQE."""
+    """rxe_req.c: a datagram above the MTU is taken for sent (C10-93.1.1); whatever else the requester finds wrong takes
+    the QP to ERR first, and the request is flushed with the others. rxe_comp.c finds a bad buffer of a READ or atomic,
+    or what the peer has said, and the request tells it. A READ that may not be outstanding waits until it may. There is
+    no SQE."""
     status, opcode = arg >> 8, arg & 255
     if status == LOC_LEN_ERR and qp(world, row).type == UD:
         return 0
-    if status == LOC_PROT_ERR and not RDMA_READ <= opcode <= FETCH_ADD:
-        status = WR_FLUSH_ERR
+    if status == LOC_QP_OP_ERR and qp(world, row).type == RC and qp(world, row).max_rd_atomic == 0:
+        return GO_ON
+    if status <= MW_BIND_ERR and not (status == LOC_PROT_ERR and RDMA_READ <= opcode <= FETCH_ADD):
+        return WR_FLUSH_ERR | TO_ERR
     return status | TO_ERR
 
 
 def receive_error(world, row, arg):
-    """rxe_resp.c: copy_data fails with EINVAL for either, and RESPST_ERR_MALFORMED_WQE is what comes of it."""
+    """rxe_resp.c: of a bad or short receive copy_data says EINVAL, which is RESPST_ERR_MALFORMED_WQE; do_class_ac_error
+    completes the receive of a request with what the request is told."""
+    syndrome, status = arg >> 8, arg & 255
+    if status == WR_FLUSH_ERR:
+        return syndrome << 8 | (REM_ACCESS_ERR if syndrome == NAK_REMOTE_ACCESS else REM_INV_REQ_ERR)
     return NAK_REMOTE_OPERATIONAL << 8 | LOC_QP_OP_ERR
 
 
-def short_datagram(world, row, arg):
-    """rxe_resp.c RESPST_ERR_LENGTH: class E with an SRQ, whose receive is used up."""
-    return REM_INV_REQ_ERR
+def short_receive(world, row, arg):
+    """rxe_resp.c: check_length looks at datagrams only. Class E with an SRQ, whose receive is used up, else class D."""
+    if qp(world, row).type != UD:
+        return TO_ERR
+    return REM_INV_REQ_ERR if arg else 0
 
 
 def error_wakes(world, row, arg):
-    """rxe_cq.c: the solicited bit of the packet decides; where there is none, of a flushed receive, it counts as set."""
-    status, opcode = arg >> 8, arg & 255
-    return 1 if status == WR_FLUSH_ERR and opcode >= WC_RECV else 0
+    """rxe_cq.c: the solicited bit of the packet decides, and there is none in what fails."""
+    return 0
 
 
 def late_receive(world, row, arg):
-    """rxe_verbs.c: a program's receives go into the ring without a call, and nobody looks there again."""
+    """rxe_verbs.c: a program's receives go into the ring without a call."""
+    return 0
+
+
+def cq_overrun(world, row, arg):
+    """rxe_cq.c: EBUSY, which only rxe_resp.c looks at (class G)."""
     return 0

@@ -146,6 +146,8 @@ class NicProfile(Record):
     page_fault_eq_depth: Annotated[int, Field(ge=1, le=2**20)] = 4096  # EQEs; the device holds reports beyond
     local_ca_ack_delay: Annotated[int, Field(ge=0, le=31)] = 15  # 4.096 us * 2**n
     retry_cnt_7_infinite: bool = False
+    ack_timer_in_rnr_wait: bool = False  # the ACK timer goes on in an RNR wait, and its timeouts count as retries
+    cq_spare_slot: bool = False  # one slot of a CQ's ring stays free: it holds as many entries as it reports
     ack_request_every: Annotated[int, Field(ge=1, le=128)] = 32  # packets of a long message until one asks for an ACK
     cnp_interval_ns: Nanoseconds = 4_000  # a QP answers ECN marks with at most one CNP in this time
     end_to_end_credits: bool = False  # ACKs tell how many receives are posted, and requesters keep to it

@@ -38,4 +38,6 @@ class SoftwareProfile(Record):
     power_of_two_queues: bool = False  # as many requests as fit a ring of a power of two, and one slot stays free
     inline_shares_sges: bool = False  # SGEs and inline data of a send request have the same room, and all of it
     path_mtu_up_to_max: bool = False  # a path MTU above the port's active one is accepted
-    keeps_refused_sends: bool = False  # sends posted before RTS are refused, and executed in RTS all the same
+    keeps_refused_sends: bool = False  # sends posted before RTS are refused, and executed with the next one in RTS
+    posts_any_opcode: bool = False  # the library lets a UC QP post what only RC can; it fails when executed
+    checks_atomics: bool = False  # the library refuses an atomic that is not aligned or shorter than 8 bytes

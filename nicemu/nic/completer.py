@@ -166,7 +166,8 @@ def rnr_nak(world, q_row, psn, code):
             return
         q.rnr_retries -= 1
     rewind(world, q_row, psn)
-    stop_timer(world, q_row)
+    if nic(world, q.nic).ack_timer_in_rnr == 0:
+        stop_timer(world, q_row)
     now = control(world, 0).now
     q.rnr_until = now + ask(world, q.nic, hooks.RNR_WAIT, q_row, rnr_timer_ns(code))
     push(world, q.rnr_until, units.RNR_TIMER, q_row, q.incarnation)

@@ -91,6 +91,7 @@ class Device:
         row.memory, row.memory_bytes = address_of(self.memory), profile.max_dm_size
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
         row.ack_timeout_floor_ns, row.ack_request_every = profile.ack_timeout_floor_ns, profile.ack_request_every
+        row.cq_spare, row.ack_timer_in_rnr = int(profile.cq_spare_slot), int(profile.ack_timer_in_rnr_wait)
         row.moderation_count = profile.interrupt_moderation.count
         row.moderation_ns = profile.interrupt_moderation.time_ns
         row.max_rndv_hdr_size = profile.tag_matching.max_rndv_hdr_size
@@ -142,7 +143,7 @@ class Device:
         elif 0 < number < self._qps[1]:
             at = self._qps[0] + number
             if bank == SEND or (bank == RECV and self._qp_state[at] == ERR):
-                self._schedule(self._address, when, units.DOORBELL, at, 0)
+                self._schedule(self._address, when, units.DOORBELL, at, int(bank == RECV))
 
     def set_command_ring(self, address: int) -> None:
         """Boot register: host address of the command slots."""

@@ -27,6 +27,7 @@ from nicemu.nic import (
     device_event,
     eq,
     held_event,
+    hooks,
     msix,
     page_fault,
     port,
@@ -43,6 +44,7 @@ from nicemu.nic import (
     tag_list,
     tag_matching,
 )
+from nicemu.nic.hooks import ask
 from nicemu.nic.qp_cache import touch
 from nicemu.tables import units
 from nicemu.tables.capture import MAX_CAPTURE
@@ -56,12 +58,15 @@ DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
 GO_ON = -1
 
 
-def doorbell(world, row, _):
-    """DOORBELL: a send doorbell reached the NIC; in ERR and SQE it flushes what was posted."""
+def doorbell(world, row, receives):
+    """DOORBELL: a send doorbell reached the NIC; in ERR and SQE it flushes what was posted. In ERR, or ``receives``: a
+    receive doorbell."""
     q = qp(world, row)
     if q.valid == 0:
         return 0
     if q.state == qp_state.ERR:
+        if receives and ask(world, q.nic, hooks.LATE_RECEIVE, row, 0) == 0:
+            return 0
         return call(vector(world, units.QP_ERROR).address, world, row, 0)
     if q.state == qp_state.SQE:
         return call(vector(world, units.SQ_ERROR).address, world, row, 0)

@@ -5,11 +5,9 @@
 from nicemu._jit import call, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent, QpState
-from nicemu.nic import hooks
 from nicemu.nic.backup_ring import leave
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.eq import post_async
-from nicemu.nic.hooks import ask
 from nicemu.nic.program_ring import SEND_SLOT, move, recvs_posted
 from nicemu.nic.qp_type import ATOMIC_WRITE, SEND, XRC_TGT
 from nicemu.nic.receive_queue import fail_recv, flush_slot
@@ -22,7 +20,6 @@ from nicemu.tables.rows import control, fault, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
 
 RESET, RTS, SQD, SQE, ERR = (int(s) for s in (QpState.RESET, QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
-NO_END = 1 << 62
 QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHED)
 
 
@@ -81,8 +78,7 @@ def flush(world, q_row):
             q.last_wqe = 1
             post_async(world, q.nic, LAST_WQE_REACHED, q.number)
         return
-    end = min(recvs_posted(world, q_row), q.flush_end)
-    for index in range(q.rq_next, flush_end(q.rq_next, end, q.rq_slots)):
+    for index in range(q.rq_next, flush_end(q.rq_next, recvs_posted(world, q_row), q.rq_slots)):
         flush_slot(world, q_row, index, WR_FLUSH_ERR)
         q.rq_next = index + 1
 
@@ -114,8 +110,6 @@ def qp_error(world, q_row, event):
     if q.state != ERR:
         q.state = ERR
         trace(world, QP_STATE, q.nic, q.number, ERR, 0, 0)
-        later = ask(world, q.nic, hooks.LATE_RECEIVE, q_row, 0)
-        q.flush_end = NO_END if later or q.rq_slots == 0 else recvs_posted(world, q_row)
         stop_timer(world, q_row)
         q.read_active = 0
         drop_received(world, q)

@@ -42,6 +42,7 @@ from nicemu.nic.send_queue import (
     SOLICITED,
     SQD,
     UNSENT,
+    WR_FLUSH_ERR,
     entry_of,
     fetch,
     kick,
@@ -333,6 +334,8 @@ def requester(world, q_row, incarnation):
         return 0
     e = entry_of(world, q, q.sq_next)
     if e.status != 0:
+        if e.status & 255 == WR_FLUSH_ERR:
+            return call(vector(world, units.QP_ERROR).address, world, q_row, 0)
         if q.sq_next != q.sq_una:
             return 0
         if e.status == UNSENT:

@@ -9,14 +9,14 @@ or keep in the backup ring what only lacks a page.
 from nicemu._jit import call, jit
 from nicemu.abi import rings
 from nicemu.abi.tag_matching import TMH_BYTES
-from nicemu.abi.verbs import AsyncEvent, QpState, SrqType, WcStatus
+from nicemu.abi.verbs import AsyncEvent, QpState, SrqType
 from nicemu.nic import dma, hooks
 from nicemu.nic.backup_ring import enter, keep, leave, suspend
 from nicemu.nic.check_rkey import REMOTE_WRITE, check_rkey
 from nicemu.nic.datagram import GRH_BYTES, write_grh
 from nicemu.nic.dma import hold, translate_range, translate_sges
 from nicemu.nic.eq import post_async
-from nicemu.nic.hooks import STALL, ask
+from nicemu.nic.hooks import STALL, TO_ERR, ask
 from nicemu.nic.mkey import check_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before, raise_fault
 from nicemu.nic.psn import psn_add, psn_diff
@@ -48,7 +48,7 @@ from nicemu.wire import opcode as bth
 from nicemu.wire.opcode import ends, is_send, is_write, place, starts, with_imm
 
 RTR, SQE, XRC_SRQ = int(QpState.RTR), int(QpState.SQE), int(SrqType.XRC)
-DROP_EVENT, COMM_EST, LOC_LEN_ERR = int(Ev.DROP), int(AsyncEvent.COMM_EST), int(WcStatus.LOC_LEN_ERR)
+DROP_EVENT, COMM_EST = int(Ev.DROP), int(AsyncEvent.COMM_EST)
 MAX_MESSAGE = 1 << 31
 
 
@@ -266,8 +266,10 @@ def unreliable(world, q_row, verdict):
     if verdict == ACCEPT or verdict == RECV_PROT or verdict == HOLD:
         return verdict
     q = qp(world, q_row)
-    if verdict == RECV_LEN and q.type == UD and q.srq:
-        status = ask(world, q.nic, hooks.SHORT_DATAGRAM, q_row, LOC_LEN_ERR)
+    if verdict == RECV_LEN:
+        status = ask(world, q.nic, hooks.SHORT_RECEIVE, q_row, 1 if q.srq else 0)
+        if status == TO_ERR:
+            return RECV_LEN
         if status:
             fail_recv(world, q_row, status)
     q.drop_message = 1

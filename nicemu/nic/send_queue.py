@@ -11,7 +11,7 @@ from nicemu.nic.cq import post_cqe
 from nicemu.nic.datagram import find_av
 from nicemu.nic.dma import check_sges
 from nicemu.nic.eq import post_async
-from nicemu.nic.hooks import TO_ERR, ask
+from nicemu.nic.hooks import GO_ON, TO_ERR, ask
 from nicemu.nic.program_ring import SEND_SLOT, move, sends_posted
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.qp_type import (
@@ -156,7 +156,8 @@ def fetch(world, q_row):
     at = wqe_address(q, q.sq_fetched)
     e.status = check_wqe(world, q_row, at, e)
     if e.status != 0:
-        e.status = ask(world, q.nic, hooks.SEND_ERROR, q_row, e.status << 8 | e.opcode) or UNSENT
+        answer = ask(world, q.nic, hooks.SEND_ERROR, q_row, e.status << 8 | e.opcode)
+        e.status = 0 if answer == GO_ON else answer or UNSENT
     count = psn_count(q, e, at)
     if count > 0:
         q.ssn = psn_add(q.ssn, 1)
@@ -197,7 +198,9 @@ def outstanding(q):
 @jit
 def timer_off(world, q):
     """The ACK timer must not run: disabled, suspended, in an RNR wait, or nothing outstanding."""
-    waits = q.sq_suspended or q.read_suspended or control(world, 0).now < q.rnr_until
+    waits = q.sq_suspended or q.read_suspended
+    if control(world, 0).now < q.rnr_until and nic(world, q.nic).ack_timer_in_rnr == 0:
+        waits = 1
     return q.timeout == 0 or waits or not outstanding(q)
 
 

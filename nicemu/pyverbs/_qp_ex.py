@@ -132,13 +132,15 @@ class QPEx(QP):
             raise PyverbsUserError("wr_complete without wr_start")
         self._batch = None
         head = queue.head
-        error = self._error or (0 if self._state in _MAY_SEND else errno.EINVAL)
+        may = self._state in _MAY_SEND
+        error = self._error or (0 if may or self._keeps_sends else errno.EINVAL)
         error = errno.EOPNOTSUPP if queue.generation != _kernel.generation else error
         for request in batch:
             error = error or self._write(queue, request)
         if error:
             queue.head = head
-            raise PyverbsRDMAError("ibv_wr_complete failed.", error)
+        if error or not may:
+            raise PyverbsRDMAError("ibv_wr_complete failed.", error or errno.EINVAL)
         if batch:
             queue.publish()
             self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)

@@ -69,6 +69,8 @@ NIC = record(
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
     "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
+    "ack_timer_in_rnr",      # 1: the ACK timer goes on in an RNR wait
+    "cq_spare",              # slots of a CQ that stay free
     "ack_request_every",     # packets of a long message until one asks for an ACK
     "cnp_interval_ns",       # at most one CNP per QP in this time
     "zap_without_flush", "zap_without_drain",
@@ -133,7 +135,6 @@ QP = record(
     "recv_wr_id", "recv_length",  # of the receive WQE taken: its bytes, -1 if it is bad
     "commit_failed", "failed_wqe",  # a commit failed: what was accepted behind it is flushed; its receive WQE
     "drop_message",          # UC: the rest of a message in progress is discarded
-    "flush_end",             # in ERR: receives up to here are flushed
     "comm_est", "last_wqe",  # COMM_EST, LAST_WQE_REACHED were raised in this life
     "sq_draining", "sqd_notify",  # SQD: not drained yet; raise SQ_DRAINED then
     "ssn", "lsn",            # credits: number of the last message fetched that needs a receive; the last one allowed
