@@ -1,7 +1,7 @@
 """The whole comparison: results of the jobs, rows, what is left with the profile `rxe`, and what is wrong with it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nicemu.cli.rxe_lab import compare
@@ -40,7 +40,7 @@ class Differential:
         """The rows of one group."""
         return [row for row in self.rows if row.group == group]
 
-    def left(self) -> "list[tuple[Row, Difference]]":
+    def left(self) -> "list[Pair]":
         """The differences that the profile `rxe` leaves."""
         return [(row, each) for row in self.remaining or [] for each in row.differences]
 
@@ -71,6 +71,28 @@ def _rows(jobs: Mapping[str, JobResult], side: str) -> list[Row]:
     return rows
 
 
+Pair = tuple[Row, Difference]
+
+
+def together(rows: Iterable[Row]) -> list[list[Pair]]:
+    """The differences in groups: of one explanation of the list, or of the same values that tests explain alike."""
+    groups: dict[tuple[str, ...], list[Pair]] = {}
+    for row in rows:
+        for each in row.differences:
+            if each.explanation is not None and not each.why:
+                key: tuple[str, ...] = (each.explanation.name,)
+            else:
+                key = (row.group, each.what, compare.as_text(each.here), compare.as_text(each.there), each.why)
+            groups.setdefault(key, []).append((row, each))
+    return list(groups.values())
+
+
+def names(tests: Iterable[str], most: int = 3) -> str:
+    """The first few names, and how many more."""
+    every = list(tests)
+    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+
+
 def problems(found: Differential) -> list[str]:
     """What makes the comparison fail, a line each."""
     lines = []
@@ -81,17 +103,19 @@ def problems(found: Differential) -> list[str]:
             lines.append(f"{name}: {job.count(LOST)} tests lost")
         if name.endswith(f"/{HERE}") and job.count(*FAILED):
             lines.append(f"{name}: {job.count(*FAILED)} failed")
-    unexplained = [(row, each) for row in found.rows for each in row.unexplained]
-    lines += [f"unexplained: {row.group}/{row.test}: {describe(each)}" for row, each in unexplained]
+    lines += _said("unexplained", HERE, found.rows, lambda each: not each.explained)
     suite = found.jobs.get(job_name(SUITE, THERE))
     if found.whole and suite is not None and suite.count(PASS) < FEWEST_PASSES:
         lines.append(f"{suite.name}: expected at least {FEWEST_PASSES} passes, given {suite.count(PASS)}")
-    lines += [
-        f"left with the profile rxe, and not listed as not modelled: {row.group}/{row.test}: {describe(each, MODEL)}"
-        for row, each in found.left()
-        if not is_listed(each)
-    ]
+    lines += _said("not modelled, and not listed so", MODEL, found.remaining or [], lambda each: not is_listed(each))
     return lines
+
+
+def _said(what: str, here: str, rows: Iterable[Row], wrong: Callable[[Difference], bool]) -> Iterator[str]:
+    chosen = [replace(row, differences=tuple(each for each in row.differences if wrong(each))) for row in rows]
+    for pairs in together(chosen):
+        tests = names(f"{row.group}/{row.test}" for row, _ in pairs)
+        yield f"{what}: {len(pairs)} of {describe(pairs[0][1], here)}: {tests}"
 
 
 def is_listed(difference: Difference) -> bool:

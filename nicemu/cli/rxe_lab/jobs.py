@@ -29,8 +29,8 @@ SILENCE = 120.0
 """Seconds without a result of tests/verbs after which pytest is taken to hang; a test has a limit of its own, 30 s."""
 DEVICE, ADDRESS = "rxe0", "10.0.0.2"
 RESULTS = "results"
-PROFILE = "rxe"
-"""The profile that makes nicemu behave as rxe."""
+PROFILE = "rxe_9000"
+"""The lab that makes nicemu behave as rxe does in the guest, whose network device has an MTU of 9000."""
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ from nicemu.cli.rxe_lab.differential import (
     MODEL,
     TITLES,
     Differential,
+    Pair,
     is_listed,
     problems,
+    together,
 )
-from nicemu.cli.rxe_lab.table import by_explanation, by_verdict, sides, totals
+from nicemu.cli.rxe_lab.table import by_verdict, sides, totals
 from nicemu.config.errors import ConfigError
 
 BEGIN, END = "<!-- written by `nicemu lab rxe test --docs`: begin -->", "<!-- end of what the command writes -->"
@@ -78,39 +80,46 @@ def _group(found: Differential, group: str) -> str:
 
 
 def _differences(found: Differential, rows: list[Row]) -> str:
-    """What the list explains goes together, what tests explain goes by test."""
-    groups = by_explanation(rows)
-    listed = [pairs for pairs in groups.values() if pairs[0][1].explanation is not None and not pairs[0][1].why]
-    single = [pair for pairs in groups.values() if pairs not in listed for pair in pairs]
+    """First what the list explains, then what tests explain."""
+    groups = together(rows)
+    listed = [pairs for pairs in groups if pairs[0][1].explanation is not None and not pairs[0][1].why]
+    others = [pairs for pairs in groups if pairs not in listed]
     text = ""
     if listed:
         columns: tuple[str, ...] = ("difference", "nicemu", "rxe", "right", "why", "source", "profile rxe", "tests")
         text += _table(columns, [_listed(found, pairs) for pairs in listed])
-    if single:
-        columns = ("test", "observed", "nicemu", "rxe", "profile rxe", "why")
-        text += ("\n" if text else "") + _table(columns, [_single(found, *pair) for pair in single])
+    if others:
+        columns = ("observed", "nicemu", "rxe", "why", "profile rxe", "tests")
+        text += ("\n" if text else "") + _table(columns, [_other(found, pairs) for pairs in others])
     return text
 
 
-def _listed(found: Differential, pairs: list[tuple[Row, Difference]]) -> tuple[object, ...]:
-    row, first = pairs[0]
+def _listed(found: Differential, pairs: list[Pair]) -> tuple[object, ...]:
+    first = pairs[0][1]
     known = first.explanation
     assert known is not None
-    tests = ", ".join(f"`{row.test}`" for row, _ in pairs)
-    values = compare.as_text(first.here), compare.as_text(first.there)
-    return known.name, *values, known.right, known.text, known.source, _profile(found, row, first), tests
+    return known.name, *_values(first), known.right, known.text, known.source, _profile(found, pairs), _tests(pairs)
 
 
-def _single(found: Differential, row: Row, each: Difference) -> tuple[object, ...]:
-    why = each.why or (each.explanation.text if each.explanation is not None else "**not explained**")
-    values = compare.as_text(each.here), compare.as_text(each.there)
-    return f"`{row.test}`", each.what, *values, _profile(found, row, each), why
+def _other(found: Differential, pairs: list[Pair]) -> tuple[object, ...]:
+    first = pairs[0][1]
+    why = first.why or (first.explanation.text if first.explanation is not None else "**not explained**")
+    return first.what, *_values(first), why, _profile(found, pairs), _tests(pairs)
 
 
-def _profile(found: Differential, row: Row, each: Difference) -> str:
+def _values(each: Difference) -> tuple[str, str]:
+    return compare.as_text(each.here), compare.as_text(each.there)
+
+
+def _tests(pairs: list[Pair]) -> str:
+    return ", ".join(f"`{row.test}`" for row, _ in pairs)
+
+
+def _profile(found: Differential, pairs: list[Pair]) -> str:
     if found.remaining is None:
         return "not run"
-    return "differs" if found.is_left(row, each) else "as rxe"
+    left = sum(found.is_left(row, each) for row, each in pairs)
+    return "as rxe" if not left else "differs" if left == len(pairs) else f"{left} of {len(pairs)} differ"
 
 
 def _left(found: Differential) -> str:
@@ -125,13 +134,13 @@ def _left(found: Differential) -> str:
 
 
 def _left_rows(found: Differential) -> Iterator[tuple[object, ...]]:
-    for pairs in by_explanation(found.remaining or []).values():
-        _, first = pairs[0]
+    for pairs in together(found.remaining or []):
+        first = pairs[0][1]
         known = first.explanation
-        listed = known is not None and is_listed(first)
-        name, why = (known.name, known.text) if known is not None and listed else ("**not listed**", first.why)
-        tests = ", ".join(f"`{row.test}`" for row, _ in pairs)
-        yield name, first.what, compare.as_text(first.here), compare.as_text(first.there), why, tests
+        name, why = (known.name, known.text) if known is not None else ("", first.why)
+        if not is_listed(first):
+            name = f"**not listed** {name}"
+        yield name, first.what, *_values(first), why, _tests(pairs)
 
 
 def _table(columns: tuple[str, ...], rows: "list[Any]") -> str:

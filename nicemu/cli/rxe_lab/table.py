@@ -14,13 +14,13 @@ from nicemu.cli.rxe_lab.differential import (
     describe,
     is_listed,
     job_name,
+    names,
     problems,
+    together,
 )
 from nicemu.cli.rxe_lab.records import FAILED, FLAKY, LOST, PASS, SKIP, JobResult
 
 OUTCOMES = (("passed", (PASS,)), ("failed", FAILED), ("skipped", (SKIP,)), ("flaky", (FLAKY,)), ("lost", (LOST,)))
-SHOWN = 3
-"""Tests named under an explanation that many share; the JSON file and docs/rxe.md have them all."""
 
 
 def lines(found: Differential) -> Iterator[str]:
@@ -54,16 +54,6 @@ def by_verdict(rows: list[Row]) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
 
 
-def by_explanation(rows: list[Row]) -> dict[str, list[tuple[Row, Difference]]]:
-    """The differences that the list explains, together by the explanation's name; the others each on its own."""
-    found: dict[str, list[tuple[Row, Difference]]] = {}
-    for row in rows:
-        for each in row.differences:
-            name = each.explanation.name if each.explanation is not None else f"{row.test} {each.what}"
-            found.setdefault(name, []).append((row, each))
-    return found
-
-
 def _group(found: Differential, group: str) -> Iterator[str]:
     rows = found.of(group)
     yield ""
@@ -79,23 +69,18 @@ def _group(found: Differential, group: str) -> Iterator[str]:
 
 
 def _rows(found: Differential, rows: list[Row]) -> Iterator[str]:
-    for pairs in by_explanation(rows).values():
-        row, first = pairs[0]
-        if first.explanation is None:
-            yield f"  {row.test}: {describe(first)}"
+    for pairs in together(rows):
+        first = pairs[0][1]
+        if first.explanation is None or first.why:
+            yield f"  {len(pairs)} of {describe(first)}"
             yield f"      {first.why or 'NOT EXPLAINED'}{_modelled(found, pairs)}"
-            continue
-        yield f"  {first.explanation.name}: {len(pairs)} of {describe(first)}"
-        yield f"      {first.explanation.text} Right: {first.explanation.right}.{_modelled(found, pairs)}"
-        yield f"      {_names([row for row, _ in pairs])}"
+        else:
+            yield f"  {first.explanation.name}: {len(pairs)} of {describe(first)}"
+            yield f"      {first.explanation.text} Right: {first.explanation.right}.{_modelled(found, pairs)}"
+        yield f"      {names(row.test for row, _ in pairs)}"
     for statuses in sorted({(row.here, row.there) for row in rows if not row.differences}):
         yield "  nicemu {}, rxe {}".format(*(status or "-" for status in statuses))
-        yield f"      {_names([row for row in rows if (row.here, row.there) == statuses])}"
-
-
-def _names(rows: list[Row]) -> str:
-    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    return ", ".join(row.test for row in rows[:SHOWN]) + more
+        yield f"      {names(row.test for row in rows if (row.here, row.there) == statuses)}"
 
 
 def _modelled(found: Differential, pairs: list[tuple[Row, Difference]]) -> str:
@@ -111,13 +96,12 @@ def _remaining(found: Differential) -> Iterator[str]:
     listed = sum(is_listed(each) for _, each in left)
     yield ""
     yield f"with the profile rxe: {len(left)} of {before} differences are left, {listed} of them listed as not modelled"
-    for pairs in by_explanation(found.remaining or []).values():
+    for pairs in together(found.remaining or []):
         row, first = pairs[0]
-        if first.explanation is None:
-            yield f"  NOT LISTED {row.group}/{row.test}: {describe(first, MODEL)}"
-        else:
-            mark = "" if is_listed(first) else "NOT LISTED "
-            yield f"  {mark}{first.explanation.name}: {len(pairs)} of {describe(first, MODEL)}"
+        name = f"{first.explanation.name}: " if first.explanation is not None else ""
+        mark = "" if is_listed(first) else "NOT LISTED "
+        yield f"  {mark}{name}{len(pairs)} of {describe(first, MODEL)}"
+        yield f"      {names(f'{row.group}/{row.test}' for row, _ in pairs)}"
 
 
 def _end(found: Differential) -> Iterator[str]:
