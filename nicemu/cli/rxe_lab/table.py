@@ -97,7 +97,7 @@ def _remaining(found: Differential) -> Iterator[str]:
     yield ""
     yield f"with the profile rxe: {len(left)} of {before} differences are left, {listed} of them listed as not modelled"
     for pairs in together(found.remaining or []):
-        row, first = pairs[0]
+        first = pairs[0][1]
         name = f"{first.explanation.name}: " if first.explanation is not None else ""
         mark = "" if is_listed(first) else "NOT LISTED "
         yield f"  {mark}{name}{len(pairs)} of {describe(first, MODEL)}"
