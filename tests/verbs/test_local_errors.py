@@ -41,13 +41,13 @@ class Local:
         self.source, self.target = near.region(2), far.region(2)
         self.source.fill(1), self.target.fill(2)
         self.check = check
-        self._before = self.source.bytes(), self.target.bytes()
+        self.before = self.source.bytes(), self.target.bytes()
 
     def fails(self, operation, sges):
-        """With a receive at the peer and a request behind it."""
+        """With a receive at the peer and a request behind it, which must not overtake a READ."""
         recv(self.b, self.target.sge(), wr_id=21)
         post(self.a, operation, sges, self.target)
-        send(self.a, self.source.sge(0, 8), wr_id=2, flags=0)
+        send(self.a, self.source.sge(0, 8), wr_id=2, flags=e.IBV_SEND_FENCE)
         different = {}
         if operation in BEFORE_IT_LEAVES:
             different = {"rxe": {"near": [(1, FLUSHED), (2, FLUSHED)]}, "why": FLUSHED_ITSELF}
@@ -55,7 +55,7 @@ class Local:
         self.nothing_changed()
 
     def nothing_changed(self):
-        assert (self.source.bytes(), self.target.bytes()) == self._before
+        assert (self.source.bytes(), self.target.bytes()) == self.before
 
 
 @pytest.fixture
@@ -98,10 +98,30 @@ def test_a_region_that_was_deregistered(local, near, operation):
 
 
 @pytest.mark.parametrize("operation", ["send", "write", "read"])
-@pytest.mark.parametrize("start, length", [(-1, 8), (2 * PAGE - 7, 8), (2 * PAGE, 1), (1, 2 * PAGE)])
+@pytest.mark.parametrize("start, length", [(-1, 8), (2 * PAGE - 7, 8), (2 * PAGE, 1), (-1, 1024)])
 def test_an_element_that_is_not_all_inside_its_region(local, operation, start, length):
     this = local()
     this.fails(operation, SGE(this.source.address + start, length, this.source.lkey))
+
+
+@pytest.mark.parametrize("operation", ["send", "write", "read"])
+def test_an_element_that_leaves_its_region_in_the_middle_of_a_message(local, accept, operation):
+    """Whole packets from before that place may have been moved, in order."""
+    this = local()
+    recv(this.b, this.target.sge(), wr_id=21)
+    post(this.a, operation, SGE(this.source.address + 1, 2 * PAGE, this.source.lkey), this.target)
+    different = {"rxe": {"near": [(1, FLUSHED)]}, "why": FLUSHED_ITSELF} if operation != "read" else {}
+    this.check(this.a, this.b, near=[(1, PROTECTION)], states=(ERR, RTS), **different)
+    source, target = this.before
+    if operation == "read":
+        possible = [source[:1] + target[:n] + source[n + 1 :] for n in range(0, 2 * PAGE, 1024)]
+        assert this.target.bytes() == target
+        packets = possible.index(this.source.bytes())
+    else:
+        possible = [source[1 : n + 1] + target[n:] for n in range(0, 2 * PAGE, 1024)]
+        assert this.source.bytes() == source
+        packets = possible.index(this.target.bytes())
+    accept("packets that were moved", packets, spec=set(range(8)))
 
 
 def test_an_element_that_wraps_at_the_end_of_the_address_space(local):
@@ -122,7 +142,7 @@ def test_the_second_element_of_a_multi_packet_write_is_bad(local, accept):
     write(this.a, elements, this.target.remote(), wr_id=1)
     this.check(this.a, this.b, near=[(1, PROTECTION)], states=(ERR, RTS), rxe={"near": [(1, FLUSHED)]},
                why=FLUSHED_ITSELF)  # fmt: skip
-    arrived, before = this.target.bytes(), this._before[1]
+    arrived, before = this.target.bytes(), this.before[1]
     possible = [this.source.bytes(0, n) + before[n:] for n in (0, 1024, 2048)]
     accept("packets of the good element that arrived", possible.index(arrived), spec={0, 1, 2})
 
@@ -142,7 +162,7 @@ def test_an_atomic_whose_result_may_not_be_written(local, near, accept):
     atomic(this.a, SGE(this.source.address, 8, mr.lkey), this.target.remote(), add=1, wr_id=1)
     this.check(this.a, this.b, near=[(1, PROTECTION)], states=(ERR, RTS))
     accept("the peer's word", int.from_bytes(this.target.bytes(0, 8), "little"), spec={0, 1})
-    assert this.source.bytes() == this._before[0]
+    assert this.source.bytes() == this.before[0]
 
 
 @pytest.mark.parametrize("operation", ["send", "write"])
