@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from .failures import ERR, FAST, FLUSHED, PATIENT, RTS, break_by_hand, check, gather, restart
 from .memory import Remote
 from .sides import UC, atomic, attributes, connect, pair, read, recv, send, state, write

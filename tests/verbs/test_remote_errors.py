@@ -8,7 +8,7 @@ from pyverbs.mr import MR
 from pyverbs.pd import PD
 from pyverbs.qp import QPAttr
 
-from .failures import ERR, FLUSHED, PATIENT, check
+from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, PATIENT, check
 from .memory import ALL, PAGE, Remote
 from .sides import atomic, pair, read, recv, refusal, send, state, write
 from .waiting import successes
@@ -166,7 +166,7 @@ def test_a_misaligned_atomic(refused, accept, offset):
     this = refused()
     remote = this.target.remote(offset)
     refused_at_once = refusal(atomic, this.a, this.source.sge(0, 8), remote, add=1, wr_id=1)
-    accept("posting a misaligned atomic", refused_at_once, spec={"accepted", "EINVAL"})
+    accept("posting a misaligned atomic", refused_at_once, spec={"accepted", "EINVAL"}, why=CALL_OR_COMPLETION)
     if refused_at_once == "accepted":
         this.as_invalid()
     this.nothing_changed()

@@ -8,7 +8,7 @@ from pyverbs.mr import MWBindInfo
 from pyverbs.pd import PD
 from pyverbs.wr import SendWR
 
-from .failures import ERR, FLUSHED, RTS, check, gather, outcome
+from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, RTS, check, gather, outcome
 from .memory import ALL, PAGE
 from .sides import connect, move_to, pair, recv, refusal, send, state
 from .windows import BINDABLE, RIGHTS, TYPE_1, TYPE_2, Windows, window
@@ -39,20 +39,22 @@ def refused(this, mw, **options):
 @pytest.mark.parametrize("start, length", [(-1, PAGE), (3 * PAGE + 1, PAGE), (0, 4 * PAGE + 1), (4 * PAGE, 1)])
 def test_a_range_that_is_not_all_inside_the_region(windows, accept, kind, start, length):
     this = windows()
-    accept("the bind", refused(this, window(this.far, kind), start=start, length=length), spec={REFUSED, "EINVAL"})
+    observed = refused(this, window(this.far, kind), start=start, length=length)
+    accept("the bind", observed, spec={REFUSED, "EINVAL"}, why=CALL_OR_COMPLETION)
 
 
 @TYPES
 def test_a_region_without_the_right_to_bind(windows, accept, kind):
     this = windows(access=ALL)
-    accept("the bind", refused(this, window(this.far, kind)), spec={REFUSED, "EINVAL"})
+    accept("the bind", refused(this, window(this.far, kind)), spec={REFUSED, "EINVAL"}, why=CALL_OR_COMPLETION)
 
 
 @TYPES
 @pytest.mark.parametrize("rights", [e.IBV_ACCESS_REMOTE_WRITE, e.IBV_ACCESS_REMOTE_ATOMIC])
 def test_a_window_that_writes_needs_a_region_with_local_write(windows, accept, kind, rights):
     this = windows(access=e.IBV_ACCESS_MW_BIND)
-    accept("the bind", refused(this, window(this.far, kind), rights=rights), spec={REFUSED, "EINVAL"})
+    observed = refused(this, window(this.far, kind), rights=rights)
+    accept("the bind", observed, spec={REFUSED, "EINVAL"}, why=CALL_OR_COMPLETION)
 
 
 @TYPES
@@ -68,7 +70,9 @@ def test_a_window_that_only_reads_needs_no_local_write(windows, kind):
 def test_type_2_of_no_bytes(windows, accept):
     """IBA 10.6.7.2.2 (recalled): a type 2 window is unbound by invalidation, not by a bind of length 0."""
     this = windows()
-    accept("the bind", refused(this, window(this.far, TYPE_2), length=0), spec={REFUSED, "EINVAL"})
+    accept(
+        "the bind", refused(this, window(this.far, TYPE_2), length=0), spec={REFUSED, "EINVAL"}, why=CALL_OR_COMPLETION
+    )
 
 
 def test_type_2_that_is_bound_already(windows, accept):
@@ -89,7 +93,7 @@ def test_a_region_of_another_pd(windows, far, accept, kind):
     this = windows()
     mw = window(far, kind, PD(far.context))
     observed = refused(this, mw)
-    accept("the bind", observed, spec={REFUSED, "EINVAL"})
+    accept("the bind", observed, spec={REFUSED, "EINVAL"}, why=CALL_OR_COMPLETION)
 
 
 def test_a_window_s_state_survives_a_refused_bind(windows):
@@ -192,6 +196,6 @@ def test_a_window_over_a_region_that_is_gone_cannot_be_made(windows, accept):
     wr.set_bind_wr(mw, MWBindInfo(this.target.mr, this.target.address, PAGE, RIGHTS))
     this.target.mr.close()
     answer = refusal(this.b.post_send, wr)
-    accept("posting it", answer, spec={"accepted", "EINVAL"})
+    accept("posting it", answer, spec={"accepted", "EINVAL"}, why=CALL_OR_COMPLETION)
     if answer == "accepted":
         accept("status", this.one(this.far, 70), spec=REFUSED)
