@@ -17,13 +17,18 @@ from .waiting import async_event, status
 
 RTS, ERR = "RTS", "ERR"
 FLUSHED = "WR_FLUSH_ERR"
-EVENTS = ("CQ_ERR QP_FATAL QP_REQ_ERR QP_ACCESS_ERR COMM_EST SQ_DRAINED PATH_MIG PATH_MIG_ERR DEVICE_FATAL PORT_ACTIVE "
-          "PORT_ERR LID_CHANGE PKEY_CHANGE SM_CHANGE SRQ_ERR SRQ_LIMIT_REACHED QP_LAST_WQE_REACHED").split()  # fmt: skip
+EVENTS = (
+    "CQ_ERR", "QP_FATAL", "QP_REQ_ERR", "QP_ACCESS_ERR", "COMM_EST", "SQ_DRAINED", "PATH_MIG", "PATH_MIG_ERR",
+    "DEVICE_FATAL", "PORT_ACTIVE", "PORT_ERR", "LID_CHANGE", "PKEY_CHANGE", "SM_CHANGE", "SRQ_ERR",
+    "SRQ_LIMIT_REACHED", "QP_LAST_WQE_REACHED",
+)  # fmt: skip
 """Names of ibv_event_type, by value."""
 FAST = {"timeout": 8, "retry_cnt": 1, "rnr_retry": 1, "min_rnr_timer": 1}
 """A requester that gives up soon: a millisecond for a response (rxe: a tick), once again; an RNR NAK once again."""
 PATIENT = {"timeout": 18, "retry_cnt": 3}
 """A requester that waits a second for a response: what it does within a test does not come from its timer."""
+NUMBER_OPEN = "left open: verbs(7) only say that the call fails; drivers choose the errno"
+CALL_OR_COMPLETION = "left open: IBA 11.4.1.1 (recalled) has immediate errors and completion errors for such requests"
 Seen = list[tuple[int, str]]
 """(wr_id, name of the status) of completions, in their order."""
 
