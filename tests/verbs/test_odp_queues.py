@@ -9,8 +9,8 @@ from pyverbs.srq import SRQ, SrqAttr, SrqInitAttr
 
 from .mappings import Mapping
 from .memory import ALL, PAGE, make_pattern
-from .odp import arrived, discard, joined, on_demand, outcome, page, without
-from .sides import PORT, attributes, datagram, datagrams, read, recv, send, write
+from .odp import arrived, discard, join, joined, on_demand, outcome, page, without
+from .sides import datagram, datagrams, read, recv, send, write
 from .waiting import completions, leftovers, successes
 
 ON_DEMAND = ALL | e.IBV_ACCESS_ON_DEMAND
@@ -41,8 +41,7 @@ def test_a_receive_of_an_srq_faults(near, far, gone):
     srq = shared_queue(far)
     source, target = on_demand(near, far, 3)
     a, b = near.qp(), far.qp(srq=srq, max_recv_wr=0)
-    for qp, peer in ((a, b), (b, a)):
-        qp.to_rts(attributes(qp, peer, path_mtu=near.context.query_port(PORT).active_mtu, rnr_retry=7))
+    join(a, b)
     source.fill(1)
     arrived("write", ends, source, target)
     target.fill(2)
@@ -57,14 +56,12 @@ def test_a_receive_of_an_srq_faults(near, far, gone):
 
 def test_messages_of_two_qps_fault_in_one_srq(near, far):
     needs_cap(far, "rc", e.IBV_ODP_SUPPORT_SRQ_RECV)
-    mtu = near.context.query_port(PORT).active_mtu
     srq = shared_queue(far)
     source, target = on_demand(near, far, 8)
     source.fill(1)
     pairs = [(near.qp(), far.qp(srq=srq, max_recv_wr=0)) for _ in range(2)]
     for a, b in pairs:
-        for qp, peer in ((a, b), (b, a)):
-            qp.to_rts(attributes(qp, peer, path_mtu=mtu, rnr_retry=7))
+        join(a, b)
     for number in range(8):
         recv(srq, target.sge(number * PAGE, PAGE), wr_id=number)
     for number in range(8):
@@ -131,7 +128,7 @@ def test_a_datagram_into_absent_memory_arrives_or_is_dropped(near, far, accept):
 
 @pytest.mark.parametrize("op", ["send", "write"])
 def test_inline_data_of_absent_memory_is_what_the_program_sees(near, far, op):
-    a, b = joined(near, far, caps={"max_inline_data": 64})
+    a, b = joined(near, far, max_inline_data=64)
     source, target = on_demand(near, far, 1)
     target.fill(2)
     inline = e.IBV_SEND_SIGNALED | e.IBV_SEND_INLINE
