@@ -6,14 +6,14 @@ use the widest path MTU of the port, whole pages, and page-aligned addresses, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from pyverbs import enums as e
 
 from .memory import ALL, PAGE, Region
-from .sides import PORT, RC, Side, SideQP, pair, read, recv, send, write
+from .sides import PORT, RC, Side, SideQP, connect, read, recv, send, write
 from .waiting import completions, status
 
 MTU_BYTES = {e.IBV_MTU_256: 256, e.IBV_MTU_512: 512, e.IBV_MTU_1024: 1024, e.IBV_MTU_2048: 2048, e.IBV_MTU_4096: 4096}
@@ -22,12 +22,19 @@ RECEIVED = "recalled, IBA 11.6.2: a receive whose memory may not be used is a Lo
 OPS = ("send", "write", "read")
 
 
-def joined(near: Side, far: Side, kind: int = RC, caps: dict[str, Any] | None = None, **changes: Any) -> tuple[SideQP, SideQP]:
-    """Two new connected QPs of the widest path MTU; `caps` and `changes` as for `pair`."""
-    mtu = near.context.query_port(PORT).active_mtu
+def join(a: SideQP, b: SideQP, **changes: Any) -> None:
+    """Connect two QPs with the widest path MTU; `changes` as for `connect`."""
+    mtu = a.side.context.query_port(PORT).active_mtu
     if MTU_BYTES[mtu] < PAGE:
         pytest.skip(f"packets of the port have {MTU_BYTES[mtu]} bytes: expected whole pages, an Ethernet MTU of 9000")
-    return pair(near, far, kind, caps, **{"path_mtu": mtu, "rnr_retry": 7, "timeout": 17, **changes})
+    connect(a, b, **{"path_mtu": mtu, "rnr_retry": 7, "timeout": 17, **changes})
+
+
+def joined(near: Side, far: Side, kind: int = RC, **caps: Any) -> tuple[SideQP, SideQP]:
+    """Two new QPs that are joined; `caps` as for Side.qp."""
+    a, b = near.qp(kind, **caps), far.qp(kind, **caps)
+    join(a, b)
+    return a, b
 
 
 def on_demand(near: Side, far: Side, pages: int, access: int = ALL) -> tuple[Region, Region]:
@@ -92,11 +99,3 @@ def broke_off(target: Region, before: bytes, sent: bytes, bad: int) -> None:
             now = target.bytes(number * PAGE, PAGE)
             allowed = (page(before, number), page(sent, number)) if number < bad else (page(before, number),)
             assert now in allowed, f"page {number} of a message that failed at page {bad}"
-
-
-def refused_by(error: type[Exception], call: Callable[[], Any]) -> bool:
-    try:
-        call()
-    except error:
-        return True
-    return False

@@ -10,8 +10,8 @@ from pyverbs.mr import MR
 from pyverbs.pyverbs_error import PyverbsRDMAError
 
 from .memory import ALL, PAGE, make_pattern
-from .odp import FLUSHED, RECEIVED, arrived, broke_off, joined, on_demand, outcome, page, transfer
-from .sides import PORT, atomic, connect, move_to, read, recv, refusal, send, state, write
+from .odp import FLUSHED, RECEIVED, arrived, broke_off, join, joined, on_demand, outcome, page, transfer
+from .sides import atomic, move_to, read, recv, refusal, send, state, write
 from .waiting import leftovers, successes
 
 PAGES = 4
@@ -159,7 +159,7 @@ def test_qps_that_failed_on_a_hole_work_after_a_reset(near, far):
     target.map_anew(HOLE * PAGE, PAGE)
     for qp in (a, b):
         move_to(qp, e.IBV_QPS_RESET)
-    connect(a, b, path_mtu=near.context.query_port(PORT).active_mtu)
+    join(a, b)
     arrived("write", (a, b), source, target)
     assert target.bytes() == make_pattern(1, source.length)
 
@@ -173,7 +173,7 @@ def test_a_message_of_no_bytes_needs_no_memory(near, far, op):
 
 
 def test_inline_data_needs_no_memory_once_it_is_posted(near, far):
-    a, b = joined(near, far, caps={"max_inline_data": 64})
+    a, b = joined(near, far, max_inline_data=64)
     source, target = on_demand(near, far, 1)
     source.fill(1)
     recv(b, target.sge())
