@@ -36,7 +36,7 @@ class Choice:
         """After a boot that failed: True if that was with KVM, which nobody asked for; emulation is next."""
         if self.accel != "kvm" or not self._chosen_for_us:
             return False
-        print(f"KVM is here, but the guest does not boot with it ({reason[:120]}): emulating, until this machine restarts",
+        print(f"KVM is here, but no guest boots with it ({reason[:120]}): emulating, until this machine restarts",
               file=sys.stderr, flush=True)  # fmt: skip
         self.accel = "tcg"
         self._file.write_text(self._here)
