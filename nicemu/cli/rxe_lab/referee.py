@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,10 +119,11 @@ def list_verbs(folder: Path) -> list[str]:
     done = subprocess.run(
         [*words, "-p", "no:cacheprovider", "--color", "no"], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
-    found = [line.rpartition("/")[2] for line in done.stdout.splitlines() if "::" in line and " " not in line]
+    lines = takewhile(bool, done.stdout.splitlines())  # the ids come first, then a blank line
+    found = [line.rpartition("/")[2] for line in lines if "::" in line]
     if done.returncode != 0 or not found:
-        lines = (done.stderr.strip() or done.stdout.strip() or "no test").splitlines()
-        raise ConfigError(f"pytest could not collect {str(folder)!r}: {' | '.join(lines[-3:])}")
+        said = (done.stderr.strip() or done.stdout.strip() or "no test").splitlines()
+        raise ConfigError(f"pytest could not collect {str(folder)!r}: {' | '.join(said[-3:])}")
     return found
 
 
