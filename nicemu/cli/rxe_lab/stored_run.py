@@ -4,14 +4,14 @@ import json
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import nicemu
 from nicemu.cli.rxe_lab.compare import Difference, Row
 from nicemu.cli.rxe_lab.differential import GROUPS, THERE, Differential, job_name, problems
-from nicemu.cli.rxe_lab.records import JobResult
+from nicemu.cli.rxe_lab.records import JobResult, Observation, Record
 from nicemu.config.errors import ConfigError
 
 SHIPPED = Path(__file__).parent / "runs"
@@ -34,6 +34,30 @@ def write(path: Path, found: Differential) -> None:
         "stale_explanations": [each.name for each in found.stale],
     }  # fmt: skip
     _write(path, "w", json.dumps(document, indent=1) + "\n")
+
+
+def write_reference(folder: Path, found: Differential) -> None:
+    """Store what rxe did as `rxe-KERNEL.json`, a line a test. Raises ConfigError.
+
+    Without what the other side of a comparison has as well: the values that the specification asks, and reasons.
+    """
+    jobs = [job for name, job in found.jobs.items() if name.endswith(f"/{THERE}")]
+    parts = []
+    for job in jobs:
+        head = {**job.to_dict(), "tests": []}
+        tests = ",\n  ".join(json.dumps(_short(record), separators=(",", ":")) for record in job.records.values())
+        parts.append(json.dumps(head).replace('"tests": []', f'"tests": [\n  {tests}\n ]'))
+    versions = json.dumps(found.versions)
+    every = ",\n ".join(parts)
+    text = f'{{"format": {FORMAT}, "versions": {versions}, "jobs": [\n {every}\n]}}\n'
+    _write(folder / f"rxe-{found.versions['guest']['kernel_series']}.json", "w", text)
+
+
+def _short(record: Record) -> dict[str, Any]:
+    observed = tuple(Observation(each.what, each.observed) for each in record.observations)
+    short = replace(record, detail="", observations=observed).to_dict()
+    short["observations"] = [{"what": each.what, "observed": each.observed} for each in observed]
+    return short if observed else {name: value for name, value in short.items() if name != "observations"}
 
 
 def check(path: Path) -> None:

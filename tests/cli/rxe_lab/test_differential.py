@@ -136,6 +136,19 @@ def test_the_file_has_rows_with_their_explanations(tmp_path: Path) -> None:
     assert document["problems"] == differential.problems(found)
 
 
+def test_the_reference_is_a_line_a_test_and_gives_the_same_comparison(tmp_path: Path) -> None:
+    found = verbs(Record("t", "PASS", observations=(LENGTH,)), Record("t", "PASS", "", 1.0, "", (), (OTHER,)))
+    found.versions = {"guest": {"kernel_series": "7.3"}}
+    stored_run.write_reference(tmp_path, found)
+    jobs, _ = stored_run.read(str(tmp_path / "rxe-7.3.json"))
+    assert (tmp_path / "rxe-7.3.json").read_text().count("\n") == 5
+    again = build(job("verbs/nicemu", Record("t", "PASS", observations=(LENGTH,))), *jobs.values())
+    [difference] = again.rows[0].differences
+    assert (difference.there, difference.why) == (OTHER.observed, "")
+    here = Record("t", "PASS", observations=(Observation("status", "LOC_LEN_ERR", "LOC_LEN_ERR", "rxe is wrong"),))
+    assert differential.problems(build(job("verbs/nicemu", here), *jobs.values())) == []
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", '{"jobs": [], "versions": {}}', '{"jobs": [{"name": "x"}], "versions": {}}', "{}"]
 )
