@@ -95,15 +95,19 @@ def _reason(here: Record, there: Record) -> str:
 
 
 def observations(here: Record, there: Record) -> Iterator[Difference]:
-    """What both observed with different values. What only one observed counts if both tests ran to their end."""
+    """What both observed with different values.
+
+    What only one of them observed counts if both ended alike and nothing differed: otherwise it follows from that.
+    """
     ours, theirs = _by_name(here.observations), _by_name(there.observations)
-    both_ended = _class(here) == _class(there) and here.status not in FAILED
+    alike = _class(here) == _class(there) and here.status not in FAILED
     for name in [*ours, *(name for name in theirs if name not in ours)]:
         mine, other = ours.get(name), theirs.get(name)
         if mine is None or other is None:
-            if both_ended:
+            if alike:
                 yield Difference(name, _value(mine), _value(other), why=_why(mine, other))
         elif as_text(mine.observed) != as_text(other.observed):
+            alike = False
             yield Difference(name, mine.observed, other.observed, why=_why(mine, other))
 
 

@@ -82,7 +82,8 @@ def together(rows: Iterable[Row]) -> list[list[Pair]]:
             if each.explanation is not None and not each.why:
                 key: tuple[str, ...] = (each.explanation.name,)
             else:
-                key = (row.group, each.what, compare.as_text(each.here), compare.as_text(each.there), each.why)
+                values = compare.as_text(each.here), compare.as_text(each.there)
+                key = (row.group, each.what, *values, each.why, each.reason)
             groups.setdefault(key, []).append((row, each))
     return list(groups.values())
 

@@ -15,9 +15,11 @@ MTU = 9000
 
 def main(path: str) -> int:
     """Run a guest; the status of its command, or of `guest.run`."""
+    from nicemu.cli.conformance.server import die_with_parent
     from nicemu.cli.rxe_lab import guest
     from nicemu.cli.rxe_lab.qemu import Machine
 
+    die_with_parent()
     job = json.loads(Path(path).read_text())
     machine = Machine(**{**job["machine"], "share": Path(job["machine"]["share"]), "mtu": MTU})
     result = guest.run(job["command"], machine, timeout=job["timeout"], on_output=_pass_on)

@@ -82,6 +82,12 @@ def test_after_a_failure_missing_observations_say_nothing() -> None:
     assert [each.what for each in row.differences] == [OUTCOME, "a"]
 
 
+def test_what_follows_from_a_difference_is_not_another_one() -> None:
+    here = record("PASS", Observation("errno", "accepted"), Observation("status", "SUCCESS"))
+    there = record("PASS", Observation("errno", "EINVAL", why="rxe checks earlier"))
+    assert [each.what for each in judge(here, there).differences] == ["errno"]
+
+
 def test_values_that_the_specification_both_allows_need_no_reason() -> None:
     spec = {"one of": ["EINVAL", "ENOMEM"]}
     here, there = (record("PASS", Observation("errno", value, spec)) for value in ("EINVAL", "ENOMEM"))
