@@ -189,9 +189,8 @@ def move_lock(ctx: typer.Context) -> None:
     place = ctx.obj.lock or lock_file.FILE
     old = lock_file.read(place)
     base = sources.mirror(ctx.obj.mirror)
-    typer.echo(
-        f"asking {base} for {', '.join(group.suite for group in (old.userspace, *old.kernels.values()))} ...", err=True
-    )
+    suites = dict.fromkeys(group.suite for group in (old.userspace, *old.kernels.values()))
+    typer.echo(f"asking {base} for {', '.join(suites)} ...", err=True)
     new = move.resolve(old, base)
     for line in move.changes(old, new):
         typer.echo(line)

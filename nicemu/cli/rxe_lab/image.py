@@ -4,6 +4,7 @@ An image is a folder of the cache that is renamed into its place when it is whol
 packages and of the sources that build it, so whatever changes one of them gives another image.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -71,7 +72,8 @@ def ready(lock: Lock, series: str, mirror: str | None = None) -> Image:
             if not image.is_dir():
                 cache.remove_unused(place)
                 _build(lock, series, mirror, image)
-    os.utime(image)  # see cache.remove_unused
+    with contextlib.suppress(OSError):  # a cache that is not ours to write to
+        os.utime(image)  # see cache.remove_unused
     return Image(image / "vmlinux", image / "initrd")
 
 

@@ -3,6 +3,7 @@
 A boot that failed with KVM is remembered until the host restarts; emulation takes over within the same run.
 """
 
+import contextlib
 import platform
 import sys
 from pathlib import Path
@@ -39,5 +40,6 @@ class Choice:
         print(f"KVM is here, but no guest boots with it ({reason[:120]}): emulating, until this machine restarts",
               file=sys.stderr, flush=True)  # fmt: skip
         self.accel = "tcg"
-        self._file.write_text(self._here)
+        with contextlib.suppress(OSError):  # the next run finds out again
+            self._file.write_text(self._here)
         return True

@@ -15,6 +15,9 @@ from nicemu.cli.rxe_lab.lock import Group, Lock, Package
 from nicemu.config.errors import ConfigError
 
 ARCHITECTURE = "amd64"  # of the guest, whatever the host is
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""Of the package debian-archive-keyring; without it apt takes the keys it trusts anyway."""
+
 KERNEL_PACKAGES = re.compile(r"linux-(base|image|binary|modules)-(\d+\.\d+)\S*-" + ARCHITECTURE + "$")
 
 
@@ -55,7 +58,8 @@ def configure(scratch: Path, suite: str, mirror: str) -> Path:
         (scratch / folder).mkdir(parents=True)
     (scratch / "status").touch()
     suites = [suite.removesuffix("-backports"), suite] if suite.endswith("-backports") else [suite]
-    lines = [f"deb [arch={ARCHITECTURE}] {mirror} {each} main\n" for each in suites]
+    options = f"arch={ARCHITECTURE}" + (f" signed-by={KEYRING}" if KEYRING.is_file() else "")
+    lines = [f"deb [{options}] {mirror} {each} main\n" for each in suites]
     (scratch / "sources.list").write_text("".join(lines))
     settings = {
         "APT::Architecture": ARCHITECTURE, "APT::Architectures": ARCHITECTURE, "APT::Install-Recommends": "false",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nicemu.cli.rxe_lab.qemu import Machine
 
-REFERENCE = 0.045
+REFERENCE = 0.015
 """Seconds that `_loop` took on the machine on which a boot took 5 to 8 s."""
 
 WALL = 4

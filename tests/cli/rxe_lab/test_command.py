@@ -143,6 +143,19 @@ def test_moving_needs_apt(monkeypatch: pytest.MonkeyPatch) -> None:
         move.resolve(lock.read(), "http://m.example/debian")
 
 
+def test_apt_sees_nothing_of_the_machine_but_its_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(move, "KEYRING", tmp_path / "keys.gpg")
+    (tmp_path / "keys.gpg").touch()
+    (tmp_path / "apt").mkdir()
+    settings = move.configure(tmp_path / "apt", "trixie-backports", "http://m.example/debian").read_text()
+    for name in ("Dir::Etc::sourcelist", "Dir::State::status", "Dir::State::lists", "Dir::Cache"):
+        assert f'{name} "{tmp_path}/apt/' in settings
+    assert (tmp_path / "apt" / "sources.list").read_text().splitlines() == [
+        f"deb [arch=amd64 signed-by={tmp_path}/keys.gpg] http://m.example/debian {suite} main"
+        for suite in ("trixie", "trixie-backports")
+    ]
+
+
 def test_what_apt_knows_of_packages_becomes_the_lock() -> None:
     shown = "Package: kmod\nVersion: 1:2-3\nDescription: long\n more\nFilename: pool/k.deb\nSize: 9\nSHA256: ab\n"
     packages = move.records(shown + "\n" + shown.replace("kmod", "bash"))
