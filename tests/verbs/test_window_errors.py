@@ -8,19 +8,14 @@ from pyverbs.mr import MWBindInfo
 from pyverbs.pd import PD
 from pyverbs.wr import SendWR
 
-from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, RTS, check, gather, outcome
+from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, RTS, gather, outcome, per_queue
 from .memory import ALL, PAGE
 from .sides import connect, move_to, pair, recv, refusal, send, state
-from .windows import BINDABLE, RIGHTS, TYPE_1, TYPE_2, Windows, window
+from .windows import BINDABLE, RIGHTS, TYPE_1, TYPE_2, window, windows
 
-__all__ = ["check"]
+__all__ = ["windows"]
 OK, REFUSED = "SUCCESS", "MW_BIND_ERR"
 TYPES = pytest.mark.parametrize("kind", [TYPE_1, TYPE_2], ids=["type 1", "type 2"])
-
-
-@pytest.fixture
-def windows(near, far):
-    return lambda **options: Windows(near, far, **options)
 
 
 def refused(this, mw, **options):
@@ -115,7 +110,7 @@ def test_a_refused_bind_flushes_what_stands_behind_it(windows, far):
     wr.set_bind_wr(mw, MWBindInfo(this.target.mr, this.target.address, 5 * PAGE, RIGHTS))
     this.b.post_send(wr)
     send(this.b, this.target.sge(0, 8), wr_id=2, flags=0)
-    done = gather(far.cq, 3)
+    done = per_queue(gather(far.cq, 3))
     assert done == [(1, REFUSED), (2, FLUSHED), (11, FLUSHED)]
     assert state(this.a) == RTS
 
