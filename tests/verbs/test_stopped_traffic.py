@@ -14,7 +14,7 @@ from .windows import TYPE_1, TYPE_2, window, windows
 
 __all__ = ["windows"]
 COUNT, LENGTH, BEGUN = 40, 4 * PAGE, 5
-"""Requests of a train, their bytes (all go to the same place, so that a late one would be seen), and those done first."""
+"""Requests of a train, their bytes (all go to one place, so that a late one would be seen), and those done first."""
 
 
 def writes(a, source, remote):
@@ -59,7 +59,6 @@ def test_a_peer_destroyed_in_the_middle_of_traffic(near, far, traffic):
     mine, its = near.region(8), far.region(8)
     mine.fill(1), its.fill(2)
     writes(a, mine, its.remote()) if traffic == "writes" else reads(a, mine, its.remote())
-    begun(near)
     begun(near)
     b.close()
     before = its.bytes()
