@@ -29,6 +29,7 @@ PATIENT = {"timeout": 18, "retry_cnt": 3}
 """A requester that waits a second for a response: what it does within a test does not come from its timer."""
 NUMBER_OPEN = "left open: verbs(7) only say that the call fails; drivers choose the errno"
 CALL_OR_COMPLETION = "left open: IBA 11.4.1.1 (recalled) has immediate errors and completion errors for such requests"
+FIRST_RECEIVE = 7
 Seen = list[tuple[int, str]]
 """(wr_id, name of the status) of completions, in their order."""
 
@@ -46,6 +47,14 @@ def gather(cq: Any, count: int, seconds: float = 1, quiet: int = 4) -> Seen:
         if not found:
             time.sleep(0.005 if len(done) >= count else 0.001)
     return done
+
+
+def per_queue(done: Seen) -> Seen:
+    """Requests first, then receives, each in the order of their completions: between the queues there is none.
+
+    These tests number requests from 1 and receives from FIRST_RECEIVE on.
+    """
+    return sorted(done, key=lambda each: each[0] >= FIRST_RECEIVE)
 
 
 def events(side: Side, count: int = 0) -> list[str]:
@@ -67,7 +76,7 @@ class Outcome(NamedTuple):
 
 def outcome(a: SideQP, b: SideQP, near: int = 1, far: int = 0, events_far: int = 0) -> Outcome:
     """Wait for so many completions and events on each side; more or fewer are seen as they come."""
-    done = gather(a.side.cq, near), gather(b.side.cq, far)
+    done = per_queue(gather(a.side.cq, near)), per_queue(gather(b.side.cq, far))
     return Outcome(*done, (state(a), state(b)), (events(a.side), events(b.side, events_far)))
 
 

@@ -11,16 +11,12 @@ from .failures import ERR, NUMBER_OPEN, RTS, gather
 from .memory import PAGE, Remote
 from .sides import chain, connect, move_to, pair, recv, refusal, request, send, state
 from .waiting import successes
-from .windows import BINDABLE, RIGHTS, TYPE_1, TYPE_2, Windows, window
+from .windows import BINDABLE, RIGHTS, TYPE_1, TYPE_2, window, windows
 
+__all__ = ["windows"]
 OK, DENIED = "SUCCESS", "REM_ACCESS_ERR"
 WRITE, READ, ATOMIC = e.IBV_ACCESS_REMOTE_WRITE, e.IBV_ACCESS_REMOTE_READ, e.IBV_ACCESS_REMOTE_ATOMIC
 TYPES = pytest.mark.parametrize("kind", [TYPE_1, TYPE_2], ids=["type 1", "type 2"])
-
-
-@pytest.fixture
-def windows(near, far):
-    return lambda **options: Windows(near, far, **options)
 
 
 def bound(this, kind, **options):

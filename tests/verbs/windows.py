@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,10 +23,14 @@ TYPE_1, TYPE_2 = e.IBV_MW_TYPE_1, e.IBV_MW_TYPE_2
 PAGES = 4
 
 
+_made: list[Any] = []
+
+
 def window(side: Side, kind: int, pd: Any = None) -> Any:
-    """A new window; the test is skipped where there is none of this type."""
+    """A new window, closed after the test; the test is skipped where there is none of this type."""
     try:
-        return MW(pd or side.pd, kind)
+        _made.append(MW(pd or side.pd, kind))
+        return _made[-1]
     except PyverbsRDMAError as error:
         if error.error_code in (errno.EOPNOTSUPP, errno.EINVAL):
             pytest.skip(f"the device has no memory windows of type {kind}")
@@ -81,3 +86,12 @@ class Windows:
 
     def nothing_changed(self) -> None:
         assert (self.source.bytes(), self.target.bytes()) == self.before
+
+
+@pytest.fixture
+def windows(near: Side, far: Side) -> Iterator[Callable[..., Windows]]:
+    """Makes Windows. Windows are closed before their QPs and regions: rxe's destroy_qp waits for a window that is
+    bound to the QP, for minutes."""
+    yield lambda **options: Windows(near, far, **options)
+    while _made:
+        _made.pop().close()
