@@ -162,18 +162,23 @@ def test_shared_pages_that_are_removed_are_zeros(near, far):
 
 
 @pytest.mark.parametrize("op", ["send", "write", "read"])
-def test_a_discarded_pinned_source_is_still_sent(near, far, op):
+@pytest.mark.parametrize("how", ["discarded", "mapped_anew"])
+def test_pinned_pages_that_the_program_gave_up_are_still_sent(near, far, op, how):
     """The program gets fresh zeros; the device keeps the pages that were pinned."""
     ends = joined(near, far)
     source, target = near.region(PAGES), far.region(PAGES)
     source.fill(1)
-    source.discard()
+    if how == "discarded":
+        source.discard()
+    else:
+        source.unmap()
+        source.map_anew()
     arrived(op, ends, source, target)
     assert source.bytes() == bytes(source.length)
     assert target.bytes() == make_pattern(1, source.length)
 
 
-def test_a_discarded_pinned_target_does_not_see_the_message(near, far):
+def test_a_program_that_discarded_pinned_pages_does_not_see_what_comes(near, far):
     ends = joined(near, far)
     source, target = near.region(PAGES), far.region(PAGES)
     source.fill(1)

@@ -29,8 +29,8 @@ def contents(fd):
     return os.pread(fd, 2 * SIZE, 0)
 
 
-def of_file(side, fd, flags=FILE_SHARED, pages=PAGES, odp=True):
-    return Mapping(side, pages, flags=flags, fd=fd, odp=odp)
+def of_file(side, fd, flags=FILE_SHARED):
+    return Mapping(side, PAGES, flags=flags, fd=fd)
 
 
 def plain(side):
@@ -199,13 +199,3 @@ def test_shared_anonymous_memory_faults_as_private_does(near, far):
     source.fill(1, 2 * PAGE)
     arrived("write", ends, source, target)
     assert target.bytes() == bytes(2 * PAGE) + make_pattern(1, 2 * PAGE)
-
-
-def test_a_pinned_file_page_outlives_truncation(near, far, file):
-    """What is pinned is written and read by the device; it is in no file any more."""
-    ends = joined(near, far)
-    source, target = plain(near), of_file(far, file, odp=False)
-    os.ftruncate(file, 0)
-    assert transfer("write", ends, source, target) == "SUCCESS"
-    os.ftruncate(file, SIZE)
-    assert contents(file) == bytes(SIZE)

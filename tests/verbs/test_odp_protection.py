@@ -144,7 +144,7 @@ def test_memory_keeps_its_bytes_while_it_has_no_rights(memory):
     assert target.bytes() == make_pattern(3, source.length)
 
 
-def test_read_only_memory_registers_on_demand(near, far, accept):
+def test_read_only_memory_registers_on_demand(near, far):
     """An on-demand region asks for rights when they are used; a pinned one asks for all when it is made."""
     region = Mapping(near, PAGES, prot=READ_ONLY)
     said = refusal(MR, near.pd, region.length, ALL, region.address)
@@ -152,15 +152,3 @@ def test_read_only_memory_registers_on_demand(near, far, accept):
     assert refusal(MR, near.pd, region.length, READERS, region.address) == "accepted"
     ends, source = joined(near, far), far.region(PAGES)
     assert transfer("write", (ends[1], ends[0]), source, region) == "REM_ACCESS_ERR"
-
-
-def test_a_pinned_page_stays_writable_for_the_device(near, far, accept):
-    """A pin was made with the rights of its time: mprotect changes the program's, not the device's."""
-    ends = joined(near, far)
-    source, target = near.region(PAGES), far.region(PAGES)
-    source.fill(1)
-    target.fill(2)
-    target.protect(READ_ONLY)
-    said = transfer("write", ends, source, target)
-    assert said == "SUCCESS"
-    assert target.bytes() == make_pattern(1, target.length)
