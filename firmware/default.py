@@ -73,3 +73,8 @@ def late_receive(world, row, arg):
 def cq_overrun(world, row, arg):
     """An overrun CQ: dead."""
     return 1
+
+
+def response_fault(world, row, arg):
+    """Let a response wait for its page: no, it is dropped and asked for again."""
+    return 0

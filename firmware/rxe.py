@@ -9,7 +9,8 @@ from nicemu.nic.qp_type import RC, UD
 from nicemu.tables.rows import qp
 
 JIFFY_NS = 4_000_000
-LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR, WR_FLUSH_ERR, MW_BIND_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR = 1, 2, 4, 5, 6, 9, 10
+LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR, WR_FLUSH_ERR, MW_BIND_ERR = 1, 2, 4, 5, 6
+REM_INV_REQ_ERR, REM_ACCESS_ERR = 9, 10
 RDMA_READ, FETCH_ADD = 4, 6
 NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATIONAL = 0x62, 0x63
 QP_FATAL, QP_REQ_ERR, COMM_EST = 1, 2, 4
@@ -25,6 +26,11 @@ def unreliable_fault(world, row, arg):
     return 1
 
 
+def response_fault(world, row, arg):
+    """As for requests."""
+    return 1
+
+
 def ack_timeout(world, row, arg):
     """rxe_qp.c: ``nsecs_to_jiffies``, which rounds down, and at least one."""
     return max(arg // JIFFY_NS, 1) * JIFFY_NS
@@ -37,7 +43,7 @@ def rnr_wait(world, row, arg):
 
 def async_event(world, row, arg):
     """No code of rxe raises QP_FATAL, QP_REQ_ERR, COMM_EST."""
-    return 0 if arg == QP_FATAL or arg == QP_REQ_ERR or arg == COMM_EST else 1
+    return 0 if arg in (QP_FATAL, QP_REQ_ERR, COMM_EST) else 1
 
 
 def send_error(world, row, arg):
@@ -50,7 +56,9 @@ def send_error(world, row, arg):
         return 0
     if status == LOC_QP_OP_ERR and qp(world, row).type == RC and qp(world, row).max_rd_atomic == 0:
         return GO_ON
-    if status <= MW_BIND_ERR and not (status == LOC_PROT_ERR and RDMA_READ <= opcode <= FETCH_ADD):
+    if status <= LOC_PROT_ERR and RDMA_READ <= opcode <= FETCH_ADD:
+        return LOC_PROT_ERR | TO_ERR
+    if status <= MW_BIND_ERR:
         return WR_FLUSH_ERR | TO_ERR
     return status | TO_ERR
 

@@ -26,6 +26,7 @@ class OdpProfile(Record):
     """Which operations may touch on-demand memory, as `ibv_query_device_ex` tells it; none for UC."""
 
     implicit: bool = True  # a region may be the whole address space
+    ignores_page_offset: bool = False  # a defect: only packets that begin and end with a page move the right bytes
     rc: Operations = ALL
     ud: Operations = ("send", "srq_recv")
     xrc: Operations = ("send", "write", "read", "atomic", "srq_recv", "flush", "atomic_write")
@@ -38,6 +39,7 @@ class SoftwareProfile(Record):
     power_of_two_queues: bool = False  # as many requests as fit a ring of a power of two, and one slot stays free
     inline_shares_sges: bool = False  # SGEs and inline data of a send request have the same room, and all of it
     path_mtu_up_to_max: bool = False  # a path MTU above the port's active one is accepted
-    keeps_refused_sends: bool = False  # sends posted before RTS are refused, and executed with the next one in RTS
+    always_tells_drained: bool = False  # SQ_DRAINED comes whether asked for or not
+    forgets_sends: bool = False  # sends posted in SQD, or before RTS though refused, are executed with the next in RTS
     posts_any_opcode: bool = False  # the library lets a UC QP post what only RC can; it fails when executed
     checks_atomics: bool = False  # the library refuses an atomic that is not aligned or shorter than 8 bytes

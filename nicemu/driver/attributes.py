@@ -149,7 +149,8 @@ def port_attributes(device: IbDevice, port: int) -> dict[str, int]:
     return {
         "state": PORT_ACTIVE if up else PORT_DOWN, "phys_state": LINK_UP if up else DISABLED,
         "max_mtu": MTU_ENUM[profile.max_mtu], "active_mtu": MTU_ENUM[profile.active_mtu],
-        "gid_tbl_len": len(device.device.gids), "port_cap_flags": profile.port_cap_flags, "max_msg_sz": profile.max_msg_sz,
+        "gid_tbl_len": len(device.device.gids), "port_cap_flags": profile.port_cap_flags,
+        "max_msg_sz": profile.max_msg_sz,
         "bad_pkey_cntr": 0, "qkey_viol_cntr": 0, "pkey_tbl_len": PKEYS, "lid": 0, "sm_lid": 0, "lmc": 0,
         "max_vl_num": 1, "sm_sl": 0, "subnet_timeout": 0, "init_type_reply": 0, "active_width": width,
         "active_speed": speed, "link_layer": ETHERNET, "flags": 0, "port_cap_flags2": 0,

@@ -294,6 +294,9 @@ def modify(pair: Qp, attributes: Any, mask: int) -> Steps[None]:
     if pair.device.profile.software.power_of_two_queues:
         for name in ("max_rd_atomic", "max_dest_rd_atomic"):
             values[name] = power_of_two(values[name]) if values.get(name) else 0
+    if new == QpState.SQD and pair.device.profile.software.always_tells_drained:
+        mask |= A.EN_SQD_ASYNC_NOTIFY
+        values["en_sqd_async_notify"] = 1
     box = _context(pair.device, values, old, new)
     yield from pair.device.commands.execute(Command.MODIFY_QP, pair.number, int(mask), mailbox=box)
     pair.state = QpState(new)

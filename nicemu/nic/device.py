@@ -91,6 +91,7 @@ class Device:
         row.memory, row.memory_bytes = address_of(self.memory), profile.max_dm_size
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
         row.ack_timeout_floor_ns, row.ack_request_every = profile.ack_timeout_floor_ns, profile.ack_request_every
+        row.ignores_page_offset = int(profile.odp.ignores_page_offset)
         row.cq_spare, row.ack_timer_in_rnr = int(profile.cq_spare_slot), int(profile.ack_timer_in_rnr_wait)
         row.moderation_count = profile.interrupt_moderation.count
         row.moderation_ns = profile.interrupt_moderation.time_ns

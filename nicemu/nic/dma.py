@@ -14,7 +14,7 @@ from nicemu.nic.iotlb import translate
 from nicemu.nic.mkey import IMPLICIT, check_mkey, child_of
 from nicemu.tables.packets import payload_address
 from nicemu.tables.records import SEGMENTS_PER_PACKET
-from nicemu.tables.rows import control, frame, mkey, packet, segment
+from nicemu.tables.rows import control, frame, mkey, nic, packet, segment
 from nicemu.tables.trace import Ev, trace
 
 OK, FAULT, BAD_KEY, TOO_SHORT, TOO_MANY = 0, 1, 2, 3, 4
@@ -25,6 +25,7 @@ PAGE_BYTES = 1 << PAGE_SHIFT
 PAGE_OFFSET = PAGE_BYTES - 1
 LOCAL_WRITE = int(Access.LOCAL_WRITE)
 DMA = int(Ev.DMA)
+ON_DEMAND = int(MkeyFlag.ODP)
 UNPAGED = int(MkeyFlag.NULL | MkeyFlag.DEVICE_MEMORY)
 
 
@@ -210,7 +211,30 @@ def move(world, p, write):
     row = packet(world, p)
     for i in range(row.segments):
         observe(world, row.kind, segment(world, p * SEGMENTS_PER_PACKET + i), write)
-    return copy_segments(world, p, payload_address(world, p) - row.grh, write)
+    at = payload_address(world, p) - row.grh
+    if nic(world, row.kind).ignores_page_offset:
+        return copy_to_page_starts(world, p, at, write)
+    return copy_segments(world, p, at, write)
+
+
+@jit
+def copy_to_page_starts(world, p, at, write):
+    """As ``copy_segments``, with a defect of rxe_odp.c: in on-demand memory every piece begins where its page does, and
+    the pieces of an element in other pages than its first bring the first's bytes again."""
+    good = True
+    element = at
+    for i in range(packet(world, p).segments):
+        s = segment(world, p * SEGMENTS_PER_PACKET + i)
+        if mkey(world, s.mkey).flags & ON_DEMAND:
+            if i == 0 or s.offset != 0 or s.via != segment(world, p * SEGMENTS_PER_PACKET + i - 1).via:
+                element = at
+            s.offset = 0
+            copied = copy_segment(world, s, element, write)
+        else:
+            copied = copy_segment(world, s, at, write)
+        good = good and copied
+        at += s.length
+    return good
 
 
 @jit

@@ -42,21 +42,24 @@ class Hook(IntEnum):
     """QP row, AETH syndrome << 8 | WcStatus of the receive that a refused request had (WR_FLUSH_ERR: it is no fault of
     the receive's) -> the same, to use; with another status than WR_FLUSH_ERR there is no async event."""
     SHORT_RECEIVE = 10
-    """UD or UC QP row, 1 if it has an SRQ -> 0 to drop a message that is too long for its receive, the WcStatus that the
-    receive completes with, or ``TO_ERR`` to treat it as RC does."""
+    """UD or UC QP row, 1 if it has an SRQ -> 0 to drop a message that is too long for its receive, the WcStatus that
+    the receive completes with, or ``TO_ERR`` to treat it as RC does."""
     ERROR_WAKES = 11
-    """CQ row, WcStatus << 8 | WcOpcode of a failed completion that is not solicited -> 1 to raise the event of a CQ armed
-    for solicited completions, 0 not to."""
+    """CQ row, WcStatus << 8 | WcOpcode of a failed completion that is not solicited -> 1 to raise the event of a CQ
+    armed for solicited completions, 0 not to."""
     LATE_RECEIVE = 12
     """QP row in ERR, 0 -> 1 to flush a receive that is posted now, 0 to leave it until a send is posted."""
     CQ_OVERRUN = 13
-    """CQ row, WcOpcode of a completion that finds it full -> 1: the CQ is dead and the QP goes to ERR, 0: the completion
-    is lost; of a receive the QP goes to ERR."""
+    """CQ row, WcOpcode of a completion that finds it full -> 1: the CQ is dead and the QP goes to ERR, 0: the
+    completion is lost; of a receive the QP goes to ERR."""
+    RESPONSE_FAULT = 14
+    """QP row, bytes of a response that hit a missing page of the requester's -> 1: it waits, and what comes behind it,
+    0: all are dropped and asked for again."""
 
 
 # the same numbers as plain integers, for kernels
 (RESPONDER_FAULT, FAULT_PAGES, ACK, ACK_TIMEOUT, RNR_WAIT, IOTLB_VICTIM, UNRELIABLE_FAULT, ASYNC_EVENT, SEND_ERROR,
- RECEIVE_ERROR, SHORT_RECEIVE, ERROR_WAKES, LATE_RECEIVE, CQ_OVERRUN) = range(14)  # fmt: skip
+ RECEIVE_ERROR, SHORT_RECEIVE, ERROR_WAKES, LATE_RECEIVE, CQ_OVERRUN, RESPONSE_FAULT) = range(15)  # fmt: skip
 STALL = -2
 """Answer of RESPONDER_FAULT."""
 TO_ERR = 1 << 8

@@ -25,7 +25,7 @@ QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHE
 
 @jit
 def drop_received(world, q):
-    """Free the requests that wait in the responder's queue."""
+    """Free the requests that wait in the responder's queue, and the responses that wait for a page."""
     n = nic(world, q.nic)
     q.recv_suspended = 0
     while q.rx_head != 0:
@@ -35,6 +35,11 @@ def drop_received(world, q):
         n.rx_waiting -= 1
         leave(n, packet(world, p), False)
         free_packet(world, p)
+    while q.cx_head != 0:
+        p = q.cx_head
+        q.cx_head = packet(world, p).next
+        free_packet(world, p)
+    q.cx_waiting = 0
 
 
 @jit

@@ -261,8 +261,7 @@ def judge(world, q_row, p):
 
 @jit
 def unreliable(world, q_row, verdict):
-    """UC and UD drop what they refuse, and UC the rest of the message; only a bad receive WQE is an error of this side
-    (rxe error classes D, E and A)."""
+    """UC and UD drop what they refuse, and UC the rest of the message; only a bad receive WQE is an error here."""
     if verdict == ACCEPT or verdict == RECV_PROT or verdict == HOLD:
         return verdict
     q = qp(world, q_row)

@@ -196,8 +196,8 @@ class AtomicsChecked(SendQueue):
     __slots__ = ()
 
     def write(self, wr: Any) -> int:
-        """As for a send queue; EINVAL also for an atomic that is not aligned to 8 bytes, or shorter. Of more than 8 bytes
-        the first are used."""
+        """As for a send queue; EINVAL also for an atomic that is not aligned to 8 bytes, or shorter. Of more than 8
+        bytes the first are used."""
         opcode = _REQUEST.unpack_from(wr._image, SEND_OPCODE)[0]
         return self._write_atomic(wr) if opcode in _ATOMICS else super().write(wr)
 

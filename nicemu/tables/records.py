@@ -70,6 +70,7 @@ NIC = record(
     "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
     "ack_timer_in_rnr",      # 1: the ACK timer goes on in an RNR wait
+    "ignores_page_offset",   # 1: on-demand memory is written and read from page starts on, a defect of rxe's
     "cq_spare",              # slots of a CQ that stay free
     "ack_request_every",     # packets of a long message until one asks for an ACK
     "cnp_interval_ns",       # at most one CNP per QP in this time
@@ -117,7 +118,8 @@ QP = record(
     "incarnation",           # moves on at RESET: events of an earlier life are ignored
     "timer_deadline",        # 0: ACK timer off
     "timer_event",           # a TIMER event is in the heap
-    "read_suspended",        # a page fault of READ data: responses are dropped until it is resumed
+    "read_suspended",        # a page fault of READ data: until it is resumed responses are dropped (1) or wait (2)
+    "cx_head", "cx_tail", "cx_waiting",  # responses that wait, and how many
     # responder
     "epsn", "msn",
     "nak_pending",           # a NAK or RNR NAK was sent for the expected PSN: drop what is ahead of it

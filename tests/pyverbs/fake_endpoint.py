@@ -8,9 +8,9 @@ import os
 from dataclasses import replace
 from typing import Any
 
-from nicemu.config.software_profile import SoftwareProfile
 from nicemu.abi.rings import CQE, CQE_BYTES, DOORBELL_RECORD_BYTES, owner, power_of_two, recv_stride, send_stride
 from nicemu.abi.verbs import QpType
+from nicemu.config.software_profile import SoftwareProfile
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s

@@ -11,7 +11,6 @@ of {what, observed, spec, rxe, why, verdict}: what the test asked of `accept`.
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import signal
 from collections.abc import Callable, Generator, Iterator
@@ -41,7 +40,7 @@ def side_of(config: pytest.Config) -> str:
 
 def is_rxe(config: pytest.Config) -> bool:
     """The device behaves as rxe where rxe departs from the specification: it is rxe, or nicemu in its place."""
-    return side_of(config) == "rxe" or str(config.getoption("profile", None)).startswith("rxe")
+    return side_of(config) == "rxe" or str(config.getoption("profile", "")).startswith("rxe")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -55,7 +54,6 @@ def pytest_configure(config: pytest.Config) -> None:
             lab_configuration(config)
         except (RuntimeError, ConfigError) as error:
             raise pytest.UsageError(str(error)) from None
-    config.addinivalue_line("markers", "unsafe_on_rxe(reason): rxe's kernel crashes or hangs: skipped on that device")
     config.stash[RECORDS] = {}
     path = config.getoption("observations", None)
     if path and not hasattr(config, "workerinput"):
@@ -66,14 +64,6 @@ def lab_configuration(config: pytest.Config) -> Any:
     from nicemu.config import load_config
 
     return load_config(config.getoption("profile", None))
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A test that takes the whole machine down shows nothing: it is left out on the real rxe, with its reason."""
-    if side_of(config) == "rxe" and (config.getoption("device", None) or "rxe0").startswith("rxe"):
-        for item in items:
-            if mark := item.get_closest_marker("unsafe_on_rxe"):
-                item.add_marker(pytest.mark.skip(reason=f"rxe is wrong: {mark.args[0]}"))
 
 
 # -- the record
@@ -121,8 +111,6 @@ def _expire(_signal: int, _frame: object) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    if side_of(item.config) == "rxe":  # a call that no signal interrupts would hang the machine
-        faulthandler.dump_traceback_later(SECONDS + 15, exit=True)
     before = signal.signal(signal.SIGALRM, _expire)
     signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)
     try:
@@ -130,11 +118,6 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_logfinish() -> None:
-    faulthandler.cancel_dump_traceback_later()
 
 
 # -- fixtures
