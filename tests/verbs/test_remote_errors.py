@@ -108,7 +108,7 @@ def test_a_region_without_the_right(refused, operation, access):
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_qp_without_the_right(refused, operation):
-    """The region would allow it: the QP does not support the operation (IBA 11.6.2, Remote Invalid Request)."""
+    """The region would allow it: the QP does not support the operation (IBA 11.6.2, recalled)."""
     this = refused(access=ALL)
     restricted = {"write": READ | ATOMIC, "read": WRITE | ATOMIC, "atomic": READ | WRITE}[operation]
     this.b.modify(_rights(restricted), e.IBV_QP_ACCESS_FLAGS)
@@ -174,7 +174,7 @@ def test_a_misaligned_atomic(refused, accept, offset):
 
 @pytest.mark.parametrize("operation", ["read", "atomic"])
 def test_a_peer_without_responder_resources(refused, operation):
-    """max_dest_rd_atomic 0: insufficient buffering for a new READ or atomic (IBA 11.6.2)."""
+    """max_dest_rd_atomic 0: insufficient buffering for a new READ or atomic (IBA 11.6.2, recalled)."""
     this = refused(max_dest_rd_atomic=0)
     this.ask(operation)
     this.as_invalid()
@@ -220,8 +220,8 @@ def test_a_write_with_immediate_that_is_refused_takes_no_receive(refused):
     write(this.a, this.source.sge(0, 8), Remote(this.target.address, 1), imm=5, wr_id=1)
     this.check(this.a, this.b, near=[(1, DENIED)], far=[(21, FLUSHED)], states=(ERR, ERR),
                 events=([], ["QP_ACCESS_ERR"]), rxe={"far": [(21, DENIED)], "events": ([], [])},
-                why="rxe is wrong: REM_ACCESS_ERR is a status of the side that asks (IBA 11.6.2); the message had not "
-                    "taken the receive, which is flushed, and the responder's error is an event")  # fmt: skip
+                why="rxe is wrong: REM_ACCESS_ERR is a status of the side that asks (IBA 11.6.2, recalled); the "
+                    "message had not taken the receive, which is flushed, and the responder's error is an event")  # fmt: skip
     this.nothing_changed()
 
 

@@ -8,27 +8,20 @@ from pyverbs.mr import MWBindInfo
 from pyverbs.pd import PD
 from pyverbs.wr import SendWR
 
-from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, RTS, gather, outcome, per_queue
+from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, FLUSHES_ITSELF, RTS, gather, outcome, per_queue
 from .memory import ALL, PAGE
 from .sides import connect, move_to, pair, recv, refusal, send, state
 from .windows import BINDABLE, RIGHTS, TYPE_1, TYPE_2, window, windows
 
 __all__ = ["windows"]
 OK, REFUSED = "SUCCESS", "MW_BIND_ERR"
-BIND = (
-    "in the call or as a completion: left open; rxe is wrong: it flushes every request that fails before it leaves; "
-    "IBA 11.6.2 has Memory Window Bind Error for this one"
-)
+BIND = f"in the call or as a completion is left open; {FLUSHES_ITSELF}"
 NOT_ITS_OWN = (
-    "rxe is wrong: it invalidates a window that another QP bound; a type 2B window may only be invalidated through the QP "
-    "that it is bound to (IBA 10.6.7.2.4, recalled)"
+    "rxe is wrong: it invalidates a window that another QP bound; a type 2B window may only be invalidated through the "
+    "QP that it is bound to (IBA 10.6.7.2.4, recalled)"
 )
 NO_EVENT = (
     "rxe is wrong: a responder's error that no NAK tells of is an affiliated asynchronous error (IBA 9.9.3, recalled)"
-)
-INVALIDATE = (
-    "rxe is wrong: it flushes every request that fails before it leaves; IBA 11.6.2 has Local QP Operation Error, or "
-    "Memory Management Operation Error, for this one"
 )
 TYPES = pytest.mark.parametrize("kind", [TYPE_1, TYPE_2], ids=["type 1", "type 2"])
 
@@ -133,7 +126,7 @@ def test_a_local_invalidate_of_what_is_no_type_2_window(windows, accept, key):
         _status, rkey = this.bind(mw)
     else:
         rkey = 0x7FFF01 if key == "no such window" else this.target.rkey
-    accept("status", this.invalidate(rkey), spec="LOC_QP_OP_ERR", rxe=FLUSHED, why=INVALIDATE)
+    accept("status", this.invalidate(rkey), spec="LOC_QP_OP_ERR", rxe=FLUSHED, why=FLUSHES_ITSELF)
     assert state(this.b) == ERR
 
 
