@@ -221,7 +221,7 @@ def test_a_write_with_immediate_that_is_refused_takes_no_receive(refused):
     this.check(this.a, this.b, near=[(1, DENIED)], far=[(21, FLUSHED)], states=(ERR, ERR),
                 events=([], ["QP_ACCESS_ERR"]), rxe={"far": [(21, DENIED)], "events": ([], [])},
                 why="rxe is wrong: REM_ACCESS_ERR is a status of the side that asks (IBA 11.6.2, recalled); the "
-                    "message had not taken the receive, which is flushed, and the responder's error is an event")  # fmt: skip
+                    "message had taken no receive: it is flushed; and the failure is an event")  # fmt: skip
     this.nothing_changed()
 
 
