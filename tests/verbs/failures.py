@@ -117,6 +117,11 @@ def check(accept: Callable[..., None]) -> Check:
     return Check(accept)
 
 
+def rights(names: str) -> int:
+    """ibv_access_flags by their names, as in "LOCAL_WRITE REMOTE_READ": so that ids of tests have no numbers."""
+    return sum(int(getattr(e, f"IBV_ACCESS_{name}")) for name in names.split())
+
+
 def break_by_hand(qp: SideQP) -> None:
     """RTS to ERR."""
     move_to(qp, e.IBV_QPS_ERR)

@@ -161,15 +161,16 @@ def test_inline_data_beyond_what_the_queue_has(near, far, accept):
     assert successes(far.cq, 1)[0].byte_len == limit
 
 
-@pytest.mark.parametrize("opcode", [e.IBV_WR_RDMA_READ, e.IBV_WR_ATOMIC_FETCH_AND_ADD])
-def test_inline_is_for_what_leaves_memory(near, far, accept, opcode):
+@pytest.mark.parametrize("name", ["RDMA_READ", "ATOMIC_FETCH_AND_ADD"])
+def test_inline_is_for_what_leaves_memory(near, far, accept, name):
     """A READ or atomic brings data: it has no inline form."""
     a, _b = pair(near, far, caps={"max_inline_data": 32}, **PATIENT)
     source, target = near.region(), far.region()
     target.fill(2)
     before = target.bytes()
-    wr = request(opcode, source.sge(0, 8), target.remote(), wr_id=1, flags=e.IBV_SEND_SIGNALED | e.IBV_SEND_INLINE)
-    if opcode == e.IBV_WR_ATOMIC_FETCH_AND_ADD:
+    opcode, flags = getattr(e, "IBV_WR_" + name), e.IBV_SEND_SIGNALED | e.IBV_SEND_INLINE
+    wr = request(opcode, source.sge(0, 8), target.remote(), wr_id=1, flags=flags)
+    if "ATOMIC" in name:
         wr.set_wr_atomic(target.rkey, target.address, 0, 0)
     answer = refusal(a.post_send, wr)
     accept("errno", answer, spec={"EINVAL", "accepted"}, why=INLINE_OPEN)

@@ -8,7 +8,7 @@ from pyverbs.mr import MWBindInfo
 from pyverbs.pd import PD
 from pyverbs.wr import SendWR
 
-from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, FLUSHES_ITSELF, RTS, gather, outcome, per_queue
+from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, FLUSHES_ITSELF, RTS, gather, outcome, per_queue, rights
 from .memory import ALL, PAGE
 from .sides import connect, move_to, pair, recv, refusal, send, state
 from .windows import BINDABLE, RIGHTS, TYPE_1, TYPE_2, window, windows
@@ -51,10 +51,10 @@ def test_a_region_without_the_right_to_bind(windows, accept, kind):
 
 
 @TYPES
-@pytest.mark.parametrize("rights", [e.IBV_ACCESS_REMOTE_WRITE, e.IBV_ACCESS_REMOTE_ATOMIC])
-def test_a_window_that_writes_needs_a_region_with_local_write(windows, accept, kind, rights):
+@pytest.mark.parametrize("right", ["REMOTE_WRITE", "REMOTE_ATOMIC"])
+def test_a_window_that_writes_needs_a_region_with_local_write(windows, accept, kind, right):
     this = windows(access=e.IBV_ACCESS_MW_BIND)
-    refused(this, accept, window(this.far, kind), rights=rights)
+    refused(this, accept, window(this.far, kind), rights=rights(right))
 
 
 @TYPES
