@@ -93,7 +93,7 @@ def _real_call(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, r
         assert mm.arena is not None
         (mm.arena.unmap if event == Event.UNMAP else mm.arena.discard)(start, end - start)
     elif real and event == Event.UNMAP:
-        real_memory.munmap(start, end - start)
+        (mm.arena.unmap_shared if mm.arena is not None else real_memory.munmap)(start, end - start)
     elif real:
         real_memory.madvise(start, end - start, real_memory.MADV_DONTNEED)
 
