@@ -161,7 +161,7 @@ def exit_mmap(mm: AddressSpace) -> Steps[None]:
     mm.stamp_range(0, USER_END, "exit")
     vmas, gather = list(mm.vmas), MmuGather(mm, "exit")
     if vmas:
-        yield from unmap_vmas(mm, vmas, vmas[0].start, vmas[-1].end, gather, Event.UNMAP, False)
+        yield from unmap_vmas(mm, vmas, 0, USER_END, gather, Event.UNMAP, False)
     for vma in vmas:
         yield from unlink_vma(vma)
     yield from gather.finish(0, USER_END)
