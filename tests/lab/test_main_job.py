@@ -43,6 +43,28 @@ def test_one_seed_one_history(tmp_path):
     assert other == first
 
 
+REGISTERS = """
+import os, sys
+from pyverbs.device import Context
+from pyverbs.mr import MR
+from pyverbs.pd import PD
+mr = MR(PD(Context(name="nicemu0")), 4096, 1)
+{fork}
+mr.close()
+"""
+
+
+@pytest.mark.parametrize("fork", ["", "if os.fork() == 0: sys.exit()\nos.wait()"], ids=["alone", "with a child"])
+def test_the_log_of_a_short_program_is_complete(tmp_path, fork):
+    program, path = tmp_path / "registers.py", tmp_path / "log"
+    program.write_text(REGISTERS.format(fork=fork))
+    done = nicemu("--trace", path, program)
+    assert done.returncode == 0, done.stderr
+    commands = [line for line in path.read_text().splitlines() if " COMMAND " in line]
+    assert [line.split()[3] for line in commands] == [
+        "opcode=CREATE_MKEY", "opcode=UPDATE_MTT", "opcode=DESTROY_MKEY"]  # fmt: skip
+
+
 def test_history_does_not_depend_on_a_cpu_hog(tmp_path):
     first = history(tmp_path / "a")
     hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
