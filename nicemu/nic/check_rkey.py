@@ -38,7 +38,7 @@ def target_mkey(world, q_row, row, need):
 
 @jit
 def check_rkey(world, q_row, row):
-    """Rights of the QP; rkey, PD, range, rights of the region; atomics aligned to 8 (rxe check_rkey). Sets the target."""
+    """Rights of QP and region, rkey, PD, range; atomics aligned to 8 (rxe check_rkey). Sets the target."""
     q = qp(world, q_row)
     opcode = row.opcode
     if is_send(opcode) or not starts(opcode):

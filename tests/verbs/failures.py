@@ -29,6 +29,18 @@ PATIENT = {"timeout": 18, "retry_cnt": 3}
 """A requester that waits a second for a response: what it does within a test does not come from its timer."""
 NUMBER_OPEN = "left open: verbs(7) only say that the call fails; drivers choose the errno"
 CALL_OR_COMPLETION = "left open: IBA 11.4.1.1 (recalled) has immediate errors and completion errors for such requests"
+FLUSHES_ITSELF = (
+    "rxe is wrong: a request that fails before it leaves is flushed there, as if it stood behind an error; IBA 11.6.2 "
+    "(recalled) has a status for each cause: memory, operation, bind"
+)
+FORBIDDEN_ELEMENT = (
+    "rxe is wrong: a receive's element that its region does not allow is Local Protection Error (IBA 11.6.2, "
+    "recalled), not a malformed request"
+)
+LONGER_THAN_RECEIVE = (
+    "rxe is wrong: a message longer than its receive is Local Length Error, and the sender's Invalid Request (IBA "
+    "11.6.2, recalled), not a malformed request"
+)
 FIRST_RECEIVE = 7
 Seen = list[tuple[int, str]]
 """(wr_id, name of the status) of completions, in their order."""
@@ -103,6 +115,11 @@ class Check:
 def check(accept: Callable[..., None]) -> Check:
     """`check(a, b, near=[(wr_id, status)...], far=..., states=..., events=..., rxe={part: ...}, why=...)`."""
     return Check(accept)
+
+
+def rights(names: str) -> int:
+    """ibv_access_flags by their names, as in "LOCAL_WRITE REMOTE_READ": so that ids of tests have no numbers."""
+    return sum(int(getattr(e, f"IBV_ACCESS_{name}")) for name in names.split())
 
 
 def break_by_hand(qp: SideQP) -> None:

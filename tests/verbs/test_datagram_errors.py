@@ -6,7 +6,18 @@ import pytest
 from pyverbs import enums as e
 from pyverbs.wr import SGE
 
-from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, RTS, break_by_hand, check, events, gather, restart
+from .failures import (
+    CALL_OR_COMPLETION,
+    ERR,
+    FLUSHED,
+    FORBIDDEN_ELEMENT,
+    RTS,
+    break_by_hand,
+    check,
+    events,
+    gather,
+    restart,
+)
 from .sides import PORT, QKEY, attributes, datagram, datagrams, move_to, pair, recv, refusal, request, state
 from .waiting import leftovers, successes
 
@@ -133,7 +144,7 @@ def test_a_datagram_longer_than_the_mtu_is_refused(ud, near, far, accept):
     accept("posting it", answer, spec={"accepted", "EINVAL", "EMSGSIZE"}, why=CALL_OR_COMPLETION)
     if answer == "accepted":
         accept("its completion", gather(near.cq, 1), spec=[(1, "LOC_LEN_ERR")], rxe=[(1, "SUCCESS")],
-               why="rxe drops what is longer than the MTU, a success; IBA 11.6.2 has Local Length Error")  # fmt: skip
+               why="rxe drops what is longer than the MTU; a Local Length Error (IBA 11.6.2, recalled)")  # fmt: skip
     ud.nothing_arrives()
 
 
@@ -143,7 +154,7 @@ def test_a_receive_with_a_bad_element(ud, near, far, check):
     ud.send(8)
     check(ud.a, ud.b, near=[(1, "SUCCESS")], far=[(7, "LOC_PROT_ERR"), (8, FLUSHED)], states=(RTS, ERR),
           rxe={"far": [(7, "LOC_QP_OP_ERR"), (8, FLUSHED)]},
-          why="rxe is wrong: an element that its region forbids is Local Protection Error (IBA 11.6.2)")  # fmt: skip
+          why=FORBIDDEN_ELEMENT)  # fmt: skip
     assert ud.target.bytes() == ud.before
 
 

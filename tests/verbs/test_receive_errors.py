@@ -8,7 +8,7 @@ from pyverbs.mr import MR
 from pyverbs.pd import PD
 from pyverbs.wr import SGE
 
-from .failures import ERR, FLUSHED, PATIENT, check, gather, outcome
+from .failures import ERR, FLUSHED, FORBIDDEN_ELEMENT, LONGER_THAN_RECEIVE, PATIENT, check, gather, outcome
 from .memory import ALL, PAGE
 from .sides import pair, recv, send, write
 from .waiting import successes
@@ -16,13 +16,9 @@ from .waiting import successes
 __all__ = ["check"]
 TOO_LONG = {
     "rxe": {"near": [(1, "REM_OP_ERR"), (2, FLUSHED)], "far": [(21, "LOC_QP_OP_ERR"), (22, FLUSHED)]},
-    "why": "rxe is wrong: IBA 11.6.2 has Local Length Error for a message longer than its receive, and 9.7.5.2.7 "
-           "(recalled) answers it with NAK Invalid Request; rxe treats it as a malformed work request",
-}  # fmt: skip
-BAD_ELEMENT = {
-    "rxe": {"far": [(21, "LOC_QP_OP_ERR"), (22, FLUSHED)]},
-    "why": "rxe is wrong: IBA 11.6.2 has Local Protection Error for an element that its memory region does not allow",
+    "why": LONGER_THAN_RECEIVE,
 }
+BAD_ELEMENT = {"rxe": {"far": [(21, "LOC_QP_OP_ERR"), (22, FLUSHED)]}, "why": FORBIDDEN_ELEMENT}
 
 
 class Receiving:

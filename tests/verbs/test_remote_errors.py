@@ -8,15 +8,12 @@ from pyverbs.mr import MR
 from pyverbs.pd import PD
 from pyverbs.qp import QPAttr
 
-from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, PATIENT, check
+from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, PATIENT, check, rights
 from .memory import ALL, PAGE, Remote
 from .sides import atomic, pair, read, recv, refusal, send, state, write
 from .waiting import successes
 
 __all__ = ["check"]
-LOCAL, WRITE, READ, ATOMIC = (
-    e.IBV_ACCESS_LOCAL_WRITE, e.IBV_ACCESS_REMOTE_WRITE, e.IBV_ACCESS_REMOTE_READ, e.IBV_ACCESS_REMOTE_ATOMIC,
-)  # fmt: skip
 DENIED, INVALID = "REM_ACCESS_ERR", "REM_INV_REQ_ERR"
 OPERATIONS = ("write", "read", "atomic")
 NO_EVENT = "rxe is wrong: it raises QP_ACCESS_ERR only; IBA 11.6.3.2 (recalled) has an event for an invalid request"
@@ -97,29 +94,25 @@ def test_a_region_that_was_deregistered(refused, operation):
 
 
 @pytest.mark.parametrize("operation, access", [
-    ("write", LOCAL | READ | ATOMIC), ("read", LOCAL | WRITE | ATOMIC), ("atomic", LOCAL | READ | WRITE),
-    ("write", LOCAL), ("read", 0),
+    ("write", "LOCAL_WRITE REMOTE_READ REMOTE_ATOMIC"), ("read", "LOCAL_WRITE REMOTE_WRITE REMOTE_ATOMIC"),
+    ("atomic", "LOCAL_WRITE REMOTE_READ REMOTE_WRITE"), ("write", "LOCAL_WRITE"), ("read", ""),
 ])  # fmt: skip
 def test_a_region_without_the_right(refused, operation, access):
-    this = refused(access=access)
+    this = refused(access=rights(access))
     this.ask(operation)
     this.by_access()
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_qp_without_the_right(refused, operation):
-    """The region would allow it: the QP does not support the operation (IBA 11.6.2, Remote Invalid Request)."""
+    """The region would allow it: the QP does not support the operation (IBA 11.6.2, recalled)."""
     this = refused(access=ALL)
-    restricted = {"write": READ | ATOMIC, "read": WRITE | ATOMIC, "atomic": READ | WRITE}[operation]
-    this.b.modify(_rights(restricted), e.IBV_QP_ACCESS_FLAGS)
+    others = " ".join(f"REMOTE_{name.upper()}" for name in OPERATIONS if name != operation)
+    attr = QPAttr()
+    attr.qp_access_flags = rights(others)
+    this.b.modify(attr, e.IBV_QP_ACCESS_FLAGS)
     this.ask(operation)
     this.as_invalid()
-
-
-def _rights(access):
-    attr = QPAttr()
-    attr.qp_access_flags = access
-    return attr
 
 
 @pytest.mark.parametrize("operation", ["write", "read"])
@@ -174,7 +167,7 @@ def test_a_misaligned_atomic(refused, accept, offset):
 
 @pytest.mark.parametrize("operation", ["read", "atomic"])
 def test_a_peer_without_responder_resources(refused, operation):
-    """max_dest_rd_atomic 0: insufficient buffering for a new READ or atomic (IBA 11.6.2)."""
+    """max_dest_rd_atomic 0: insufficient buffering for a new READ or atomic (IBA 11.6.2, recalled)."""
     this = refused(max_dest_rd_atomic=0)
     this.ask(operation)
     this.as_invalid()
@@ -220,8 +213,8 @@ def test_a_write_with_immediate_that_is_refused_takes_no_receive(refused):
     write(this.a, this.source.sge(0, 8), Remote(this.target.address, 1), imm=5, wr_id=1)
     this.check(this.a, this.b, near=[(1, DENIED)], far=[(21, FLUSHED)], states=(ERR, ERR),
                 events=([], ["QP_ACCESS_ERR"]), rxe={"far": [(21, DENIED)], "events": ([], [])},
-                why="rxe is wrong: REM_ACCESS_ERR is a status of the side that asks (IBA 11.6.2); the message had not "
-                    "taken the receive, which is flushed, and the responder's error is an event")  # fmt: skip
+                why="rxe is wrong: REM_ACCESS_ERR is a status of the side that asks (IBA 11.6.2, recalled); the "
+                    "message had taken no receive: it is flushed; and the failure is an event")  # fmt: skip
     this.nothing_changed()
 
 

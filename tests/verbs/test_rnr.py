@@ -23,11 +23,11 @@ def test_a_send_without_a_receive_gives_up_after_rnr_retry(near, far, check, ret
 def test_what_stands_behind_it_is_flushed_in_order(near, far, check):
     a, b = pair(near, far, **PATIENT, rnr_retry=1, min_rnr_timer=1)
     source, target = near.region(), far.region()
+    recv(a, source.sge(64, 64), wr_id=7)
+    recv(a, source.sge(64, 64), wr_id=8)
     send(a, source.sge(0, 8), wr_id=1)
     write(a, source.sge(0, 8), target.remote(), wr_id=2)
     send(a, source.sge(0, 8), wr_id=3, flags=0)
-    recv(a, source.sge(64, 64), wr_id=7)
-    recv(a, source.sge(64, 64), wr_id=8)
     check(a, b, near=[(1, GIVEN_UP), (2, FLUSHED), (3, FLUSHED), (7, FLUSHED), (8, FLUSHED)], states=(ERR, RTS))
 
 

@@ -8,6 +8,7 @@ from pyverbs.srq import SrqAttr
 from .failures import (
     ERR,
     FLUSHED,
+    LONGER_THAN_RECEIVE,
     NUMBER_OPEN,
     PATIENT,
     RTS,
@@ -212,7 +213,7 @@ def test_a_message_too_long_for_an_srq_receive(near, far, check):
     send(a, near.region().sge(0, 65), wr_id=1)
     check(a, b, near=[(1, "REM_INV_REQ_ERR")], far=[(7, "LOC_LEN_ERR")], states=(ERR, ERR), events=([], [LAST]),
           rxe={"near": [(1, "REM_OP_ERR")], "far": [(7, "LOC_QP_OP_ERR")]},
-          why="rxe is wrong: a message longer than its receive is Local Length Error (IBA 11.6.2)")  # fmt: skip
+          why=LONGER_THAN_RECEIVE)  # fmt: skip
     after = target.bytes()
     assert after[:64] + after[128:] == before[:64] + before[128:]
 

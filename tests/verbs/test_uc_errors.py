@@ -7,7 +7,7 @@ from pyverbs import enums as e
 from pyverbs.qp import QPAttr
 from pyverbs.wr import SGE
 
-from .failures import ERR, FLUSHED, RTS, check, gather
+from .failures import ERR, FLUSHED, FORBIDDEN_ELEMENT, RTS, check, gather
 from .memory import ALL, Remote
 from .sides import UC, pair, recv, send, state, write
 from .waiting import leftovers, successes
@@ -123,7 +123,7 @@ def test_a_receive_with_a_bad_element(uc, check):
     send(this.a, this.source.sge(0, 8), wr_id=1)
     check(this.a, this.b, near=[(1, "SUCCESS")], far=[(7, "LOC_PROT_ERR"), (8, FLUSHED)], states=(RTS, ERR),
           rxe={"far": [(7, "LOC_QP_OP_ERR"), (8, FLUSHED)]},
-          why="rxe is wrong: an element that its region forbids is Local Protection Error (IBA 11.6.2)")  # fmt: skip
+          why=FORBIDDEN_ELEMENT)  # fmt: skip
     assert this.target.bytes() == this.before
 
 

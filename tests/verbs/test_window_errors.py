@@ -8,20 +8,20 @@ from pyverbs.mr import MWBindInfo
 from pyverbs.pd import PD
 from pyverbs.wr import SendWR
 
-from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, RTS, gather, outcome, per_queue
+from .failures import CALL_OR_COMPLETION, ERR, FLUSHED, FLUSHES_ITSELF, RTS, gather, outcome, per_queue, rights
 from .memory import ALL, PAGE
 from .sides import connect, move_to, pair, recv, refusal, send, state
 from .windows import BINDABLE, RIGHTS, TYPE_1, TYPE_2, window, windows
 
 __all__ = ["windows"]
 OK, REFUSED = "SUCCESS", "MW_BIND_ERR"
-BIND = (
-    "in the call or as a completion: left open; rxe is wrong: it flushes every request that fails before it leaves; "
-    "IBA 11.6.2 has Memory Window Bind Error for this one"
+BIND = f"in the call or as a completion is left open; {FLUSHES_ITSELF}"
+NOT_ITS_OWN = (
+    "rxe is wrong: it invalidates a window that another QP bound; a type 2B window may only be invalidated through the "
+    "QP that it is bound to (IBA 10.6.7.2.4, recalled)"
 )
-INVALIDATE = (
-    "rxe is wrong: it flushes every request that fails before it leaves; IBA 11.6.2 has Local QP Operation Error, or "
-    "Memory Management Operation Error, for this one"
+NO_EVENT = (
+    "rxe is wrong: a responder's error that no NAK tells of is an affiliated asynchronous error (IBA 9.9.3, recalled)"
 )
 TYPES = pytest.mark.parametrize("kind", [TYPE_1, TYPE_2], ids=["type 1", "type 2"])
 
@@ -51,10 +51,10 @@ def test_a_region_without_the_right_to_bind(windows, accept, kind):
 
 
 @TYPES
-@pytest.mark.parametrize("rights", [e.IBV_ACCESS_REMOTE_WRITE, e.IBV_ACCESS_REMOTE_ATOMIC])
-def test_a_window_that_writes_needs_a_region_with_local_write(windows, accept, kind, rights):
+@pytest.mark.parametrize("right", ["REMOTE_WRITE", "REMOTE_ATOMIC"])
+def test_a_window_that_writes_needs_a_region_with_local_write(windows, accept, kind, right):
     this = windows(access=e.IBV_ACCESS_MW_BIND)
-    refused(this, accept, window(this.far, kind), rights=rights)
+    refused(this, accept, window(this.far, kind), rights=rights(right))
 
 
 @TYPES
@@ -126,7 +126,7 @@ def test_a_local_invalidate_of_what_is_no_type_2_window(windows, accept, key):
         _status, rkey = this.bind(mw)
     else:
         rkey = 0x7FFF01 if key == "no such window" else this.target.rkey
-    accept("status", this.invalidate(rkey), spec="LOC_QP_OP_ERR", rxe=FLUSHED, why=INVALIDATE)
+    accept("status", this.invalidate(rkey), spec="LOC_QP_OP_ERR", rxe=FLUSHED, why=FLUSHES_ITSELF)
     assert state(this.b) == ERR
 
 
@@ -161,9 +161,11 @@ def test_a_send_with_invalidate_of_what_may_not_be_invalidated(windows, accept, 
     recv(this.b, this.target.sge(PAGE, 64), wr_id=7)
     send(this.a, this.source.sge(0, 8), invalidate=rkey, wr_id=1)
     seen = outcome(this.a, this.b, 1, 1, 1)
-    accept("the receive", seen.far, spec=[(7, "REM_INV_REQ_ERR")])
+    taken = {"rxe": [(7, OK)], "why": NOT_ITS_OWN} if key == "another QP's" else {}
+    accept("the receive", seen.far, spec=[(7, "REM_INV_REQ_ERR")], **taken)
     accept("the send", seen.near, spec=[(1, OK)])
-    accept("states", seen.states, spec=(RTS, ERR))
+    accept("states", seen.states, spec=(RTS, ERR), **(taken and {**taken, "rxe": (RTS, RTS)}))
+    accept("events of B", seen.events[1], spec=["QP_ACCESS_ERR"], rxe=[], why=NO_EVENT)
     if key == "type 1":  # still open
         c, _d = pair(near, far)
         assert this.ask("write", rkey, qp=c) == OK
