@@ -11,6 +11,7 @@ of {what, observed, spec, rxe, why, verdict}: what the test asked of `accept`.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import signal
 from collections.abc import Callable, Generator, Iterator
@@ -47,11 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make `import pyverbs` work before the test files are imported."""
     if side_of(config) == "nicemu":
         from nicemu import _alias
+        from nicemu.config import ConfigError
 
         try:
             _alias.install()
             lab_configuration(config)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ConfigError) as error:
             raise pytest.UsageError(str(error)) from None
     config.stash[RECORDS] = {}
     path = config.getoption("observations", None)
@@ -110,6 +112,8 @@ def _expire(_signal: int, _frame: object) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    if side_of(item.config) == "rxe":  # a call that no signal interrupts would hang the machine
+        faulthandler.dump_traceback_later(SECONDS + 15, exit=True)
     before = signal.signal(signal.SIGALRM, _expire)
     signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)
     try:
@@ -117,6 +121,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish() -> None:
+    faulthandler.cancel_dump_traceback_later()
 
 
 # -- fixtures
