@@ -21,7 +21,7 @@ CASES = {
     "pages_from_an_odd_offset": (513, 0, 2 * PAGE),
 }
 ODD = (
-    "recalled, IBA 10.6: a region is byte-granular, whatever its pages. rxe copies from and to the beginning of the page "
+    "recalled, IBA 10.6: a region is byte-granular, whatever its pages. rxe copies from and to the start of a page "
     "whatever the offset, and the same bytes again to the next page (rxe_odp_mr_copy), yet says SUCCESS"
 )
 
