@@ -108,7 +108,7 @@ def attributes(qp: SideQP, peer: SideQP | None = None, **changes: Any) -> QPAttr
     """Attributes that take `qp` to any state; `changes` are attributes of QPAttr, and `access` of the QP."""
     attr = QPAttr(port_num=PORT)
     values = {"path_mtu": e.IBV_MTU_1024, "sq_psn": 0x1000, "rq_psn": 0x1000, "qkey": QKEY, "pkey_index": 0,
-              "max_rd_atomic": 4, "max_dest_rd_atomic": 4, "timeout": 14, "retry_cnt": 3, "rnr_retry": 3,
+              "max_rd_atomic": 4, "max_dest_rd_atomic": 4, "timeout": 17, "retry_cnt": 3, "rnr_retry": 3,
               "min_rnr_timer": 12}  # fmt: skip
     if peer is not None:
         values["dest_qp_num"] = peer.qp_num

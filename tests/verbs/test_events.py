@@ -42,7 +42,7 @@ def armed(near, far):
 def test_an_armed_cq_gives_an_event(armed):
     armed.cq.req_notify()
     armed.message()
-    assert armed.woken(seconds=2)
+    assert armed.woken(seconds=5)
     assert len(armed.cq.poll(8)[1]) == 1
 
 
@@ -56,7 +56,7 @@ def test_one_arming_is_one_event_however_many_completions(armed):
     armed.cq.req_notify()
     for _ in range(5):
         armed.message()
-    assert armed.woken(seconds=2)
+    assert armed.woken(seconds=5)
     assert not armed.woken()
     successes(armed.cq, 5)
 
@@ -65,7 +65,7 @@ def test_arming_twice_is_still_one_event(armed):
     armed.cq.req_notify()
     armed.cq.req_notify()
     armed.message()
-    assert armed.woken(seconds=2)
+    assert armed.woken(seconds=5)
     armed.message()
     assert not armed.woken()
 
@@ -74,7 +74,7 @@ def test_after_its_event_a_cq_is_armed_again(armed):
     for _ in range(4):
         armed.cq.req_notify()
         armed.message()
-        assert armed.woken(seconds=2)
+        assert armed.woken(seconds=5)
         successes(armed.cq, 1)
 
 
@@ -91,7 +91,7 @@ def test_an_event_does_not_need_the_completion_to_be_polled(armed):
     armed.message()
     armed.cq.req_notify()
     armed.message()
-    assert armed.woken(seconds=2)
+    assert armed.woken(seconds=5)
     successes(armed.cq, 2)
 
 
@@ -100,7 +100,7 @@ def test_armed_for_solicited_only_a_plain_message_is_silent(armed):
     armed.message()
     assert not armed.woken()
     armed.message(flags=SOLICITED)
-    assert armed.woken(seconds=2)
+    assert armed.woken(seconds=5)
     successes(armed.cq, 2)
 
 
@@ -108,7 +108,7 @@ def test_armed_for_solicited_only_a_plain_message_is_silent(armed):
 def test_a_solicited_message_wakes_a_cq_armed_for_it(armed, options):
     armed.cq.req_notify(solicited_only=True)
     armed.message(flags=SOLICITED, **options)
-    assert armed.woken(seconds=2)
+    assert armed.woken(seconds=5)
 
 
 def test_a_solicited_write_with_immediate_wakes_and_another_does_not(armed):
@@ -117,7 +117,7 @@ def test_a_solicited_write_with_immediate_wakes_and_another_does_not(armed):
         recv(armed.b, armed.target.sge(0, 8))
         write(armed.a, armed.source.sge(0, 8), armed.target.remote(), imm=1, flags=flags)
         successes(armed.sent, 1)
-        assert armed.woken(seconds=2 if flags == SOLICITED else QUIET) == (flags == SOLICITED)
+        assert armed.woken(seconds=5 if flags == SOLICITED else QUIET) == (flags == SOLICITED)
 
 
 def test_a_solicited_message_of_many_packets_wakes_once(armed, near, far):
@@ -126,7 +126,7 @@ def test_a_solicited_message_of_many_packets_wakes_once(armed, near, far):
     recv(armed.b, target.sge())
     send(armed.a, source.sge(0, 10000), flags=SOLICITED)
     successes(armed.sent, 1)
-    assert armed.woken(seconds=2)
+    assert armed.woken(seconds=5)
     assert not armed.woken()
 
 
@@ -135,14 +135,14 @@ def test_armed_for_everything_a_plain_message_wakes_though_solicited_was_asked_t
     armed.cq.req_notify()
     armed.cq.req_notify(solicited_only=True)
     armed.message()
-    assert armed.woken(seconds=2)
+    assert armed.woken(seconds=5)
 
 
 def test_an_arming_for_solicited_can_be_widened(armed):
     armed.cq.req_notify(solicited_only=True)
     armed.cq.req_notify()
     armed.message()
-    assert armed.woken(seconds=2)
+    assert armed.woken(seconds=5)
 
 
 def test_completions_of_sends_wake_as_well(near, far):
@@ -154,7 +154,7 @@ def test_completions_of_sends_wake_as_well(near, far):
     for operation in (write, read):
         cq.req_notify()
         operation(asker, source.sge(0, 8), target.remote())
-        assert has_cq_event(channel, cq, seconds=2)
+        assert has_cq_event(channel, cq, seconds=5)
         successes(cq, 1)
 
 
@@ -199,7 +199,7 @@ def test_events_of_two_cqs_on_one_channel_name_their_cq(near, far):
             recv(b, target.sge(0, 8))
             send(a, source.sge(0, 8))
             successes(near.cq, 1)
-        assert has_cq_event(channel, cqs[asked], seconds=2)
+        assert has_cq_event(channel, cqs[asked], seconds=5)
 
 
 def test_several_events_may_be_acknowledged_at_once(armed):

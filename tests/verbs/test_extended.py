@@ -30,10 +30,10 @@ class ExtendedQP(QPEx):
 class Pair:
     """An extended QP, connected to a plain one."""
 
-    def __init__(self, near, far, operations=COMMON, access=ALL, **caps):
+    def __init__(self, near, far, operations=COMMON, access=ALL, sq_psn=0x1000, **caps):
         self.near, self.far = near, far
         self.a, self.b = ExtendedQP(near, operations, **caps), far.qp()
-        connect(self.a, self.b, access=access)
+        connect(self.a, self.b, access=access, sq_psn=sq_psn)
         self.source = near.region(2)
         self.target = far.region(2, access=access)
         self.source.fill(1)
@@ -225,3 +225,31 @@ def test_a_flush_beyond_the_region_fails(near, far, accept):
     pair = Pair(near, far, COMMON | e.IBV_QP_EX_WITH_FLUSH, access=FLUSHABLE)
     flush(pair, pair.target.length + 1)
     accept("flush beyond the region", status(completions(near.cq, 1)[0]), spec="REM_ACCESS_ERR")
+
+
+@pytest.mark.parametrize("psn", [0xFFFFFE, 0xFFFFFF])
+def test_atomic_writes_across_the_psn_wrap_arrive(near, far, psn):
+    pair = Pair(near, far, COMMON | e.IBV_QP_EX_WITH_ATOMIC_WRITE, sq_psn=psn)
+    for index in range(5):
+        atomic_write(pair, 8 * index, bytes([index + 1]) * 8, wr_id=index)
+    assert [each.wr_id for each in successes(near.cq, 5)] == list(range(5))
+    assert pair.target.bytes(0, 40) == b"".join(bytes([index + 1]) * 8 for index in range(5))
+
+
+@pytest.mark.parametrize("psn", [0xFFFFFE, 0xFFFFFF])
+def test_flushes_across_the_psn_wrap_complete(near, far, psn):
+    pair = Pair(near, far, COMMON | e.IBV_QP_EX_WITH_FLUSH, access=FLUSHABLE, sq_psn=psn)
+    for index in range(4):
+        write(pair.a, pair.source.sge(100 * index, 100), pair.target.remote(100 * index), flags=0)
+        flush(pair, 4096, wr_id=index)
+    assert [each.wr_id for each in successes(near.cq, 4)] == list(range(4))
+    assert pair.target.bytes(0, 400) == pair.source.bytes(0, 400)
+
+
+def test_writes_after_a_flush_are_carried_out(near, far):
+    pair = Pair(near, far, COMMON | e.IBV_QP_EX_WITH_FLUSH, access=FLUSHABLE)
+    for index in range(6):
+        write(pair.a, pair.source.sge(1000 * index, 1000), pair.target.remote(1000 * index), wr_id=2 * index)
+        flush(pair, 8, wr_id=2 * index + 1)
+    assert [each.wr_id for each in successes(near.cq, 12)] == list(range(12))
+    assert pair.target.bytes(0, 6000) == pair.source.bytes(0, 6000)

@@ -8,9 +8,10 @@ from pyverbs.device import Context
 from pyverbs.mr import MR
 from pyverbs.pd import PD
 from pyverbs.qp import QP, QPCap, QPInitAttr
+from pyverbs.srq import SRQ, SrqAttr, SrqInitAttr
 
 from .memory import ALL
-from .sides import RC, Remote, connect, datagram, datagrams, pair, read, recv, send, state, write
+from .sides import RC, Remote, connect, datagram, datagrams, needs, pair, read, recv, refusal, send, state, write
 from .waiting import completions, leftovers, status, successes
 
 
@@ -160,3 +161,31 @@ def test_the_far_side_may_leave_first(near, far):
     successes(far.cq, 1)
     far.context.close()
     assert state(a) == "RTS"
+
+
+def test_an_srq_with_qps_goes_with_them_or_stays(near, accept):
+    """The kernel refuses to destroy an SRQ that a QP uses; a library may close the QP first."""
+    with needs("SRQs"):
+        srq = SRQ(near.pd, SrqInitAttr(SrqAttr(max_wr=8, max_sge=1)))
+    qp = near.qp(srq=srq)
+    why = "EBUSY of the kernel (ib_destroy_srq, usecnt) if the QP is still there; pyverbs closes it first"
+    accept("closing an SRQ that a QP uses", refusal(srq.close), spec={"accepted", "EBUSY"}, why=why)
+    qp.close()
+    srq.close()
+
+
+def test_a_device_that_is_opened_many_times_is_one_device(device, near, far):
+    contexts = [Context(name=device) for _ in range(5)]
+    guids = {context.query_device().node_guid for context in (*contexts, near.context, far.context)}
+    assert len(guids) == 1
+    for context in contexts:
+        context.close()
+    a, _b = pair(near, far)
+    source, target = near.region(), far.region()
+    write(a, source.sge(0, 8), target.remote())
+    successes(near.cq, 1)
+
+
+def test_keys_of_different_regions_differ(near, far):
+    regions = [side.region() for side in (near, far) for _ in range(10)]
+    assert len({region.rkey for region in regions}) == len(regions)
