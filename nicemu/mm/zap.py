@@ -74,8 +74,9 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
 
 
 def _take_real_memory(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, real: bool) -> OSError | None:
-    """Re-point the frames of the range (pinned ones take their bytes along), then do the program's real munmap or madvise. Gives its error: a range of
-    which the program unmapped a part behind our back cannot be discarded whole."""
+    """Re-point the frames of the range, then do the program's real munmap or madvise. Pinned pages take their bytes
+    along. Gives the call's error: a range of which the program unmapped a part behind our back cannot be discarded
+    whole."""
     if vma.kind == MODEL or not mm.owns_memory:
         return None
     frames, pages = mm.frames_in(start, end), mm.host.pages

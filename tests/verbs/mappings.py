@@ -1,4 +1,4 @@
-"""Memory that the program maps, changes and looks at by itself, as a C program does: by system calls and loads and stores."""
+"""Memory that the program maps, changes and looks at by itself: by system calls, loads and stores."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the ODP tests share: connections whose packets are whole pages, pages of a region, and what failed requests say.
 
-rxe copies on-demand memory rightly only in packets that begin on a page and stay in it (test_odp_offsets.py shows it): ODP tests
-use the widest path MTU of the port, whole pages, and page-aligned addresses, so that devices can be compared.
+rxe copies on-demand memory rightly only in packets that begin on a page and stay in it (test_odp_offsets.py shows it):
+ODP tests use the widest path MTU of the port, whole pages, and page-aligned addresses, so that devices can be compared.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from .sides import PORT, RC, Side, SideQP, connect, read, recv, send, write
 from .waiting import completions, status
 
 MTU_BYTES = {e.IBV_MTU_256: 256, e.IBV_MTU_512: 512, e.IBV_MTU_1024: 1024, e.IBV_MTU_2048: 2048, e.IBV_MTU_4096: 4096}
-FLUSHED = "recalled, IBA 11.6.2: memory of a request that may not be used is a Local Protection Error; rxe flushes the request"
-RECEIVED = "recalled, IBA 11.6.2: a receive whose memory may not be used is a Local Protection Error; rxe says Local QP Operation Error"
+FLUSHED = "recalled, IBA 11.6.2: a request whose own memory may not be used is a Local Protection Error; rxe flushes it"
+RECEIVED = (
+    "recalled, IBA 11.6.2: a receive whose memory may not be used is a Local Protection Error; "
+    "rxe says Local QP Operation Error"
+)
 OPS = ("send", "write", "read")
 
 
@@ -61,9 +64,9 @@ def without(data: bytes, pages: Iterable[int]) -> bytes:
 
 
 def transfer(op: str, ends: tuple[SideQP, SideQP], source: Region, target: Region, length: int | None = None) -> str:
-    """Move `length` bytes (all) of a near region to a far one: send, write, or the far side reads. The requester's status.
+    """Move `length` bytes (all) of a near region to a far one: send, write, or the far side reads.
 
-    A receive's status comes from `outcome` of the far side's CQ.
+    Gives the requester's status. A receive's comes from `outcome` of the far QP.
     """
     a, b = ends
     if op == "read":
@@ -90,9 +93,9 @@ def arrived(op: str, ends: tuple[SideQP, SideQP], source: Region, target: Region
 
 
 def broke_off(target: Region, before: bytes, sent: bytes, bad: int) -> None:
-    """A message that failed at page `bad` wrote none of the pages after it, and those before it as a whole or not at all.
+    """A message that failed at page `bad` wrote none of the pages after it, and those before it whole or not at all.
 
-    The bad page itself cannot be looked at: it is not there, or may be read-protected.
+    The bad page itself is not looked at: it may not be there.
     """
     for number in range(target.length // PAGE):
         if number != bad:

@@ -98,8 +98,10 @@ def test_a_read_of_a_private_mapping_may_leave_it_the_files(near, far, file, acc
     os.pwrite(file, make_pattern(8, SIZE), 0)
     shared = source.bytes() == make_pattern(8, SIZE)
     assert shared or source.bytes() == make_pattern(5, SIZE)
-    why = ("open: a driver that faults pages of a region with local write for writing gives the program copies of its own (mlx5); "
-           "one that faults for reading leaves the file's pages mapped (rxe)")  # fmt: skip
+    why = (
+        "open: a driver that faults pages of a region with local write for writing gives the program its own copies "
+        "(mlx5); one that faults for reading leaves the file's pages mapped (rxe)"
+    )
     accept("the pages are", "the file's" if shared else "copies", spec={"the file's", "copies"}, why=why)
 
 

@@ -1,4 +1,4 @@
-"""On-demand memory at any offset and of any length. rxe is wrong here unless a packet begins on a page and stays in it."""
+"""On-demand memory at any offset and of any length. rxe is wrong unless each packet lies in a page from its start."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ CASES = {
     "pages_at_an_odd_offset": (0, 513, 2 * PAGE),
     "pages_from_an_odd_offset": (513, 0, 2 * PAGE),
 }
-ODD = ("recalled, IBA 10.6: a region is byte-granular, whatever its pages. rxe copies from and to the beginning of the page "
-       "whatever the offset, and begins again with the same bytes on the next page (rxe_odp_mr_copy), yet says SUCCESS")  # fmt: skip
+ODD = (
+    "recalled, IBA 10.6: a region is byte-granular, whatever its pages. rxe copies from and to the start of a page "
+    "whatever the offset, and the same bytes again to the next page (rxe_odp_mr_copy), yet says SUCCESS"
+)
 
 
 def check(accept, now, before, sent, offset):

@@ -15,8 +15,10 @@ from .sides import atomic, refusal
 NONE = mem_alloc.PROT_NONE_
 PAGES = 3
 READERS = e.IBV_ACCESS_REMOTE_READ
-WHOLE = ("open: IBA has no page rights. A driver may fault pages of a region with local write for writing, whatever the request "
-         "does (mlx5: pagefault_mr), or only for what it does (rxe)")  # fmt: skip
+WHOLE = (
+    "open: IBA has no page rights. A driver may fault pages of a region with local write for writing, whatever the "
+    "request does (mlx5: pagefault_mr), or only for what it does (rxe)"
+)
 
 
 @pytest.fixture(params=["mem_alloc", "libc"])

@@ -1,7 +1,7 @@
 """Memory that goes, comes, moves or changes its rights while messages are under way.
 
-Which message meets which change is chance on a real kernel: the tests say what must hold whoever wins. No message hangs, the
-bytes that arrive were in the source at some moment, and memory that is nobody's target keeps its bytes.
+Which message meets which change is chance on a real kernel: the tests say what must hold whoever wins. No message
+hangs, the bytes that arrive were in the source at some moment, and memory that is nobody's target keeps its bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OVER = {"SUCCESS", "REM_ACCESS_ERR", "WR_FLUSH_ERR"}
 
 @contextmanager
 def meanwhile(step: Callable[[], None]) -> Iterator[None]:
-    """Another thread runs `step` again and again. It has run it before the block begins, and its error is the block's."""
+    """Another thread runs `step` again and again, the first time before the block begins. Its error is the block's."""
     began, stop, errors = threading.Event(), threading.Event(), []
 
     def run() -> None:
@@ -225,7 +225,8 @@ def test_a_region_is_deregistered_under_requests(memory, op):
     far_region.fill(9)
     assert set(finish(a, 8)) <= OVER
     assert far_region.bytes() == make_pattern(9, far_region.length)
-    assert op == "write" or made_of(near_region.bytes(), make_pattern(1, near_region.length), make_pattern(2, near_region.length))
+    if op == "read":
+        assert made_of(near_region.bytes(), make_pattern(1, near_region.length), make_pattern(2, near_region.length))
 
 
 def test_a_qp_is_destroyed_while_its_requests_fault(memory):
