@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from nicemu.pyverbs import enums as e
-from tests.lab.worlds import WRONG_KEY, Ends, errno_of, in_both
+from nicemu.pyverbs.mr import MR, MW, MWBind, MWBindInfo
+from tests.lab.worlds import ACCESS, WRONG_KEY, Ends, errno_of, in_both
 
 RC, UC, UD = e.IBV_QPT_RC, e.IBV_QPT_UC, e.IBV_QPT_UD
 WRITE, WRITE_IMM, READ = e.IBV_WR_RDMA_WRITE, e.IBV_WR_RDMA_WRITE_WITH_IMM, e.IBV_WR_RDMA_READ
@@ -282,3 +283,56 @@ def test_the_library_looks_at_atomics(length: int, at: int, default: object, rxe
         return told if told != "ok" else ends.statuses(ends.near)
 
     assert in_both(scenario) == (default, rxe)
+
+
+@pytest.mark.parametrize(("opcode", "default", "rxe"), [
+    (e.IBV_WR_SEND, ("LOC_PROT_ERR", 0), ("WR_FLUSH_ERR", 1)), (READ, ("LOC_PROT_ERR", 0), ("LOC_PROT_ERR", 3)),
+])  # fmt: skip
+def test_elements_are_looked_at_when_their_bytes_are_due(opcode: int, default: object, rxe: object) -> None:
+    """A SEND whose second element is bad: its first packet leaves. A READ's request leaves, and two responses come."""
+
+    def scenario(ends: Ends) -> object:
+        a, b = ends.pair()
+        ends.recv(b, ends.into(4096))
+        sent = int(ends.nic.packets_sent)
+        ends.post(a, opcode, ends.out(1024), more=ends.out(1024, key=WRONG_KEY))
+        (found,) = ends.statuses(ends.near)
+        return found[1], int(ends.nic.packets_sent) - sent
+
+    assert in_both(scenario) == (default, rxe)
+
+
+def test_a_bad_element_of_a_receive_that_the_message_does_not_reach() -> None:
+    def scenario(ends: Ends) -> object:
+        a, b = ends.pair()
+        ends.recv(b, ends.into(64), more=ends.into(64, key=WRONG_KEY))
+        ends.send(a, ends.out(8))
+        return ends.statuses(ends.near)
+
+    assert in_both(scenario) == ([(1, "REM_OP_ERR")], [(1, "SUCCESS")])
+
+
+def test_a_window_opens_all_of_its_region() -> None:
+    def scenario(ends: Ends) -> object:
+        a, b = ends.pair()
+        region = MR(ends.pd, 8192, ACCESS | e.IBV_ACCESS_MW_BIND)
+        window = MW(ends.pd, e.IBV_MW_TYPE_1)
+        info = MWBindInfo(region, region.buf + 64, 64, e.IBV_ACCESS_REMOTE_WRITE)
+        b.bind_mw(window, MWBind(info, e.IBV_SEND_SIGNALED, wr_id=9))
+        assert ends.statuses(ends.far) == [(9, "SUCCESS")]
+        ends.post(a, WRITE, ends.out(8), rkey=window.rkey, at=region.buf - ends.target.buf)
+        return ends.statuses(ends.near)
+
+    assert in_both(scenario) == ([(1, "REM_ACCESS_ERR")], [(1, "SUCCESS")])
+
+
+def test_a_controlled_qkey_is_taken_as_it_is() -> None:
+    """The specification has the sender's own in its place (IBA 10.2.5, recalled)."""
+
+    def scenario(ends: Ends) -> object:
+        a, b = ends.pair(UD)
+        ends.recv(b, ends.into(512))
+        ends.send(a, ends.out(8), ah=ends.handle(), qpn=b.qp_num, qkey=1 << 31)
+        return ends.statuses(ends.far)
+
+    assert in_both(scenario) == ([(100, "SUCCESS")], [])

@@ -20,8 +20,7 @@ ADD, SUCCESS = e.IBV_WR_ATOMIC_FETCH_AND_ADD, [(1, "SUCCESS")]
 MENDED = """nic:
   like: rxe
   active_mtu: 4096
-  odp:
-    ignores_page_offset: false
+  defects: []
 firmware: rxe
 """
 

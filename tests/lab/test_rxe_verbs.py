@@ -221,3 +221,19 @@ def test_a_profile_like_another(tmp_path: Path) -> None:
     path.write_text("nic:\n  like: connectx\n")
     with pytest.raises(ConfigError, match="expected a profile"):
         load_config(path)
+
+
+def test_values_that_do_not_fit_their_fields() -> None:
+    changes = ({"retry_cnt": 8}, {"rnr_retry": 8}, {"min_rnr_timer": 32}, {"path_mtu": 0}, {"max_dest_rd_atomic": 255},
+               {"timeout": 32})  # fmt: skip
+
+    def scenario(ends: Ends) -> list[str]:
+        _a, b = ends.qps()
+        return [errno_of(ends.qps()[0].to_rts, ends.attributes(b, **change)) for change in changes]
+
+    assert in_both(scenario) == (["EINVAL"] * 6, ["ok"] * 5 + ["EINVAL"])
+
+
+def test_the_limit_of_a_new_srq() -> None:
+    answers = in_both(lambda ends: SRQ(ends.pd, SrqInitAttr(SrqAttr(15, 1, 2))).query().srq_limit)
+    assert answers == (0, 2)

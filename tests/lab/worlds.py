@@ -121,14 +121,16 @@ class Ends:
         return SGE(self.target.buf + at, length, self.target.lkey if key is None else key)
 
     def post(self, qp: QP, opcode: int, sge: SGE, wr_id: int = 1, **remote: Any) -> None:
-        """A signaled request; ``remote``: rkey, at (bytes into the target), ah, qpn, imm, flags."""
+        """A signaled request; ``remote``: rkey, at (bytes into the target), ah, qpn, qkey, imm, flags, more (SGE)."""
         flags = e.IBV_SEND_SIGNALED | remote.get("flags", 0)
-        wr = SendWR(wr_id=wr_id, opcode=opcode, num_sge=1, sg=[sge], send_flags=flags, imm_data=remote.get("imm", 0))
+        sges = [sge, *([remote["more"]] if "more" in remote else [])]
+        wr = SendWR(wr_id=wr_id, opcode=opcode, num_sge=len(sges), sg=sges, send_flags=flags,
+                    imm_data=remote.get("imm", 0))  # fmt: skip
         rkey, at = remote.get("rkey", self.target.rkey), self.target.buf + remote.get("at", 0)
         if opcode in (e.IBV_WR_ATOMIC_CMP_AND_SWP, e.IBV_WR_ATOMIC_FETCH_AND_ADD):
             wr.set_wr_atomic(rkey, at, 1, 0)
         elif "ah" in remote:
-            wr.set_wr_ud(remote["ah"], remote["qpn"], QKEY)
+            wr.set_wr_ud(remote["ah"], remote["qpn"], remote.get("qkey", QKEY))
         else:
             wr.set_wr_rdma(rkey, at)
         qp.post_send(wr)
@@ -136,8 +138,9 @@ class Ends:
     def send(self, qp: QP, sge: SGE | None = None, wr_id: int = 1, **options: Any) -> None:
         self.post(qp, e.IBV_WR_SEND, sge or self.out(), wr_id, **options)
 
-    def recv(self, queue: QP | SRQ, sge: SGE | None = None, wr_id: int = 100) -> None:
-        queue.post_recv(RecvWR(wr_id=wr_id, num_sge=1, sg=[sge or self.into()]))
+    def recv(self, queue: QP | SRQ, sge: SGE | None = None, wr_id: int = 100, more: SGE | None = None) -> None:
+        sges = [sge or self.into(), *([more] if more else [])]
+        queue.post_recv(RecvWR(wr_id=wr_id, num_sge=len(sges), sg=sges))
 
     def handle(self) -> AH:
         return AH(self.pd, attr=self.route())
