@@ -51,12 +51,13 @@ def send_error(world, row, arg):
     the QP to ERR first, and the request is flushed with the others. rxe_comp.c finds a bad buffer of a READ or atomic,
     or what the peer has said, and the request tells it. A READ that may not be outstanding waits until it may. There is
     no SQE."""
-    status, opcode = arg >> 8, arg & 255
-    if status == LOC_LEN_ERR and qp(world, row).type == UD:
+    status, opcode, q = arg >> 8, arg & 255, qp(world, row)
+    answered = q.type == RC and RDMA_READ <= opcode <= FETCH_ADD
+    if status == LOC_LEN_ERR and q.type == UD:
         return 0
-    if status == LOC_QP_OP_ERR and qp(world, row).type == RC and qp(world, row).max_rd_atomic == 0:
+    if status == LOC_QP_OP_ERR and answered and q.max_rd_atomic == 0:
         return GO_ON
-    if status <= LOC_PROT_ERR and RDMA_READ <= opcode <= FETCH_ADD:
+    if status <= LOC_PROT_ERR and answered:
         return LOC_PROT_ERR | TO_ERR
     if status <= MW_BIND_ERR:
         return WR_FLUSH_ERR | TO_ERR

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from nicemu.config.raw_packet_profile import RawPacketProfile
-from nicemu.config.software_profile import DeviceFlag, OdpProfile, SoftwareProfile
+from nicemu.config.software_profile import Defect, DeviceFlag, OdpProfile, SoftwareProfile
 from nicemu.config.types import Count, CountOrNone, Nanoseconds, Record, Word32
 
 IbMtu = Literal[256, 512, 1024, 2048, 4096]
@@ -154,6 +154,7 @@ class NicProfile(Record):
     ack_coalescing_ns: Nanoseconds = 0  # one ACK for all that are due within this time
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits
 
+    defects: Annotated[tuple[Defect, ...], Field(strict=False)] = ()
     odp: OdpProfile = OdpProfile()
     software: SoftwareProfile = SoftwareProfile()
     raw_packet: RawPacketProfile | None = RawPacketProfile()  # None: it has no raw packet QPs and what goes with them

@@ -22,11 +22,14 @@ Feature = Literal[
 ]  # fmt: skip
 
 
+Defect = Literal["page_offset", "window_bounds", "window_owner", "controlled_qkey", "late_elements"]
+"""What a device does wrong; :class:`nicemu.nic.defects.Defect` says what each is."""
+
+
 class OdpProfile(Record):
     """Which operations may touch on-demand memory, as `ibv_query_device_ex` tells it; none for UC."""
 
     implicit: bool = True  # a region may be the whole address space
-    ignores_page_offset: bool = False  # a defect: only packets that begin and end with a page move the right bytes
     rc: Operations = ALL
     ud: Operations = ("send", "srq_recv")
     xrc: Operations = ("send", "write", "read", "atomic", "srq_recv", "flush", "atomic_write")
@@ -42,4 +45,6 @@ class SoftwareProfile(Record):
     always_tells_drained: bool = False  # SQ_DRAINED comes whether asked for or not
     forgets_sends: bool = False  # sends posted in SQD, or before RTS though refused, are executed with the next in RTS
     posts_any_opcode: bool = False  # the library lets a UC QP post what only RC can; it fails when executed
+    takes_any_value: bool = False  # modify QP does not look whether a value fits its field; it is cut to what does
+    arms_new_srqs: bool = False  # the limit given when an SRQ is made is armed
     checks_atomics: bool = False  # the library refuses an atomic that is not aligned or shorter than 8 bytes

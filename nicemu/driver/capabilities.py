@@ -34,3 +34,13 @@ def granted_capabilities(profile: Any, caps: Any) -> Any:
 def granted_depth(profile: Any, asked: int) -> int:
     """Requests that a queue has room for, when ``asked`` were wanted."""
     return power_of_two(asked + 1) - 1 if profile.software.power_of_two_queues else asked
+
+
+def fitting_attributes(attributes: Any) -> Any:
+    """Values that fit their fields, of what a driver takes that does not look (``rxe_qp_from_attr``)."""
+    most = attributes.max_dest_rd_atomic
+    return replace(
+        attributes, retry_cnt=attributes.retry_cnt & 7, rnr_retry=attributes.rnr_retry & 7, pkey_index=0,
+        min_rnr_timer=attributes.min_rnr_timer & 31, path_mtu=attributes.path_mtu or 1,
+        dest_qp_num=attributes.dest_qp_num & 0xFFFFFF, max_dest_rd_atomic=most if most <= 128 else 0,
+    )  # fmt: skip

@@ -15,7 +15,7 @@ from nicemu.abi.rings import power_of_two, recv_stride, send_stride
 from nicemu.abi.tag_matching import MAX_TAG_SGES, RNDV_BYTES
 from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState, QpType, SrqType
 from nicemu.driver import ah, mcast, program_ring, qp_state_table
-from nicemu.driver.capabilities import check_capabilities, granted_capabilities
+from nicemu.driver.capabilities import check_capabilities, fitting_attributes, granted_capabilities
 from nicemu.driver.errors import DriverError
 from nicemu.driver.pd import Pd
 from nicemu.driver.program_ring import Placed, Places
@@ -275,6 +275,8 @@ def modify(pair: Qp, attributes: Any, mask: int) -> Steps[None]:
     EOPNOTSUPP: an RSS QP, which has no state."""
     if pair.ind_table is not None:
         raise DriverError(errno.EOPNOTSUPP, "modify QP: an RSS QP")
+    if pair.device.profile.software.takes_any_value:
+        attributes = fitting_attributes(attributes)
     old = int(attributes.cur_qp_state) if mask & A.CUR_STATE else pair.state
     new = int(attributes.qp_state) if mask & A.STATE else old
     if not (0 <= old <= QpState.ERR and 0 <= new <= QpState.ERR):

@@ -15,7 +15,7 @@ from nicemu.nic.mw import remote_inv
 from nicemu.nic.port import transmit
 from nicemu.nic.psn import psn_add
 from nicemu.nic.qp_type import is_reliable
-from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv, fail_recv, recv_available, take_recv
+from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv, fail_recv, recv_available
 from nicemu.nic.reply import acknowledge, credit_syndrome, reply, send_reply
 from nicemu.nic.verdict import ACCEPT, ACCESS_ERROR, INVALID, NAK_SEQUENCE, REACK, RECV_LEN, RECV_PROT, RNR, SAVED
 from nicemu.tables import units
@@ -59,9 +59,7 @@ def blamed(world, q_row, row, syndrome):
     status = tells(world, q_row, syndrome)
     if status == WR_FLUSH_ERR:
         return False
-    if q.recv_taken == 0:
-        take_recv(world, q_row)
-    fail_recv(world, q_row, status)
+    call(vector(world, units.RECV_TELLS).address, world, q_row, status)
     return True
 
 

@@ -15,6 +15,7 @@ from nicemu.abi.rings import Doorbell
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.fabric import cable
 from nicemu.nic import firmware, hooks
+from nicemu.nic.defects import Defect
 from nicemu.nic.qp_state import ERR
 from nicemu.nic.row_pool import RowPool
 from nicemu.tables import units
@@ -91,7 +92,7 @@ class Device:
         row.memory, row.memory_bytes = address_of(self.memory), profile.max_dm_size
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
         row.ack_timeout_floor_ns, row.ack_request_every = profile.ack_timeout_floor_ns, profile.ack_request_every
-        row.ignores_page_offset = int(profile.odp.ignores_page_offset)
+        row.defects = int(sum(Defect[name.upper()] for name in profile.defects))
         row.cq_spare, row.ack_timer_in_rnr = int(profile.cq_spare_slot), int(profile.ack_timer_in_rnr_wait)
         row.moderation_count = profile.interrupt_moderation.count
         row.moderation_ns = profile.interrupt_moderation.time_ns

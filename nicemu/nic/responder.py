@@ -22,7 +22,7 @@ from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before,
 from nicemu.nic.psn import psn_add, psn_diff
 from nicemu.nic.qp_cache import touch
 from nicemu.nic.qp_type import UC, UD, XRC_TGT, is_reliable
-from nicemu.nic.receive_queue import fail_recv, recv_address, recv_available, recv_count, take_recv
+from nicemu.nic.receive_queue import recv_address, recv_available, recv_count, take_recv
 from nicemu.nic.responder_resource import open_resource, replay, resumes_cut_read, saved
 from nicemu.nic.tag_list import EAGER, placed, serves_tags
 from nicemu.nic.verdict import (
@@ -270,7 +270,7 @@ def unreliable(world, q_row, verdict):
         if status == TO_ERR:
             return RECV_LEN
         if status:
-            fail_recv(world, q_row, status)
+            call(vector(world, units.RECV_TELLS).address, world, q_row, status)
     q.drop_message = 1
     q.message_opcode = 0
     q.message_offset = 0

@@ -70,7 +70,7 @@ NIC = record(
     "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
     "ack_timer_in_rnr",      # 1: the ACK timer goes on in an RNR wait
-    "ignores_page_offset",   # 1: on-demand memory is written and read from page starts on, a defect of rxe's
+    "defects",               # bits of ``nic.defects.Defect``
     "cq_spare",              # slots of a CQ that stay free
     "ack_request_every",     # packets of a long message until one asks for an ACK
     "cnp_interval_ns",       # at most one CNP per QP in this time

@@ -321,6 +321,8 @@ def create_srq(self: Dispatcher, c: s.CreateSrq) -> Steps[s.SrqResponse]:
     queue = self.driver.cqs.get(c.cq) if c.cq else None
     size, matching, places = (c.max_wr, c.max_sge), (c.max_num_tags, c.max_ops), Places(c.ring, c.record)
     made = yield from srq.create(self.driver.pds.get(c.pd), c.type, size, domain, queue, matching, places)
+    if c.srq_limit and made.context.device.profile.software.arms_new_srqs:
+        yield from srq.modify(made, size, c.srq_limit, srq.LIMIT)
     return _srq_response(made)
 
 
