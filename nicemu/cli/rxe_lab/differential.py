@@ -33,6 +33,7 @@ class Differential:
     rows: list[Row]
     remaining: list[Row] | None
     stale: list[Explanation] = field(default_factory=list)
+    modelled_now: list[Explanation] = field(default_factory=list)
     versions: dict[str, Any] = field(default_factory=dict)
     whole: bool = True
 
@@ -58,8 +59,18 @@ def build(jobs: Mapping[str, JobResult], explanations: Iterable[Explanation], wh
     rows = compare.explain(_rows(jobs, HERE), known)
     with_model = any(name.endswith(f"/{MODEL}") for name in jobs)
     remaining = compare.explain(_rows(jobs, MODEL), known) if with_model else None
-    stale = compare.stale([*rows, *(remaining or [])], known) if whole else []
-    return Differential(dict(jobs), rows, remaining, stale, whole=whole)
+    found = Differential(dict(jobs), rows, remaining, whole=whole)
+    if whole:
+        found.stale = compare.stale([*rows, *(remaining or [])], known)
+        found.modelled_now = _modelled_now(remaining, known, found.stale) if remaining is not None else []
+    return found
+
+
+def _modelled_now(remaining: list[Row], known: list[Explanation], stale: list[Explanation]) -> list[Explanation]:
+    """What is listed as not modelled, and the profile `rxe` leaves no difference of it."""
+    left = {each.explanation.name for row in remaining for each in row.differences if each.explanation is not None}
+    listed = (each for each in known if not each.modelled and not each.sometimes and each not in stale)
+    return [each for each in listed if each.name not in left]
 
 
 def _rows(jobs: Mapping[str, JobResult], side: str) -> list[Row]:

@@ -32,6 +32,8 @@ def lines(found: Differential) -> Iterator[str]:
         yield from _remaining(found)
     for each in found.stale:
         yield f"stale: the explanation {each.name} fits no difference any more"
+    for each in found.modelled_now:
+        yield f"stale: {each.name} is listed as not modelled, and the profile rxe leaves no difference of it"
     yield from _end(found)
 
 

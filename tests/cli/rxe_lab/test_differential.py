@@ -104,6 +104,13 @@ def test_with_the_profile_only_what_is_listed_may_be_left(
     assert f"with the profile rxe: {left} of 1 differences are left" in "\n".join(table.lines(found))
 
 
+def test_what_is_listed_as_not_modelled_and_is_is_said(tmp_path: Path) -> None:
+    explained = known(tmp_path, {**ENTRY, "modelled": False})
+    records = Record("xrc", "PASS"), Record("xrc", "SKIP"), Record("xrc", "SKIP")
+    lines = list(table.lines(verbs(*records, explained=explained, whole=True)))
+    assert "stale: no XRC is listed as not modelled, and the profile rxe leaves no difference of it" in lines
+
+
 def test_a_difference_that_a_test_explains_has_to_be_modelled_or_listed(tmp_path: Path) -> None:
     records = (Record("t", "PASS", observations=(each,)) for each in (LENGTH, OTHER, LENGTH))
     assert len(differential.problems(verbs(*records))) == 1
