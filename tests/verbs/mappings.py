@@ -48,7 +48,7 @@ class Mapping(Region):
                  access: int = ALL, odp: bool = True, address: int | None = None) -> None:  # fmt: skip
         self.length = pages * PAGE
         self.address = call("mmap", None, self.length, prot, flags, fd, 0) if address is None else address
-        self.mr = self._register(side.pd, access, odp)
+        self.mr = self._register(side, access, odp)
         side.regions.append(self)
 
     def fill(self, pattern: bytes | int, offset: int = 0) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pyverbs import enums as e
 
-from .memory import ALL, PAGE, Region
+from .memory import ALL, PAGE, Region, needs_on_demand
 from .sides import PORT, RC, Side, SideQP, connect, read, recv, send, write
 from .waiting import completions, status
 
@@ -27,6 +27,7 @@ OPS = ("send", "write", "read")
 
 def join(a: SideQP, b: SideQP, **changes: Any) -> None:
     """Connect two QPs with the widest path MTU; `changes` as for `connect`."""
+    needs_on_demand(a.side.context)
     mtu = a.side.context.query_port(PORT).active_mtu
     if MTU_BYTES[mtu] < PAGE:
         pytest.skip(f"packets of the port have {MTU_BYTES[mtu]} bytes: expected whole pages, an Ethernet MTU of 9000")

@@ -35,7 +35,7 @@ def with_a_hole(near, far, hole_at, hole=HOLE):
 
 @pytest.mark.parametrize("lost", [(0, PAGES), (1, 1), (2, 2)], ids=["everything", "a_hole", "the_end"])
 def test_registering_memory_that_is_not_there(near, accept, lost):
-    region = near.region(PAGES)
+    region = near.region(PAGES, odp=True)
     region.unmap(lost[0] * PAGE, lost[1] * PAGE)
     said = refusal(MR, near.pd, region.length, ON_DEMAND, region.address)
     accept("registration on demand", said, spec={"accepted", "EFAULT"}, why=REGISTERED)
@@ -62,7 +62,7 @@ def test_a_hole_that_is_filled_is_used(near, far):
 
 
 def test_an_on_demand_region_has_a_length(near):
-    region = near.region()
+    region = near.region(odp=True)
     with pytest.raises(PyverbsRDMAError) as refused:
         MR(near.pd, 0, ON_DEMAND, region.address)
     assert refused.value.error_code == errno.EINVAL
