@@ -11,6 +11,7 @@ of {what, observed, spec, rxe, why, verdict}: what the test asked of `accept`.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import signal
 from collections.abc import Callable, Generator, Iterator
@@ -54,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
             lab_configuration(config)
         except (RuntimeError, ConfigError) as error:
             raise pytest.UsageError(str(error)) from None
+    config.addinivalue_line("markers", "unsafe_on_rxe(reason): rxe's kernel crashes or hangs: skipped on that device")
     config.stash[RECORDS] = {}
     path = config.getoption("observations", None)
     if path and not hasattr(config, "workerinput"):
@@ -64,6 +66,14 @@ def lab_configuration(config: pytest.Config) -> Any:
     from nicemu.config import load_config
 
     return load_config(config.getoption("profile", None))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test that takes the whole machine down shows nothing: it is left out on the real rxe, with its reason."""
+    if side_of(config) == "rxe" and (config.getoption("device", None) or "rxe0").startswith("rxe"):
+        for item in items:
+            if mark := item.get_closest_marker("unsafe_on_rxe"):
+                item.add_marker(pytest.mark.skip(reason=f"rxe is wrong: {mark.args[0]}"))
 
 
 # -- the record
@@ -111,6 +121,8 @@ def _expire(_signal: int, _frame: object) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    if side_of(item.config) == "rxe":  # a call that no signal interrupts would hang the machine
+        faulthandler.dump_traceback_later(SECONDS + 15, exit=True)
     before = signal.signal(signal.SIGALRM, _expire)
     signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)
     try:
@@ -118,6 +130,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish() -> None:
+    faulthandler.cancel_dump_traceback_later()
 
 
 # -- fixtures

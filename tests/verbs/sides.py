@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from pyverbs import enums as e
@@ -20,6 +20,7 @@ from pyverbs.wr import SGE, RecvWR, SendWR
 
 from .memory import ALL, Region, Remote
 
+T = TypeVar("T")
 PORT = 1
 QKEY = 0x11111111
 RC, UC, UD = e.IBV_QPT_RC, e.IBV_QPT_UC, e.IBV_QPT_UD
@@ -46,13 +47,14 @@ class Side:
         self.cq = CQ(self.context, 256)
         self.gid_index, self.gid = find_gid(self.context)
         self.regions: list[Region] = []
+        self._kept: list[Any] = []
 
     def qp(self, kind: int = RC, *, scq: Any = None, rcq: Any = None, srq: Any = None, sq_sig_all: int = 0,
            **caps: int) -> SideQP:  # fmt: skip
         """A QP in RESET on this side's CQ unless another is given; `caps` over CAPS."""
         init = QPInitAttr(qp_type=kind, scq=scq or self.cq, rcq=rcq or self.cq, srq=srq, sq_sig_all=sq_sig_all,
                           cap=QPCap(**{**CAPS, **caps}))  # fmt: skip
-        return SideQP(self, init)
+        return self._keep(SideQP(self, init))
 
     def region(self, pages: int = 1, access: int = ALL, odp: bool = False) -> Region:
         """Memory with an MR, checked for writes outside of it when the test is over."""
@@ -60,14 +62,19 @@ class Side:
         return self.regions[-1]
 
     def channel(self) -> CompChannel:
-        return CompChannel(self.context)
+        return self._keep(CompChannel(self.context))
 
     def new_cq(self, size: int = 256, channel: Any = None) -> CQ:
-        return CQ(self.context, size, None, channel)
+        return self._keep(CQ(self.context, size, None, channel))
 
     def address_of(self, other: Side) -> AH:
         """An address handle of this side's PD to the other side."""
-        return AH(self.pd, attr=_route(self, other))
+        return self._keep(AH(self.pd, attr=_route(self, other)))
+
+    def _keep(self, made: T) -> T:
+        """pyverbs destroys what nobody refers to; what a side made lives as long as the side, unless it is closed."""
+        self._kept.append(made)
+        return made
 
     def check_guards(self) -> None:
         for region in self.regions:
@@ -101,7 +108,7 @@ def attributes(qp: SideQP, peer: SideQP | None = None, **changes: Any) -> QPAttr
     """Attributes that take `qp` to any state; `changes` are attributes of QPAttr, and `access` of the QP."""
     attr = QPAttr(port_num=PORT)
     values = {"path_mtu": e.IBV_MTU_1024, "sq_psn": 0x1000, "rq_psn": 0x1000, "qkey": QKEY, "pkey_index": 0,
-              "max_rd_atomic": 4, "max_dest_rd_atomic": 4, "timeout": 14, "retry_cnt": 3, "rnr_retry": 3,
+              "max_rd_atomic": 4, "max_dest_rd_atomic": 4, "timeout": 17, "retry_cnt": 3, "rnr_retry": 3,
               "min_rnr_timer": 12}  # fmt: skip
     if peer is not None:
         values["dest_qp_num"] = peer.qp_num
@@ -211,8 +218,15 @@ def atomic(qp: SideQP, sge: SGE, remote: Remote, **options: Any) -> None:
 
 def recv(queue: Any, sges: Sges = (), *, wr_id: int = 0) -> None:
     """Post a receive to a QP or an SRQ; without elements it takes messages of no bytes."""
+    queue.post_recv(receive(sges, wr_id=wr_id))
+
+
+def receive(sges: Sges = (), *, wr_id: int = 0) -> RecvWR:
+    """A receive request; some releases of pyverbs make none without an element, so it loses that afterwards."""
     elements = _list(sges)
-    queue.post_recv(RecvWR(wr_id=wr_id, num_sge=len(elements), sg=elements or None))
+    wr = RecvWR(wr_id=wr_id, num_sge=len(elements) or 1, sg=elements or [SGE(0, 0, 0)])
+    wr.num_sge = len(elements)
+    return wr
 
 
 def datagram(

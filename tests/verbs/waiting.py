@@ -29,7 +29,7 @@ def status(completion: Any) -> str:
     return STATUSES[completion.status]
 
 
-def completions(cq: Any, count: int, seconds: float = 5) -> list[Any]:
+def completions(cq: Any, count: int, seconds: float = 10) -> list[Any]:
     """The next `count` completions in order. Fails when they have not come after `seconds`."""
     done: list[Any] = []
     end = time.monotonic() + seconds
@@ -44,7 +44,7 @@ def completions(cq: Any, count: int, seconds: float = 5) -> list[Any]:
     return done
 
 
-def successes(cq: Any, count: int, seconds: float = 5) -> list[Any]:
+def successes(cq: Any, count: int, seconds: float = 10) -> list[Any]:
     """The next `count` completions, which must all be a success."""
     done = completions(cq, count, seconds)
     failed = [f"wr_id {each.wr_id}: {status(each)}" for each in done if each.status]
@@ -100,7 +100,7 @@ def within(seconds: float, call: Callable[[], T]) -> T | None:
         return None
 
 
-def has_cq_event(channel: Any, cq: Any, seconds: float = 2) -> bool:
+def has_cq_event(channel: Any, cq: Any, seconds: float = 5) -> bool:
     """An event of this CQ comes in time. It is acknowledged."""
 
     def take() -> bool:
@@ -111,7 +111,7 @@ def has_cq_event(channel: Any, cq: Any, seconds: float = 2) -> bool:
     return within(seconds, take) is True
 
 
-def async_event(context: Any, seconds: float = 2) -> int | None:
+def async_event(context: Any, seconds: float = 5) -> int | None:
     """Type of the next asynchronous event, None if none comes in time. It is acknowledged."""
 
     def take() -> int:
