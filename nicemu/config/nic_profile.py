@@ -139,6 +139,7 @@ class NicProfile(Record):
     gid_types: Annotated[tuple[Literal[1, 2], ...], Field(strict=False)] = (1, 2)  # RoCE versions of each address
     first_guid: Annotated[int, Field(ge=1, le=2**64 - 2**16)] = 0x0216_3EFF_FE00_0001  # of the first device of a lab
     device_cap_flags: Annotated[tuple[DeviceFlag, ...], Field(strict=False)] = ("CURR_QP_STATE_MOD",)  # more of them
+    reported_rate_gbps: Annotated[int, Field(ge=1, le=3200)] | None = None  # what the port says; None: the link's
     port_cap_flags: Word32 = 1 << 26  # IP_BASED_GIDS
     max_mtu: IbMtu = 4096  # bytes of payload in one packet
     active_mtu: IbMtu = 4096

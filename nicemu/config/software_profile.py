@@ -45,6 +45,7 @@ class SoftwareProfile(Record):
     always_tells_drained: bool = False  # SQ_DRAINED comes whether asked for or not
     forgets_sends: bool = False  # sends posted in SQD, or before RTS though refused, are executed with the next in RTS
     posts_any_opcode: bool = False  # the library lets a UC QP post what only RC can; it fails when executed
+    gathers_for_reading: bool = False  # a page missing at a sender is faulted in for reading, be its region writable
     takes_any_value: bool = False  # modify QP does not look whether a value fits its field; it is cut to what does
     arms_new_srqs: bool = False  # the limit given when an SRQ is made is armed
     checks_atomics: bool = False  # the library refuses an atomic that is not aligned or shorter than 8 bytes

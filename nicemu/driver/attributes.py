@@ -145,7 +145,8 @@ def port_attributes(device: IbDevice, port: int) -> dict[str, int]:
     check_port(port)
     profile = device.profile
     up = device.device.port_active
-    width, speed = next(pair[1:] for pair in SPEEDS if profile.link.rate_gbps >= pair[0])
+    rate = profile.reported_rate_gbps or profile.link.rate_gbps
+    width, speed = next(pair[1:] for pair in SPEEDS if rate >= pair[0])
     return {
         "state": PORT_ACTIVE if up else PORT_DOWN, "phys_state": LINK_UP if up else DISABLED,
         "max_mtu": MTU_ENUM[profile.max_mtu], "active_mtu": MTU_ENUM[profile.active_mtu],

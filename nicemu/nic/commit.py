@@ -209,7 +209,8 @@ def taken_away(world, q_row, p):
     q.resp_error = 1
     row.verdict = RECV_PROT if bth.is_send(row.opcode) else ACCESS_ERROR
     if bth.is_send(row.opcode):
-        fail_message(world, q_row, p, LOC_PROT_ERR)
+        wrong = bth.NAK_REMOTE_OPERATIONAL << 8 | LOC_PROT_ERR
+        fail_message(world, q_row, p, ask(world, q.nic, hooks.RECEIVE_ERROR, q_row, wrong) & 255)
     elif bth.with_imm(row.opcode):
         fail_message(world, q_row, p, LOC_ACCESS_ERR)
     refuse(world, q_row, p)

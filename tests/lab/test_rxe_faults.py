@@ -81,7 +81,7 @@ def test_a_fault_takes_microseconds() -> None:
     def scenario(ends: Ends) -> int:
         region = on_demand(ends)
         a, _b = ends.pair(timeout=20, rnr_retry=7)
-        before = session.current().world.now
+        before = int(session.current().world.now)
         ends.post(a, WRITE, ends.out(64), **remote(ends, region))
         while not ends.near.poll(1)[0]:
             pass
