@@ -1,6 +1,8 @@
 """A run as a JSON file: all results, versions and rows; and one that was made before, in the place of a guest."""
 
+import contextlib
 import json
+import os
 import platform
 import re
 from collections.abc import Mapping
@@ -49,6 +51,8 @@ def write_reference(folder: Path, found: Differential) -> None:
         parts.append(json.dumps(head).replace('"tests": []', f'"tests": [\n  {tests}\n ]'))
     versions = json.dumps(found.versions)
     every = ",\n ".join(parts)
+    with contextlib.suppress(OSError):  # said by what comes next
+        folder.mkdir(exist_ok=True)
     text = f'{{"format": {FORMAT}, "versions": {versions}, "jobs": [\n {every}\n]}}\n'
     _write(folder / f"rxe-{found.versions['guest']['kernel_series']}.json", "w", text)
 
@@ -114,7 +118,9 @@ def versions(guest: Mapping[str, Any]) -> dict[str, Any]:
     from importlib.metadata import version
 
     packages = {name: version(name) for name in ("numpy", "numba", "llvmlite", "pytest") if _installed(name)}
-    host = {"python": platform.python_version(), "system": platform.platform(), **packages}
+    release = ".".join(platform.release().split(".")[:2])
+    system = f"{platform.system()} {release} {platform.machine()}"
+    host = {"python": platform.python_version(), "system": system, "processors": os.cpu_count(), **packages}
     return {"nicemu": nicemu.__version__, "host": host, "guest": dict(guest)}
 
 
