@@ -6,6 +6,7 @@ end why it did not end well.
 """
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def main(path: str) -> int:
     from nicemu.cli.rxe_lab.qemu import Machine
 
     die_with_parent()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that QEMU ends
     job = json.loads(Path(path).read_text())
     machine = Machine(**{**job["machine"], "share": Path(job["machine"]["share"]), "mtu": MTU})
     result = guest.run(job["command"], machine, timeout=job["timeout"], on_output=_pass_on)

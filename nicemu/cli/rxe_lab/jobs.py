@@ -21,6 +21,7 @@ from nicemu.cli.rxe_lab.schedule import Listener
 from nicemu.cli.rxe_lab.tail import Tail
 
 TICK = 0.3  # seconds between two looks at a process
+ENDING = 5.0  # seconds that a process has to end by itself
 SHOWN = 6
 """Lines of a process that died which are told."""
 TRIES = 3
@@ -169,10 +170,12 @@ class Process:
             return None
 
     def end(self) -> None:
-        """Kill it with all that it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        """End it with all that it started: a guest gets a moment to remove its files."""
+        for kind in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, kind)
+            if self.wait(ENDING) is not None:
+                return
 
 
 def watch(process: Running, results: Path, expected: Sequence[str], listener: Listener) -> JobResult:

@@ -1,6 +1,7 @@
 """`nicemu lab rxe test`: choose, run, compare, report."""
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,6 +58,7 @@ def test(
     """
     from nicemu.cli.rxe_lab import differential, explanations, page, progress, schedule, stored_run, table
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that all jobs end
     chosen = _choose(pattern, only, tests, timeout)
     then, versions = stored_run.read(against) if against is not None else ({}, {})
     known = explanations.read()

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,14 @@ from nicemu.config.errors import ConfigError
 
 TESTS = ("test_a.py::test_one", "test_a.py::test_two")
 """The tests that were collected."""
+
+
+@pytest.fixture(autouse=True)
+def terminate_as_before() -> Iterator[None]:
+    """The command takes SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def invoke(*words: str) -> tuple[int, str]:
