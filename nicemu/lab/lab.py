@@ -163,8 +163,10 @@ class Lab:
             self.capture.drain()
 
     def flush(self) -> None:
-        """Bring log and capture up to now."""
+        """Bring log and capture up to now, their files as well."""
         self._drain(self.world)
+        if self.log is not None:
+            self.log.flush()
 
     def route(self, dgid: bytes) -> int:
         """The fabric: NIC number (from 1) that owns a GID, 0 if nobody does."""

@@ -88,6 +88,9 @@ def _determined(lab: Lab) -> str:
         others.append(f"{lab.pumped} waits in C were pumped by the wall clock")
     if len(lab.timeline.program_threads) > 1:
         others.append(f"{len(lab.timeline.program_threads)} program threads took turns as the system let them")
+    if lab.process.mm.placed_by_system:
+        areas = lab.process.mm.placed_by_system
+        others.append(f"{areas} areas of the program's own memory lie where the system put them")
     return "not determined by the seed alone: " + "; ".join(others) if others else "determined by the seed alone"
 
 

@@ -2,10 +2,13 @@
 
 A region is reserved PROT_NONE at one of a few fixed addresses, so that addresses (and everything derived from them)
 do not depend on address randomisation. Inside it, ranges are handed out first fit, lowest address first; every change
-is a real system call on exactly that range, and unmapping reserves it again. Beside it lies a reserved window for the
-addresses of model memory, which nothing is ever mapped into.
+is a real system call on exactly that range, and unmapping reserves it again. Beside it lie two reserved windows: the
+addresses of model memory, where nothing is ever mapped, and where files and shared memory go that the program asks us
+to map. Page tables are cut at multiples of 2 MiB, so where memory lies decides what a fault or an invalidation does in
+one step: with an address that the kernel draws, one seed would have several histories.
 
-Left out: growing the arena; a second arena in one process gets the next fixed address.
+Left out: growing the arena; a second arena in one process gets the next fixed address. Memory that a program maps
+without asking us lies where the kernel puts it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from nicemu.abi.verbs import PAGE_SIZE
 PROT_NONE, PROT_READ, PROT_WRITE, PROT_EXEC = 0, 1, 2, 4
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 1, 2, 0x10, 0x20
 MAP_NORESERVE, MAP_FIXED_NOREPLACE = 0x4000, 0x100000
+MAP_32BIT, MAP_HUGETLB, MAP_HUGE_SHIFT = 0x40, 0x40000, 26
 MADV_DONTNEED = 4
 MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
 
@@ -32,6 +36,9 @@ BASES = (0x4000_0000_0000, 0x2000_0000_0000, 0x6000_0000_0000, 0x1000_0000_0000,
 MODEL_OFFSET = 0x100_0000_0000
 """From an arena's base to its model window."""
 MODEL_BASE = BASES[0] + MODEL_OFFSET
+MAPPED_OFFSET, MAPPED_BYTES = MODEL_OFFSET + MODEL_BYTES, 4 << 40
+"""The window of mapped files and shared memory, from an arena's base."""
+HUGE_PAGE = 2 << 20
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64)
@@ -132,8 +139,23 @@ class Space:
         return self.base <= address < self.end
 
 
+def _mapping_alignment(flags: int, fd: int) -> int:
+    """What the address of a mapping is made a multiple of: 2 MiB or, of hugetlbfs, a larger page (block size of its
+    files). :raises OSError: EBADF."""
+    if flags & MAP_ANONYMOUS:
+        size = 1 << (flags >> MAP_HUGE_SHIFT & 63) if flags & MAP_HUGETLB else 0
+    else:
+        size = os.fstat(fd).st_blksize
+    return size if size > HUGE_PAGE and not size & size - 1 else HUGE_PAGE
+
+
+def _reserve_again(space: Space, address: int, length: int) -> None:
+    mmap(address, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED)
+    space.give(address, length)
+
+
 class Arena:
-    """One reserved region of real memory, and the window of model addresses that belongs to it."""
+    """One reserved region of real memory, and the two windows that belong to it."""
 
     def __init__(self, size: int = ARENA_BYTES) -> None:
         self.size = size
@@ -141,12 +163,15 @@ class Arena:
         self.model_base = self.base + MODEL_OFFSET
         self.model_end = self.model_base + MODEL_BYTES
         self.space = Space(self.base, size)
+        self.mapped = Space(self.base + MAPPED_OFFSET, MAPPED_BYTES)
+        """The window of files and shared memory."""
 
     def _reserve(self) -> int:
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE
         for base in BASES:
-            got = []
-            for at, size in ((base, self.size), (base + MODEL_OFFSET, MODEL_BYTES)):
+            got: list[tuple[int, int]] = []
+            wanted = (base, self.size), (base + MODEL_OFFSET, MODEL_BYTES), (base + MAPPED_OFFSET, MAPPED_BYTES)
+            for at, size in wanted:
                 try:
                     real = mmap(at, size, PROT_NONE, flags)
                 except OSError:
@@ -154,7 +179,7 @@ class Arena:
                 got.append((real, size))
                 if real != at:  # a kernel without MAP_FIXED_NOREPLACE takes the address as a hint
                     break
-            if [real for real, _ in got] == [base, base + MODEL_OFFSET]:
+            if got == list(wanted):
                 return base
             for real, size in got:
                 munmap(real, size)
@@ -177,11 +202,36 @@ class Arena:
             address = self.space.take(length, alignment)
         return mmap(address, length, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED)
 
+    def map_shared(self, address: int, length: int, prot: int, flags: int, fd: int, offset: int) -> int:
+        """The program's ``mmap`` of a file or of shared memory: at ``address`` if the flags insist on it, below 4 GiB
+        where the kernel likes if they want that, else at the lowest free place of the window; gives the address.
+
+        :raises OSError: what the kernel says; ENOMEM, the window is full.
+        """
+        if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT):
+            address = mmap(address, length, prot, flags, fd, offset)
+            if address in self.mapped:
+                self.mapped.take_at(address, length)
+            return address
+        alignment = _mapping_alignment(flags, fd)
+        size = length if alignment == HUGE_PAGE else -(-length // alignment) * alignment  # hugetlbfs rounds up
+        address = self.mapped.take(size, alignment)
+        try:
+            return mmap(address, length, prot, flags | MAP_FIXED, fd, offset)
+        except OSError:
+            self.unmap_shared(address, size)  # the kernel may have cleared the place
+            raise
+
     def unmap(self, address: int, length: int) -> None:
         """``munmap``: the range is reserved again, in one step, so that nothing else can land in it."""
-        flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED
-        mmap(address, length, PROT_NONE, flags)
-        self.space.give(address, length)
+        _reserve_again(self.space, address, length)
+
+    def unmap_shared(self, address: int, length: int) -> None:
+        """``munmap`` of anything outside the arena; in the window the range is reserved again."""
+        if address in self.mapped and address + length <= self.mapped.end:
+            _reserve_again(self.mapped, address, length)
+        else:
+            munmap(address, length)
 
     def protect(self, address: int, length: int, prot: int) -> None:
         """``mprotect``."""
@@ -200,3 +250,4 @@ class Arena:
         """Give the addresses back. Nothing may point into the arena any more."""
         munmap(self.base, self.size)
         munmap(self.model_base, MODEL_BYTES)
+        munmap(self.mapped.base, MAPPED_BYTES)

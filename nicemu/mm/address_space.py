@@ -70,6 +70,8 @@ class AddressSpace:
         """``MMF_OOM_SKIP``: nothing is to be had here any more."""
         self.notifiers = NotifierChain(self)
         self.intervals = IntervalNotifiers(self)
+        self.placed_by_system = 0
+        """Areas that were adopted outside the window of mappings: the seed does not say where they lie."""
         self.node = 0
         """NUMA node of the CPUs that its threads run on."""
         self.locked_vm = 0
@@ -168,6 +170,7 @@ class AddressSpace:
             if self._reserved(a) or self._reserved(b - 1):
                 continue
             self._add_area(a, b, VM_READ | VM_WRITE, FrameKind.PROGRAM, region)
+            self.placed_by_system += self.arena is None or a not in self.arena.mapped
             made += 1
         return made
 

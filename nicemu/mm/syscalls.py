@@ -1,8 +1,8 @@
 """The program's system calls as host-thread steps, with errno as Linux gives it.
 
 Anonymous private memory comes from the arena (real bytes at a fixed address) or from model frames. File-backed or
-shared mappings, and addresses outside the arena, are mapped for real and adopted as program memory; files and shared
-memory of the model: ``file_calls.py``; graphics buffers: ``gpu_calls.py``.
+shared mappings (in a window at a fixed address), and addresses outside the arena, are mapped for real and adopted as
+program memory; files and shared memory of the model: ``file_calls.py``; graphics buffers: ``gpu_calls.py``.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Process(FileCalls, GpuCalls):
         if fixed:
             yield from self.mm.munmap(address, length)
         yield self.host.costs.syscall_ns
-        address = real_memory.mmap(address, length, prot, flags, fd, offset)
+        real_mmap = self.mm.arena.map_shared if self.mm.arena is not None else real_memory.mmap
+        address = real_mmap(address, length, prot, flags, fd, offset)
         yield from self.mm.munmap(address, length, real=False)  # the program unmapped what was here behind our back
         self._adopt(address, length)
         return address

@@ -98,7 +98,7 @@ def _real_call(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, r
         assert mm.arena is not None
         (mm.arena.unmap if event == Event.UNMAP else mm.arena.discard)(start, end - start)
     elif real and event == Event.UNMAP:
-        real_memory.munmap(start, end - start)
+        (mm.arena.unmap_shared if mm.arena is not None else real_memory.munmap)(start, end - start)
     elif real:
         real_memory.madvise(start, end - start, real_memory.MADV_DONTNEED)
 
@@ -166,7 +166,7 @@ def exit_mmap(mm: AddressSpace) -> Steps[None]:
     mm.stamp_range(0, USER_END, "exit")
     vmas, gather = list(mm.vmas), MmuGather(mm, "exit")
     if vmas:
-        yield from unmap_vmas(mm, vmas, vmas[0].start, vmas[-1].end, gather, Event.UNMAP, False)
+        yield from unmap_vmas(mm, vmas, 0, USER_END, gather, Event.UNMAP, False)
     for vma in vmas:
         yield from unlink_vma(vma)
     yield from gather.finish(0, USER_END)

@@ -38,7 +38,7 @@ def target_mkey(world, q_row, row, need):
 
 @jit
 def check_rkey(world, q_row, row):
-    """QP rights, rkey, PD, range, rights of the region; atomics aligned to 8 (rxe check_rkey). Sets the target."""
+    """Rights of QP and region, rkey, PD, range; atomics aligned to 8 (rxe check_rkey). Sets the target."""
     q = qp(world, q_row)
     opcode = row.opcode
     if is_send(opcode) or not starts(opcode):
@@ -49,7 +49,7 @@ def check_rkey(world, q_row, row):
     if need == 0 or (opcode == bth.FLUSH and row.swap > FLUSH_MR):
         return INVALID
     if q.access & need != need:
-        return ACCESS_ERROR
+        return INVALID  # an operation that this queue does not support, not a protection error (rxe check_op_valid)
     if bth.is_non_posted(opcode) and (q.max_dest_rd_atomic == 0 or row.counted == EXCESS):
         return INVALID
     q.message_mkey = 0

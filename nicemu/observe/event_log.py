@@ -6,6 +6,7 @@ a host address. One seed gives one log, byte for byte.
 
 from __future__ import annotations
 
+import os
 from typing import TextIO
 
 from nicemu.abi.command import Command
@@ -51,13 +52,14 @@ class EventLog:
     def __init__(self, world: World, stream: TextIO) -> None:
         self.world, self.stream = world, stream
         self.lines = 0
+        self.pid = os.getpid()
         world.control[0].trace = 1
 
     def drain(self, world: World | None = None) -> None:
         """Move the device's rows into the log."""
         control = self.world.control[0]
         count = int(control.trace_count)
-        if not count:
+        if not count or os.getpid() != self.pid:  # a forked child has a copy of the parent's rows
             return
         control.trace_count = 0
         write = self.stream.write
@@ -74,6 +76,11 @@ class EventLog:
         text = " ".join(f"{name}={value}" for name, value in fields.items())
         self.stream.write(f"{self.world.now:>12} host {kind} {text}\n")
         self.lines += 1
+
+    def flush(self) -> None:
+        """The file is complete up to here. Before a fork: the child has a copy of what is not written yet."""
+        self.drain()
+        self.stream.flush()
 
     def close(self) -> None:
         """Write what is left."""

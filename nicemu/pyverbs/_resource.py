@@ -88,6 +88,8 @@ class Resource(PyverbsCM):
         except PyverbsRDMAError as error:
             if error.error_code == errno.EBUSY:
                 _busy.append(self)
+            elif error.error_code == errno.EINVAL:
+                self._release()  # it went with its context, which was finalised first
             elif error.error_code != errno.ENODEV:  # the device is gone
                 raise
         else:

@@ -70,6 +70,9 @@ def _before_fork() -> None:
     if not _forking.forked:
         _forking.timeline.lock.acquire()
         _forking.process.fork()
+        flush = getattr(_lab, "flush", None)
+        if flush is not None:
+            flush()
         with contextlib.suppress(OSError):  # no descriptors: the child will find nobody
             _ends = socket.socketpair()
 

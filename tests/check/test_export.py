@@ -29,6 +29,6 @@ def test_a_program_runs_on_the_emulated_device(tmp_path: Path, name: str) -> Non
     program = tmp_path / "program.py"
     program.write_text(export(ALL[name]))
     command = [sys.executable, "-m", "nicemu", "run", "--memory", "model", str(program), "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("done\n")

@@ -95,7 +95,7 @@ def test_a_test_that_hangs_is_killed_with_its_children(tmp_path: Path) -> None:
     with Runner(Job(tmp_path, limit=1)) as runner:
         runner.start()
         outcome = run(runner, "hang")["hang"]
-    assert (outcome.status, outcome.reason) == ("TIMEOUT", "killed after 1 s") and 1 <= outcome.seconds < 10
+    assert (outcome.status, outcome.reason) == ("TIMEOUT", "killed after 1 s") and 1 <= outcome.seconds < 50
     assert has_ended(int((tmp_path / "note").read_text()))
 
 
@@ -108,7 +108,7 @@ def test_a_server_that_dies_takes_its_tests_along_and_another_one_goes_on(runner
 def test_closing_kills_what_runs(tmp_path: Path, runner: Runner) -> None:
     running = runner.run_all(["test_a.A.test_pass", "test_a.A.test_hang"], 2)
     assert next(running).status == "PASS"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not (tmp_path / "note").exists() or not (tmp_path / "note").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -135,8 +135,8 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 
 def has_ended(pid: int) -> bool:
-    """Within five seconds."""
-    for _ in range(500):
+    """Within half a minute; by itself it would sleep for a minute."""
+    for _ in range(3000):
         try:
             if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX":
                 return True

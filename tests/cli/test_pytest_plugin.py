@@ -153,12 +153,12 @@ def test_unknown_counter(context, nicemu_counters):
 
 def test_what_a_failure_says(pytester: pytest.Pytester, run_on_a_lab: Callable[..., pytest.RunResult]) -> None:
     pytester.makepyfile(test_faults=FAULTS)
-    result = run_on_a_lab("--nicemu-timeout", "1", "-rA")
+    result = run_on_a_lab("--nicemu-timeout", "5", "-rA")  # a new lab takes 0.3 s, more on a busy machine
     result.assert_outcomes(passed=1, failed=5, errors=2)
     text = result.stdout.str()
     assert "PASSED test_faults.py::test_after_it" in text
     for expected in (
-        r"nicemu: the test took longer than 1 s: interrupted at \d+ ns: GetCqEvent: no event since \d+ ns",
+        r"nicemu: the test took longer than 5 s: interrupted at \d+ ns: GetCqEvent: no event since \d+ ns",
         r"nicemu: port_down nicemu0: did not fire",
         r"its own lab: seed 5, 1 NIC\(s\), at \d+ ns of virtual time",
         r"again: pytest --nicemu --nicemu-seed 5 'test_faults\.py::test_too_late'",

@@ -16,7 +16,7 @@ def run(disabled: str) -> dict:
     done = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-m", "tests.fabric.mixture"],
         cwd=ROOT, capture_output=True, text=True, env=os.environ | {"NUMBA_DISABLE_JIT": disabled}, check=False,
-        timeout=300,
+        timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

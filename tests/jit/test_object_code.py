@@ -64,12 +64,13 @@ def compiled(once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(once.parent, tmp_path / "copy", dirs_exist_ok=True)) / once.name
 
 
-def start(program: Path, text: str = SHOW, **environment: str) -> subprocess.Popen[str]:
-    """A process that imports the kernels and runs ``text``; its cache lies beside them."""
+def start(program: Path, text: str = SHOW, before: str = "", **environment: str) -> subprocess.Popen[str]:
+    """A process that runs ``before``, imports the kernels and runs ``text``; its cache lies beside them."""
     path = os.pathsep.join((str(ROOT), str(program.parent)))
     environment = os.environ | {"PYTHONPATH": path, "NICEMU_CACHE": str(program.parent / "cache")} | environment
-    command = [sys.executable, "-c", f"from kernels import *\n{text}"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    command = [sys.executable, "-c", f"{before}\nfrom kernels import *\n{text}"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
 def run(program: Path, text: str = SHOW, **environment: str) -> str:
@@ -108,7 +109,13 @@ def test_damaged_files_are_compiled_again(compiled: Path):
 
 
 def test_processes_may_compile_the_same_at_once(program: Path):
-    processes = [start(program) for _ in range(2)]
+    processes = [start(program, before="print('ready', flush=True); input()") for _ in range(2)]
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
     said = [process.communicate(timeout=120)[0].strip() for process in processes]
     assert said == ["42 None True True"] * 2
     assert run(program) == "42 None True False"

@@ -190,6 +190,12 @@ def test_rem_inv_req_err_of_a_read_that_the_peer_has_no_resources_for() -> None:
     says(left, right, left=[(1, S.REM_INV_REQ_ERR)], states=BOTH_ERR, events=([], [E.QP_REQ_ERR]))
 
 
+def test_rem_inv_req_err_of_an_operation_that_the_peer_s_qp_does_not_serve() -> None:
+    left, right = pair(qp_access_flags=e.IBV_ACCESS_LOCAL_WRITE)
+    left.qp.post_send(write(left, right))
+    says(left, right, left=[(1, S.REM_INV_REQ_ERR)], states=BOTH_ERR, events=([], [E.QP_REQ_ERR]))
+
+
 def test_rem_inv_req_err_of_an_xrc_message_for_an_srq_of_nobody() -> None:
     left, right = connect_xrc()
     wr = left.send(8, 1)

@@ -43,6 +43,66 @@ def test_one_seed_one_history(tmp_path):
     assert other == first
 
 
+REGISTERS = """
+import os, sys
+from pyverbs.device import Context
+from pyverbs.mr import MR
+from pyverbs.pd import PD
+mr = MR(PD(Context(name="nicemu0")), 4096, 1)
+{fork}
+mr.close()
+"""
+
+
+@pytest.mark.parametrize("fork", ["", "if os.fork() == 0: sys.exit()\nos.wait()"], ids=["alone", "with a child"])
+def test_the_log_of_a_short_program_is_complete(tmp_path, fork):
+    program, path = tmp_path / "registers.py", tmp_path / "log"
+    program.write_text(REGISTERS.format(fork=fork))
+    done = nicemu("--trace", path, program)
+    assert done.returncode == 0, done.stderr
+    commands = [line for line in path.read_text().splitlines() if " COMMAND " in line]
+    assert [line.split()[3] for line in commands] == [
+        "opcode=CREATE_MKEY", "opcode=UPDATE_MTT", "opcode=DESTROY_MKEY"]  # fmt: skip
+
+
+MAPS = """
+import ctypes, mmap, os, sys
+from pyverbs import mem_alloc
+from pyverbs.device import Context
+from pyverbs.mr import MR
+from pyverbs.pd import PD
+filler = mmap.mmap(-1, int(sys.argv[2]))  # what the kernel maps next lies as much lower
+size = 1 << 20
+if sys.argv[1] == "file":
+    fd = os.memfd_create("memory")
+    os.ftruncate(fd, size)
+    at = mem_alloc.mmap(length=size, flags=mmap.MAP_SHARED, fd=fd)
+else:
+    area = mmap.mmap(-1, size)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(area))
+mr = MR(PD(Context(name="nicemu0")), size, 1, address=at)
+mem_alloc.madvise(at, size)
+"""
+
+
+@pytest.mark.parametrize("lower", [1 << 12, 1 << 19, 1 << 20, 3 << 19])
+def test_history_does_not_depend_on_where_the_kernel_would_map_a_file(tmp_path, lower):
+    program, logs = tmp_path / "maps.py", []
+    program.write_text(MAPS)
+    for filler in (4096, lower):
+        done = nicemu("--stats", "--trace", tmp_path / "log", program, "file", filler)
+        assert done.returncode == 0 and "history    determined by the seed alone" in done.stderr, done.stderr
+        logs.append((tmp_path / "log").read_text())
+    assert logs[0] == logs[1] and "pte_clear" in logs[0]
+
+
+def test_memory_that_the_program_mapped_itself_is_said_to_make_the_history(tmp_path):
+    program = tmp_path / "maps.py"
+    program.write_text(MAPS)
+    done = nicemu("--stats", program, "array", 4096)
+    assert "not determined by the seed alone: 1 areas of the program's own memory" in done.stderr, done.stderr
+
+
 def test_history_does_not_depend_on_a_cpu_hog(tmp_path):
     first = history(tmp_path / "a")
     hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]

@@ -31,12 +31,12 @@ def refused_locally(rc, status=LOC_PROT):
     assert rc.a.row().state == QpState.ERR
 
 
-def refused_remotely(rc):
-    """The peer answered with a remote access NAK and both QPs are in error."""
+def refused_remotely(rc, status=REM_ACCESS, event=AsyncEvent.QP_ACCESS_ERR):
+    """The peer answered with a NAK, of remote access by default, and both QPs are in error."""
     rc.bench.run()
-    assert rc.a.statuses() == [(1, REM_ACCESS)]
+    assert rc.a.statuses() == [(1, status)]
     assert (rc.a.row().state, rc.b.row().state) == (QpState.ERR, QpState.ERR)
-    assert rc.bench.asyncs() == [(AsyncEvent.QP_ACCESS_ERR, rc.b.number)]
+    assert rc.bench.asyncs() == [(event, rc.b.number)]
 
 
 KEYS = {
@@ -163,7 +163,7 @@ def test_a_qp_without_the_remote_right(bench, opcode):
     rc = connected(bench, ACCESS=ALL & ~NEED[opcode])
     before = rc.remote.data
     rc.a.post_send(1, opcode, rc.local.sge(8), remote=rc.remote.va, rkey=rc.remote.key)
-    refused_remotely(rc)
+    refused_remotely(rc, WcStatus.REM_INV_REQ_ERR, AsyncEvent.QP_REQ_ERR)
     assert rc.remote.data == before
 
 

@@ -61,7 +61,7 @@ def test_a_flush_needs_the_right_of_the_qp(bench):
     rc.remote = bench.mr(4, access=RIGHTS)
     flush(rc, 1)
     bench.run()
-    assert rc.a.statuses() == [(1, WcStatus.REM_ACCESS_ERR)]
+    assert rc.a.statuses() == [(1, WcStatus.REM_INV_REQ_ERR)]
 
 
 @pytest.mark.parametrize("kind, level", [(0, RANGE), (GLOBAL, 2), (GLOBAL, 3)])

@@ -21,7 +21,7 @@ def run(**environment: str) -> dict:
         text=True,
         env=os.environ | environment,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

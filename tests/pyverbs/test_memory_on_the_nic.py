@@ -8,7 +8,7 @@ import pytest
 
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.cq import CQ
-from nicemu.pyverbs.device import DM, AllocDmAttr, Context
+from nicemu.pyverbs.device import DM, AllocDmAttr, Context, get_device_list
 from nicemu.pyverbs.mem_alloc import madvise, mmap, munmap, read, write
 from nicemu.pyverbs.mr import DMMR, MR, MW
 from nicemu.pyverbs.pd import PD
@@ -162,5 +162,18 @@ def test_parents_and_children_in_one_garbage_go_without_a_word(ctx: Context) -> 
     pair = Pair(ctx, CQ(ctx, 16), pd=cycle[1])  # type: ignore[arg-type]
     cycle.append(pair)
     del pair, cycle
+    gc.collect()
+    assert (len(list(lab.driver.pds)), len(list(lab.driver.mrs)), len(list(lab.driver.qps))) == before
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_context_and_all_that_is_on_it_in_one_garbage_go_without_a_word() -> None:
+    """The context is the oldest of the cycle: when it is finalised first, the kernel lets go of the rest with it."""
+    lab = session.current()
+    before = len(list(lab.driver.pds)), len(list(lab.driver.mrs)), len(list(lab.driver.qps))
+    cycle: list[object] = []
+    cycle += [cycle, Context(name=get_device_list()[0].name.decode())]
+    cycle.append(Pair(cycle[1], CQ(cycle[1], 16)))  # type: ignore[arg-type]
+    del cycle
     gc.collect()
     assert (len(list(lab.driver.pds)), len(list(lab.driver.mrs)), len(list(lab.driver.qps))) == before

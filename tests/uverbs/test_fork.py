@@ -64,7 +64,7 @@ def in_child(do: Callable[[], Any]) -> None:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for a thread or process of ours."""
-    for _ in range(500):
+    for _ in range(3000):
         if condition():
             return
         time.sleep(0.01)

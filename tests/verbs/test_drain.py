@@ -78,7 +78,7 @@ def test_what_is_posted_in_sqd_waits_for_rts(near, far, accept):
 
 def test_what_was_begun_before_ends_and_the_event_comes_after_it(near, far, accept):
     """The requests of before wait for a receive; when it comes they end, and only then the queue is drained."""
-    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1)
+    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1, timeout=0)
     source, target = regions(near, far)
     send(a, source.sge(0, 5000), wr_id=1)
     assert leftovers(near.cq, polls=3) == []
@@ -96,7 +96,7 @@ def test_what_was_begun_before_ends_and_the_event_comes_after_it(near, far, acce
 
 
 def test_the_queue_says_that_it_is_draining(near, far, accept):
-    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1)
+    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1, timeout=0)
     source, target = regions(near, far)
     send(a, source.sge(0, 8))
     leftovers(near.cq, polls=3)
@@ -140,7 +140,7 @@ def test_the_queue_still_answers_in_sqd(near, far):
 
 
 def test_receives_posted_in_sqd_are_used(near, far):
-    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1)
+    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1, timeout=0)
     mine, theirs = near.region(), far.region()
     drain(a)
     send(b, theirs.sge(0, 8))

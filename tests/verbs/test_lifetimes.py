@@ -98,7 +98,7 @@ def test_two_regions_over_the_same_memory_are_independent(near, far):
 
 
 def test_a_qp_with_outstanding_requests_may_be_closed(near, far):
-    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1)
+    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1, timeout=0)
     c, d = pair(near, far)
     source, target = near.region(), far.region()
     for _ in range(5):

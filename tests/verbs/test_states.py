@@ -245,7 +245,7 @@ def test_a_reset_forgets_the_receives(near, far):
 
 
 def test_a_reset_forgets_the_requests(near, far):
-    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1)
+    a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1, timeout=0)
     source, target = near.region(), far.region()
     source.fill(1)
     for index in range(5):
