@@ -2,7 +2,8 @@
 
 A frame points at its real address only while it is current. When the page is unmapped, COW-broken, evicted or
 migrated the id is re-pointed at a poisoned graveyard page: a stale device read returns poison, a stale write is lost.
-Model frames own a page of simulated RAM (``slots.py``).
+A page that is pinned goes on instead, with its bytes, in a page of its own. Model frames own a page of simulated RAM
+(``slots.py``).
 
 Freed ids rest in a queue of at least ``QUARANTINE`` before they are used again.
 """
@@ -62,6 +63,8 @@ class Frames:
         self.lost = self.graveyard + PAGE_SIZE
         """A page that swallows stale writes."""
         self._operations: list[str] = ["none"]
+        self._kept: dict[int, np.ndarray] = {}
+        """Pages of frames that outlived their place in the program, by frame."""
 
     @property
     def ids(self) -> int:
@@ -184,11 +187,23 @@ class Frames:
         """Re-point at the graveyard: the page's bytes are no longer this frame's (it may still be referenced)."""
         self._pointer[frame] = self.graveyard
 
+    def keep(self, frame: int) -> None:
+        """The page leaves the program, but is pinned: it goes on, with its bytes, where only devices find it. A page
+        that the program took away already has no bytes to save."""
+        found = self.read(frame, 0, PAGE_SIZE)
+        if len(found) < PAGE_SIZE:
+            self.retire(frame)
+            return
+        page = self._kept[frame] = lazy_bytes(PAGE_SIZE)
+        page[:] = np.frombuffer(found, np.uint8)
+        self._pointer_of[frame] = address_of(page)
+
     def free(self, frame: int) -> None:
         """Free: re-point, move the generation on, give simulated RAM back, quarantine the id."""
         if self._kind_of[frame] == MODEL:
             self.slots.give(self._slot_of[frame])
         self._pointer_of[frame] = self.graveyard
+        self._kept.pop(frame, None)
         self._generation_of[frame] += 1
         self._kind_of[frame] = FREE
         self._resting.push(frame)
@@ -198,6 +213,8 @@ class Frames:
         """:meth:`free` for distinct frames."""
         slots = np.empty(len(frames), np.int64)
         self.slots.give_many(slots[: frame_rows.end(self.words, frames, self.graveyard, slots)])
+        for frame in self._kept.keys() & set(frames.tolist()) if self._kept else ():
+            del self._kept[frame]
         self._resting.push_many(frames)
         self.allocated -= len(frames)
 

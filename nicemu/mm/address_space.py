@@ -184,12 +184,17 @@ class AddressSpace:
 
     def pin(self, address: int, pages: int, write: bool) -> Steps[np.ndarray]:
         """``pin_user_pages(FOLL_LONGTERM)``: as :meth:`fault_in`, and the frames stay until :meth:`unpin`. Breaks COW
-        first if the area is writable."""
+        first if the area is writable, which memory of the program may turn out not to be."""
         vma, last = self.vmas.find(address), (address >> PAGE_SHIFT) + pages
         private = vma is not None and vma.allows(True) and not vma.flags & VM_SHARED
         breaks_cow = write or (vma is not None and private and vma.last_page >= last)
         self._check_longterm(vma, write)
-        return fault.fault_in(self, address, pages, breaks_cow, pin=True)
+        try:
+            return (yield from fault.fault_in(self, address, pages, breaks_cow, pin=True))
+        except Fault as error:
+            if write or not breaks_cow or error.errno != errno.EFAULT:
+                raise
+        return (yield from fault.fault_in(self, address, pages, False, pin=True))
 
     def _check_longterm(self, vma: Vma | None, write: bool) -> None:
         """``check_vma_flags`` of FOLL_LONGTERM. :raises Fault: what 6.12 does not pin: DAX (EOPNOTSUPP), and for

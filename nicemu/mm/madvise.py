@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from nicemu.memory import arena as real_memory
 from nicemu.mm.aging import madvise_cold
 from nicemu.mm.huge_memory import madvise_hugepage
 from nicemu.mm.huge_split import isolate_vmas
@@ -20,7 +21,7 @@ from nicemu.mm.khugepaged import madvise_collapse
 from nicemu.mm.ksm import ksm_madvise
 from nicemu.mm.madvise_free import madvise_free
 from nicemu.mm.memory_failure import madvise_inject_error
-from nicemu.mm.page import EHWPOISON, PAGE_SHIFT, Fault
+from nicemu.mm.page import EHWPOISON, MODEL, PAGE_SHIFT, Fault
 from nicemu.mm.page_table import SWAP
 from nicemu.mm.vma import VM_DONTCOPY, VM_HUGETLB
 from nicemu.mm.zap import madvise_dontneed
@@ -113,13 +114,16 @@ ADVICE = {
 
 
 def do_madvise(mm: AddressSpace, start: int, end: int, number: int) -> Steps[None]:
-    """An advice of :data:`ADVICE` on whole pages; others are taken and change nothing.
+    """An advice of :data:`ADVICE` on whole pages; others concern the program's real memory only.
 
-    :raises OSError: ENOMEM for holes; what the advice raises.
+    :raises OSError: ENOMEM for holes; what the advice raises; EINVAL, an advice that the kernel does not know.
     :raises NotInThisKernel: the era has no such advice.
     """
     advice = ADVICE.get(number)
     if advice is None:
+        for vma in mm.vmas.overlapping(start, end):
+            if vma.kind != MODEL and mm.owns_memory:
+                real_memory.madvise(max(vma.start, start), min(vma.end, end) - max(vma.start, start), number)
         return
     if advice.modern:
         mm.host.discipline.need_modern(f"madvise {number} ({advice.name})")

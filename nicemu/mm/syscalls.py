@@ -94,7 +94,7 @@ class Process(FileCalls, GpuCalls):
             yield from self.mm.mprotect(address, _pages_up(length), prot & 7)
 
     def madvise(self, address: int, length: int, advice: int) -> Steps[None]:
-        """``madvise``. Advice that the model does not know is taken and changes nothing."""
+        """``madvise``. Advice that the model does not know goes to the real kernel, for real memory."""
         if address % PAGE_SIZE or length < 0:
             raise _error(errno.EINVAL)
         if not length:

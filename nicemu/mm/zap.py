@@ -21,7 +21,7 @@ from nicemu.mm.gather import MmuGather
 from nicemu.mm.huge_split import isolate_vmas, split_huge_pmd
 from nicemu.mm.hugetlb_range import discarded, unmap_hugepage_range
 from nicemu.mm.notifier import Event, mmu_notifier_release
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
 from nicemu.mm.page_table import ENTRIES, HUGE, MAPS, PFN_SHIFT, SWAP
 from nicemu.mm.vma import VM_HUGETLB, VM_LOCKED, Vma
 from nicemu.mm.zap_file import set_file_pages_dirty, zap_selected
@@ -74,11 +74,16 @@ def unmap_vmas(mm: AddressSpace, vmas: list[Vma], start: int, end: int, gather: 
 
 
 def _take_real_memory(mm: AddressSpace, vma: Vma, start: int, end: int, event: Event, real: bool) -> OSError | None:
-    """Re-point the frames of the range, then do the program's real munmap or madvise. Gives its error: a range of
-    which the program unmapped a part behind our back cannot be discarded whole."""
+    """Re-point the frames of the range, then do the program's real munmap or madvise. Pinned pages take their bytes
+    along. Gives the call's error: a range of which the program unmapped a part behind our back cannot be discarded
+    whole."""
     if vma.kind == MODEL or not mm.owns_memory:
         return None
-    mm.host.frames.retire(mm.frames_in(start, end))
+    frames, pages = mm.frames_in(start, end), mm.host.pages
+    pinned = pages.all_flags[frames] >= PIN
+    for frame in frames[pinned]:
+        mm.host.frames.keep(int(frame))
+    mm.host.frames.retire(frames[~pinned])
     mm.retire_isolated(start, end)
     try:
         _real_call(mm, vma, start, end, event, real)

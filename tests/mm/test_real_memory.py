@@ -15,6 +15,7 @@ from nicemu.memory import safe_copy
 from nicemu.mm import Fault
 
 PAGE = 4096
+MADV_WIPEONFORK = 18
 
 
 @pytest.fixture
@@ -48,13 +49,47 @@ def test_old_frames_go_to_the_graveyard_before_real_memory_goes(here: Any, opera
     assert safe_copy.read(at, PAGE) == (b"" if operation == "munmap" else bytes(PAGE))
 
 
-def test_pinned_frame_of_unmapped_memory_is_retired_and_kept(here: Any) -> None:
+@pytest.mark.parametrize("operation", ["munmap", "dontneed"])
+def test_pinned_pages_go_on_without_the_program(here: Any, operation: str) -> None:
     at = touched(here)
     frames = here.run(here.mm.pin(at, 4, True)) >> 1
-    here.run(here.process.munmap(at, 4 * PAGE))
-    assert {pointer(here, int(frame)) for frame in frames} == {here.frames.graveyard} and here.frames.allocated == 4
+    here.run(here.process.munmap(at, 4 * PAGE) if operation == "munmap" else here.process.madvise(at, 4 * PAGE, 4))
+    assert safe_copy.read(at, PAGE) == (b"" if operation == "munmap" else bytes(PAGE))
+    for frame in frames.tolist():
+        assert here.frames.read(frame, 0, PAGE) == bytes([7]) * PAGE
+        here.frames.write(frame, 8, b"x")
+        assert here.frames.read(frame, 7, 3) == b"\7x\7"
+    assert here.frames.allocated == 4
     here.mm.unpin(frames)
     assert here.frames.allocated == 0
+    assert {pointer(here, frame) for frame in frames.tolist()} == {here.frames.graveyard}
+
+
+def test_a_pin_for_reading_takes_memory_that_is_read_only_behind_our_back(here: Any) -> None:
+    with mmap.mmap(-1, PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as mapping:
+        view = ctypes.c_char.from_buffer(mapping)
+        at = ctypes.addressof(view)
+        ctypes.memset(at, 7, PAGE)
+        real.mprotect(at, PAGE, real.PROT_READ)
+        here.mm.adopt(at, PAGE)
+        with pytest.raises(Fault, match="protected the page"):
+            here.run(here.mm.pin(at, 1, True))
+        frames = here.run(here.mm.pin(at, 1, False)) >> 1
+        assert here.frames.read(int(frames[0]), 0, PAGE) == bytes([7]) * PAGE
+        here.mm.unpin(frames)
+        real.mprotect(at, PAGE, real.PROT_READ | real.PROT_WRITE)
+        del view
+
+
+def test_advice_that_the_model_does_not_know_is_the_kernels(here: Any) -> None:
+    at = touched(here)
+    here.run(here.process.madvise(at, PAGE, MADV_WIPEONFORK))
+    child = os.fork()
+    if not child:
+        os._exit(ctypes.string_at(at, 1)[0] * 16 + ctypes.string_at(at + PAGE, 1)[0])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    with pytest.raises(OSError, match="Invalid argument"):
+        here.run(here.process.madvise(at, PAGE, 77))
 
 
 def test_cow_break_takes_the_address_over(here: Any) -> None:

@@ -153,11 +153,13 @@ def _engine(pytestconfig: pytest.Config) -> None:
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest, _engine: None) -> Iterator[str]:
-    """Name of the device. On nicemu the lab is this test's own."""
+    """Name of the device. On nicemu the lab is this test's own, and neither its DMA sanitizer nor its lock validator
+    may have anything to say afterwards."""
     name = request.config.getoption("device", None)
     if side_of(request.config) == "rxe":
         yield name or "rxe0"
         return
+    from nicemu.lab.report import violation_lines
     from nicemu.timeline.loop import Quiescent
     from nicemu.uverbs import session
 
@@ -167,8 +169,11 @@ def device(request: pytest.FixtureRequest, _engine: None) -> Iterator[str]:
     session.configure(lab_configuration(request.config))
     calls = session.endpoint().process
     memory.CALLS, waiting.NOTHING_COMES = calls, (Quiescent,)
-    yield name or session.current().devices[0].name
+    lab = session.current()
+    yield name or lab.devices[0].name
+    found = [*violation_lines(lab, 5), *map(str, lab.host.reports)]
     session.reset()
+    assert not found, "\n".join(["the emulated host found:", *found])
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import mmap
 import os
 from typing import Any, NamedTuple
@@ -12,7 +11,6 @@ import pytest
 from pyverbs import enums as e
 from pyverbs import mem_alloc
 from pyverbs.mr import MR
-from pyverbs.pyverbs_error import PyverbsRDMAError
 from pyverbs.wr import SGE
 
 PAGE = mmap.PAGESIZE
@@ -72,15 +70,12 @@ class Region:
         self._guards = [self._base, self.address + self.length]
         for guard in self._guards:
             mem_alloc.write(guard, GUARD, PAGE)
-        self.mr = self._register(side.pd, access, odp)
+        self.mr = self._register(side, access, odp)
 
-    def _register(self, pd: Any, access: int, odp: bool) -> Any:
-        try:
-            return MR(pd, self.length, access | (e.IBV_ACCESS_ON_DEMAND if odp else 0), address=self.address)
-        except PyverbsRDMAError as error:
-            if odp and error.error_code == errno.EOPNOTSUPP:
-                pytest.skip("the device has no on-demand paging")
-            raise
+    def _register(self, side: Any, access: int, odp: bool) -> Any:
+        if odp:
+            needs_on_demand(side.context)
+        return MR(side.pd, self.length, access | (e.IBV_ACCESS_ON_DEMAND if odp else 0), address=self.address)
 
     @property
     def lkey(self) -> int:
@@ -142,6 +137,12 @@ class Region:
             *((at, self.length + PAGE) for at in self._moved),
         ):
             mem_alloc.munmap(address, length)
+
+
+def needs_on_demand(context: Any) -> None:
+    """Skip the test if the device has no on-demand paging."""
+    if not context.query_device_ex().odp_caps.general_caps & e.IBV_ODP_SUPPORT:
+        pytest.skip("the device has no on-demand paging")
 
 
 def make_pattern(seed: int, length: int) -> bytes:
