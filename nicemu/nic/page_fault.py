@@ -212,5 +212,5 @@ def fail_entry(world, q_row, index, status):
         return
     e = sq_entry(world, q.sq_entry + (index & (q.sq_slots - 1)))
     if e.status == 0:
-        e.status = max(ask(world, q.nic, hooks.SEND_ERROR, q_row, status << 8 | e.opcode), 0) or status
+        e.status = max(ask(world, q.nic, hooks.SEND_ERROR, q_row, status << 8 | e.opcode & 255), 0) or status
     q.sq_error = 1

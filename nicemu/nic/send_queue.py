@@ -156,7 +156,7 @@ def fetch(world, q_row):
     at = wqe_address(q, q.sq_fetched)
     e.status = check_wqe(world, q_row, at, e)
     if e.status != 0:
-        answer = ask(world, q.nic, hooks.SEND_ERROR, q_row, e.status << 8 | e.opcode)
+        answer = ask(world, q.nic, hooks.SEND_ERROR, q_row, e.status << 8 | e.opcode & 255)
         e.status = 0 if answer == GO_ON else answer or UNSENT
     count = psn_count(q, e, at)
     if count > 0:
