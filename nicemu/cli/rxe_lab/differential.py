@@ -56,18 +56,19 @@ class Differential:
 def build(jobs: Mapping[str, JobResult], explanations: Iterable[Explanation], whole: bool) -> Differential:
     """Compare what the jobs found."""
     known = list(explanations)
-    rows = compare.explain(_rows(jobs, HERE), known)
+    rows = compare.explain(_rows(jobs, HERE), [each for each in known if not each.left])
     with_model = any(name.endswith(f"/{MODEL}") for name in jobs)
     remaining = compare.explain(_rows(jobs, MODEL), known) if with_model else None
     found = Differential(dict(jobs), rows, remaining, whole=whole)
     if whole:
-        found.stale = compare.stale([*rows, *(remaining or [])], known)
+        expected = [each for each in known if remaining is not None or not each.left]
+        found.stale = compare.stale([*rows, *(remaining or [])], expected)
         found.modelled_now = _modelled_now(remaining, known, found.stale) if remaining is not None else []
     return found
 
 
 def _modelled_now(remaining: list[Row], known: list[Explanation], stale: list[Explanation]) -> list[Explanation]:
-    """What is listed as not modelled, and the profile `rxe` leaves no difference of it."""
+    """What is listed as not modelled, is a difference, and the profile `rxe` leaves none of it."""
     left = {each.explanation.name for row in remaining for each in row.differences if each.explanation is not None}
     listed = (each for each in known if not each.modelled and not each.sometimes and each not in stale)
     return [each for each in listed if each.name not in left]

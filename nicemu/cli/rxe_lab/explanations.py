@@ -12,7 +12,7 @@ SHIPPED = Path(__file__).with_name("differences.yaml")
 RIGHT = ("nicemu", "rxe", "both", "neither", "lab")
 """Who does as the specification says; `lab`: it is about the guest or the emulation around the device, not about it."""
 REQUIRED = ("name", "tests", "explanation", "right", "source", "modelled")
-OPTIONAL = ("what", "reason", "here", "there", "sometimes")
+OPTIONAL = ("what", "reason", "here", "there", "sometimes", "left")
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Explanation:
     It is about the differences whose test, `suite/ID` or `verbs/ID`, `tests` finds, whose name `what` finds (`outcome`
     or an observation), whose reason `reason` finds, and whose values are among `here` and `there`, if those are given.
     `modelled`: the profile `rxe` makes nicemu behave as rxe in this. `sometimes`: the difference comes and goes.
+    `left`: it says why the profile leaves a difference, and explains none between nicemu and rxe: tests do that.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Explanation:
     here: tuple[Any, ...] = ()
     there: tuple[Any, ...] = ()
     sometimes: bool = False
+    left: bool = False
 
 
 def read(path: Path = SHIPPED) -> list[Explanation]:
@@ -66,7 +68,7 @@ def _entry(given: Any, where: str) -> Explanation:
                           (f"no {missing[0]}" if missing else f"an unknown {unknown[0]!r}"))  # fmt: skip
     if given["right"] not in RIGHT:
         raise ConfigError(f"{where}: right: expected one of {', '.join(RIGHT)}, given {given['right']!r}")
-    for name in ("modelled", "sometimes"):
+    for name in ("modelled", "sometimes", "left"):
         if not isinstance(given.get(name, False), bool):
             raise ConfigError(f"{where}: {name}: expected true or false, given {given[name]!r}")
     return Explanation(
@@ -81,6 +83,7 @@ def _entry(given: Any, where: str) -> Explanation:
         here=_values(given.get("here")),
         there=_values(given.get("there")),
         sometimes=given.get("sometimes", False),
+        left=given.get("left", False),
     )
 
 

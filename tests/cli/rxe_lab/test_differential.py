@@ -104,6 +104,12 @@ def test_with_the_profile_only_what_is_listed_may_be_left(
     assert f"with the profile rxe: {left} of 1 differences are left" in "\n".join(table.lines(found))
 
 
+def test_what_is_only_about_the_profile_does_not_explain_rxe(tmp_path: Path) -> None:
+    explained = known(tmp_path, {**ENTRY, "modelled": False, "left": True})
+    records = Record("xrc", "PASS"), Record("xrc", "FAIL"), Record("xrc", "PASS")
+    assert differential.problems(verbs(*records, explained=explained)) == ["unexplained: 1 of nicemu PASS, rxe FAIL: verbs/xrc"]
+
+
 def test_what_is_listed_as_not_modelled_and_is_is_said(tmp_path: Path) -> None:
     explained = known(tmp_path, {**ENTRY, "modelled": False})
     records = Record("xrc", "PASS"), Record("xrc", "SKIP"), Record("xrc", "SKIP")
