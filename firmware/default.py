@@ -38,3 +38,43 @@ def iotlb_victim(world, row, arg):
 def unreliable_fault(world, row, arg):
     """Keep a UD or UC packet, or a raw frame, that hit a missing page: no, it is dropped."""
     return 0
+
+
+def async_event(world, row, arg):
+    """Report an async event: yes."""
+    return 1
+
+
+def send_error(world, row, arg):
+    """Status of a failed send request: what is wrong with it (``arg`` >> 8)."""
+    return arg >> 8
+
+
+def receive_error(world, row, arg):
+    """NAK and status of the receive of a refused request: those of the specification."""
+    return arg
+
+
+def short_receive(world, row, arg):
+    """A message of UD or UC that is too long for its receive: dropped."""
+    return 0
+
+
+def error_wakes(world, row, arg):
+    """An error completion counts as solicited: yes."""
+    return 1
+
+
+def late_receive(world, row, arg):
+    """Flush a receive posted in ERR: yes."""
+    return 1
+
+
+def cq_overrun(world, row, arg):
+    """An overrun CQ: dead."""
+    return 1
+
+
+def response_fault(world, row, arg):
+    """Let a response wait for its page: no, it is dropped and asked for again."""
+    return 0

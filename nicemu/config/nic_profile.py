@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from nicemu.config.raw_packet_profile import RawPacketProfile
+from nicemu.config.software_profile import Defect, DeviceFlag, OdpProfile, SoftwareProfile
 from nicemu.config.types import Count, CountOrNone, Nanoseconds, Record, Word32
 
 IbMtu = Literal[256, 512, 1024, 2048, 4096]
@@ -114,7 +115,7 @@ class NicProfile(Record):
     max_cq: Annotated[int, Field(ge=1, le=2**24)] = 4096
     max_cqe: Annotated[int, Field(ge=1, le=2**22)] = 65535
     max_mr: Annotated[int, Field(ge=1, le=2**24 - 1)] = 65536
-    max_mr_size: Annotated[int, Field(ge=4096, le=2**63 - 1)] = 2**63 - 1  # bytes
+    max_mr_size: Annotated[int, Field(ge=4096, le=2**64 - 1)] = 2**63 - 1  # bytes
     page_size_cap: Annotated[int, Field(ge=4096, le=2**63 - 1)] = 0xFFFF_F000
     max_pd: Annotated[int, Field(ge=1, le=2**24)] = 4096
     max_ah: Count = 4096
@@ -126,26 +127,37 @@ class NicProfile(Record):
     max_xrcd: CountOrNone = 1024
     max_mcast_grp: Annotated[int, Field(ge=0, le=2**16)] = 64
     max_mcast_qp_attach: Annotated[int, Field(ge=0, le=2**16)] = 64
-    max_total_mcast_qp_attach: Annotated[int, Field(ge=0, le=2**16)] = 256  # each datagram to a group looks at them all
-    max_qp_rd_atom: Annotated[int, Field(ge=1, le=16)] = 16  # responder resources of a QP
+    max_total_mcast_qp_attach: Annotated[int, Field(ge=0, le=2**20)] = 256  # a datagram to a group looks at all in use
+    max_qp_rd_atom: Annotated[int, Field(ge=1, le=128)] = 16  # responder resources of a QP
     max_qp_init_rd_atom: Annotated[int, Field(ge=1, le=255)] = 16
     max_res_rd_atom: Count = 65536
     max_msg_sz: Annotated[int, Field(ge=4096, le=2**31)] = 2**31  # bytes
     max_inline_data: Annotated[int, Field(ge=0, le=4096)] = 256  # bytes
     num_comp_vectors: Annotated[int, Field(ge=1, le=64)] = 2
-    max_pkeys: Annotated[int, Field(ge=1, le=1)] = 1
-    gid_tbl_len: Annotated[int, Field(ge=1, le=256)] = 8
+    max_pkeys: Annotated[int, Field(ge=1, le=2**16 - 1)] = 1  # what the device reports; the port's table has one
+    gid_tbl_len: Annotated[int, Field(ge=1, le=1024)] = 8
+    gid_types: Annotated[tuple[Literal[1, 2], ...], Field(strict=False)] = (1, 2)  # RoCE versions of each address
+    first_guid: Annotated[int, Field(ge=1, le=2**64 - 2**16)] = 0x0216_3EFF_FE00_0001  # of the first device of a lab
+    device_cap_flags: Annotated[tuple[DeviceFlag, ...], Field(strict=False)] = ("CURR_QP_STATE_MOD",)  # more of them
+    reported_rate_gbps: Annotated[int, Field(ge=1, le=3200)] | None = None  # what the port says; None: the link's
+    port_cap_flags: Word32 = 1 << 26  # IP_BASED_GIDS
     max_mtu: IbMtu = 4096  # bytes of payload in one packet
     active_mtu: IbMtu = 4096
     max_fault_per_qp: Annotated[int, Field(ge=1, le=4)] = 4  # page faults outstanding, one of each class
     page_fault_eq_depth: Annotated[int, Field(ge=1, le=2**20)] = 4096  # EQEs; the device holds reports beyond
     local_ca_ack_delay: Annotated[int, Field(ge=0, le=31)] = 15  # 4.096 us * 2**n
     retry_cnt_7_infinite: bool = False
+    ack_timer_in_rnr_wait: bool = False  # the ACK timer goes on in an RNR wait, and its timeouts count as retries
+    cq_spare_slot: bool = False  # one slot of a CQ's ring stays free: it holds as many entries as it reports
+    ack_request_every: Annotated[int, Field(ge=1, le=128)] = 32  # packets of a long message until one asks for an ACK
     cnp_interval_ns: Nanoseconds = 4_000  # a QP answers ECN marks with at most one CNP in this time
     end_to_end_credits: bool = False  # ACKs tell how many receives are posted, and requesters keep to it
     ack_coalescing_ns: Nanoseconds = 0  # one ACK for all that are due within this time
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits
 
+    defects: Annotated[tuple[Defect, ...], Field(strict=False)] = ()
+    odp: OdpProfile = OdpProfile()
+    software: SoftwareProfile = SoftwareProfile()
     raw_packet: RawPacketProfile | None = RawPacketProfile()  # None: it has no raw packet QPs and what goes with them
     iotlb: IotlbProfile = IotlbProfile()
     l2_iotlb: SecondLevelProfile | None = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nicemu.driver.device import IbDevice
     from nicemu.driver.pd import Pd
 
-PORTS = 1
+PORTS = PKEYS = 1  # a device has one port, its P_Key table one entry
 V4_MAPPED = bytes(10) + b"\xff\xff"
 HALVES = struct.Struct(">qq")
 """The two halves of a GID as the device takes them."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.verbs import QpType, RxHash
 from nicemu.driver import cq, rss
-from nicemu.driver.ah import PORTS
+from nicemu.driver.ah import PKEYS, PORTS
 from nicemu.driver.errors import DriverError
 
 if TYPE_CHECKING:
@@ -23,12 +23,14 @@ ABSENT = (
     "max_ee_rd_atom", "max_ee_init_rd_atom", "max_ee", "max_rdd", "max_raw_ipv6_qp", "max_raw_ethy_qp", "max_fmr",
     "max_map_per_fmr",
 )  # fmt: skip
-BAD_PKEY_CNTR, BAD_QKEY_CNTR, UD_AV_PORT_ENFORCE, CURR_QP_STATE_MOD = 1 << 1, 1 << 2, 1 << 6, 1 << 7
+BAD_PKEY_CNTR, BAD_QKEY_CNTR, UD_AV_PORT_ENFORCE = 1 << 1, 1 << 2, 1 << 6
+NAMED = {"AUTO_PATH_MIG": 1 << 4, "CHANGE_PHY_PORT": 1 << 5, "CURR_QP_STATE_MOD": 1 << 7}
+"""Flags by their names in a profile's ``device_cap_flags``."""
 PORT_ACTIVE_EVENT, SYS_IMAGE_GUID, RC_RNR_NAK_GEN, SRQ_RESIZE = (1 << bit for bit in range(10, 14))
 MEM_WINDOW, XRC, MEM_MGT_EXTENSIONS, MEM_WINDOW_TYPE_2B = 1 << 17, 1 << 20, 1 << 21, 1 << 24
 ALWAYS = (
-    BAD_PKEY_CNTR | BAD_QKEY_CNTR | UD_AV_PORT_ENFORCE | CURR_QP_STATE_MOD | PORT_ACTIVE_EVENT | SYS_IMAGE_GUID
-    | RC_RNR_NAK_GEN | MEM_MGT_EXTENSIONS
+    BAD_PKEY_CNTR | BAD_QKEY_CNTR | UD_AV_PORT_ENFORCE | PORT_ACTIVE_EVENT | SYS_IMAGE_GUID | RC_RNR_NAK_GEN
+    | MEM_MGT_EXTENSIONS
 )  # fmt: skip
 FLUSH_GLOBAL, FLUSH_PERSISTENT, ATOMIC_WRITE = 1 << 38, 1 << 39, 1 << 40
 """``ib_device_cap_flags``: of ``device_cap_flags_ex`` only, above 32 bits."""
@@ -38,17 +40,15 @@ CAP_CVLAN_STRIPPING, CAP_SCATTER_FCS, CAP_IP_CSUM = 1, 2, 4
 RAW_QPT, LOW_32 = 1 << QpType.RAW_PACKET, (1 << 32) - 1
 ATOMIC_HCA, TM_CAP_RC = 1, 1
 ODP_SUPPORT, ODP_SUPPORT_IMPLICIT = 1, 2
-ODP_SEND, ODP_RECV, ODP_WRITE, ODP_READ, ODP_ATOMIC, ODP_SRQ_RECV, ODP_FLUSH, ODP_ATOMIC_WRITE = (
-    1 << bit for bit in range(8))  # fmt: skip
-ODP_UD_CAPS = ODP_SEND | ODP_SRQ_RECV
-ODP_XRC_CAPS = ODP_SEND | ODP_WRITE | ODP_READ | ODP_ATOMIC | ODP_SRQ_RECV | ODP_FLUSH | ODP_ATOMIC_WRITE
-ODP_RC_CAPS = ODP_XRC_CAPS | ODP_RECV
+ODP_OPERATIONS = {"send": 1, "recv": 2, "write": 4, "read": 8, "atomic": 16, "srq_recv": 32, "flush": 64,
+                  "atomic_write": 128}  # fmt: skip
+"""``ibv_odp_transport_cap_bits`` by their names in a profile; the last two have none in older headers."""
+ODP_SRQ_RECV = ODP_OPERATIONS["srq_recv"]
 
 PORT_DOWN, PORT_ACTIVE, DISABLED, LINK_UP, ETHERNET = 1, 4, 3, 5, 2
 CORE_CLOCK_KHZ = 1_000_000
 """The clock that completions are stamped with ticks once per virtual nanosecond, in 64 bits."""
 TIMESTAMP_MASK = (1 << 64) - 1
-IP_BASED_GIDS = 1 << 26
 MTU_ENUM = {256: 1, 512: 2, 1024: 3, 2048: 4, 4096: 5}
 SPEEDS = ((400, 2, 128), (200, 2, 64), (100, 2, 32), (56, 2, 16), (40, 2, 4), (25, 1, 32), (10, 1, 4), (0, 1, 1))
 """(at least Gb/s, active_width, active_speed), fastest first: 4X NDR, HDR, EDR, FDR, QDR; 1X EDR, QDR, SDR."""
@@ -60,7 +60,8 @@ def device_attributes(device: IbDevice) -> dict[str, int | str]:
     profile = device.profile
     values: dict[str, int | str] = {name: getattr(profile, name) for name in FROM_PROFILE}
     values |= dict.fromkeys(ABSENT, 0)
-    flags = ALWAYS | (SRQ_RESIZE if profile.max_srq else 0) | (XRC if profile.max_xrcd else 0)
+    flags = ALWAYS | sum(NAMED[name] for name in profile.device_cap_flags)
+    flags |= (SRQ_RESIZE if profile.max_srq else 0) | (XRC if profile.max_xrcd else 0)
     flags |= MEM_WINDOW | MEM_WINDOW_TYPE_2B if profile.max_mw else 0
     raw_flags, raw_values = raw_packet_caps(profile.raw_packet)
     flags |= raw_flags & LOW_32
@@ -70,10 +71,13 @@ def device_attributes(device: IbDevice) -> dict[str, int | str]:
         "device_cap_flags": flags,
         "device_cap_flags_ex": flags | raw_flags | FLUSH_GLOBAL | FLUSH_PERSISTENT | ATOMIC_WRITE,
         "num_comp_vectors": profile.num_comp_vectors,
-        "completion_timestamp_mask": TIMESTAMP_MASK, "hca_core_clock": CORE_CLOCK_KHZ,
         **tag_matching_caps(device),
-        "max_cq_count": cq.MAX_MODERATION_COUNT, "max_cq_period": cq.MAX_MODERATION_US,
     }  # fmt: skip
+    lacks = profile.software.lacks
+    if "wc_extensions" not in lacks:
+        values |= {"completion_timestamp_mask": TIMESTAMP_MASK, "hca_core_clock": CORE_CLOCK_KHZ}
+    if "modify_cq" not in lacks:
+        values |= {"max_cq_count": cq.MAX_MODERATION_COUNT, "max_cq_period": cq.MAX_MODERATION_US}
     return values
 
 
@@ -118,11 +122,15 @@ def tag_matching_caps(device: IbDevice) -> dict[str, int]:
 
 def odp_caps(device: IbDevice) -> dict[str, int]:
     """On-demand paging by transport (``mlx5_ib_internal_fill_odp_caps``): none for UC, as in mlx5 and rxe."""
-    shared = 0 if device.profile.max_srq else ODP_SRQ_RECV
+    profile, odp = device.profile, device.profile.odp
+
+    def caps(operations: tuple[str, ...]) -> int:
+        return sum(ODP_OPERATIONS[name] for name in operations if profile.max_srq or name != "srq_recv")
+
     return {
-        "odp_general_caps": ODP_SUPPORT | ODP_SUPPORT_IMPLICIT,
-        "odp_rc_caps": ODP_RC_CAPS & ~shared, "odp_ud_caps": ODP_UD_CAPS & ~shared,
-        "odp_xrc_caps": ODP_XRC_CAPS if device.profile.max_xrcd else 0,
+        "odp_general_caps": ODP_SUPPORT | (ODP_SUPPORT_IMPLICIT if odp.implicit else 0),
+        "odp_rc_caps": caps(odp.rc), "odp_ud_caps": caps(odp.ud),
+        "odp_xrc_caps": caps(odp.xrc) if profile.max_xrcd else 0,
     }  # fmt: skip
 
 
@@ -137,12 +145,14 @@ def port_attributes(device: IbDevice, port: int) -> dict[str, int]:
     check_port(port)
     profile = device.profile
     up = device.device.port_active
-    width, speed = next(pair[1:] for pair in SPEEDS if profile.link.rate_gbps >= pair[0])
+    rate = profile.reported_rate_gbps or profile.link.rate_gbps
+    width, speed = next(pair[1:] for pair in SPEEDS if rate >= pair[0])
     return {
         "state": PORT_ACTIVE if up else PORT_DOWN, "phys_state": LINK_UP if up else DISABLED,
         "max_mtu": MTU_ENUM[profile.max_mtu], "active_mtu": MTU_ENUM[profile.active_mtu],
-        "gid_tbl_len": len(device.device.gids), "port_cap_flags": IP_BASED_GIDS, "max_msg_sz": profile.max_msg_sz,
-        "bad_pkey_cntr": 0, "qkey_viol_cntr": 0, "pkey_tbl_len": profile.max_pkeys, "lid": 0, "sm_lid": 0, "lmc": 0,
+        "gid_tbl_len": len(device.device.gids), "port_cap_flags": profile.port_cap_flags,
+        "max_msg_sz": profile.max_msg_sz,
+        "bad_pkey_cntr": 0, "qkey_viol_cntr": 0, "pkey_tbl_len": PKEYS, "lid": 0, "sm_lid": 0, "lmc": 0,
         "max_vl_num": 1, "sm_sl": 0, "subnet_timeout": 0, "init_type_reply": 0, "active_width": width,
         "active_speed": speed, "link_layer": ETHERNET, "flags": 0, "port_cap_flags2": 0,
         "active_speed_ex": 0,
@@ -162,6 +172,6 @@ def gid(device: IbDevice, port: int, index: int) -> tuple[bytes, int] | None:
 def pkey(device: IbDevice, port: int, index: int) -> int:
     """A P_Key. EINVAL: out of the table."""
     check_port(port)
-    if not 0 <= index < device.profile.max_pkeys:
-        raise DriverError(errno.EINVAL, f"the P_Key table has {device.profile.max_pkeys} entries, not {index}")
+    if not 0 <= index < PKEYS:
+        raise DriverError(errno.EINVAL, f"the P_Key table has {PKEYS} entries, not {index}")
     return PKEY_DEFAULT

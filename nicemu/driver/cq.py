@@ -55,12 +55,15 @@ def create(context: Context, cqe: int, comp_vector: int, comp_handler: Callable[
     """A CQ for at least ``cqe`` entries.
 
     ``home``: a parent domain, and where in the program's memory ring and record lie: errors as of
-    ``program_ring.hold``. EINVAL: ``cqe`` out of 1..max_cqe, no such vector. ENOMEM: ``max_cq`` exist.
+    ``program_ring.hold``. EINVAL: ``cqe`` out of 1..max_cqe, no such vector. ENOMEM: ``max_cq`` exist. EOPNOTSUPP:
+    ``ignore_overrun``, and the device lacks it.
     """
     device, driver = context.device, context.driver
     slots = slots_for(context, cqe)
     if not 0 <= comp_vector < device.profile.num_comp_vectors:
         raise DriverError(errno.EINVAL, f"CQ: no completion vector {comp_vector}")
+    if ignore_overrun and "ignore_overrun" in device.profile.software.lacks:
+        raise DriverError(errno.EOPNOTSUPP, "CQ: that an overrun is ignored is not supported")
     if home is not None:
         program_ring.check_context(home[0], context)
     number = device.cq_numbers.take()

@@ -105,11 +105,16 @@ def forced(device: IbDevice, length: int, access: int) -> int:
 def check(device: IbDevice, address: int, length: int, access: int, iova: int) -> None:
     """``ib_check_mr_access, ib_umem_get, mlx5_ib_reg_user_mr``: EINVAL or EOPNOTSUPP before anything is touched."""
     check_access(access)
+    lacks = device.profile.software.lacks
+    if access & Access.ZERO_BASED and "zero_based" in lacks:
+        raise DriverError(errno.EOPNOTSUPP, "MR: zero-based regions are not supported")
+    if access & Access.FLUSH_PERSISTENT and "persistent_memory" in lacks:
+        raise DriverError(errno.EINVAL, "MR: the memory is not persistent")
     if access & Access.ON_DEMAND and access & Access.HUGETLB:
         raise DriverError(errno.EOPNOTSUPP, "MR: on-demand memory of huge pages is not supported")
     if access & Access.ON_DEMAND and length == WHOLE_ADDRESS_SPACE:
-        if address or iova:
-            raise DriverError(errno.EINVAL, "MR: the whole address space begins at 0")
+        if address or iova or not device.profile.odp.implicit:
+            raise DriverError(errno.EINVAL, "MR: the whole address space begins at 0, and the device has it")
         return
     if length <= 0 or address < 0 or address + length > ADDRESS_END - PAGE_SIZE:
         raise DriverError(errno.EINVAL, f"MR: no range of {length} bytes at {address:#x}")

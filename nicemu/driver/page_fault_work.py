@@ -33,6 +33,7 @@ MAX_PAGES = 1024
 """Pages faulted in for one RDMA operation when the firmware names no number."""
 LOW = (1 << 32) - 1
 WQE, RESPONDER_RECV = int(FaultSubtype.WQE), int(FaultType.RESPONDER_RECV)
+REQUESTER_SEND = int(FaultType.REQUESTER_SEND)
 
 
 class PageFault(NamedTuple):
@@ -95,8 +96,9 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
                               "driver": started, "pages": 0}  # fmt: skip
     error = 0
     try:
+        reads = fault.type == REQUESTER_SEND and device.profile.software.gathers_for_reading
         for segment in needed(device, fault):
-            yield from fault_segment(device, segment, stages)
+            yield from fault_segment(device, segment, stages, reads)
     except (Fault, DriverError):
         driver.counters.num_failed_resolutions += 1
         error = 1
@@ -134,9 +136,9 @@ def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
     return [Segment(fault.key, fault.va, end - fault.va)]
 
 
-def fault_segment(device: IbDevice, segment: Segment, stages: dict[str, Any]) -> Steps[None]:
+def fault_segment(device: IbDevice, segment: Segment, stages: dict[str, Any], reads: bool = False) -> Steps[None]:
     """``pagefault_single_data_segment``: not an on-demand key: nothing to do (mixed WQEs are legal); a stale key or a
-    range outside the region: EFAULT."""
+    range outside the region: EFAULT. ``reads``: ask for reading, even of a writable region."""
     region = device.odp_mkeys.get(segment.key >> KEY_BITS)
     if region is None:
         device.driver.counters.num_mrs_not_found += 1
@@ -149,7 +151,8 @@ def fault_segment(device: IbDevice, segment: Segment, stages: dict[str, Any]) ->
     memory.begin_fault()
     try:
         # as mlx5: a read fault on a writable region asks for write, and so breaks copy-on-write
-        pages = yield from memory.map_range(region.address + offset, segment.length, region.writable, stages)
+        write = region.writable and not reads
+        pages = yield from memory.map_range(region.address + offset, segment.length, write, stages)
     finally:
         memory.end_fault()
     stages["mr"] = region.number

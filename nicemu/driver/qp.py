@@ -15,6 +15,7 @@ from nicemu.abi.rings import power_of_two, recv_stride, send_stride
 from nicemu.abi.tag_matching import MAX_TAG_SGES, RNDV_BYTES
 from nicemu.abi.verbs import MTU_BYTES, QpAttrMask, QpState, QpType, SrqType
 from nicemu.driver import ah, mcast, program_ring, qp_state_table
+from nicemu.driver.capabilities import check_capabilities, fitting_attributes, granted_capabilities
 from nicemu.driver.errors import DriverError
 from nicemu.driver.pd import Pd
 from nicemu.driver.program_ring import Placed, Places
@@ -113,15 +114,6 @@ class Qp:
         return [parent for parent in parents if parent is not None]
 
 
-def check_capabilities(profile: Any, caps: Any) -> None:
-    """EINVAL: more than the device has."""
-    limits = {"max_send_wr": profile.max_qp_wr, "max_recv_wr": profile.max_qp_wr, "max_send_sge": profile.max_sge,
-              "max_recv_sge": profile.max_sge, "max_inline_data": profile.max_inline_data}  # fmt: skip
-    for name, limit in limits.items():
-        if not 0 <= getattr(caps, name) <= limit:
-            raise DriverError(errno.EINVAL, f"QP: {name} {getattr(caps, name)}, the device has {limit}")
-
-
 def check_type(kind: int, profile: Any) -> QpType:
     """EINVAL: no such type. EOPNOTSUPP: the device does not have it."""
     if kind not in QpType.__members__.values():
@@ -136,7 +128,7 @@ def check_type(kind: int, profile: Any) -> QpType:
 def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_sig_all: int,
            raw: RawOptions | None = None, places: Places | None = None) -> Steps[Qp]:  # fmt: skip
     """A QP in RESET. ``queues``: send CQ, receive CQ and, if it has one, SRQ; the parent of an XRC target is its
-    domain, and it needs no queues. Granted is what was asked for, and 0 of what the type does not have.
+    domain, and it needs no queues. Granted is what was asked for, or more, and 0 of what the type does not have.
 
     EINVAL: capabilities, the wrong parent for the type, an XRC SRQ, a TM-SRQ and not RC, no CQ, objects of another
     context, creation flags of raw packets for another type. ENOMEM: out of QPs. EOPNOTSUPP: a transport or flag that
@@ -145,7 +137,7 @@ def create(parent: Pd | Xrcd, kind: int, queues: tuple[Any, ...], caps: Any, sq_
     context, device = parent.context, parent.context.device
     check_capabilities(device.profile, caps)
     qp_type = check_type(kind, device.profile)
-    pair = Qp(context, qp_type, 0, caps, NO_RING)
+    pair = Qp(context, qp_type, 0, granted_capabilities(device.profile, caps), NO_RING)
     if raw is not None:
         pair.raw = checked_options(qp_type, device.profile.raw_packet, raw)
     _attach(pair, parent, queues)
@@ -283,6 +275,8 @@ def modify(pair: Qp, attributes: Any, mask: int) -> Steps[None]:
     EOPNOTSUPP: an RSS QP, which has no state."""
     if pair.ind_table is not None:
         raise DriverError(errno.EOPNOTSUPP, "modify QP: an RSS QP")
+    if pair.device.profile.software.takes_any_value:
+        attributes = fitting_attributes(attributes)
     old = int(attributes.cur_qp_state) if mask & A.CUR_STATE else pair.state
     new = int(attributes.qp_state) if mask & A.STATE else old
     if not (0 <= old <= QpState.ERR and 0 <= new <= QpState.ERR):
@@ -299,6 +293,12 @@ def modify(pair: Qp, attributes: Any, mask: int) -> Steps[None]:
     for name in ("rq_psn", "sq_psn"):
         if name in values:
             values[name] &= PSN_MASK
+    if pair.device.profile.software.power_of_two_queues:
+        for name in ("max_rd_atomic", "max_dest_rd_atomic"):
+            values[name] = power_of_two(values[name]) if values.get(name) else 0
+    if new == QpState.SQD and pair.device.profile.software.always_tells_drained:
+        mask |= A.EN_SQD_ASYNC_NOTIFY
+        values["en_sqd_async_notify"] = 1
     box = _context(pair.device, values, old, new)
     yield from pair.device.commands.execute(Command.MODIFY_QP, pair.number, int(mask), mailbox=box)
     pair.state = QpState(new)
@@ -322,10 +322,11 @@ def check_attributes(device: IbDevice, attributes: Any, mask: int) -> None:
             refuse(f"{name} {getattr(attributes, name)} is not in 0..{limit}")
     if mask & A.PORT and attributes.port_num != 1:
         refuse(f"port {attributes.port_num} does not exist")
-    if mask & A.PKEY_INDEX and not 0 <= attributes.pkey_index < profile.max_pkeys:
+    if mask & A.PKEY_INDEX and not 0 <= attributes.pkey_index < ah.PKEYS:
         refuse(f"no P_Key {attributes.pkey_index}")
-    if mask & A.PATH_MTU and MTU_BYTES.get(attributes.path_mtu, 1 << 30) > profile.active_mtu:
-        refuse(f"path MTU {attributes.path_mtu} is above the port's {profile.active_mtu} bytes")
+    largest = profile.max_mtu if profile.software.path_mtu_up_to_max else profile.active_mtu
+    if mask & A.PATH_MTU and MTU_BYTES.get(attributes.path_mtu, 1 << 30) > largest:
+        refuse(f"path MTU {attributes.path_mtu} is above the port's {largest} bytes")
     if mask & A.MAX_QP_RD_ATOMIC and not 0 <= attributes.max_rd_atomic <= profile.max_qp_init_rd_atom:
         refuse(f"max_rd_atomic {attributes.max_rd_atomic}, the device has {profile.max_qp_init_rd_atom}")
     if mask & A.MAX_DEST_RD_ATOMIC and not 0 <= attributes.max_dest_rd_atomic <= profile.max_qp_rd_atom:

@@ -22,6 +22,7 @@ from nicemu.abi.rings import (
 )
 from nicemu.abi.verbs import SrqType
 from nicemu.driver import program_ring, tag_list
+from nicemu.driver.capabilities import granted_depth
 from nicemu.driver.errors import DriverError
 from nicemu.driver.program_ring import Placed, Places
 from nicemu.driver.ring import Memory
@@ -81,6 +82,11 @@ def check_depth(profile: object, max_wr: int, max_sge: int) -> None:
             raise DriverError(errno.EINVAL, f"SRQ: {name} {value}, the device has {least} to {limit}")
 
 
+def granted(profile: Any, max_wr: int, max_sge: int) -> tuple[int, int]:
+    """What an SRQ has for what was asked (``rxe_srq_from_init``)."""
+    return granted_depth(profile, max_wr), max(max_sge, 1) if profile.software.power_of_two_queues else max_sge
+
+
 def create(pd: Pd, kind: int, size: tuple[int, int], xrcd: Xrcd | None = None, cq: Cq | None = None,
            matching: tuple[int, int] = (0, 0), places: Places | None = None) -> Steps[Srq]:  # fmt: skip
     """``size``: WQEs, SGEs of each. ``matching``: tags and operations of a TM-SRQ. The limit is never armed by
@@ -96,6 +102,7 @@ def create(pd: Pd, kind: int, size: tuple[int, int], xrcd: Xrcd | None = None, c
     check_depth(device.profile, max_wr, max_sge)
     if srq_type == SrqType.TM:
         tag_list.check_size(device, *matching)
+    max_wr, max_sge = granted(device.profile, max_wr, max_sge)
     slots, stride = power_of_two(max_wr), srq_stride(max_sge)
     number = device.srq_numbers.take()
     made = Srq(pd, srq_type, number, max_wr, max_sge, slots, stride, context.driver.allocate(slots * stride),
@@ -165,7 +172,9 @@ def modify(queue: Srq, size: tuple[int, int], limit: int, mask: int) -> Steps[No
         raise DriverError(errno.EINVAL, f"modify SRQ: mask {mask:#x}")
     max_wr, max_sge = size if mask & MAX_WR else (queue.max_wr, queue.max_sge)
     if mask & MAX_WR:
-        check_depth(queue.context.device.profile, max_wr, max_sge)
+        profile = queue.context.device.profile
+        check_depth(profile, max_wr, max_sge)
+        max_wr, max_sge = granted(profile, max_wr, max_sge)
         if RECV_HEADER_BYTES + SGE_BYTES * max_sge > queue.stride:
             raise DriverError(errno.EINVAL, f"modify SRQ: slots of {queue.stride} bytes, too small for {max_sge} SGEs")
         if max_wr < queue.outstanding:

@@ -13,7 +13,7 @@ def has_member(world, nic_number, p):
     row = packet(world, p)
     if row.transport == bth.RAW:
         return nic_number != row.source_nic or nic_number == row.dest_nic
-    for i in range(n.mcast_base, n.mcast_base + n.mcast_count):
+    for i in range(n.mcast_base, n.mcast_end):
         member = mcast(world, i)
         if member.nic == nic_number and member.mgid_high == row.dgid_high and member.mgid_low == row.dgid_low:
             return True

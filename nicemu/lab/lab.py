@@ -130,6 +130,7 @@ class Lab:
             srqs=nic.max_srq + 1,
             ahs=nic.max_ah + 1,
             mcast=nic.max_total_mcast_qp_attach + 1,
+            resources=max(nic.max_qp_rd_atom, Capacity().resources),
             gids=nic.gid_tbl_len,
             flows=nic.raw_packet.max_flows + 1 if nic.raw_packet else 1,
             rqts=nic.raw_packet.max_rwq_indirection_tables + 1 if nic.raw_packet else 1,

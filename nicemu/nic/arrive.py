@@ -90,7 +90,7 @@ def count_outstanding(q, row):
     if bth.is_non_posted(row.opcode) and psn_diff(row.psn, q.rx_high) > 0:
         q.rx_high = row.psn
         q.rx_non_posted += 1
-        active = 1 if q.read_active else 0
+        active = 1 if q.read_active and q.read_counted else 0
         row.counted = EXCESS if q.rx_non_posted + active > q.max_dest_rd_atomic else COUNTED
 
 
@@ -143,7 +143,7 @@ def to_members(world, p):
     """A multicast packet goes to each member QP of its group on this NIC (rxe rxe_rcv_mcast_pkt)."""
     row = packet(world, p)
     n = nic(world, row.dest_nic)
-    for i in range(n.mcast_base, n.mcast_base + n.mcast_count):
+    for i in range(n.mcast_base, n.mcast_end):
         m = mcast(world, i)
         if m.nic != n.number or m.mgid_high != row.dgid_high or m.mgid_low != row.dgid_low:
             continue

@@ -1,5 +1,5 @@
 """Backup ring: pinned memory for packets of UD and UC, and raw frames, whose receive hits a missing page (Lesokhin et
-al., ASPLOS'17).
+al., ASPLOS'17); with firmware that answers no RNR NAK (``hooks.STALL``), of RC and XRC too.
 
 A packet in the ring stays at the head of its QP's queue of requests, and what arrives for that QP queues in the ring
 behind it: a QP's packets are judged in the order they came. The resume of the page fault lets the queue go on. The
@@ -68,6 +68,8 @@ def suspend(world, q_row, p):
     q = qp(world, q_row)
     row = packet(world, p)
     row.segments = 0
+    if row.counted:
+        q.rx_non_posted += 1
     row.next = q.rx_head
     if q.rx_head == 0:
         q.rx_tail = p

@@ -15,7 +15,7 @@ from nicemu.nic.mw import remote_inv
 from nicemu.nic.port import transmit
 from nicemu.nic.psn import psn_add
 from nicemu.nic.qp_type import is_reliable
-from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv, fail_recv
+from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv, fail_recv, recv_available
 from nicemu.nic.reply import acknowledge, credit_syndrome, reply, send_reply
 from nicemu.nic.verdict import ACCEPT, ACCESS_ERROR, INVALID, NAK_SEQUENCE, REACK, RECV_LEN, RECV_PROT, RNR, SAVED
 from nicemu.tables import units
@@ -43,6 +43,27 @@ def nak(world, q_row, psn, syndrome):
 
 
 @jit
+def tells(world, q_row, syndrome):
+    """Status of the receive of a request that is refused with ``syndrome``: WR_FLUSH_ERR, unless firmware lets it tell
+    more."""
+    return ask(world, qp(world, q_row).nic, hooks.RECEIVE_ERROR, q_row, syndrome << 8 | WR_FLUSH_ERR) & 255
+
+
+@jit
+def blamed(world, q_row, row, syndrome):
+    """A refused request has a receive, and firmware lets that one tell of it."""
+    q = qp(world, q_row)
+    takes = bth.is_write(row.opcode) and bth.with_imm(row.opcode) and recv_available(world, q_row)
+    if q.recv_taken == 0 and not takes:
+        return False
+    status = tells(world, q_row, syndrome)
+    if status == WR_FLUSH_ERR:
+        return False
+    call(vector(world, units.RECV_TELLS).address, world, q_row, status)
+    return True
+
+
+@jit
 def refuse(world, q_row, p):
     """NAK by verdict; a receive WQE that failed completes first; all but sequence and RNR take the QP to ERR."""
     q = qp(world, q_row)
@@ -64,11 +85,15 @@ def refuse(world, q_row, p):
         syndrome = bth.NAK_REMOTE_ACCESS
         event = QP_ACCESS_ERR
     elif verdict == RECV_PROT or verdict == RECV_LEN:
-        if verdict == RECV_PROT:
-            syndrome = bth.NAK_REMOTE_OPERATIONAL
-        fail_recv(world, q_row, LOC_PROT_ERR if verdict == RECV_PROT else LOC_LEN_ERR)
+        wrong = bth.NAK_REMOTE_OPERATIONAL << 8 | LOC_PROT_ERR
+        if verdict == RECV_LEN:
+            wrong = bth.NAK_INVALID_REQUEST << 8 | LOC_LEN_ERR
+        wrong = ask(world, q.nic, hooks.RECEIVE_ERROR, q_row, wrong)
+        syndrome = wrong >> 8
+        fail_recv(world, q_row, wrong & 255)
+    told = (verdict == INVALID or verdict == ACCESS_ERROR) and blamed(world, q_row, row, syndrome)
     nak(world, q_row, row.psn, syndrome)
-    if verdict == INVALID or verdict == ACCESS_ERROR:
+    if (verdict == INVALID or verdict == ACCESS_ERROR) and not told:
         post_async(world, q.nic, event, q.number)
     call(vector(world, units.QP_ERROR).address, world, q_row, 0)
 
@@ -133,7 +158,8 @@ def finish_message(world, q_row, p):
         if not remote_inv(world, q_row, row.imm):
             acknowledge(world, q_row, row.psn)
             fail_message(world, q_row, p, REM_INV_REQ_ERR)
-            call(vector(world, units.QP_ERROR).address, world, q_row, QP_ACCESS_ERR)
+            told = tells(world, q_row, bth.NAK_REMOTE_ACCESS) != WR_FLUSH_ERR
+            call(vector(world, units.QP_ERROR).address, world, q_row, 0 if told else QP_ACCESS_ERR)
             return False
     if bth.is_send(row.opcode) or bth.with_imm(row.opcode):
         if not complete(world, q_row, p):
@@ -183,7 +209,8 @@ def taken_away(world, q_row, p):
     q.resp_error = 1
     row.verdict = RECV_PROT if bth.is_send(row.opcode) else ACCESS_ERROR
     if bth.is_send(row.opcode):
-        fail_message(world, q_row, p, LOC_PROT_ERR)
+        wrong = bth.NAK_REMOTE_OPERATIONAL << 8 | LOC_PROT_ERR
+        fail_message(world, q_row, p, ask(world, q.nic, hooks.RECEIVE_ERROR, q_row, wrong) & 255)
     elif bth.with_imm(row.opcode):
         fail_message(world, q_row, p, LOC_ACCESS_ERR)
     refuse(world, q_row, p)

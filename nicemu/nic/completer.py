@@ -6,7 +6,7 @@ from nicemu.abi.verbs import WcStatus
 from nicemu.nic import dma, hooks
 from nicemu.nic.dma import hold, move, translate_sges
 from nicemu.nic.hooks import ask
-from nicemu.nic.page_fault import REQUESTER_READ, fail_entry, raise_fault
+from nicemu.nic.page_fault import HOLDS, REQUESTER_READ, fail_entry, raise_fault
 from nicemu.nic.psn import psn_add, psn_diff
 from nicemu.nic.qp_type import RDMA_READ, is_non_posted, returns_data
 from nicemu.nic.reply import credit_count
@@ -36,6 +36,8 @@ INFINITE = 7
 IMPLIED, NAKED = 1, 2
 """Bits of ``rewound``: went back since the last progress for a missing response, for a sequence NAK."""
 RNR_UNIT_NS = 10_000
+MOST_HELD = 512
+"""Responses of a QP that wait for a page."""
 
 
 @jit
@@ -166,7 +168,8 @@ def rnr_nak(world, q_row, psn, code):
             return
         q.rnr_retries -= 1
     rewind(world, q_row, psn)
-    stop_timer(world, q_row)
+    if nic(world, q.nic).ack_timer_in_rnr == 0:
+        stop_timer(world, q_row)
     now = control(world, 0).now
     q.rnr_until = now + ask(world, q.nic, hooks.RNR_WAIT, q_row, rnr_timer_ns(code))
     push(world, q.rnr_until, units.RNR_TIMER, q_row, q.incarnation)
@@ -231,7 +234,7 @@ def scatter(world, q_row, p, e):
     sges = wqe_address(q, row.entry) + rings.SEND_HEADER_BYTES
     verdict = translate_sges(world, p, q.pd, sges, e.num_sge, done, row.payload, True)
     if verdict == dma.FAULT:
-        q.read_suspended = 1
+        q.read_suspended = HOLDS if ask(world, q.nic, hooks.RESPONSE_FAULT, q_row, row.payload) else 1
         raise_fault(world, q_row, REQUESTER_READ, row.entry, done, e.length)
         stop_timer(world, q_row)
         return False
@@ -271,12 +274,30 @@ def accept_response(world, q_row, p):
     return True
 
 
+@jit
+def wait(world, q, p):
+    """Response ``p`` waits with those before it for a page; one too many is dropped and will be asked for again."""
+    if q.cx_waiting >= MOST_HELD:
+        free_packet(world, p)
+        return
+    q.cx_waiting += 1
+    packet(world, p).next = 0
+    if q.cx_head == 0:
+        q.cx_head = p
+    else:
+        packet(world, q.cx_tail).next = p
+    q.cx_tail = p
+
+
 def completer(world, q_row, p):
     """COMPLETER: a response packet arrived for this QP."""
     row = packet(world, p)
     q = qp(world, q_row)
     if q.state != RTS and q.state != SQD:
         free_packet(world, p)
+        return 0
+    if q.read_suspended == HOLDS:
+        wait(world, q, p)
         return 0
     if row.opcode == bth.ACKNOWLEDGE:
         ack_or_nak(world, q_row, p)
@@ -288,6 +309,8 @@ def completer(world, q_row, p):
         q.commit_until = n.dma_last
         push(world, n.dma_last, units.COMMIT, p, q.incarnation)
         return 0
+    elif q.read_suspended == HOLDS:
+        wait(world, q, p)
     else:
         free_packet(world, p)
     return call(vector(world, units.RETIRE).address, world, q_row, 0)

@@ -7,8 +7,10 @@ or so long after the first of them. A solicited arming counts solicited and fail
 from nicemu._jit import call, jit, store32, store64
 from nicemu.abi import rings
 from nicemu.abi.rings import CQE_BYTES, VENDOR_SYNDROME, EqeType
-from nicemu.abi.verbs import AsyncEvent
+from nicemu.abi.verbs import AsyncEvent, WcOpcode
+from nicemu.nic import hooks
 from nicemu.nic.eq import link_held, post_async, post_eqe
+from nicemu.nic.hooks import ask
 from nicemu.nic.program_ring import CQE_SLOT, cqes_consumed, move
 from nicemu.tables import units
 from nicemu.tables.heap import push
@@ -16,7 +18,7 @@ from nicemu.tables.rows import control, cq, eq, nic, vector
 from nicemu.tables.trace import Ev, trace
 
 CQE, COMP, CQ_ERR = int(Ev.CQE), int(EqeType.COMP), int(AsyncEvent.CQ_ERR)
-ARM_NEXT, ARM_SOLICITED = 1, 2
+ARM_NEXT, ARM_SOLICITED, WC_RECV = 1, 2, int(WcOpcode.RECV)
 
 
 @jit
@@ -29,7 +31,7 @@ def owner_word(counter, slots):
 def post_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited):
     """Write a CQE. ``lengths``: (byte_len, imm_data, wc_flags, wqe counter, source QP).
 
-    True if it went in; an overrun CQ takes nothing more.
+    True if it went in; an overrun CQ takes nothing more. True also if firmware makes nothing of a lost one.
     """
     return post_tagged_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited, 0)
 
@@ -42,11 +44,11 @@ def post_tagged_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited, 
     c = control(world, 0)
     if q.valid == 0 or q.overrun:
         return False
-    if q.produced - cqes_consumed(world, row) >= q.slots and q.ignore_overrun == 0:
-        q.overrun = 1
+    if q.produced - cqes_consumed(world, row) >= q.slots - nic(world, q.nic).cq_spare and q.ignore_overrun == 0:
+        q.overrun = ask(world, q.nic, hooks.CQ_OVERRUN, row, opcode)
         nic(world, q.nic).cq_overruns += 1
         post_async(world, q.nic, CQ_ERR, q.number)
-        return False
+        return q.overrun == 0 and opcode < WC_RECV
     at = q.ring + (q.produced & (q.slots - 1)) * CQE_BYTES
     store64(at + rings.CQE_WR_ID, wr_id)
     store32(at + rings.CQE_QP_NUM, qpn)
@@ -69,9 +71,15 @@ def post_tagged_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited, 
     trace(world, CQE, q.nic, q.number, qpn, status, opcode)
     if q.watch:
         c.cqe_hits += 1
-    if q.armed == ARM_NEXT or (q.armed == ARM_SOLICITED and (solicited or status != 0)):
+    if q.armed == ARM_NEXT or (q.armed == ARM_SOLICITED and (solicited or wakes(world, row, status, opcode))):
         call(vector(world, units.CQ_RIPEN).address, world, row, 0)
     return True
+
+
+@jit
+def wakes(world, row, status, opcode):
+    """A completion that is not solicited is an error, and for firmware that counts as much."""
+    return status != 0 and ask(world, cq(world, row).nic, hooks.ERROR_WAKES, row, status << 8 | opcode) != 0
 
 
 def ripen(world, row, _):

@@ -3,6 +3,7 @@
 from nicemu._jit import jit, load8, load32, load64, store8
 from nicemu.abi import rings
 from nicemu.nic.big_endian import store_big
+from nicemu.nic.defects import CONTROLLED_QKEY, has
 from nicemu.tables.packets import payload_address
 from nicemu.tables.rows import av, gid, nic, packet, qp
 from nicemu.wire import opcode as bth
@@ -50,7 +51,7 @@ def address(world, p, a_row, at):
     row.multicast = a.multicast
     row.dest_qpn = load32(at + rings.SEND_REMOTE_QPN) & 0xFFFFFF
     qkey = load32(at + rings.SEND_REMOTE_QKEY)
-    row.qkey = q.qkey if qkey & USE_QP_QKEY else qkey
+    row.qkey = q.qkey if qkey & USE_QP_QKEY and not has(world, q.nic, CONTROLLED_QKEY) else qkey
     n = nic(world, q.nic)
     source = gid(world, n.gid_base + a.sgid_index)
     row.sgid_high = source.high

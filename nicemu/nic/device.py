@@ -15,6 +15,7 @@ from nicemu.abi.rings import Doorbell
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.fabric import cable
 from nicemu.nic import firmware, hooks
+from nicemu.nic.defects import Defect
 from nicemu.nic.qp_state import ERR
 from nicemu.nic.row_pool import RowPool
 from nicemu.tables import units
@@ -48,14 +49,15 @@ class Device:
         share = world.capacity.sq_entries // max(world.capacity.nics, 1)
         self._sq_entries = RowPool(1 + index * share, share)
         self._tags = RowPool(1 + index * world.capacity.tags, world.capacity.tags)
-        self.guid = 0x0216_3EFF_FE00_0001 + index
+        self.guid = profile.first_guid + index
         self.mac = mac_of_guid(self.guid)
         self.row.mac = self.mac
         interface = self.guid.to_bytes(8, "big")
-        mapped = bytes(10) + b"\xff\xff" + bytes((10, 0, *divmod(index + 1, 256)))
-        self.gids: list[bytes | None] = [GID_PREFIX + interface, GID_PREFIX + interface, mapped, mapped]
+        mapped = bytes(10) + b"\xff\xff" + bytes((10, 0)) + interface[6:]  # 10.0.x.y: the GUID's last bytes
+        types = profile.gid_types
+        self.gids: list[bytes | None] = [gid for gid in (GID_PREFIX + interface, mapped) for _ in types]
         self.gids += [None] * (profile.gid_tbl_len - len(self.gids))
-        self.gid_types = [1, 2, 1, 2] + [0] * (len(self.gids) - 4)
+        self.gid_types = [*types, *types] + [0] * (len(self.gids) - 2 * len(types))
         self._fill_gid_table()
 
     def _place(self) -> None:
@@ -67,6 +69,7 @@ class Device:
         row.srq_base, row.srq_count = 1 + i * c.srqs, c.srqs
         row.av_base, row.av_count = 1 + i * (c.ahs + c.qps), c.ahs
         row.mcast_base, row.mcast_count = 1 + i * c.mcast, c.mcast
+        row.mcast_end, row.resources = row.mcast_base, c.resources
         row.gid_base, row.gid_count = 1 + i * c.gids, c.gids
         row.flow_base, row.flow_count = 1 + i * c.flows, c.flows
         row.rqt_base, row.rqt_count = 1 + i * c.rqts, c.rqts
@@ -88,7 +91,9 @@ class Device:
         """Device memory, as the driver sees it through a BAR."""
         row.memory, row.memory_bytes = address_of(self.memory), profile.max_dm_size
         row.retry_7_infinite = int(profile.retry_cnt_7_infinite)
-        row.ack_timeout_floor_ns = profile.ack_timeout_floor_ns
+        row.ack_timeout_floor_ns, row.ack_request_every = profile.ack_timeout_floor_ns, profile.ack_request_every
+        row.defects = int(sum(Defect[name.upper()] for name in profile.defects))
+        row.cq_spare, row.ack_timer_in_rnr = int(profile.cq_spare_slot), int(profile.ack_timer_in_rnr_wait)
         row.moderation_count = profile.interrupt_moderation.count
         row.moderation_ns = profile.interrupt_moderation.time_ns
         row.max_rndv_hdr_size = profile.tag_matching.max_rndv_hdr_size
@@ -140,7 +145,7 @@ class Device:
         elif 0 < number < self._qps[1]:
             at = self._qps[0] + number
             if bank == SEND or (bank == RECV and self._qp_state[at] == ERR):
-                self._schedule(self._address, when, units.DOORBELL, at, 0)
+                self._schedule(self._address, when, units.DOORBELL, at, int(bank == RECV))
 
     def set_command_ring(self, address: int) -> None:
         """Boot register: host address of the command slots."""

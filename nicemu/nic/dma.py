@@ -4,17 +4,19 @@ The second instant falls into an event that exists anyway: a packet's departure,
 mkey remembers when its last DMA will have moved, which is what an invalidation drains.
 """
 
-from nicemu._jit import copy_bytes, fill_bytes, jit, load32, load64, store64
+from nicemu._jit import call, copy_bytes, fill_bytes, jit, load32, load64, store64
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MTT_WRITE, MkeyFlag
 from nicemu.abi.rings import SGE_ADDR, SGE_BYTES, SGE_LENGTH, SGE_LKEY
 from nicemu.abi.verbs import PAGE_SHIFT, Access
 from nicemu.memory import sanitizer
 from nicemu.memory.copy import read_frame, write_frame
+from nicemu.nic.defects import LATE_ELEMENTS, PAGE_OFFSET, has
 from nicemu.nic.iotlb import translate
 from nicemu.nic.mkey import IMPLICIT, check_mkey, child_of
+from nicemu.tables import units
 from nicemu.tables.packets import payload_address
 from nicemu.tables.records import SEGMENTS_PER_PACKET
-from nicemu.tables.rows import control, frame, mkey, packet, segment
+from nicemu.tables.rows import control, frame, mkey, packet, qp, segment, vector
 from nicemu.tables.trace import Ev, trace
 
 OK, FAULT, BAD_KEY, TOO_SHORT, TOO_MANY = 0, 1, 2, 3, 4
@@ -22,9 +24,10 @@ OK, FAULT, BAD_KEY, TOO_SHORT, TOO_MANY = 0, 1, 2, 3, 4
 
 FRAME_MASK = (1 << MTT_FRAME_BITS) - 1
 PAGE_BYTES = 1 << PAGE_SHIFT
-PAGE_OFFSET = PAGE_BYTES - 1
+WITHIN_PAGE = PAGE_BYTES - 1
 LOCAL_WRITE = int(Access.LOCAL_WRITE)
 DMA = int(Ev.DMA)
+ON_DEMAND = int(MkeyFlag.ODP)
 UNPAGED = int(MkeyFlag.NULL | MkeyFlag.DEVICE_MEMORY)
 
 
@@ -89,7 +92,7 @@ def translate_range(world, p, mkey_row, va, length, write):
             c.fault_address = va
             c.fault_mkey = mkey_row
             return FAULT
-        offset = within & PAGE_OFFSET
+        offset = within & WITHIN_PAGE
         chunk = min(length, PAGE_BYTES - offset)
         s = add_segment(world, p, chunk, paged, via)
         s.frame = ((entry >> MTT_FRAME_SHIFT) & FRAME_MASK) + (within >> PAGE_SHIFT)
@@ -106,11 +109,13 @@ def translate_range(world, p, mkey_row, va, length, write):
 def check_sges(world, q_row, pd, sges, count, access):
     """Total bytes of an SGE list whose keys, PDs, ranges and rights are good, else -1."""
     total = 0
+    later = has(world, qp(world, q_row).nic, LATE_ELEMENTS)
     for i in range(count):
         at = sges + i * SGE_BYTES
         length = load32(at + SGE_LENGTH)
         if (
             length != 0
+            and not later
             and check_mkey(world, q_row, load32(at + SGE_LKEY), pd, load64(at + SGE_ADDR), length, access) == 0
         ):
             return -1
@@ -210,7 +215,29 @@ def move(world, p, write):
     row = packet(world, p)
     for i in range(row.segments):
         observe(world, row.kind, segment(world, p * SEGMENTS_PER_PACKET + i), write)
+    if has(world, row.kind, PAGE_OFFSET):
+        return call(vector(world, units.MISPLACE).address, world, p, write) != 0
     return copy_segments(world, p, payload_address(world, p) - row.grh, write)
+
+
+def misplace(world, p, write):
+    """MISPLACE: as ``copy_segments``, with a defect of rxe_odp.c: in on-demand memory every piece begins where its page
+    does, and the pieces of an element in other pages than its first bring the first's bytes again. 0: a page is gone.
+    """
+    good = True
+    element = at = payload_address(world, p) - packet(world, p).grh
+    for i in range(packet(world, p).segments):
+        s = segment(world, p * SEGMENTS_PER_PACKET + i)
+        if mkey(world, s.mkey).flags & ON_DEMAND:
+            if i == 0 or s.offset != 0 or s.via != segment(world, p * SEGMENTS_PER_PACKET + i - 1).via:
+                element = at
+            s.offset = 0
+            copied = copy_segment(world, s, element, write)
+        else:
+            copied = copy_segment(world, s, at, write)
+        good = good and copied
+        at += s.length
+    return 1 if good else 0
 
 
 @jit

@@ -25,8 +25,10 @@ from nicemu.nic import (
     completer,
     cq,
     device_event,
+    dma,
     eq,
     held_event,
+    hooks,
     msix,
     page_fault,
     port,
@@ -35,6 +37,7 @@ from nicemu.nic import (
     raw_receive,
     raw_send,
     read_response,
+    receive_queue,
     rendezvous,
     reply,
     requester,
@@ -43,6 +46,7 @@ from nicemu.nic import (
     tag_list,
     tag_matching,
 )
+from nicemu.nic.hooks import ask
 from nicemu.nic.qp_cache import touch
 from nicemu.tables import units
 from nicemu.tables.capture import MAX_CAPTURE
@@ -56,12 +60,15 @@ DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
 GO_ON = -1
 
 
-def doorbell(world, row, _):
-    """DOORBELL: a send doorbell reached the NIC; in ERR and SQE it flushes what was posted."""
+def doorbell(world, row, receives):
+    """DOORBELL: a send doorbell reached the NIC; in ERR and SQE it flushes what was posted. In ERR, or ``receives``: a
+    receive doorbell."""
     q = qp(world, row)
     if q.valid == 0:
         return 0
     if q.state == qp_state.ERR:
+        if receives and ask(world, q.nic, hooks.LATE_RECEIVE, row, 0) == 0:
+            return 0
         return call(vector(world, units.QP_ERROR).address, world, row, 0)
     if q.state == qp_state.SQE:
         return call(vector(world, units.SQ_ERROR).address, world, row, 0)
@@ -88,6 +95,7 @@ UNITS: dict[int, Callable] = {
     units.RENDEZVOUS: rendezvous.rendezvous,
     units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
     units.PROGRAM_RING: program_ring.transfer,
+    units.RECV_TELLS: receive_queue.recv_tells, units.MISPLACE: dma.misplace,
     units.RAW_BUILD: raw_send.raw_build, units.RAW_DEPART: raw_send.raw_depart,
     units.RAW_ARRIVE: raw_receive.raw_arrive, units.RAW_COMMIT: raw_receive.raw_commit,
     units.RAW_RESUME: raw_receive.raw_resume,

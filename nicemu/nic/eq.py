@@ -9,6 +9,8 @@ down with DEVICE_FATAL.
 from nicemu._jit import call, jit, load64, store32, store64
 from nicemu.abi.rings import EQE_BYTES, EQE_DATA, EQE_OWNER, EQE_SUBTYPE, EQE_TIME, EQE_TYPE, EqeType
 from nicemu.abi.verbs import AsyncEvent
+from nicemu.nic import hooks
+from nicemu.nic.hooks import ask
 from nicemu.nic.msix import assert_vector
 from nicemu.tables import units
 from nicemu.tables.heap import push
@@ -76,7 +78,9 @@ def link_held(world, row, thing):
 
 @jit
 def post_async(world, nic_number, event_type, number):
-    """An async event about object ``number``. False: it is lost."""
+    """An async event about object ``number``, if firmware reports such events. False: it is lost."""
+    if ask(world, nic_number, hooks.ASYNC_EVENT, nic_number, event_type) == 0:
+        return True
     row = nic(world, nic_number).eq_base + ASYNC_EQN
     return post_eqe(world, row, ASYNC, event_type, (number, 0, 0, 0, 0, 0, 0))
 

@@ -16,7 +16,8 @@ class Hook(IntEnum):
     """Hook slots: object, argument, answer."""
 
     RESPONDER_FAULT = 0
-    """QP row, its min_rnr_timer -> RNR timer code 0..31 to NAK with, or -1 to drop silently."""
+    """QP row, its min_rnr_timer -> RNR timer code 0..31 to NAK with, -1 to drop silently, or -2 to let the request wait
+    for the page, and all behind it, as long as the backup ring has room for them."""
     FAULT_PAGES = 1
     """QP row, fault row -> pages to ask the driver for, 0: the whole operation."""
     ACK = 2
@@ -31,9 +32,40 @@ class Hook(IntEnum):
     """QP row, payload bytes of a UD, UC or raw packet that hit a missing page -> 1 to keep it in the backup ring, 0 to
     drop it."""
 
+    ASYNC_EVENT = 7
+    """NIC row, AsyncEvent that happens to one of its objects -> 1 to report it, 0 to keep quiet."""
+    SEND_ERROR = 8
+    """QP row, WcStatus << 8 | WrOpcode of a send request that has failed -> WcStatus it completes with, plus ``TO_ERR``
+    if an unreliable QP goes to ERR and not to SQE. WR_FLUSH_ERR: the QP goes to ERR without a wait for the requests
+    before it. Of one that was not sent yet also 0: it completes as if it had been, or ``GO_ON``: nobody notices."""
+    RECEIVE_ERROR = 9
+    """QP row, AETH syndrome << 8 | WcStatus of the receive that a refused request had (WR_FLUSH_ERR: it is no fault of
+    the receive's) -> the same, to use; with another status than WR_FLUSH_ERR there is no async event."""
+    SHORT_RECEIVE = 10
+    """UD or UC QP row, 1 if it has an SRQ -> 0 to drop a message that is too long for its receive, the WcStatus that
+    the receive completes with, or ``TO_ERR`` to treat it as RC does."""
+    ERROR_WAKES = 11
+    """CQ row, WcStatus << 8 | WcOpcode of a failed completion that is not solicited -> 1 to raise the event of a CQ
+    armed for solicited completions, 0 not to."""
+    LATE_RECEIVE = 12
+    """QP row in ERR, 0 -> 1 to flush a receive that is posted now, 0 to leave it until a send is posted."""
+    CQ_OVERRUN = 13
+    """CQ row, WcOpcode of a completion that finds it full -> 1: the CQ is dead and the QP goes to ERR, 0: the
+    completion is lost; of a receive the QP goes to ERR."""
+    RESPONSE_FAULT = 14
+    """QP row, bytes of a response that hit a missing page of the requester's -> 1: it waits, and what comes behind it,
+    0: all are dropped and asked for again."""
+
 
 # the same numbers as plain integers, for kernels
-RESPONDER_FAULT, FAULT_PAGES, ACK, ACK_TIMEOUT, RNR_WAIT, IOTLB_VICTIM, UNRELIABLE_FAULT = range(7)
+(RESPONDER_FAULT, FAULT_PAGES, ACK, ACK_TIMEOUT, RNR_WAIT, IOTLB_VICTIM, UNRELIABLE_FAULT, ASYNC_EVENT, SEND_ERROR,
+ RECEIVE_ERROR, SHORT_RECEIVE, ERROR_WAKES, LATE_RECEIVE, CQ_OVERRUN, RESPONSE_FAULT) = range(15)  # fmt: skip
+STALL = -2
+"""Answer of RESPONDER_FAULT."""
+TO_ERR = 1 << 8
+"""In answers of SEND_ERROR and SHORT_RECEIVE."""
+GO_ON = -1
+"""Answer of SEND_ERROR."""
 
 
 @jit

@@ -3,6 +3,7 @@
 from nicemu._jit import jit
 from nicemu.abi.command import IMPLICIT_SHIFT, MkeyFlag
 from nicemu.abi.verbs import Access
+from nicemu.nic.defects import WINDOW_BOUNDS, has
 from nicemu.nic.psn import in_range
 from nicemu.tables import radix
 from nicemu.tables.rows import mkey, nic, qp
@@ -51,8 +52,17 @@ def check_mkey(world, q_row, key, pd, va, length, access):
     if m.flags & WINDOW != 0 and (access & REMOTE == 0 or not is_open(world, q_row, m)):
         return 0
     if m.flags & NULL == 0 and not in_range(va, length, m.base, m.length):
-        return 0
+        return row if overlooked(world, q_row, m, va, length) else 0
     return row
+
+
+@jit
+def overlooked(world, q_row, m, va, length):
+    """The range is outside of a window and inside of its region, and the device does not notice."""
+    if m.flags & WINDOW == 0 or not has(world, qp(world, q_row).nic, WINDOW_BOUNDS):
+        return False
+    region = mkey(world, m.parent)
+    return in_range(va + m.parent_va - m.base, length, region.base, region.length)
 
 
 @jit

@@ -9,6 +9,7 @@ from nicemu._jit import jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.command import MkeyFlag
 from nicemu.abi.verbs import Access, WcStatus
+from nicemu.nic.defects import WINDOW_OWNER, has
 from nicemu.nic.mkey import KEY_BITS, MW_TYPE_2, WINDOW, find_mkey
 from nicemu.nic.psn import in_range
 from nicemu.tables.rows import mkey, nic, qp
@@ -118,7 +119,9 @@ def invalidate(world, q_row, key):
     q = qp(world, q_row)
     row = find_mkey(world, q.nic, key)
     m = mkey(world, row)
-    if row == 0 or m.flags & MW_TYPE_2 == 0 or m.pd != q.pd or m.parent == 0 or m.qp != q_row:
+    if row == 0 or m.flags & MW_TYPE_2 == 0 or m.pd != q.pd or m.parent == 0:
+        return False
+    if m.qp != q_row and not has(world, q.nic, WINDOW_OWNER):
         return False
     close_window(world, m)
     nic(world, q.nic).mw_invalidations += 1

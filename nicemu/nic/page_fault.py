@@ -18,7 +18,7 @@ from nicemu.nic.qp_type import WORK_QUEUE, is_raw
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
-from nicemu.tables.rows import control, eq, fault, mkey, nic, qp, sq_entry, vector
+from nicemu.tables.rows import control, eq, fault, mkey, nic, packet, qp, sq_entry, vector
 from nicemu.tables.trace import Ev, trace
 
 RESPONDER_RDMA, REQUESTER_SEND = int(FaultType.RESPONDER_RDMA), int(FaultType.REQUESTER_SEND)
@@ -26,6 +26,10 @@ RESPONDER_RECV, REQUESTER_READ = int(FaultType.RESPONDER_RECV), int(FaultType.RE
 PAGE_FAULT, WQE, RDMA = int(EqeType.PAGE_FAULT), int(FaultSubtype.WQE), int(FaultSubtype.RDMA)
 LOC_PROT_ERR = int(WcStatus.LOC_PROT_ERR)
 FAULT, RESUME = int(Ev.FAULT), int(Ev.RESUME)
+HOLDS = 2
+"""``read_suspended``: responses wait, those that come too."""
+READ_WAITS = 2
+"""``recv_suspended``: the responses of the READ in progress wait for a page."""
 
 
 @jit
@@ -153,6 +157,19 @@ def failed_before(world, q_row, kind):
     return failed
 
 
+@jit
+def release_responses(world, q_row):
+    """The responses that waited are taken in the order they came; what hits the next missing page waits again."""
+    q = qp(world, q_row)
+    p = q.cx_head
+    q.cx_head = q.cx_tail = q.cx_waiting = 0
+    while p != 0:
+        following = packet(world, p).next
+        call(vector(world, units.COMPLETER).address, world, q_row, p)
+        p = following
+    return 0
+
+
 def resume(world, row, error):
     """RESUME: close the fault and restart what it held; with an error, complete the WQE or mark the responder."""
     f = fault(world, row)
@@ -168,12 +185,18 @@ def resume(world, row, error):
     if f.type == REQUESTER_SEND:
         q.sq_suspended = 0
     elif f.type == REQUESTER_READ:
+        holds = q.read_suspended == HOLDS
         q.read_suspended = 0
+        if holds and error == 0:
+            return release_responses(world, f.qp)
     else:
         f.error = error
         if q.recv_suspended == 0:
             return 0
+        reads = q.recv_suspended == READ_WAITS
         q.recv_suspended = 0
+        if reads:
+            return call(vector(world, units.READ_RESPONSE).address, world, f.qp, q.incarnation)
         waits = units.RAW_RESUME if is_raw(q) else units.RESPONDER
         return call(vector(world, waits).address, world, f.qp, 0)
     if error:
@@ -189,5 +212,5 @@ def fail_entry(world, q_row, index, status):
         return
     e = sq_entry(world, q.sq_entry + (index & (q.sq_slots - 1)))
     if e.status == 0:
-        e.status = status
+        e.status = max(ask(world, q.nic, hooks.SEND_ERROR, q_row, status << 8 | e.opcode & 255), 0) or status
     q.sq_error = 1

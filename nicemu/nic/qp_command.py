@@ -14,7 +14,6 @@ from nicemu.nic.qp_type import RAW_PACKET, RC, UD, XRC_TGT
 from nicemu.nic.rss import key_address
 from nicemu.nic.tag_list import TM, create_list
 from nicemu.tables.raw_records import HASH_KEY_BYTES
-from nicemu.tables.records import RESOURCES_PER_QP
 from nicemu.tables.rows import av, cq, gid, mcast, qp, srq
 
 CREATE_QP, MODIFY_QP, QUERY_QP, DESTROY_QP = (
@@ -95,7 +94,7 @@ def create_qp(world, n, at):
     q.rqt = q.hash_fields = 0
     if q.type == RAW_PACKET:
         create_raw(world, n, row, at)
-    q.resource_base = row * RESOURCES_PER_QP
+    q.resource_base = row * n.resources
     reset(world, row)
     q.valid = 1
     return OK
@@ -107,7 +106,7 @@ def destroy_qp(world, n, row):
     q = qp(world, row)
     reset(world, row)
     q.valid = 0
-    for i in range(n.mcast_base, n.mcast_base + n.mcast_count):
+    for i in range(n.mcast_base, n.mcast_end):
         m = mcast(world, i)
         if m.nic == n.number and m.qpn == q.number:
             m.nic = 0
@@ -224,7 +223,7 @@ def ah_command(world, n, opcode, at):
 @jit
 def mcast_row(world, n, qpn, high, low):
     """Row of a member of a group, -1 if it is none."""
-    for i in range(n.mcast_base, n.mcast_base + n.mcast_count):
+    for i in range(n.mcast_base, n.mcast_end):
         m = mcast(world, i)
         if m.nic == n.number and m.qpn == qpn and m.mgid_high == high and m.mgid_low == low:
             return i
@@ -252,6 +251,7 @@ def mcast_command(world, n, opcode, at):
             m.mgid_high = high
             m.mgid_low = low
             m.nic = n.number
+            n.mcast_end = max(n.mcast_end, i + 1)
             return OK
     return NO_MEMORY
 

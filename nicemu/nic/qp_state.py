@@ -15,7 +15,7 @@ from nicemu.nic.send_queue import WR_FLUSH_ERR, entry_of, posted, stop_timer, wc
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
-from nicemu.tables.records import FAULTS_PER_QP, RESOURCES_PER_QP
+from nicemu.tables.records import FAULTS_PER_QP
 from nicemu.tables.rows import control, fault, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
 
@@ -25,7 +25,7 @@ QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHE
 
 @jit
 def drop_received(world, q):
-    """Free the requests that wait in the responder's queue."""
+    """Free the requests that wait in the responder's queue, and the responses that wait for a page."""
     n = nic(world, q.nic)
     q.recv_suspended = 0
     while q.rx_head != 0:
@@ -35,6 +35,11 @@ def drop_received(world, q):
         n.rx_waiting -= 1
         leave(n, packet(world, p), False)
         free_packet(world, p)
+    while q.cx_head != 0:
+        p = q.cx_head
+        q.cx_head = packet(world, p).next
+        free_packet(world, p)
+    q.cx_waiting = 0
 
 
 @jit
@@ -146,7 +151,7 @@ def reset(world, q_row):
     q.tagging = q.tag = q.rndv_produced = q.rndv_open = 0
     q.rate_kbps = q.paced_until = 0
     q.lsn = q.faulted_psn = q.failed_wqe = -1
-    for i in range(RESOURCES_PER_QP):
+    for i in range(nic(world, q.nic).resources):
         resource(world, q.resource_base + i).kind = 0
     for kind in range(FAULTS_PER_QP):
         f = fault(world, q_row * FAULTS_PER_QP + kind)

@@ -4,9 +4,9 @@ from nicemu._jit import call, jit
 from nicemu.abi.verbs import Access, AsyncEvent
 from nicemu.nic import hooks
 from nicemu.nic.dma import translate_range
-from nicemu.nic.hooks import ask
+from nicemu.nic.hooks import STALL, ask
 from nicemu.nic.mkey import check_mkey
-from nicemu.nic.page_fault import RESPONDER_RDMA, failed_before, raise_fault
+from nicemu.nic.page_fault import READ_WAITS, RESPONDER_RDMA, failed_before, raise_fault
 from nicemu.nic.port import transmit
 from nicemu.nic.psn import psn_add, psn_diff
 from nicemu.nic.reply import credit_syndrome, reply, send_reply
@@ -44,16 +44,20 @@ def read_refused(world, q_row, psn):
 
 @jit
 def read_faulted(world, q_row, psn):
-    """A page of a READ is missing: RNR NAK at this response (or an error), take back what follows, end the READ."""
+    """A page of a READ is missing: RNR NAK at this response (or an error), take back what follows, end the READ; or
+    wait."""
     q = qp(world, q_row)
     r = resource(world, q.read_active)
     if failed_before(world, q_row, RESPONDER_RDMA):
         read_refused(world, q_row, psn)
         return
-    q.read_active = 0
     done = psn_diff(psn, r.first_psn) * q.mtu
     raise_fault(world, q_row, RESPONDER_RDMA, 0, done, r.length - done)
     code = ask(world, q.nic, hooks.RESPONDER_FAULT, q_row, q.min_rnr_timer)
+    if code == STALL:
+        q.recv_suspended = READ_WAITS
+        return
+    q.read_active = 0
     if code >= 0:
         nic(world, q.nic).rnr_naks_sent += 1
         trace(world, RNR_NAK, q.nic, q.number, psn, code, 0)

@@ -166,3 +166,11 @@ def flush_slot(world, q_row, index, status):
         move(world, q_row, RECV_SLOT, index)
     wr_id = load64(slot_address(q, index))
     post_cqe(world, q.recv_cq, wr_id, q.number, status, WC_RECV, (0, 0, 0, index, 0), 0)
+
+
+def recv_tells(world, q_row, status):
+    """RECV_TELLS: the receive at hand, taken or the next one, completes with ``status`` of firmware's choice."""
+    if qp(world, q_row).recv_taken == 0:
+        take_recv(world, q_row)
+    fail_recv(world, q_row, status)
+    return 0

@@ -41,9 +41,12 @@ from nicemu.nic.send_queue import (
     RTS,
     SOLICITED,
     SQD,
+    UNSENT,
+    WR_FLUSH_ERR,
     entry_of,
     fetch,
     kick,
+    pass_over,
     posted,
     start_timer,
     wqe_address,
@@ -55,8 +58,6 @@ from nicemu.wire import opcode as bth
 
 WINDOW = 128
 """Request packets on their way that are not acknowledged yet (rxe's cap)."""
-ACK_EVERY = 32
-"""Every so many packets of a long message one asks for an ACK."""
 UNLIMITED = -1
 NS_PER_MS = 1_000_000
 NO_ADDRESS = 16
@@ -127,12 +128,12 @@ def finish_send(row, e, at):
 
 
 @jit
-def asks_for_ack(q, e, row):
+def asks_for_ack(world, q, e, row):
     """A packet asks for an ACK at the end of a message, now and then within it, without credit, and when it is sent
     again: a message of which several packets get lost then costs no more retries than each of them."""
     e.asked = 1 if q.lsn != UNLIMITED and psn_diff(e.ssn, q.lsn) > 0 else 0
     again = psn_diff(row.psn, q.sent_psn) < 0
-    return row.last or e.asked or again or q.sq_offset % ACK_EVERY == ACK_EVERY - 1
+    return row.last or e.asked or again or (q.sq_offset + 1) % nic(world, q.nic).ack_request_every == 0
 
 
 @jit
@@ -147,7 +148,7 @@ def build_payload(world, q, p, e, at):
     if place == bth.LAST or place == bth.ONLY:
         finish_send(row, e, at)
     if is_reliable(q):
-        row.ack_request = 1 if asks_for_ack(q, e, row) else 0
+        row.ack_request = 1 if asks_for_ack(world, q, e, row) else 0
     row.length = e.length
     row.payload = min(e.length - k * q.mtu, q.mtu)
     return gather(world, q, p, e, at, k * q.mtu)
@@ -284,12 +285,13 @@ def perform_local(world, q_row):
     e = entry_of(world, q, q.sq_next)
     at = wqe_address(q, q.sq_next)
     if e.done == 0:
+        status = 0
         if e.opcode == BIND_MW:
-            e.status = bind_mw(world, q_row, at)
+            status = bind_mw(world, q_row, at)
         else:
-            e.status = local_inv(world, q_row, load32(at + rings.SEND_IMM))
-        if e.status != 0:
-            q.sq_error = 1
+            status = local_inv(world, q_row, load32(at + rings.SEND_IMM))
+        if status != 0:
+            fail_entry(world, q_row, q.sq_next, status)
     e.done = 1
     q.sq_next += 1
     return call(vector(world, units.RETIRE).address, world, q_row, 0)
@@ -332,7 +334,13 @@ def requester(world, q_row, incarnation):
         return 0
     e = entry_of(world, q, q.sq_next)
     if e.status != 0:
-        return call(vector(world, units.RETIRE).address, world, q_row, 0) if q.sq_next == q.sq_una else 0
+        if e.status & 255 == WR_FLUSH_ERR:
+            return call(vector(world, units.QP_ERROR).address, world, q_row, 0)
+        if q.sq_next != q.sq_una:
+            return 0
+        if e.status == UNSENT:
+            pass_over(world, q_row)
+        return call(vector(world, units.RETIRE).address, world, q_row, 0)
     if is_local(e.opcode):
         return 0 if fenced(world, q, e) else perform_local(world, q_row)
     if not may_send(world, q) or paced(world, q_row):

@@ -11,12 +11,12 @@ from nicemu.abi import rings
 from nicemu.abi.tag_matching import TMH_BYTES
 from nicemu.abi.verbs import AsyncEvent, QpState, SrqType
 from nicemu.nic import dma, hooks
-from nicemu.nic.backup_ring import keep, leave, suspend
+from nicemu.nic.backup_ring import enter, keep, leave, suspend
 from nicemu.nic.check_rkey import REMOTE_WRITE, check_rkey
 from nicemu.nic.datagram import GRH_BYTES, write_grh
 from nicemu.nic.dma import hold, translate_range, translate_sges
 from nicemu.nic.eq import post_async
-from nicemu.nic.hooks import ask
+from nicemu.nic.hooks import STALL, TO_ERR, ask
 from nicemu.nic.mkey import check_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before, raise_fault
 from nicemu.nic.psn import psn_add, psn_diff
@@ -181,13 +181,16 @@ def check_resource(world, q_row, p):
 
 @jit
 def fault_verdict(world, q_row, kind, row, op_length):
-    """A page is missing: RNR NAK while the driver brings it in, or the backup ring; an error if it could not."""
+    """A page is missing: RNR NAK while the driver brings it in, or a wait for it; an error if it could not."""
     q = qp(world, q_row)
     if failed_before(world, q_row, kind):
         return RECV_PROT if kind == RESPONDER_RECV else ACCESS_ERROR
     done = q.message_offset if q.message_opcode != 0 else 0
     raise_fault(world, q_row, kind, q.recv_wqe, done, op_length)
-    if not is_reliable(q) and keep(world, q_row, row):
+    if not is_reliable(q):
+        return HOLD if keep(world, q_row, row) else RNR
+    q.fault_code = ask(world, q.nic, hooks.RESPONDER_FAULT, q_row, q.min_rnr_timer)
+    if q.fault_code == STALL and enter(world, nic(world, q.nic), row):
         return HOLD
     q.faulted_psn = row.psn
     return RNR
@@ -253,15 +256,21 @@ def judge(world, q_row, p):
         verdict = check_rkey(world, q_row, row)
     if verdict == ACCEPT:
         verdict = translate_request(world, q_row, p)
-    return verdict if is_reliable(q) else unreliable(q, verdict)
+    return verdict if is_reliable(q) else unreliable(world, q_row, verdict)
 
 
 @jit
-def unreliable(q, verdict):
-    """UC and UD drop what they refuse, and UC the rest of the message; only a bad receive WQE is an error of this side
-    (rxe error classes D, E and A)."""
+def unreliable(world, q_row, verdict):
+    """UC and UD drop what they refuse, and UC the rest of the message; only a bad receive WQE is an error here."""
     if verdict == ACCEPT or verdict == RECV_PROT or verdict == HOLD:
         return verdict
+    q = qp(world, q_row)
+    if verdict == RECV_LEN:
+        status = ask(world, q.nic, hooks.SHORT_RECEIVE, q_row, 1 if q.srq else 0)
+        if status == TO_ERR:
+            return RECV_LEN
+        if status:
+            call(vector(world, units.RECV_TELLS).address, world, q_row, status)
     q.drop_message = 1
     q.message_opcode = 0
     q.message_offset = 0
@@ -297,13 +306,13 @@ def accepted(world, q_row, p):
 
 @jit
 def rnr_code(world, q_row, row):
-    """RNR timer code of the NAK, -1: drop in silence. Firmware decides about page faults."""
+    """RNR timer code of the NAK, negative: drop in silence. Firmware has decided about page faults."""
     q = qp(world, q_row)
     q.nak_pending = 1
     if q.faulted_psn != row.psn:
         return q.min_rnr_timer
     q.faulted_psn = -1
-    return ask(world, q.nic, hooks.RESPONDER_FAULT, q_row, q.min_rnr_timer)
+    return q.fault_code
 
 
 @jit
@@ -352,7 +361,7 @@ def handle(world, q_row, p):
         row.segments = 0
     row.verdict = verdict
     if verdict == ACCEPT and row.opcode == bth.READ_REQUEST:
-        q.read_active = row.entry
+        q.read_active, q.read_counted = row.entry, row.counted
         r = resource(world, row.entry)
         r.next_psn = r.first_psn
     n.dma_last = max(n.dma_last, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)

@@ -4,8 +4,7 @@ from nicemu._jit import jit
 from nicemu.abi.verbs import Access
 from nicemu.nic.mkey import check_mkey
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
-from nicemu.tables.records import RESOURCES_PER_QP
-from nicemu.tables.rows import qp, resource
+from nicemu.tables.rows import nic, qp, resource
 from nicemu.wire import opcode as bth
 
 READ, ANSWERED = 1, 2
@@ -16,7 +15,7 @@ REMOTE_READ = int(Access.REMOTE_READ)
 @jit
 def find_resource(world, q, psn, kind):
     """The remembered request that covers ``psn``, 0 if none."""
-    for i in range(RESOURCES_PER_QP):
+    for i in range(nic(world, q.nic).resources):
         r = resource(world, q.resource_base + i)
         if r.kind == kind and psn_diff(psn, r.first_psn) >= 0 and psn_diff(psn, r.last_psn) <= 0:
             return q.resource_base + i
@@ -48,7 +47,7 @@ def open_resource(world, q, row):
     """Remember an accepted request; the answer is how many PSNs it takes."""
     is_read = row.opcode == bth.READ_REQUEST
     count = packet_count(row.length, q.mtu) if is_read else 1
-    row.entry = q.resource_base + q.resource_head % RESOURCES_PER_QP
+    row.entry = q.resource_base + q.resource_head % nic(world, q.nic).resources
     q.resource_head += 1
     r = resource(world, row.entry)
     r.kind = READ if is_read else ANSWERED

@@ -11,7 +11,7 @@ from nicemu.nic.cq import post_cqe
 from nicemu.nic.datagram import find_av
 from nicemu.nic.dma import check_sges
 from nicemu.nic.eq import post_async
-from nicemu.nic.hooks import ask
+from nicemu.nic.hooks import GO_ON, TO_ERR, ask
 from nicemu.nic.program_ring import SEND_SLOT, move, sends_posted
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.qp_type import (
@@ -50,6 +50,8 @@ RTS, SQD, ERR = int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
 MAX_MESSAGE = 1 << 31
 QP_FATAL, SQ_DRAINED = int(AsyncEvent.QP_FATAL), int(AsyncEvent.SQ_DRAINED)
 ACK_TIMEOUT_UNIT_NS = 4096
+UNSENT = -1
+"""Status of a WQE that completes without an error and is not sent."""
 
 
 @jit
@@ -153,6 +155,9 @@ def fetch(world, q_row):
     e.asked = 0
     at = wqe_address(q, q.sq_fetched)
     e.status = check_wqe(world, q_row, at, e)
+    if e.status != 0:
+        answer = ask(world, q.nic, hooks.SEND_ERROR, q_row, e.status << 8 | e.opcode & 255)
+        e.status = 0 if answer == GO_ON else answer or UNSENT
     count = psn_count(q, e, at)
     if count > 0:
         q.ssn = psn_add(q.ssn, 1)
@@ -161,8 +166,18 @@ def fetch(world, q_row):
     e.last_psn = psn_add(q.next_psn, count - 1)
     q.next_psn = psn_add(q.next_psn, count)
     q.sq_fetched += 1
-    if e.status != 0:
+    if e.status != 0 and e.status != UNSENT:
         q.sq_error = 1
+
+
+@jit
+def pass_over(world, q_row):
+    """Firmware takes the WQE at ``sq_next`` for sent, and nothing of it is."""
+    q = qp(world, q_row)
+    e = entry_of(world, q, q.sq_next)
+    e.status = 0
+    q.sq_next += 1
+    q.sent_psn = q.una_psn = psn_add(e.last_psn, 1)
 
 
 @jit
@@ -183,7 +198,9 @@ def outstanding(q):
 @jit
 def timer_off(world, q):
     """The ACK timer must not run: disabled, suspended, in an RNR wait, or nothing outstanding."""
-    waits = q.sq_suspended or q.read_suspended or control(world, 0).now < q.rnr_until
+    waits = q.sq_suspended or q.read_suspended
+    if control(world, 0).now < q.rnr_until and nic(world, q.nic).ack_timer_in_rnr == 0:
+        waits = 1
     return q.timeout == 0 or waits or not outstanding(q)
 
 
@@ -330,13 +347,13 @@ def retire(world, q_row, go_on):
         rewind(world, q_row, q.una_psn)
     while q.sq_una < q.sq_fetched:
         e = entry_of(world, q, q.sq_una)
-        status = e.status
-        if status == 0 and not is_done(world, q, e):
+        status = e.status & 255
+        if e.status == UNSENT or (status == 0 and not is_done(world, q, e)):
             break
         good = complete(world, q_row, q.sq_una, status)
         q.sq_una += 1
         if status != 0:
-            failed = units.QP_ERROR if is_reliable(q) else units.SQ_ERROR
+            failed = units.QP_ERROR if is_reliable(q) or e.status & TO_ERR else units.SQ_ERROR
             return call(vector(world, failed).address, world, q_row, 0)
         if not good:
             return call(vector(world, units.QP_ERROR).address, world, q_row, QP_FATAL)

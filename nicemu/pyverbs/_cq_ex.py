@@ -93,12 +93,12 @@ class CqInitAttrEx(Struct):
         expect(val, PD, "val", optional=True)
         self._parent_domain = val
 
-    def _refusal(self) -> int:
+    def _refusal(self, lacks: tuple[str, ...]) -> int:
         """The errno for what the emulated device does not have, 0 if it has all; in mlx5's order."""
-        mask = self.comp_mask
+        mask, able = self.comp_mask, IBV_WC_STANDARD_FLAGS if "wc_extensions" in lacks else _WC_FLAGS
         if not self.cqe or mask & ~_COMP_MASK or self._flags() & ~_CREATE_FLAGS:
             return errno.EINVAL
-        if self.wc_flags & ~_WC_FLAGS:
+        if self.wc_flags & ~able:
             return errno.EOPNOTSUPP
         return errno.EINVAL if mask & _MASK_PD and not isinstance(self._parent_domain, ParentDomain) else 0
 
@@ -154,7 +154,7 @@ class CQEX(CompletionQueue):
         super().__init__()
         attr = init_attr if init_attr is not None else CqInitAttrEx()
         failure = "Failed to create extended CQ"
-        refusal = attr._refusal()
+        refusal = attr._refusal(context._software.lacks)
         if refusal:
             raise PyverbsRDMAError(failure, refusal)
         self._current = WC._from_cqe(bytearray(CQE_BYTES))

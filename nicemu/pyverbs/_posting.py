@@ -11,9 +11,9 @@ from nicemu.pyverbs._tag_ops import TagQueue
 from nicemu.pyverbs.pyverbs_error import PyverbsRDMAError
 
 
-def post_chain(queue: SendQueue | RecvQueue | TagQueue, first: Any) -> tuple[int, Any]:
+def post_chain(queue: SendQueue | RecvQueue | TagQueue, first: Any, show: bool = True) -> tuple[int, Any]:
     """Write a chain and show it to the device: (0, None), or (errno, the request that was refused). EOPNOTSUPP: the
-    queue is that of the process that forked this one."""
+    queue is that of the process that forked this one. Without `show` the device sees it with the next chain."""
     if queue.generation != _kernel.generation:
         return errno.EOPNOTSUPP, first
     wr, error = first, 0
@@ -22,7 +22,7 @@ def post_chain(queue: SendQueue | RecvQueue | TagQueue, first: Any) -> tuple[int
         if error:
             break
         wr = wr._next
-    if wr is not first:
+    if wr is not first and show:
         queue.publish()
     return error, wr
 

@@ -54,6 +54,7 @@ _STEPS: dict[int, dict[str, QpAttrMask]] = {
 """The attributes that take a QP of each type one state on."""
 
 _MAY_SEND = frozenset((QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
+_STARTED = (QpState.RTS, QpState.ERR)
 _MAX_INLINE = 4096
 """No device has more: what it has, the kernel checks."""
 _RESET, _INIT, _RTR = int(QpState.RESET), int(QpState.INIT), int(QpState.RTR)
@@ -82,8 +83,8 @@ class QP(Resource):
     """
 
     __slots__ = (
-        "_context", "_device_index", "_memory", "_number", "_pd", "_rcq", "_recv_queue", "_scq", "_send_queue",
-        "_signal_all", "_srq", "_state", "_type", "_xrcd",
+        "_context", "_device_index", "_forgets_sends", "_memory", "_number", "_pd", "_rcq", "_recv_queue", "_scq",
+        "_send_queue", "_signal_all", "_srq", "_state", "_type", "_xrcd",
     )  # fmt: skip
     KIND = "qps"
     CHILDREN = ("mws", "flows", "dr_actions")
@@ -161,6 +162,7 @@ class QP(Resource):
         )  # fmt: skip
         with self._memory:
             response = self._execute(command, failure)
+        attr._take_capabilities(response.caps)
         self._open(response, kind)
 
     def _create_rss(self, attr: QPInitAttrEx) -> None:
@@ -181,7 +183,10 @@ class QP(Resource):
     def _open(self, response: messages.QpResponse, kind: int) -> None:
         self._handle, self._number = response.handle, int(response.number)
         self._type, self._state = kind, _RESET
-        self._send_queue = SendQueue.of(response, kind, self._kernel.process)
+        context = self._context or self._pd._ctx  # type: ignore[union-attr]
+        software = context._software  # type: ignore[union-attr]
+        self._forgets_sends = software.forgets_sends
+        self._send_queue = SendQueue.of(response, kind, self._kernel.process, software)
         self._recv_queue = RecvQueue.of(response)
         for queue in (self._scq, self._rcq):
             if queue is not None:
@@ -253,6 +258,8 @@ class QP(Resource):
         self._modify(qp_attr, U32(comp_mask), "Failed to modify QP")
 
     def _modify(self, attr: QPAttr, mask: int, failure: str) -> None:
+        if self._forgets_sends and mask & _A.STATE and attr.qp_state == QpState.ERR and self._send_queue:
+            self._send_queue.publish()  # the kernel flushes what is in the ring
         self._execute(messages.ModifyQp(self._opened(), attr._message(), mask), failure)
         if mask & _A.STATE:
             self._state = attr.qp_state
@@ -291,8 +298,12 @@ class QP(Resource):
         self._opened()
         queue = self._send_queue
         may = queue is not None and self._state in _MAY_SEND
-        error, refused = post_chain(queue, wr) if may else (errno.EINVAL, wr)  # type: ignore[arg-type]
-        if refused is not wr:
+        unseen = self._forgets_sends and self._state not in _STARTED
+        error, refused = errno.EINVAL, wr
+        if queue is not None and (may or unseen):
+            answer = post_chain(queue, wr, show=not unseen)
+            error, refused = answer if may else (error, refused)
+        if refused is not wr and not unseen:
             self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)
         if error:
             refuse("Failed to post send", error, refused, bad_wr)

@@ -70,6 +70,10 @@ class _WithCap(Struct):
     def _capabilities(self) -> Capabilities:
         return Capabilities(*(self._values.get(name, 0) for name in _CAPS))
 
+    def _take_capabilities(self, granted: Capabilities) -> None:
+        """What the device has granted (`ibv_create_qp(3)`: "updates the qp_init_attr->cap struct")."""
+        self._values.update({name: getattr(granted, name) for name in _CAPS})
+
     def _cap_rows(self) -> list[tuple[str, object]]:
         return [(title, self._values.get(name, 0)) for title, name in zip(_CAP_TITLES, _CAPS, strict=True)]
 

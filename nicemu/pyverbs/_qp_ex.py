@@ -10,7 +10,7 @@ from nicemu.abi.rings import SEND_WQE, SGE_BYTES
 from nicemu.abi.verbs import QpType, SendFlag, WrOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._fields import U8, U16, U32, U64, expect
-from nicemu.pyverbs._qp import _MAY_SEND, _SEND, QP, _raw_options
+from nicemu.pyverbs._qp import _MAY_SEND, _SEND, _STARTED, QP, _raw_options
 from nicemu.pyverbs._qp_attr import QPAttr, QPInitAttr, QPInitAttrEx
 from nicemu.pyverbs._qp_operations import FLAG
 from nicemu.pyverbs._queues import SendQueue
@@ -132,14 +132,16 @@ class QPEx(QP):
             raise PyverbsUserError("wr_complete without wr_start")
         self._batch = None
         head = queue.head
-        error = self._error or (0 if self._state in _MAY_SEND else errno.EINVAL)
+        may, unseen = self._state in _MAY_SEND, self._forgets_sends and self._state not in _STARTED
+        error = self._error or (0 if may or unseen else errno.EINVAL)
         error = errno.EOPNOTSUPP if queue.generation != _kernel.generation else error
         for request in batch:
             error = error or self._write(queue, request)
         if error:
             queue.head = head
-            raise PyverbsRDMAError("ibv_wr_complete failed.", error)
-        if batch:
+        if error or not may:
+            raise PyverbsRDMAError("ibv_wr_complete failed.", error or errno.EINVAL)
+        if batch and not unseen:
             queue.publish()
             self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)
 

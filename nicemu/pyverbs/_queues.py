@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import struct
+from types import SimpleNamespace
 from typing import Any
 
 from nicemu.abi.rings import (
@@ -20,10 +21,11 @@ from nicemu.abi.rings import (
     SEND_INLINE_LENGTH,
     SEND_NUM_SGE,
     SEND_OPCODE,
+    SEND_REMOTE_ADDR,
     SGE,
     SGE_BYTES,
 )
-from nicemu.abi.verbs import SendFlag
+from nicemu.abi.verbs import QpType, SendFlag, WrOpcode
 from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._qp_operations import OPCODES
 from nicemu.uverbs.messages import QpResponse
@@ -31,7 +33,9 @@ from nicemu.uverbs.srq_messages import SrqResponse
 
 _REQUEST = struct.Struct("<III")  # opcode, flags, num_sge
 _WORD = struct.Struct("<I")
+_ADDRESS = struct.Struct("<Q")
 _INLINE = int(SendFlag.INLINE)
+_ATOMICS = (int(WrOpcode.ATOMIC_CMP_AND_SWP), int(WrOpcode.ATOMIC_FETCH_AND_ADD))
 _COUNTER_BYTES = 8
 
 
@@ -120,9 +124,12 @@ class SendQueue(_Queue):
     __slots__ = ("max_inline", "opcodes", "process")
 
     @classmethod
-    def of(cls, response: QpResponse, qp_type: int, process: Any) -> SendQueue | None:
-        """A QP's, if it has one."""
-        return cls(response, qp_type, process) if response.send_slots else None
+    def of(cls, response: QpResponse, qp_type: int, process: Any, software: Any) -> SendQueue | None:
+        """A QP's, if it has one; what its requests are checked for is the library's (`config.SoftwareProfile`)."""
+        if not response.send_slots:
+            return None
+        kind = QpType.RC if software.posts_any_opcode and qp_type == QpType.UC else qp_type
+        return (AtomicsChecked if software.checks_atomics else cls)(response, kind, process)
 
     def __init__(self, response: QpResponse, qp_type: int, process: Any) -> None:
         super().__init__(
@@ -181,3 +188,24 @@ class SendQueue(_Queue):
         at = (self.head & self.mask) * self.stride
         self.ring[at : at + SEND_HEADER_BYTES + len(payload)] = header + payload
         self.head += 1
+
+
+class AtomicsChecked(SendQueue):
+    """The send queue of a library that looks at atomics."""
+
+    __slots__ = ()
+
+    def write(self, wr: Any) -> int:
+        """As for a send queue; EINVAL also for an atomic that is not aligned to 8 bytes, or shorter. Of more than 8
+        bytes the first are used."""
+        opcode = _REQUEST.unpack_from(wr._image, SEND_OPCODE)[0]
+        return self._write_atomic(wr) if opcode in _ATOMICS else super().write(wr)
+
+    def _write_atomic(self, wr: Any) -> int:
+        elements, left = b"", 8
+        for address, length, key in SGE.iter_unpack(wr._elements()):
+            elements += SGE.pack(address, min(length, left), key)
+            left -= min(length, left)
+        if left or _ADDRESS.unpack_from(wr._image, SEND_REMOTE_ADDR)[0] % 8:
+            return errno.EINVAL
+        return super().write(SimpleNamespace(_image=wr._image, _elements=lambda: elements))

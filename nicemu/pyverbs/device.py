@@ -167,7 +167,7 @@ class Context(Resource):
     PyverbsRDMAError: EINVAL, `fd` is no such descriptor. EOPNOTSUPP: from a `cmid`, there are no connections.
     """
 
-    __slots__ = ("_attributes", "_cmd_fd", "_device_index", "_name")
+    __slots__ = ("_attributes", "_cmd_fd", "_device_index", "_name", "_software")
     KIND = "contexts"
     CHILDREN = ("qps", "rwq_ind_tbls", "wqs", "ccs", "cqs", "dms", "pds", "xrcds")
 
@@ -185,6 +185,7 @@ class Context(Resource):
         else:
             self._open(self._name)
         self._device_index: int = self._kernel.device_index(self._handle)
+        self._software: Any = self._kernel.software(self._handle)
 
     def _open(self, name: str) -> None:
         self._kernel = _kernel.endpoint()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from nicemu.pyverbs._fields import U32, Constant, Struct, expect
-from nicemu.pyverbs._resource import Resource
+from nicemu.pyverbs._resource import Resource, unsupported
 from nicemu.pyverbs.base import PyverbsObject, PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import ibv_parent_domain_init_attr_mask
@@ -134,6 +134,8 @@ class ParentDomain(PD):
             raise PyverbsRDMAError(failure, errno.EINVAL)
         self._kernel = context._kernel
         context._opened()
+        if "alloc_parent_domain" in context._software.lacks:
+            raise unsupported(failure)
         self._allocator: ParentDomainContext | None = attr._pd_context
         self._handle = below._handle
         self._ctx = context

@@ -144,7 +144,8 @@ class SRQ(Resource):
             self._memory = self._ring_memory(parents[0], attr)
         except OSError as error:
             raise _kernel.failed(failure, error) from error
-        command = messages.CreateSrq(pd, attr.max_wr, attr.max_sge, kind, xrcd, cq, *matching, *self._memory.places)
+        size = attr.max_wr, attr.max_sge
+        command = messages.CreateSrq(pd, *size, kind, xrcd, cq, *matching, *self._memory.places, attr.srq_limit)
         with self._memory:
             response = self._execute(command, failure)
         self._handle, self._number = response.handle, int(response.number)

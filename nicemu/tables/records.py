@@ -56,6 +56,8 @@ NIC = record(
     "qp_cache_base", "qp_cache_sets", "qp_cache_ways", "qp_cache_clock",  # QP contexts on the device; ways 0: all
     "memory", "memory_bytes",  # device memory: host address and size
     "srq_base", "srq_count", "av_base", "av_count", "mcast_base", "mcast_count", "gid_base", "gid_count",
+    "mcast_end",             # one behind the last row used
+    "resources",             # responder resources of a QP
     "flow_base", "flow_count", "rqt_base", "rqt_count",
     "flow_end", "flows_made",  # one behind the last row used; rules ever made: each gets its order from it
     "mac",
@@ -67,6 +69,10 @@ NIC = record(
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
     "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
+    "ack_timer_in_rnr",      # 1: the ACK timer goes on in an RNR wait
+    "defects",               # bits of ``nic.defects.Defect``
+    "cq_spare",              # slots of a CQ that stay free
+    "ack_request_every",     # packets of a long message until one asks for an ACK
     "cnp_interval_ns",       # at most one CNP per QP in this time
     "zap_without_flush", "zap_without_drain",
     "function_masked",       # MSI-X control: no vector sends
@@ -112,7 +118,8 @@ QP = record(
     "incarnation",           # moves on at RESET: events of an earlier life are ignored
     "timer_deadline",        # 0: ACK timer off
     "timer_event",           # a TIMER event is in the heap
-    "read_suspended",        # a page fault of READ data: responses are dropped until it is resumed
+    "read_suspended",        # a page fault of READ data: until it is resumed responses are dropped (1) or wait (2)
+    "cx_head", "cx_tail", "cx_waiting",  # responses that wait, and how many
     # responder
     "epsn", "msn",
     "nak_pending",           # a NAK or RNR NAK was sent for the expected PSN: drop what is ahead of it
@@ -120,7 +127,7 @@ QP = record(
     "rq_next",               # next receive WQE
     "message_opcode",        # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
     "message_mkey", "message_key", "message_va", "message_length", "message_offset", "recv_wqe", "recv_taken",
-    "faulted_psn",
+    "faulted_psn", "fault_code",  # PSN that hit a missing page; what firmware answers it with
     "resource_base", "resource_head", "read_active", "rx_head", "rx_tail",
     "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
     "rewound",               # bits: went back for a missing response, a sequence NAK; again only when una_psn moved
@@ -134,9 +141,10 @@ QP = record(
     "sq_draining", "sqd_notify",  # SQD: not drained yet; raise SQ_DRAINED then
     "ssn", "lsn",            # credits: number of the last message fetched that needs a receive; the last one allowed
     "rx_waiting",            # requests in the responder's queue, behind a READ whose responses go out or a fault
-    "recv_suspended",        # UD, UC: the packet at the queue's head waits in the backup ring for a page
+    "recv_suspended",        # 1: the packet at the queue's head waits in the backup ring for a page; 2: a READ does
     "rx_non_posted",         # READs, atomics, FLUSHes counted and waiting in the responder's queue
     "rx_high",               # highest PSN counted
+    "read_counted",          # the active READ counts too: it is no replay, which its requester may have done with
     "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
     "next_cnp",              # earliest time of the next CNP, ns
     "rx_flags",              # raw packets and WQs: CVLAN_STRIPPING, SCATTER_FCS of QpFlag

@@ -54,6 +54,7 @@ class Capacity:
     tags: int = 1 << 17
     ahs: int = 4096
     mcast: int = 256
+    resources: int = RESOURCES_PER_QP
     gids: int = 256
     flows: int = 1024
     rqts: int = 256
@@ -131,7 +132,7 @@ class World:
             Slot.SQ_ENTRY: c.sq_entries, Slot.CQ: n * c.cqs + 1, Slot.EQ: n * c.eqs + 1, Slot.MSIX: n * c.eqs + 1,
             Slot.MESSAGE: n * c.eqs + 1, Slot.MKEY: n * c.mkeys + 1, Slot.IOTLB: n * c.iotlb + 1,
             Slot.FAULT: (n * c.qps + 1) * records.FAULTS_PER_QP, Slot.PACKET: c.packets,
-            Slot.SEGMENT: c.packets * SEGMENTS_PER_PACKET, Slot.RESOURCE: (n * c.qps + 1) * RESOURCES_PER_QP,
+            Slot.SEGMENT: c.packets * SEGMENTS_PER_PACKET, Slot.RESOURCE: (n * c.qps + 1) * c.resources,
             Slot.VECTOR: c.units, Slot.HOOK: (n + 1) * c.hooks, Slot.STATE: (n + 1) * c.state_bytes,
             Slot.FRAME: c.frames, Slot.VIOLATION: c.violations, Slot.TRACE: c.trace, Slot.NODE: c.nodes,
             Slot.PAYLOAD: c.packets * PAYLOAD_BYTES, Slot.SRQ: n * c.srqs + 1, Slot.AV: n * (c.ahs + c.qps) + 1,

@@ -19,7 +19,7 @@ from nicemu.driver.handles import Handles
 from nicemu.driver.program_ring import Places
 from nicemu.driver.raw_options import RawOptions
 from nicemu.timeline.host import Steps
-from nicemu.uverbs import device_file, raw_dispatch
+from nicemu.uverbs import absent, device_file, raw_dispatch
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
@@ -32,6 +32,7 @@ class Dispatcher:
 
     def __init__(self, driver: Driver, mm: Any) -> None:
         self.driver, self.mm = driver, mm
+        self.handlers = absent.without(HANDLERS, driver)
         self.channels: Handles[CompChannel] = Handles("completion channel")
         self.channel_of: dict[int, CompChannel] = {}
         """By CQ handle."""
@@ -48,7 +49,7 @@ class Dispatcher:
         if self.orphans:
             yield from device_file.release_unused(self)
         try:
-            result = HANDLERS[type(command)](self, command)
+            result = self.handlers[type(command)](self, command)
             if inspect.isgenerator(result):
                 result = yield from result
             return result
@@ -320,6 +321,8 @@ def create_srq(self: Dispatcher, c: s.CreateSrq) -> Steps[s.SrqResponse]:
     queue = self.driver.cqs.get(c.cq) if c.cq else None
     size, matching, places = (c.max_wr, c.max_sge), (c.max_num_tags, c.max_ops), Places(c.ring, c.record)
     made = yield from srq.create(self.driver.pds.get(c.pd), c.type, size, domain, queue, matching, places)
+    if c.srq_limit and made.context.device.profile.software.arms_new_srqs:
+        yield from srq.modify(made, size, c.srq_limit, srq.LIMIT)
     return _srq_response(made)
 
 

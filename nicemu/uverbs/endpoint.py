@@ -154,6 +154,10 @@ class Endpoint:
         index: int = self.driver.contexts.get(context).device.index
         return index
 
+    def software(self, context: int) -> Any:
+        """How driver and library of the device behave that a context is open on (``config.SoftwareProfile``)."""
+        return self.driver.contexts.get(context).device.profile.software
+
     def event_fds(self) -> set[int]:
         """Descriptors that become readable when the timeline runs: of completion channels and async events."""
         return {file.fd for file in self.dispatcher.event_files()}

@@ -61,6 +61,7 @@ class CreateSrq:
     max_ops: int = 0
     ring: int = 0
     record: int = 0
+    srq_limit: int = 0
 
 
 @message

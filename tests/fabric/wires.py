@@ -141,7 +141,8 @@ def joins(wires: Wires, nic: int, qpn: int, low: int, high: int = 0xFF0E << 48) 
     """A QP of NIC ``nic`` (from 1) becomes a member of a multicast group."""
     first = int(wires.world.nic[nic].mcast_base)
     rows = wires.world.mcast[first : first + int(wires.world.nic[nic].mcast_count)]
-    row = rows[int((rows.nic == 0).argmax())]
+    free = int((rows.nic == 0).argmax())
+    row, wires.world.nic[nic].mcast_end = rows[free], first + free + 1
     row.nic, row.qpn, row.mgid_high, row.mgid_low = nic, qpn, signed(high), low
 
 

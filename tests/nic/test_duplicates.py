@@ -141,3 +141,18 @@ def test_a_duplicate_is_acknowledged_only_for_what_came_before_it(quick):
     quick.bench.run()
     acks = [b for kind, _, a, b, *_ in quick.bench.trace() if kind.name == "SEND"]
     assert acks == [quick.a.psn, quick.a.psn + 1]
+
+
+def test_a_replayed_read_leaves_room_for_as_many_others_as_agreed(bench):
+    """Its requester has all responses already and has gone on; only READs seen for the first time count."""
+    rc = connected(bench)
+    rc.read(1, 16384)
+    bench.run()
+    count = 4  # MAX_DEST_RD_ATOMIC
+    for wr_id in range(count):
+        rc.add(2 + wr_id, 1, at=8 * wr_id)
+    late = {"psn": 0, "opcode": RcOpcode.READ_REQUEST, "length": 16384, "va": rc.remote.va, "rkey": rc.remote.key}
+    inject(bench, rc.a, rc.b, delay=1900, **late)
+    bench.run()
+    assert bench.device.row.duplicates == 1
+    assert rc.a.statuses() == [(wr_id, 0) for wr_id in range(1, count + 2)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from nicemu.abi.rings import CQE, CQE_BYTES, DOORBELL_RECORD_BYTES, owner, power_of_two, recv_stride, send_stride
 from nicemu.abi.verbs import QpType
+from nicemu.config.software_profile import SoftwareProfile
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
@@ -128,6 +129,9 @@ class FakeEndpoint:
 
     def device_index(self, context: int) -> int:
         return 0
+
+    def software(self, context: int) -> SoftwareProfile:
+        return SoftwareProfile()
 
     def ring_doorbell(self, device_index: int, bank: int, number: int, value: int = 0) -> None:
         self.doorbells.append((device_index, int(bank), number, value))

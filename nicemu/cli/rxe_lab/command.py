@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nicemu.cli.rxe_lab import referee
 from nicemu.config.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -213,3 +214,6 @@ def clean(
         typer.echo(f"{size / 1e6:8.1f} MB  {path}")
     if not dry:
         typer.echo(f"removed {cache.clean(place) / 1e6:.0f} MB")
+
+
+rxe.command("test")(referee.test)
