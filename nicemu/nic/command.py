@@ -1,7 +1,8 @@
 """The command queue: the only way the driver changes device tables.
 
 A command is decoded ``command_ns`` after its doorbell. UPDATE_MTT takes effect when it completes; ZAP_MTT clears
-entries and flushes the IOTLB at once and completes when DMA translated before has drained. The completion is an EQE.
+entries and flushes the IOTLB at once and completes when DMA translated before has drained; so does MODIFY_QP when the
+bytes that the QP accepted are in memory. The completion is an EQE.
 """
 
 from nicemu._jit import jit, load32, store32
@@ -14,7 +15,7 @@ from nicemu.nic.cq_command import is_cq_command
 from nicemu.nic.eq import post_eqe
 from nicemu.nic.mkey_command import is_mkey_command
 from nicemu.nic.psn import in_range
-from nicemu.nic.qp_command import object_command
+from nicemu.nic.qp_command import landed, object_command
 from nicemu.nic.rss import rqt_command
 from nicemu.nic.steering import DESTROY_FLOW, DESTROY_RQT, flow_command, is_raw_command
 from nicemu.tables import units
@@ -27,7 +28,7 @@ NOP, UPDATE_MTT, ZAP_MTT = int(Command.NOP), int(Command.UPDATE_MTT), int(Comman
 DESTROY_MKEY, DESTROY_CQ, DESTROY_QP = int(Command.DESTROY_MKEY), int(Command.DESTROY_CQ), int(Command.DESTROY_QP)
 DESTROY_SRQ, DESTROY_AH = int(Command.DESTROY_SRQ), int(Command.DESTROY_AH)
 DETACH_MCAST, FREE_DM = int(Command.DETACH_MCAST), int(Command.FREE_DM)
-PAGE_FAULT_RESUME = int(Command.PAGE_FAULT_RESUME)
+PAGE_FAULT_RESUME, MODIFY_QP = int(Command.PAGE_FAULT_RESUME), int(Command.MODIFY_QP)
 OK, BAD_RESOURCE, INTERNAL_ERROR = 0, int(Status.BAD_RESOURCE), int(Status.INTERNAL_ERROR)
 CMD, COMMAND_EQN = int(EqeType.CMD), 1
 EV_COMMAND, EV_DONE = int(Ev.COMMAND), int(Ev.COMMAND_DONE)
@@ -84,6 +85,8 @@ def command(world, nic_number, slot):
             push(world, now + n.resume_ns, units.RESUME, param(at, 0), param(at, 1))
     else:
         status = execute(world, n, opcode, at)
+        if opcode == MODIFY_QP and status == OK:
+            done = max(now, landed(world, n, at))
     store32(at + abi.COMMAND_STATUS, status)
     push(world, done, units.COMMAND_DONE, nic_number, slot)
     return 0

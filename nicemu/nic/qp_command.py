@@ -130,6 +130,12 @@ def qp_command(world, n, opcode, at):
 
 
 @jit
+def landed(world, n, at):
+    """When the bytes that a QP has accepted are in memory, ns: a QP that was moved to ERR writes nothing after that."""
+    return qp(world, n.qp_base + param(at, 0)).commit_until
+
+
+@jit
 def create_srq(world, n, row, at):
     """CREATE_SRQ."""
     s = srq(world, row)

@@ -169,6 +169,19 @@ def test_destroying_a_region_drains_like_a_zap(rc):
     )
 
 
+@pytest.mark.parametrize("at_step", range(0, 6000, 300))
+def test_a_qp_that_was_moved_to_error_writes_nothing_more(at_step):
+    bench = Bench()
+    rc = connected(bench, RETRY_CNT=0)
+    bench.log()
+    rc.write(1, 16384)
+    bench.run_for(at_step)
+    rc.b.modify(QpAttrMask.STATE, STATE=QpState.ERR)
+    done = bench.world.now
+    bench.run()
+    assert all(t <= done for kind, t, a, *_, d in bench.trace() if kind.name == "DMA" and (a, d) == (rc.remote.index, 1))
+
+
 def test_modify_writes_only_the_attributes_of_the_mask_and_query_reads_them_back(rc):
     rc.a.modify(QpAttrMask.TIMEOUT | QpAttrMask.MIN_RNR_TIMER, TIMEOUT=9, RETRY_CNT=1, MIN_RNR_TIMER=3)
     rc.bench.command(Command.QUERY_QP, rc.a.number)
