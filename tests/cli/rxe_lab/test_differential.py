@@ -30,9 +30,7 @@ def passes(count: int) -> list[Record]:
     return [Record(f"test_{number}", "PASS") for number in range(count)]
 
 
-def build(
-    *given: JobResult, explained: list[Explanation] | None = None, whole: bool = False
-) -> Differential:
+def build(*given: JobResult, explained: list[Explanation] | None = None, whole: bool = False) -> Differential:
     return differential.build({each.name: each for each in given}, explained or [], whole)
 
 
@@ -107,7 +105,8 @@ def test_with_the_profile_only_what_is_listed_may_be_left(
 def test_what_is_only_about_the_profile_does_not_explain_rxe(tmp_path: Path) -> None:
     explained = known(tmp_path, {**ENTRY, "modelled": False, "left": True})
     records = Record("xrc", "PASS"), Record("xrc", "FAIL"), Record("xrc", "PASS")
-    assert differential.problems(verbs(*records, explained=explained)) == ["unexplained: 1 of nicemu PASS, rxe FAIL: verbs/xrc"]
+    problems = differential.problems(verbs(*records, explained=explained))
+    assert problems == ["unexplained: 1 of nicemu PASS, rxe FAIL: verbs/xrc"]
 
 
 def test_what_is_listed_as_not_modelled_and_is_is_said(tmp_path: Path) -> None:
@@ -167,7 +166,7 @@ def test_the_reference_is_a_line_a_test_and_gives_the_same_comparison(tmp_path: 
 )
 def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ConfigError, match="^--against: expected "):
+    with pytest.raises(ConfigError, match=r"^--against: expected "):
         stored_run.read(str(tmp_path / "run.json"))
 
 
@@ -225,5 +224,5 @@ def test_a_page_without_the_marks_is_refused(tmp_path: Path, content: str) -> No
 
 
 def test_without_a_checkout_there_is_no_page(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--docs: expected .* in a checkout"):
+    with pytest.raises(ConfigError, match=r"--docs: expected .* in a checkout"):
         page.check(tmp_path)

@@ -1,4 +1,4 @@
-"""The jobs: processes and guests that run tests, on small tests made up here; the guest is a process of this machine."""
+"""The jobs: processes and guests that run tests, on small tests made up here; the guest is a process of this host."""
 
 import io
 import json
@@ -124,7 +124,8 @@ def test_a_guest_that_dies_is_said_and_what_it_had_not_run_is_lost(tests: Select
     def dies(command: list[str], share: Path) -> Process:
         line = json.dumps({"test": "test_made.T.test_one", "status": "PASS"})
         boot = json.dumps({"facts": {"retries": 2, "accel": "tcg"}})
-        script = f"echo '{line}' >> results/suite.jsonl; echo '{boot}' > results/guest.jsonl; echo the guest: died; exit 125"
+        script = f"echo '{line}' >> results/suite.jsonl; echo '{boot}' > results/guest.jsonl"
+        script += "; echo the guest: died; exit 125"
         return Process(["sh", "-c", f"cd {share}; {script}"], share / "output.txt")
 
     result = jobs.suite_there(tests, dies, listener("suite/rxe"))
