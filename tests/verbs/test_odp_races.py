@@ -256,9 +256,10 @@ def test_memory_moves_under_writes_to_it(memory):
     for _ in range(8):
         write(a, source.sge(), target.remote())
     moved = target.move()
+    then = mem_alloc.read(moved, target.length)
     assert set(finish(a, 8)) <= OVER
-    got = mem_alloc.read(moved, target.length)
-    assert made_of(got, make_pattern(1, target.length), make_pattern(2, target.length))
+    assert mem_alloc.read(moved, target.length) == then, "a write reached where the memory is now"
+    assert made_of(then, make_pattern(1, target.length), make_pattern(2, target.length))
 
 
 # -- rights, forks and files
