@@ -2,16 +2,22 @@
 
 import io
 import json
+import os
+import signal
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nicemu.cli.rxe_lab import jobs, schedule
+from nicemu.cli.conformance import server
+from nicemu.cli.rxe_lab import guest, guest_process, jobs, schedule
 from nicemu.cli.rxe_lab.jobs import Process, Selection
 from nicemu.cli.rxe_lab.progress import Progress
+from nicemu.cli.rxe_lab.qemu import Machine
 from nicemu.cli.rxe_lab.records import JobResult, Record
 from nicemu.cli.rxe_lab.schedule import Job, Listener
 from nicemu.cli.rxe_lab.tail import Tail
@@ -228,3 +234,40 @@ def test_progress_on_a_terminal_is_one_line_a_job_drawn_over() -> None:
     shown = stream.getvalue()
     assert "\x1b[2A\x1b[J" in shown and "a: ERROR t: why\n" in shown
     assert len(shown.rpartition("\x1b[J")[2].splitlines()) == 2
+
+
+def test_a_guest_gets_the_lock_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Machine] = []
+
+    def run(command: list[str], machine: Machine, **_: object) -> guest.Result:
+        made.append(machine)
+        return guest.Result(0, "", 1.0, 2.0, 0, "tcg")
+
+    monkeypatch.setattr(guest, "run", run)
+    monkeypatch.setattr(jobs, "Process", lambda words, output: words)
+    monkeypatch.setattr(server, "die_with_parent", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    (tmp_path / jobs.RESULTS).mkdir()
+    for lock in (Path("my.yaml"), None):
+        words: Any = jobs.boot(asdict(Machine(lock=lock)), 5, ["true"], tmp_path)
+        assert guest_process.main(words[-1]) == 0
+        (tmp_path / jobs.RESULTS / "guest.jsonl").unlink()
+    assert [machine.lock for machine in made] == [Path("my.yaml"), None]
+    assert made[0].share == tmp_path
+
+
+def test_lines_that_are_no_results_are_a_trouble_and_end_nothing(tmp_path: Path) -> None:
+    lines = ['{"facts": 5}', '{"test": "a", "status": "GOOD"}', '{"id": "b", "outcome": "odd"}', "[1]", "{"]
+    text = "\n".join([*lines, '{"test": "c", "status": "PASS"}', ""])
+    (tmp_path / "1.jsonl").write_text(text)
+    result = jobs.watch(Process(["true"], tmp_path / "out"), tmp_path, ["c"], listener())
+    assert result.records["c"].status == "PASS" and len(result.records) == 1
+    assert result.trouble == "3 lines of its results are none"
+
+
+def test_a_link_or_a_pipe_in_the_place_of_results_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "secret").write_text('{"test": "a", "status": "PASS"}\n')
+    (tmp_path / "results" / "1.jsonl").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / "results" / "2.jsonl")
+    assert list(Tail(tmp_path / "results").read()) == []
