@@ -34,19 +34,22 @@ def test(
     pattern: Annotated[str, typer.Argument(help="A regular expression that the test's id has to contain.")] = "",
     only: Annotated[str | None, typer.Option(metavar="verbs|suite", help="One of the two groups of tests.")] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Boot nothing: take rxe's results from a stored run.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Boot nothing: rxe's results come from a stored run, of --json or ours, rxe-7.3."
+        ),
     ] = None,
     model: Annotated[bool, typer.Option(help="Run nicemu with the profile rxe as well.")] = True,
     kernel: Annotated[str, typer.Option(metavar="N", help="The guest's: 7.3, 6.12 or 6.1.")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Store the run.")] = None,
     docs: Annotated[
         bool,
-        typer.Option("--docs", help="Write the tables of docs/rxe.md, and the stored run of rxe, here."),
+        typer.Option("--docs", help="Maintainers: write the tables of docs/rxe.md, and the stored run of rxe."),
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, max=6, help="Jobs at once; a guest takes a processor.")] = 2,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds a test of rdma-core's suite may take.")] = 60,
     tests: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder tests/verbs; that of this checkout.")
+        Path | None, typer.Option(metavar="DIR", help="Where tests/verbs is, if not in this checkout.")
     ] = None,
 ) -> None:
     """Run the same tests on nicemu and on Linux's soft RoCE, and say what differs and who is right.
@@ -155,7 +158,7 @@ def _prepare(machine: "Machine") -> dict[str, Any]:
         qemu.check(machine)
     except ConfigError as error:
         raise ConfigError(f"{error} (--against rxe-7.3 compares with a stored run of rxe instead)") from None
-    locked = lock.read()
+    locked = lock.read(machine.lock or lock.FILE)
     series = machine.kernel or locked.default_kernel
     image.ready(locked, series, machine.mirror)
     versions = {each.name: each.version for each in locked.userspace.packages}
