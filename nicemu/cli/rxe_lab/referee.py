@@ -62,6 +62,7 @@ def test(
     from nicemu.cli.rxe_lab import differential, explanations, page, progress, schedule, stored_run, table
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that all jobs end
+    _check_options(ctx)
     chosen = _choose(pattern, only, tests, timeout)
     then, versions = stored_run.read(against) if against is not None else ({}, {})
     known = explanations.read()
@@ -87,6 +88,15 @@ def test(
         if against is None and whole:
             stored_run.write_reference(stored_run.SHIPPED, found)
     sys.exit(1 if differential.problems(found) else 0)
+
+
+def _check_options(ctx: typer.Context) -> None:
+    """Raises ConfigError for options of `nicemu lab rxe` that the guests of this command have of their own."""
+    assert ctx.parent is not None
+    for name in ("share", "mtu", "timeout", "dmesg", "console"):
+        source = ctx.parent.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(f"--{name} before `test`: expected none, its guests have their own")
 
 
 def _choose(pattern: str, only: str | None, folder: Path | None, limit: float) -> "Selection":
