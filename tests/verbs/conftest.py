@@ -55,12 +55,36 @@ def pytest_configure(config: pytest.Config) -> None:
             lab_configuration(config)
         except (RuntimeError, ConfigError) as error:
             raise pytest.UsageError(str(error)) from None
+    else:
+        check_device(config.getoption("device", None) or "rxe0")
     config.addinivalue_line("markers", "unsafe_on_rxe(reason): rxe's kernel crashes or hangs: skipped on that device")
     config.addinivalue_line("markers", "nicemu_is_wrong(reason): expected to fail on nicemu, and on nothing else")
     config.stash[RECORDS] = {}
     path = config.getoption("observations", None)
     if path and not hasattr(config, "workerinput"):
-        Path(path).write_text("")
+        try:
+            Path(path).write_text("")
+        except OSError as error:
+            raise pytest.UsageError(
+                f"--observations: expected a file that can be written, given {path!r}: {error.strerror}"
+            ) from None
+
+
+def check_device(name: str) -> None:
+    """Raises pytest.UsageError, with what to do, unless the real pyverbs and the device are here."""
+    otherwise = "; without RDMA on this machine: nicemu lab rxe test --only verbs"
+    try:
+        from pyverbs.device import get_device_list
+        from pyverbs.pyverbs_error import PyverbsError
+    except ImportError as error:
+        raise pytest.UsageError(f"--verbs rxe: expected rdma-core's pyverbs ({error}){otherwise}") from None
+    try:
+        names = [each.name.decode() for each in get_device_list()]
+    except PyverbsError as error:
+        raise pytest.UsageError(f"--verbs rxe: expected RDMA devices ({error}){otherwise}") from None
+    if name not in names:
+        found = ", ".join(names) or "none"
+        raise pytest.UsageError(f"--verbs rxe: expected the device {name!r} (--device NAME), found {found}{otherwise}")
 
 
 def lab_configuration(config: pytest.Config) -> Any:

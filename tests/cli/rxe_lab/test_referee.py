@@ -162,6 +162,12 @@ def test_bad_input_is_one_line(verbs: dict[str, list[Record]], words: tuple[str,
         invoke(*words)
 
 
+@pytest.mark.parametrize("words", [("--share", "."), ("--mtu", "1500"), ("--timeout", "5"), ("--console",)])
+def test_options_of_one_guest_are_refused(words: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=f"^{words[0]} before `test`: expected none"):
+        CliRunner().invoke(app, ["lab", "rxe", *words, "test"], catch_exceptions=False)
+
+
 def test_without_qemu_it_says_what_to_do(verbs: dict[str, list[Record]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match=r"expected qemu-system-x86_64 .*\(--against rxe-7\.3 compares with a stored"):
