@@ -6,7 +6,6 @@ end why it did not end well.
 """
 
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -16,14 +15,15 @@ MTU = 9000
 
 def main(path: str) -> int:
     """Run a guest; the status of its command, or of `guest.run`."""
-    from nicemu.cli.conformance.server import die_with_parent
+    from nicemu.cli.ending import die_with_parent, raise_on_sigterm
     from nicemu.cli.rxe_lab import guest
     from nicemu.cli.rxe_lab.qemu import Machine
 
     die_with_parent()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that QEMU ends
+    raise_on_sigterm()
     job = json.loads(Path(path).read_text())
-    machine = Machine(**{**job["machine"], "share": Path(job["machine"]["share"]), "mtu": MTU})
+    paths = {name: Path(given) for name in ("share", "lock") if (given := job["machine"][name]) is not None}
+    machine = Machine(**{**job["machine"], **paths, "mtu": MTU})
     result = guest.run(job["command"], machine, timeout=job["timeout"], on_output=_pass_on)
     boot = {"boot_seconds": round(result.boot_seconds, 1), "retries": result.retries, "accel": result.accel}
     Path(job["facts"]).write_text(json.dumps({"facts": boot}) + "\n")

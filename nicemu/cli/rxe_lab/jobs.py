@@ -67,8 +67,9 @@ StartGuest = Callable[[list[str], Path], Running]
 
 def boot(machine: dict[str, Any], timeout: float, command: list[str], share: Path) -> Running:
     """Start a guest, for so many seconds at most; `machine`: fields of qemu.Machine."""
-    job = {"command": command, "machine": {**machine, "share": str(share)}, "timeout": timeout}
-    (share / "guest.json").write_text(json.dumps({**job, "facts": str(share / RESULTS / "guest.jsonl")}))
+    job: dict[str, Any] = {"command": command, "machine": {**machine, "share": share}, "timeout": timeout}
+    job["facts"] = str(share / RESULTS / "guest.jsonl")
+    (share / "guest.json").write_text(json.dumps(job, default=os.fspath))
     words = [sys.executable, "-m", "nicemu.cli.rxe_lab.guest_process", str(share / "guest.json")]
     return Process(words, share / "guest.txt")
 

@@ -1,7 +1,6 @@
 """`nicemu lab rxe test`: choose, run, compare, report."""
 
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -56,19 +55,21 @@ def test(
     `--against rxe-7.3` compares with our stored run of rxe. Status 1 if a test fails on nicemu, if a test was lost,
     if a difference is not explained, or if rxe passes fewer tests of the suite than it did.
     """
+    from nicemu.cli.conformance.stored import check
+    from nicemu.cli.ending import raise_on_sigterm
     from nicemu.cli.rxe_lab import differential, explanations, page, progress, schedule, stored_run, table
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that all jobs end
+    raise_on_sigterm()
     chosen = _choose(pattern, only, tests, timeout)
     then, versions = stored_run.read(against) if against is not None else ({}, {})
     known = explanations.read()
     if json_file is not None:
-        stored_run.check(json_file)
+        check(json_file)
     if docs:
         page.check(CHECKOUT)
     machine = replace(ctx.obj, kernel=kernel) if kernel else ctx.obj
     guest = versions.get("guest", {}) if against is not None else _prepare(machine)
-    work = _jobs(chosen, None if against is not None else machine, model and has_profile())
+    work = _jobs(chosen, None if against is not None else machine, model)
     _prepare_engine()
     said = progress.Progress([job.name for job in work])
     results = schedule.run_all(work, said, jobs)
@@ -134,18 +135,6 @@ def list_verbs(folder: Path) -> list[str]:
     return found
 
 
-def has_profile() -> bool:
-    """Whether nicemu has the profile `rxe`."""
-    from nicemu.cli.rxe_lab.jobs import PROFILE
-    from nicemu.config import load_config
-
-    try:
-        load_config(PROFILE)
-    except ConfigError:
-        return False
-    return True
-
-
 def _prepare(machine: "Machine") -> dict[str, Any]:
     """Build the guest's image if it is not there; versions of what is in it. Raises ConfigError."""
     from nicemu.cli.rxe_lab import image, lock, qemu
@@ -155,7 +144,7 @@ def _prepare(machine: "Machine") -> dict[str, Any]:
         qemu.check(machine)
     except ConfigError as error:
         raise ConfigError(f"{error} (--against rxe-7.3 compares with a stored run of rxe instead)") from None
-    locked = lock.read()
+    locked = lock.read(machine.lock or lock.FILE)
     series = machine.kernel or locked.default_kernel
     image.ready(locked, series, machine.mirror)
     versions = {each.name: each.version for each in locked.userspace.packages}

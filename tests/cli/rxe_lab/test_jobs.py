@@ -5,13 +5,16 @@ import json
 import sys
 import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from nicemu.cli.rxe_lab import jobs, schedule
+from nicemu.cli import ending
+from nicemu.cli.rxe_lab import guest, guest_process, jobs, schedule
 from nicemu.cli.rxe_lab.jobs import Process, Selection
 from nicemu.cli.rxe_lab.progress import Progress
+from nicemu.cli.rxe_lab.qemu import Machine
 from nicemu.cli.rxe_lab.records import JobResult, Record
 from nicemu.cli.rxe_lab.schedule import Job, Listener
 from nicemu.cli.rxe_lab.tail import Tail
@@ -228,3 +231,25 @@ def test_progress_on_a_terminal_is_one_line_a_job_drawn_over() -> None:
     shown = stream.getvalue()
     assert "\x1b[2A\x1b[J" in shown and "a: ERROR t: why\n" in shown
     assert len(shown.rpartition("\x1b[J")[2].splitlines()) == 2
+
+
+def test_a_guest_of_its_own_process_is_the_machine_that_was_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another lock file too, whose path goes through JSON."""
+    booted: list[Machine] = []
+
+    def run(command: list[str], machine: Machine, **_: object) -> guest.Result:
+        booted.append(machine)
+        return guest.Result(0, "", 4.2, 5.0, 0, "tcg")
+
+    monkeypatch.setattr(jobs, "Process", lambda words, output: None)
+    monkeypatch.setattr(ending, "die_with_parent", lambda: None)
+    monkeypatch.setattr(ending, "raise_on_sigterm", lambda: None)
+    monkeypatch.setattr(guest, "run", run)
+    (tmp_path / "results").mkdir()
+    chosen = Machine(kernel="6.1", memory=512, lock=tmp_path / "other.yaml")
+    jobs.boot(asdict(chosen), 60, ["true"], tmp_path)
+    assert guest_process.main(str(tmp_path / "guest.json")) == 0
+    assert booted == [replace(chosen, share=tmp_path, mtu=9000)]
+    assert json.loads((tmp_path / "results" / "guest.jsonl").read_text())["facts"]["boot_seconds"] == 4.2
