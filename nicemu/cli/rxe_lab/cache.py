@@ -62,7 +62,14 @@ def remove_unused(place: Path, now: float | None = None) -> None:
 def sizes(place: Path) -> list[tuple[Path, int]]:
     """What lies in the cache: images and the folder of packages, with their bytes."""
     found = [*sorted((place / "images").glob("*")), place / "packages"]
-    return [(each, sum(file.stat().st_size for file in each.rglob("*"))) for each in found if each.is_dir()]
+    return [(each, sum(_size(file) for file in each.rglob("*"))) for each in found if each.is_dir()]
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.lstat().st_size
+    except OSError:  # a build that goes on meanwhile has renamed or removed it
+        return 0
 
 
 def clean(place: Path) -> int:

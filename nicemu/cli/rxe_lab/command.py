@@ -86,7 +86,8 @@ def options(
     on. Of the host it sees the folder of --share and nothing else, no network either; what it writes elsewhere is gone
     at the end.
 
-    Status 124: the time was over; 125: the guest did not come up, or died; 2: something is missing here.
+    Status 124: the time was over; 125: the guest did not come up, or died; 2: something is missing here; 3: no mirror
+    has the packages, or answers.
     """
     from nicemu.cli.rxe_lab.qemu import Machine
 

@@ -1,9 +1,11 @@
 """A Debian package: deb(5), an ar archive whose member data.tar.* holds the files. Needs no dpkg."""
 
 import io
+import lzma
 import shutil
 import subprocess
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import BinaryIO
 from nicemu.config.errors import ConfigError
 
 MAGIC = b"!<arch>\n"
+BROKEN = (OSError, ValueError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error, subprocess.SubprocessError)
+"""What a package that is cut off, or none, makes Python raise."""
 HEADER = 60  # bytes: name 16, date 12, uid 6, gid 6, mode 8, size 10, end 2
 
 
@@ -23,6 +27,8 @@ def members(file: BinaryIO) -> Iterator[tuple[str, int]]:
         if len(header) < HEADER or header[58:] != b"`\n":
             raise ValueError("expected the header of an ar member")
         name, size = header[:16].decode("ascii", "replace").rstrip(" /"), int(header[48:58])
+        if size < 0:
+            raise ValueError("expected the size of an ar member")
         start = file.tell()
         yield name, size
         file.seek(start + size + size % 2)
@@ -42,7 +48,7 @@ def open_data(package: Path) -> Iterator[tarfile.TarFile]:
         content = decompressed(content) if name.endswith(".zst") else content
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:*") as tar:
             yield tar
-    except (OSError, ValueError, EOFError, tarfile.TarError) as error:
+    except BROKEN as error:
         raise ConfigError(f"expected a Debian package: {error}", file=str(package)) from None
 
 

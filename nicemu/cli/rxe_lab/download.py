@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nicemu.cli.rxe_lab.lock import Package
+from nicemu.cli.rxe_lab.sources import Unavailable
 from nicemu.config.errors import ConfigError
 
 AT_ONCE = 4
@@ -22,7 +23,7 @@ APT_HELPER = Path("/usr/lib/apt/apt-helper")
 TIMEOUT = 60  # seconds without a byte
 
 
-class Missing(ConfigError):
+class Missing(Unavailable):
     """The mirror does not have a package."""
 
 
@@ -33,7 +34,7 @@ def fetch(packages: Iterable[Package], mirror: str, folder: Path) -> list[Path]:
     """
     wanted = list(packages)
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [package for package in wanted if not (folder / package.file_name).is_file()]
+    missing = [package for package in wanted if not is_whole(package, folder / package.file_name)]
     if missing:
         with Progress(missing, folder) as progress, ThreadPoolExecutor(AT_ONCE) as pool:
             # the largest first: nothing waits for one that started last
@@ -68,9 +69,22 @@ def _fetch_one(package: Package, mirror: str, folder: Path, progress: "Progress"
     progress.done(package)
 
 
+def is_whole(package: Package, file: Path) -> bool:
+    """Whether it is there and still what was fetched: a host that crashed or a full disk may have cut it off."""
+    try:
+        return file.stat().st_size == package.size and _digest(file) == package.sha256
+    except OSError:
+        return False
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
 def check(package: Package, file: Path) -> None:
     """Raises ConfigError if `file` is not the package, and removes it."""
-    given = hashlib.sha256(file.read_bytes()).hexdigest()
+    given = _digest(file)
     size = file.stat().st_size
     if given != package.sha256 or size != package.size:
         file.unlink()
@@ -98,9 +112,9 @@ def _with_urllib(uri: str, part: Path) -> None:
 
 
 def _failed(uri: str, reason: str) -> None:
-    if "404" in reason or "No such file" in reason:
+    if "404" in reason.replace(uri, "") or "No such file" in reason:
         raise Missing(uri)
-    raise ConfigError(f"{uri} did not arrive: {reason[:200]}; what has arrived is kept, so try again")
+    raise Unavailable(f"{uri} did not arrive: {reason[:200]}; what has arrived is kept, so try again")
 
 
 class Progress:

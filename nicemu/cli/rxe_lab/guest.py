@@ -27,6 +27,7 @@ from nicemu.cli.rxe_lab.terminal import Terminal
 from nicemu.cli.rxe_lab.watch import Watch
 
 TRIES = 3
+LONGEST = 4096  # bytes of a line of the guest's first process that are kept
 TIMED_OUT, LOST = 124, 125
 """Statuses of our own, as of timeout(1): the time was over; the guest did not boot, or died."""
 
@@ -185,7 +186,8 @@ class Boot:
         if source == qemu.FRAMES:
             return
         if source == "control":
-            *lines, self._lines = (self._lines + content).split(b"\n")
+            *lines, rest = (self._lines + content).split(b"\n")
+            self._lines = rest[:LONGEST]
             for line in lines:
                 self._say(line.decode(errors="replace"))
         elif source == "qemu":
@@ -203,17 +205,22 @@ class Boot:
         word, _, rest = line.partition(" ")
         if word in ("stage", "rxe0"):
             self.on_output("stage", (rest if word == "stage" else word).encode())
-        if word == "rxe0":
+        if word == "rxe0" and not self.up:
             self.up, self.boot_seconds = True, time.monotonic() - self.watch.began
             self.watch.is_up()
         elif word == "fail" and not self._ended:
             self.final = self.said_why = True
             self._end(LOST, rest)
         elif word == "status" and not self._ended:
-            self._ended, self.status = True, int(rest)
+            if self.up and re.fullmatch(r"[0-9]{1,3}", rest) and int(rest) < 256:
+                self._ended, self.status = True, int(rest)
+            else:
+                self.final = self.said_why = True
+                self._end(LOST, f"expected a status from 0 to 255 of a command, the guest said {rest[:40]!r}")
 
     def _keys(self, content: bytes, process: "subprocess.Popen[bytes]", terminal: Terminal) -> None:
         if terminal.is_escape(content):
+            self.final = self.said_why = True
             self._end(LOST, "ended with Ctrl-]")
         elif self.up and process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):  # QEMU has ended: the loop is about to see it

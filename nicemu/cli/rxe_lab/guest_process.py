@@ -12,6 +12,9 @@ from pathlib import Path
 MTU = 9000
 """Of the guest's network device: packets of a whole page, the only ones whose on-demand data rxe places right."""
 
+MOST = 16 << 20
+"""Bytes of what the guest says that are kept: it may write without end, and the disk is ours."""
+
 
 def main(path: str) -> int:
     """Run a guest; the status of its command, or of `guest.run`."""
@@ -22,19 +25,23 @@ def main(path: str) -> int:
     die_with_parent()
     raise_on_sigterm()
     job = json.loads(Path(path).read_text())
-    paths = {name: Path(given) for name in ("share", "lock") if (given := job["machine"][name]) is not None}
+    paths = {name: Path(job["machine"][name]) for name in ("share", "lock") if job["machine"].get(name)}
     machine = Machine(**{**job["machine"], **paths, "mtu": MTU})
-    result = guest.run(job["command"], machine, timeout=job["timeout"], on_output=_pass_on)
+    left = MOST
+
+    def pass_on(_stream: str, content: bytes) -> None:
+        nonlocal left
+        sys.stdout.buffer.write(content[:left])
+        sys.stdout.buffer.flush()
+        left -= len(content[:left])
+
+    result = guest.run(job["command"], machine, timeout=job["timeout"], on_output=pass_on)
     boot = {"boot_seconds": round(result.boot_seconds, 1), "retries": result.retries, "accel": result.accel}
-    Path(job["facts"]).write_text(json.dumps({"facts": boot}) + "\n")
+    with open(job["facts"], "x") as file:  # a new one: the guest may have put a link there
+        file.write(json.dumps({"facts": boot}) + "\n")
     if result.reason:
         print(f"the guest: {result.reason}", flush=True)
     return result.status
-
-
-def _pass_on(stream: str, content: bytes) -> None:
-    sys.stdout.buffer.write(content)
-    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import sys
 import tempfile
 import time
@@ -71,7 +72,12 @@ def ready(lock: Lock, series: str, mirror: str | None = None) -> Image:
         with cache.building(place):
             if not image.is_dir():
                 cache.remove_unused(place)
-                _build(lock, series, mirror, image)
+                try:
+                    _build(lock, series, mirror, image)
+                except OSError as error:
+                    raise ConfigError(f"the guest could not be built in {place}: {error}") from None
+                except (*deb.BROKEN, struct.error, LookupError) as error:
+                    raise ConfigError(f"the packages make no guest: {type(error).__name__}: {error}") from None
     with contextlib.suppress(OSError):  # a cache that is not ours to write to
         os.utime(image)  # see cache.remove_unused
     return Image(image / "vmlinux", image / "initrd")
@@ -115,7 +121,8 @@ def _unpinned(lock: Lock, packages: Path) -> list[Path]:
     pinned: set[str] = set()
     for group in (lock.userspace, *lock.kernels.values()):
         pinned |= {package.file_name for package in group.packages}
-    return [file for file in packages.glob("*.deb") if file.name not in pinned]
+    files = (*packages.glob("*.deb"), *packages.glob("*.part"))
+    return [file for file in files if file.with_suffix(".deb").name not in pinned]
 
 
 def _say(began: float, text: str) -> None:

@@ -22,7 +22,7 @@ from nicemu.cli.rxe_lab.tail import Tail
 
 TICK = 0.3  # seconds between two looks at a process
 ENDING = 5.0  # seconds that a process has to end by itself
-SHOWN = 6
+SHOWN, SHOWN_BYTES = 6, 1 << 16
 """Lines of a process that died which are told."""
 TRIES = 3
 """Of a test of rdma-core's suite that fails on rxe."""
@@ -67,9 +67,9 @@ StartGuest = Callable[[list[str], Path], Running]
 
 def boot(machine: dict[str, Any], timeout: float, command: list[str], share: Path) -> Running:
     """Start a guest, for so many seconds at most; `machine`: fields of qemu.Machine."""
-    job: dict[str, Any] = {"command": command, "machine": {**machine, "share": share}, "timeout": timeout}
-    job["facts"] = str(share / RESULTS / "guest.jsonl")
-    (share / "guest.json").write_text(json.dumps(job, default=os.fspath))
+    paths = {"share": str(share), "lock": str(machine["lock"]) if machine.get("lock") else None}
+    job = {"command": command, "machine": {**machine, **paths}, "timeout": timeout}
+    (share / "guest.json").write_text(json.dumps({**job, "facts": str(share / RESULTS / "guest.jsonl")}))
     words = [sys.executable, "-m", "nicemu.cli.rxe_lab.guest_process", str(share / "guest.json")]
     return Process(words, share / "guest.txt")
 
@@ -182,30 +182,37 @@ class Process:
 def watch(process: Running, results: Path, expected: Sequence[str], listener: Listener) -> JobResult:
     """Follow what a process writes into the folder `results` until it ends; what left no result is lost."""
     result = JobResult(listener.name)
+    unread = 0
     tail = Tail(results)
     status = None
     try:
         while status is None and not listener.stop.is_set():
             status = process.wait(TICK)
             for line in tail.read():
-                _take(line, result, listener)
+                unread += not _take(line, result, listener)
     finally:
         if status is None:
             process.end()
     result.retries = result.facts.pop("retries", 0)
     result.trouble = _trouble(status, process.output)
+    if unread and not result.trouble:
+        result.trouble = f"{unread} lines of its results are none"
     result.lose(expected)
     return result
 
 
-def _take(line: dict[str, Any], result: JobResult, listener: Listener) -> None:
-    """A line of results: facts of the machine, a test of tests/verbs, or one of the suite."""
-    if "facts" in line:
-        result.facts.update(line["facts"])
-        return
-    record = Record.of_verbs(line) if "outcome" in line else Record.from_dict(line)
+def _take(line: dict[str, Any], result: JobResult, listener: Listener) -> bool:
+    """A line of results: facts of the machine, a test of tests/verbs, or one of the suite. False if it is neither."""
+    try:
+        if "facts" in line:
+            result.facts.update(line["facts"])
+            return True
+        record = Record.of_verbs(line) if "outcome" in line else Record.from_dict(line)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
     result.add(record)
     listener.add(record)
+    return True
 
 
 def _trouble(status: int | None, output: Path) -> str:
@@ -213,5 +220,8 @@ def _trouble(status: int | None, output: Path) -> str:
         return ""
     if status is None:
         return "interrupted"
-    lines = [line for line in output.read_text(errors="replace").splitlines() if line.strip()]
+    with output.open("rb") as file:
+        file.seek(max(0, output.stat().st_size - SHOWN_BYTES))
+        text = file.read().decode(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     return f"ended with status {status}: " + " | ".join(line.strip()[:200] for line in lines[-SHOWN:])

@@ -1,5 +1,6 @@
 """The lock file: every Debian package of the guest, with version, place on a mirror, size and SHA-256."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ import yaml
 from nicemu.config.errors import ConfigError
 
 FILE = Path(__file__).parent / "packages.yaml"
+
+NAME = re.compile(r"[a-z0-9][a-z0-9+.-]{0,100}(:[a-z0-9]+)?")
+"""Of a package or a suite, which become names of files and words of apt; a lock file may be somebody else's."""
+
+SERIES = re.compile(r"[0-9]+\.[0-9]+")
 
 HEADER = """\
 # The packages of the guest of `nicemu lab rxe`, pinned. Written by `nicemu lab rxe lock`, which takes `wanted`,
@@ -77,6 +83,8 @@ def read(file: Path = FILE) -> Lock:
     try:
         kernels = {str(series): _group(group) for series, group in content["kernels"].items()}
         lock = Lock(_group(content["userspace"]), kernels)
+        for series in kernels:
+            _checked(SERIES, series, "the series of a kernel, like 7.3")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"expected a lock file, {type(error).__name__}: {error}", file=str(file)) from None
     if not lock.kernels:
@@ -86,16 +94,26 @@ def read(file: Path = FILE) -> Lock:
 
 def _group(content: dict[str, Any]) -> Group:
     wanted, left_out = (tuple(str(name) for name in content.get(key) or ()) for key in ("wanted", "left_out"))
-    return Group(str(content["suite"]), wanted, left_out, tuple(_package(each) for each in content["packages"]))
+    for name in (*wanted, *left_out):
+        _checked(NAME, name, "the name of a package")
+    suite = _checked(NAME, str(content["suite"]), "the name of a suite")
+    return Group(suite, wanted, left_out, tuple(_package(each) for each in content["packages"]))
+
+
+def _checked(form: re.Pattern[str], text: str, what: str) -> str:
+    if form.fullmatch(text) is None:
+        raise ValueError(f"expected {what}, given {text!r}")
+    return text
 
 
 def _package(content: dict[str, Any]) -> Package:
     package = Package(**content)
+    _checked(NAME, package.name, "the name of a package")
     if len(package.sha256) != 64 or int(package.sha256, 16) < 0:
         raise ValueError(f"{package.name}: expected a SHA-256 of 64 hexadecimal digits, given {package.sha256!r}")
     if not isinstance(package.size, int) or package.size <= 0:
         raise ValueError(f"{package.name}: expected a size in bytes, given {package.size!r}")
-    if package.path.startswith("/") or ".." in package.path.split("/") or "/" in package.name:
+    if package.path.startswith("/") or ".." in package.path.split("/"):
         raise ValueError(f"{package.name}: expected a path below the mirror's base, given {package.path!r}")
     return package
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nicemu.cli.rxe_lab.lock import Group, Lock, Package
+from nicemu.cli.rxe_lab.sources import Unavailable
 from nicemu.config.errors import ConfigError
 
 ARCHITECTURE = "amd64"  # of the guest, whatever the host is
@@ -44,7 +45,7 @@ def _resolved(group: Group, mirror: str) -> Group:
         configuration = configure(Path(scratch), group.suite, mirror)
         _apt(configuration, "apt-get", "update", "-qq")
         target = ["-t", group.suite] if group.suite.endswith("-backports") else []
-        plan = _apt(configuration, "apt-get", "install", "-s", "-y", *target, *group.wanted)
+        plan = _apt(configuration, "apt-get", "install", "-s", "-y", *target, "--", *group.wanted)
         chosen = dict(re.findall(r"^Inst (\S+) \((\S+) ", plan, re.MULTILINE))
         for name in group.left_out:
             chosen.pop(name, None)
@@ -79,7 +80,7 @@ def _apt(configuration: Path, *command: str) -> str:
     errors = [line for line in done.stderr.splitlines() if line.startswith("E: ")]
     if done.returncode or errors:
         reason = " ".join(errors) or done.stderr.strip() or f"status {done.returncode}"
-        raise ConfigError(f"{' '.join(command[:2])} failed: {reason}")
+        raise Unavailable(f"{' '.join(command[:2])} failed: {reason}")
     return done.stdout
 
 

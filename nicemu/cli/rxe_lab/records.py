@@ -28,8 +28,11 @@ class Observation:
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "Observation":
-        """From what a test recorded; what is not needed to compare is left out."""
-        return cls(str(given["what"]), given["observed"], given.get("spec"), str(given.get("why") or ""))
+        """From what a test recorded; what is not needed to compare is left out. Raises KeyError, TypeError."""
+        spec = given.get("spec")
+        if isinstance(spec, dict) and not isinstance(spec.get("one of", []), list):
+            raise TypeError(f"expected a list of allowed values, given {spec!r}")
+        return cls(str(given["what"]), given["observed"], spec, str(given.get("why") or ""))
 
     def allows(self, value: Any) -> bool:
         """Whether the specification allows this value too."""

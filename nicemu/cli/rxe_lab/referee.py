@@ -73,7 +73,8 @@ def test(
     _prepare_engine()
     said = progress.Progress([job.name for job in work])
     results = schedule.run_all(work, said, jobs)
-    results.update(_chosen_of(then, chosen))
+    if against is not None:
+        results.update(_chosen_of(then, chosen))
     whole = not pattern and only is None
     found = differential.build(results, known, whole)
     found.versions = stored_run.versions(guest | _facts(results))
@@ -82,7 +83,7 @@ def test(
         stored_run.write(json_file, found)
     if docs:
         page.write(CHECKOUT, found)
-        if against is None and whole:
+        if against is None and whole and not differential.problems(found):
             stored_run.write_reference(stored_run.SHIPPED, found)
     sys.exit(1 if differential.problems(found) else 0)
 
@@ -106,7 +107,10 @@ def _choose(pattern: str, only: str | None, folder: Path | None, limit: float) -
             suite_folder = fetch.tests_folder(releases.find(RELEASE))
         except fetch.FetchError as error:
             raise ConfigError(str(error)) from None
-        suite = [test for test in ids.list_ids(suite_folder, ids.ANY_DEVICE) if wanted.search(test)]
+        suite = ids.list_ids(suite_folder, ids.ANY_DEVICE)
+        if not suite:  # without it nothing would differ
+            raise ConfigError(f"expected rdma-core's tests in {str(suite_folder)!r}, found none")
+        suite = [test for test in suite if wanted.search(test)]
     if only != "suite":
         verbs_folder = (folder or CHECKOUT / "tests" / "verbs").resolve()
         every = list_verbs(verbs_folder)
@@ -185,13 +189,19 @@ def _jobs(tests: "Selection", machine: "Machine | None", model: bool) -> "list[J
 
 
 def _chosen_of(then: "dict[str, JobResult]", tests: "Selection") -> "dict[str, JobResult]":
-    """Of a stored run, the groups and tests that are chosen now."""
+    """Of a stored run, the groups and tests that are chosen now; a group that it lacks is a trouble, not the same."""
+    from nicemu.cli.rxe_lab.differential import THERE, job_name
+    from nicemu.cli.rxe_lab.records import JobResult
+
     chosen = {"suite": set(tests.suite), "verbs": set(tests.verbs)}
     found = {}
-    for name, job in then.items():
-        wanted = chosen[name.partition("/")[0]]
-        job.records = {test: record for test, record in job.records.items() if test in wanted}
+    for group, wanted in chosen.items():
         if wanted:
+            name = job_name(group, THERE)
+            job = then.get(name, JobResult(name))
+            job.records = {test: record for test, record in job.records.items() if test in wanted}
+            if not job.records:
+                job.trouble = "the stored run has none of these tests"
             found[name] = job
     return found
 

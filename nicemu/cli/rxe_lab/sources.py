@@ -8,6 +8,17 @@ from urllib.parse import urlsplit
 from nicemu.config.errors import ConfigError
 
 FOLDER = Path("/etc/apt")
+
+
+class Unavailable(ConfigError):
+    """The packages cannot be had from here: no mirror, or it does not answer, or does not have them any more.
+
+    A status of its own: CI then compares with a stored run, and with no other failure.
+    """
+
+    exit_status = 3
+
+
 SUITES = re.compile(r"(bullseye|bookworm|trixie|forky|sid|oldstable|stable|testing|unstable)(-updates|-backports)?/?$")
 """Suites of Debian's main archive; its security archive and other distributions have other names or other pools."""
 
@@ -29,7 +40,7 @@ def mirror(chosen: str | None, folder: Path = FOLDER) -> str:
         return chosen.rstrip("/")
     found = mirrors(folder)
     if not found:
-        raise ConfigError(
+        raise Unavailable(
             f"expected a Debian mirror in {folder}/sources.list or {folder}/sources.list.d, found none; "
             "name one: --mirror URI, the part before /dists and /pool"
         )

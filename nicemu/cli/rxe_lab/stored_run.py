@@ -89,10 +89,11 @@ def read(name: str) -> tuple[dict[str, JobResult], dict[str, Any]]:
             document = json.loads(file.read(MAX_BYTES))
         jobs = [JobResult.from_dict(each) for each in document["jobs"]]
         versions = dict(document["versions"])
+        versions["guest"] = dict(versions.get("guest") or {})
     except OSError as error:
         known = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.json"))) or "(none is shipped)"
         raise ConfigError(f"--against: expected a file or {known}, given {name!r}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise ConfigError(f"--against: expected what --json wrote, given {name!r}") from None
     wanted = [job_name(group, THERE) for group in GROUPS]
     found = {job.name: job for job in jobs if job.name in wanted}

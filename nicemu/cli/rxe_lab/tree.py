@@ -61,7 +61,7 @@ class Tree:
         """What `wanted` takes, as real files below `folder`, which is empty."""
         for path, entry in sorted(self.entries.items()):
             place = folder / path
-            if not wanted(path) or stat.S_ISDIR(entry.mode):
+            if not wanted(path) or stat.S_ISDIR(entry.mode) or self._leads_away(path):
                 continue
             place.parent.mkdir(parents=True, exist_ok=True)
             if stat.S_ISLNK(entry.mode):
@@ -69,6 +69,12 @@ class Tree:
             else:
                 place.write_bytes(entry.content)
                 place.chmod(0o700 if entry.mode & 0o100 else 0o600)
+
+    def _leads_away(self, path: str) -> bool:
+        """Whether a folder of it is a link: writing below one could leave the folder we write to."""
+        parts = path.split("/")[:-1]
+        folders = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return any(each in self.entries and stat.S_ISLNK(self.entries[each].mode) for each in folders)
 
     def __contains__(self, path: str) -> bool:
         return path in self.entries

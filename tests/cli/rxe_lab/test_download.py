@@ -62,3 +62,18 @@ def test_the_last_line_says_how_much_came(mirror: Path, tmp_path: Path, capsys: 
         "downloading 1 packages, 2 MB",
         "1 of 1 packages, 2 of 2 MB in 0 s",
     ]
+
+
+def test_a_package_of_the_cache_that_was_cut_off_is_fetched_again(mirror: Path, tmp_path: Path) -> None:
+    package = put(mirror, "one", b"123")
+    (file,) = download.fetch([package], mirror.as_uri(), tmp_path)
+    file.write_bytes(b"1")
+    assert download.fetch([package], mirror.as_uri(), tmp_path) == [file]
+    assert file.read_bytes() == b"123"
+
+
+def test_packages_that_cannot_be_had_have_a_status_of_their_own(tmp_path: Path) -> None:
+    """CI then compares with a stored run, and with no other failure."""
+    with pytest.raises(ConfigError) as raised:
+        download.fetch([made.package("gone", b"2")], (tmp_path / "nowhere").as_uri(), tmp_path)
+    assert raised.value.exit_status == 3

@@ -266,3 +266,22 @@ def test_a_shell_needs_a_terminal() -> None:
     program = "from nicemu.cli.rxe_lab.terminal import Terminal; Terminal(True)"
     done = subprocess.run([sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert "expected a terminal for the guest's shell, or -- and a command" in done.stderr
+
+
+@pytest.mark.parametrize("said", ["status abc\n", "status 256\n", "status -1\n", "status\n"])
+def test_a_status_that_is_none_ends_the_run_as_lost(fake_qemu: Fake, said: str) -> None:
+    fake_qemu([UP, ("control", said)])
+    result = guest.run(["x"], TCG)
+    assert (result.status, result.retries) == (guest.LOST, 0)
+    assert result.reason.startswith("expected a status from 0 to 255 of a command, the guest said ")
+
+
+def test_a_status_before_rxe0_is_no_run(fake_qemu: Fake) -> None:
+    fake_qemu([("control", "status 0\n")])
+    result = guest.run(["x"], TCG)
+    assert result.status == guest.LOST and not result.completed
+
+
+def test_a_line_without_end_is_not_kept(fake_qemu: Fake) -> None:
+    fake_qemu([UP, ("control", "x" * 60_000), ("control", "\nstatus 7\n")])
+    assert guest.run(["x"], TCG).status == 7

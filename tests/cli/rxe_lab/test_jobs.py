@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -233,23 +235,38 @@ def test_progress_on_a_terminal_is_one_line_a_job_drawn_over() -> None:
     assert len(shown.rpartition("\x1b[J")[2].splitlines()) == 2
 
 
-def test_a_guest_of_its_own_process_is_the_machine_that_was_chosen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With another lock file too, whose path goes through JSON."""
-    booted: list[Machine] = []
+def test_a_guest_gets_the_lock_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Machine] = []
 
     def run(command: list[str], machine: Machine, **_: object) -> guest.Result:
-        booted.append(machine)
-        return guest.Result(0, "", 4.2, 5.0, 0, "tcg")
+        made.append(machine)
+        return guest.Result(0, "", 1.0, 2.0, 0, "tcg")
 
-    monkeypatch.setattr(jobs, "Process", lambda words, output: None)
+    monkeypatch.setattr(guest, "run", run)
+    monkeypatch.setattr(jobs, "Process", lambda words, output: words)
     monkeypatch.setattr(ending, "die_with_parent", lambda: None)
     monkeypatch.setattr(ending, "raise_on_sigterm", lambda: None)
-    monkeypatch.setattr(guest, "run", run)
+    (tmp_path / jobs.RESULTS).mkdir()
+    for lock in (Path("my.yaml"), None):
+        words: Any = jobs.boot(asdict(Machine(lock=lock)), 5, ["true"], tmp_path)
+        assert guest_process.main(words[-1]) == 0
+        (tmp_path / jobs.RESULTS / "guest.jsonl").unlink()
+    assert [machine.lock for machine in made] == [Path("my.yaml"), None]
+    assert made[0].share == tmp_path
+
+
+def test_lines_that_are_no_results_are_a_trouble_and_end_nothing(tmp_path: Path) -> None:
+    lines = ['{"facts": 5}', '{"test": "a", "status": "GOOD"}', '{"id": "b", "outcome": "odd"}', "[1]", "{"]
+    text = "\n".join([*lines, '{"test": "c", "status": "PASS"}', ""])
+    (tmp_path / "1.jsonl").write_text(text)
+    result = jobs.watch(Process(["true"], tmp_path / "out"), tmp_path, ["c"], listener())
+    assert result.records["c"].status == "PASS" and len(result.records) == 1
+    assert result.trouble == "3 lines of its results are none"
+
+
+def test_a_link_or_a_pipe_in_the_place_of_results_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
-    chosen = Machine(kernel="6.1", memory=512, lock=tmp_path / "other.yaml")
-    jobs.boot(asdict(chosen), 60, ["true"], tmp_path)
-    assert guest_process.main(str(tmp_path / "guest.json")) == 0
-    assert booted == [replace(chosen, share=tmp_path, mtu=9000)]
-    assert json.loads((tmp_path / "results" / "guest.jsonl").read_text())["facts"]["boot_seconds"] == 4.2
+    (tmp_path / "secret").write_text('{"test": "a", "status": "PASS"}\n')
+    (tmp_path / "results" / "1.jsonl").symlink_to(tmp_path / "secret")
+    os.mkfifo(tmp_path / "results" / "2.jsonl")
+    assert list(Tail(tmp_path / "results").read()) == []

@@ -48,7 +48,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         ({"size": 0}, "kmod: expected a size in bytes, given 0"),
         ({"path": "/etc/passwd"}, "kmod: expected a path below the mirror's base, given '/etc/passwd'"),
         ({"path": "pool/../../x"}, "expected a path below the mirror's base"),
-        ({"name": "../kmod"}, "expected a path below the mirror's base"),
+        ({"name": "../kmod"}, "expected the name of a package, given '../kmod'"),
         ({"colour": "red"}, "unexpected keyword argument 'colour'"),
     ],
 )
@@ -74,3 +74,18 @@ def test_an_unknown_kernel_names_those_that_are_known() -> None:
 def test_another_content_has_another_file_name(tmp_path: Path) -> None:
     one, other = Package(**GOOD), Package(**(GOOD | {"sha256": "1" * 64}))  # type: ignore[arg-type]
     assert one.file_name != other.file_name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("wanted: [kmod]", "wanted: ['-oDir::Bin::Solvers::=/tmp/x']", "expected the name of a package"),
+        ("suite: trixie", 'suite: "sid main\\ndeb [trusted=yes] http://x"', "expected the name of a suite"),
+        ('"7.3"', '"../../x"', "expected the series of a kernel, like 7.3, given '../../x'"),
+    ],
+)
+def test_what_would_become_a_word_of_apt_or_a_path_is_refused(tmp_path: Path, old: str, new: str, message: str) -> None:
+    file = write(tmp_path)
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        lock.read(file)

@@ -2,6 +2,7 @@
 
 import io
 import lzma
+import os
 import stat
 import subprocess
 import tarfile
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nicemu.cli.rxe_lab import cpio, deb, vmlinux
-from nicemu.cli.rxe_lab.tree import Tree, merged
+from nicemu.cli.rxe_lab.tree import Entry, Tree, merged
 from nicemu.config.errors import ConfigError
 from tests.cli.rxe_lab import made
 
@@ -144,3 +145,30 @@ def test_the_kernel_inside_a_bzimage_is_found() -> None:
 def test_a_kernel_that_cannot_be_unpacked_boots_as_it_is(payload: bytes) -> None:
     image = made.bzimage(payload)
     assert vmlinux.from_bzimage(image) == image
+
+
+def test_nothing_is_written_through_a_link_that_leads_out(tmp_path: Path) -> None:
+    tree = Tree()
+    tree.add_link("usr/lib/out", str(tmp_path / "elsewhere"))
+    tree.entries["usr/lib/out/x"] = Entry(stat.S_IFREG | 0o644, b"x")
+    (tmp_path / "elsewhere").mkdir()
+    tree.write(tmp_path / "here", lambda _: True)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["-60", "-1"])
+def test_a_member_of_a_negative_size_is_refused(size: str) -> None:
+    header = b"data.tar".ljust(48) + size.encode().ljust(10) + b"`\n"
+    with pytest.raises(ValueError, match="expected the size of an ar member"):
+        list(deb.members(io.BytesIO(deb.MAGIC + header)))
+
+
+def test_a_package_that_ends_in_the_middle_of_its_files_is_refused(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as tar:
+        member = tarfile.TarInfo("usr/bin/x")
+        member.size = 1 << 20
+        tar.addfile(member, io.BytesIO(os.urandom(1 << 20)))
+    (tmp_path / "a.deb").write_bytes(made.ar({"data.tar.xz": packed.getvalue()[:500_000]}))
+    with pytest.raises(ConfigError, match="expected a Debian package"), deb.open_data(tmp_path / "a.deb") as files:
+        Tree().add_tar(files, lambda _: True)

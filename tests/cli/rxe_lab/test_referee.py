@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nicemu.cli.app import app
-from nicemu.cli.rxe_lab import jobs, qemu, referee, stored_run
+from nicemu.cli.rxe_lab import image, jobs, lock, qemu, referee, stored_run
 from nicemu.cli.rxe_lab.jobs import Selection
 from nicemu.cli.rxe_lab.records import JobResult, Record
 from nicemu.cli.rxe_lab.schedule import Listener
@@ -88,6 +88,62 @@ def test_a_test_that_the_stored_run_does_not_have_is_no_problem(
         records.append(Record(new, "PASS"))
     status, text = invoke("--only", "verbs", "--against", str(stored))
     assert status == 0 and "2 same, 1 not run" in text
+
+
+def test_a_stored_run_without_a_group_does_not_pass(verbs: dict[str, list[Record]], stored: Path) -> None:
+    document = json.loads(stored.read_text())
+    document["jobs"][0]["name"] = "suite/rxe"
+    stored.write_text(json.dumps(document))
+    status, text = invoke("--only", "verbs", "--against", str(stored))
+    assert status == 1 and "verbs/rxe: the stored run has none of these tests" in text
+
+
+def test_a_stored_run_of_other_tests_does_not_pass(verbs: dict[str, list[Record]], stored: Path) -> None:
+    stored.write_text(stored.read_text().replace("test_a.py", "test_b.py"))
+    status, text = invoke("--only", "verbs", "--against", str(stored))
+    assert status == 1 and "verbs/rxe: the stored run has none of these tests" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("jobs", [1]), ("versions", {"guest": [1]}), ("versions", 5), ("jobs", {"a": 1})],
+)
+def test_a_stored_run_that_is_none_is_one_line(stored: Path, name: str, value: object) -> None:
+    stored.write_text(json.dumps(json.loads(stored.read_text()) | {name: value}))
+    with pytest.raises(ConfigError, match="--against: expected what --json wrote"):
+        stored_run.read(str(stored))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"retries": float("inf")},
+        {"seconds": "abc"},
+        {"tests": [{"test": "a", "status": "GOOD"}]},
+        {"tests": [{"test": "a", "status": "PASS", "observations": [{"what": "x"}]}]},
+        {"tests": [{"test": "a", "status": "PASS",
+                    "observations": [{"what": "x", "observed": 1, "spec": {"one of": 5}}]}]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_stored_job_that_is_none_is_one_line(stored: Path, changed: dict[str, object]) -> None:
+    document = json.loads(stored.read_text())
+    document["jobs"][0] |= changed
+    stored.write_text(json.dumps(document))
+    with pytest.raises(ConfigError, match="--against: expected what --json wrote"):
+        stored_run.read(str(stored))
+
+
+def test_the_versions_are_those_of_the_lock_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "packages.yaml"
+    other.write_text(lock.FILE.read_text().replace('"6.1":', '"6.2":'))
+    built: list[str] = []
+    monkeypatch.setattr(qemu, "find", lambda: "qemu")
+    monkeypatch.setattr(qemu, "version", lambda: "7.2")
+    monkeypatch.setattr(qemu, "check", lambda machine: None)
+    monkeypatch.setattr(image, "ready", lambda locked, series, mirror: built.append(",".join(locked.kernels)))
+    assert referee._prepare(qemu.Machine(lock=other, kernel="6.2"))["kernel_series"] == "6.2"
+    assert built == ["7.3,6.12,6.2"]
 
 
 @pytest.mark.parametrize(
