@@ -1,6 +1,7 @@
 """Where packages and images are kept, and who may write there."""
 
 import fcntl
+import os
 import shutil
 import sys
 import time
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from nicemu._jit.object_code import cache_root
+from nicemu.cli.conformance.fetch import cache_folder
 from nicemu.config.errors import ConfigError
 
 UNUSED_DAYS = 14
@@ -17,7 +18,8 @@ UNUSED_DAYS = 14
 
 def folder() -> Path:
     """`$NICEMU_CACHE/rxe-lab`, else `rxe-lab` in nicemu's cache folder; made if it is not there."""
-    place = cache_root().absolute() / "rxe-lab"
+    chosen = os.environ.get("NICEMU_CACHE")
+    place = (Path(chosen).absolute() if chosen else cache_folder()) / "rxe-lab"
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
