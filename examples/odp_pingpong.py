@@ -1,8 +1,9 @@
 """Ping-pong over on-demand memory: every RC operation, with the operating system taking pages away in between.
 
-Plain pyverbs: it knows nothing of nicemu and runs on any device with ODP (soft-RoCE too). Two queue pairs of one
+Plain pyverbs: it knows nothing of nicemu and runs on any device with ODP. Two queue pairs of one
 process talk to each other. Between operations the buffers lose their pages by madvise(DONTNEED), munmap and mmap,
-fork with copy-on-write, and page-out; the NIC must notice each time. Every byte is checked.
+fork with copy-on-write, and page-out; the NIC must notice each time. Every byte is checked: on soft-RoCE of Linux 7.3,
+and with `--config rxe`, it finds wrong ones, since packets that do not start on a page go wrong there (docs/rxe.md).
 
     nicemu run --stats examples/odp_pingpong.py [ITERATIONS] [DEVICE]
 """

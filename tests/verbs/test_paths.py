@@ -76,11 +76,13 @@ def test_a_self_connected_qp_reads_and_counts(near):
     qp, region = near.qp(), near.region(2)
     region.fill(1)
     qp.to_rts(attributes(qp, qp))
-    expected = region.bytes(0, 4000)
+    expected, word = region.bytes(0, 4000), region.bytes(4080, 8)
     read(qp, region.sge(PAGE, 4000), region.remote())
     atomic(qp, region.sge(PAGE + 4000, 8), region.remote(4080), add=1)
     successes(near.cq, 2)
     assert region.bytes(PAGE, 4000) == expected
+    assert region.bytes(PAGE + 4000, 8) == word
+    assert region.bytes(4080, 8) == ((int.from_bytes(word, "little") + 1) % 2**64).to_bytes(8, "little")
 
 
 def test_two_qps_of_one_side_talk(near):

@@ -134,7 +134,7 @@ def test_a_local_invalidate_of_what_is_no_type_2_window(windows, accept, key):
 def test_a_local_invalidate_of_a_window_that_is_not_bound(windows, accept):
     this = windows()
     mw = window(this.far, TYPE_2)
-    accept("status", this.invalidate(mw.rkey), spec="LOC_QP_OP_ERR")
+    accept("status", this.invalidate(mw.rkey), spec="LOC_QP_OP_ERR", rxe=FLUSHED, why=FLUSHES_ITSELF)
     assert state(this.b) == ERR
 
 
@@ -144,7 +144,7 @@ def test_a_second_local_invalidate_of_a_window(windows, accept):
     mw = window(this.far, TYPE_2)
     _status, rkey = this.bind(mw)
     assert this.invalidate(rkey) == OK
-    accept("status", this.invalidate(rkey), spec="LOC_QP_OP_ERR")
+    accept("status", this.invalidate(rkey), spec="LOC_QP_OP_ERR", rxe=FLUSHED, why=FLUSHES_ITSELF)
     assert state(this.b) == ERR
 
 

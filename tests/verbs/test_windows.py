@@ -40,6 +40,10 @@ def test_a_bound_window_opens_its_part_of_the_region(windows, kind, operation):
         assert after[PAGE + 64 : PAGE + 72] == this.source.bytes(0, 8)
     if operation == "read":
         assert this.source.bytes(0, 8) == before[PAGE + 64 : PAGE + 72]
+    if operation == "atomic":
+        old = int.from_bytes(before[PAGE + 64 : PAGE + 72], "little")
+        assert after[PAGE + 64 : PAGE + 72] == ((old + 1) % 2**64).to_bytes(8, "little")
+        assert this.source.bytes(0, 8) == before[PAGE + 64 : PAGE + 72]
 
 
 @TYPES

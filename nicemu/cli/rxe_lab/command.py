@@ -47,7 +47,9 @@ lab = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
 )  # fmt: skip
 rxe = typer.Typer(cls=RxeGroup, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
-lab.add_typer(rxe, name="rxe", invoke_without_command=True)
+lab.add_typer(
+    rxe, name="rxe", invoke_without_command=True, short_help="A Linux guest with rxe0, the kernel's soft-RoCE device."
+)
 
 
 @rxe.callback(
@@ -58,12 +60,16 @@ lab.add_typer(rxe, name="rxe", invoke_without_command=True)
 )
 def options(
     ctx: typer.Context,
-    kernel: Annotated[str, typer.Option(metavar="N", help="7.3, 6.12 or 6.1; on-demand paging needs 7.3.")] = "",
+    kernel: Annotated[
+        str, typer.Option(metavar="N", help="7.3, 6.12 or 6.1 (7.3 if not given, which on-demand paging needs).")
+    ] = "",
     share: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A folder the guest sees as /share, and may write to.")
     ] = None,
-    mtu: Annotated[int, typer.Option(metavar="BYTES", help="Of eth0; 9000 lets rxe0 use a path MTU of 4096.")] = 1500,
-    memory: Annotated[int, typer.Option(metavar="MIB", help="Of the guest.")] = 2048,
+    mtu: Annotated[
+        int, typer.Option(metavar="BYTES", help="Of eth0, 576 to 9216; 9000 lets rxe0 use a path MTU of 4096.")
+    ] = 1500,
+    memory: Annotated[int, typer.Option(metavar="MIB", help="Of the guest, 512 or more.")] = 2048,
     cpus: Annotated[int, typer.Option(metavar="N", help="Of the guest; emulation is stable with one only.")] = 1,
     timeout: Annotated[
         float | None, typer.Option(min=1, metavar="SECONDS", help="For boot and command; then status 124.")
@@ -81,7 +87,7 @@ def options(
     """Run a command in a Linux guest with rxe0, the kernel's soft-RoCE device; or, without one, a shell.
 
     Needs QEMU, and neither root nor KVM nor modules of the host. The guest is built at the first run from Debian
-    packages (155 MB, once); later it is there after some 6 to 10 seconds. It has rdma-core 56 with pyverbs, perftest,
+    packages (154 MB, once); later it is there after some 6 to 10 seconds. It has rdma-core 56 with pyverbs, perftest,
     Python and pytest. The command runs as root in /share, without input; its output, errors and exit status are passed
     on. Of the host it sees the folder of --share and nothing else, no network either; what it writes elsewhere is gone
     at the end.
@@ -149,7 +155,7 @@ def _report(result: "Result") -> None:
         print(f"nicemu: the guest: {result.reason}", file=sys.stderr)
 
 
-@rxe.command("boots")
+@rxe.command("boots", short_help="Boot the guest N times in a row, with the times.")
 def boots(
     ctx: typer.Context,
     count: Annotated[int, typer.Argument(metavar="N", min=1, help="How many.")],
@@ -158,8 +164,10 @@ def boots(
 
     The options stand before: nicemu lab rxe --kernel 6.1 boots 10. Status 1 if one of them did not reach rxe0.
     """
+    from nicemu.cli.ending import raise_on_sigterm
     from nicemu.cli.rxe_lab import guest
 
+    raise_on_sigterm()
     results: list[Result] = []
     for number in range(1, count + 1):
         result = guest.run(["true"], ctx.obj, timeout=ctx.meta["timeout"])
@@ -173,7 +181,7 @@ def boots(
     sys.exit(0 if len(good) == count else 1)
 
 
-@rxe.command("lock")
+@rxe.command("lock", short_help="Move the lock file to the mirror's packages of today.")
 def move_lock(ctx: typer.Context) -> None:
     """Move the lock file: resolve the guest's packages anew on the machine's Debian mirror and write their checksums.
 
@@ -199,7 +207,7 @@ def move_lock(ctx: typer.Context) -> None:
     typer.echo(f"{place}: Linux {', '.join(new.kernels)}; rdma-core {new.rdma_core()}")
 
 
-@rxe.command("clean")
+@rxe.command("clean", short_help="Remove built guests and downloaded packages.")
 def clean(
     dry: Annotated[bool, typer.Option("--list", help="Say what is there and remove nothing.")] = False,
 ) -> None:
@@ -213,4 +221,4 @@ def clean(
         typer.echo(f"removed {cache.clean(place) / 1e6:.0f} MB")
 
 
-rxe.command("test")(referee.test)
+rxe.command("test", short_help="Run the same tests on nicemu and rxe, and explain what differs.")(referee.test)

@@ -3,8 +3,8 @@
 Runs in the rxe guest and on the host alike: Python's standard library, and pytest as a program. The call is `python3
 guest_verbs.py JOB.json`; JOB.json has `folder` with the tests, `ids` (`test_sizes.py::test_a_send_arrives[rc-0]`),
 `all` if these are all that `folder` has, `options` for pytest, `silence`, the seconds after which pytest is killed if
-no test has ended, and `results`, a folder. There `NUMBER.jsonl` is what the process of that number observed, and
-`facts.jsonl` is about the machine.
+no test has ended, `tries` for a test that fails, and `results`, a folder. There `TRY-NUMBER.jsonl` is what the process
+of that number observed, and `facts.jsonl` is about the machine.
 """
 
 import json
@@ -28,21 +28,32 @@ def main(path: str) -> int:
     os.makedirs(job["results"], exist_ok=True)
     facts = {"kernel": platform.release(), "python": platform.python_version(), "machine": platform.machine()}
     _append(f"{job['results']}/facts.jsonl", {"facts": facts})
-    waiting = list(job["ids"])
-    number = 0
+    tests = list(job["ids"])
+    for attempt in range(1, job["tries"] + 1):
+        status, tests = _run(job, tests, attempt)
+        if status or not tests:
+            return status
+    return 0
+
+
+def _run(job: dict[str, Any], tests: list[str], attempt: int) -> tuple[int, list[str]]:
+    """Run these tests to the last one: 0, or pytest's status if it could not begin; and those that failed."""
+    waiting, failed, number = list(tests), [], 0
     while waiting:
         number += 1
-        observed = f"{job['results']}/{number}.jsonl"
+        observed = f"{job['results']}/{attempt}-{number}.jsonl"
         status, why = _pytest(job, waiting, observed)
         done = _done(observed)
+        failed += [test for test in waiting if done.get(test) == "failed"]
         if status in ENDED_WELL:
-            return 0
+            break
         waiting = [test for test in waiting if test not in done]
         if not waiting or (number == 1 and not done and status > 0):
-            return status  # it could not begin: there is nothing to go on with
-        lost = {"id": waiting.pop(0), "outcome": "failed", "reason": why, "seconds": 0.0, "observations": []}
+            return status, failed  # there is nothing to go on with
+        failed.append(waiting.pop(0))
+        lost = {"id": failed[-1], "outcome": "failed", "reason": why, "seconds": 0.0, "observations": []}
         _append(observed, lost)
-    return 0
+    return 0, failed
 
 
 def _append(path: str, record: dict[str, Any]) -> None:
@@ -76,14 +87,15 @@ def _pytest(job: dict[str, Any], tests: list[str], observed: str) -> tuple[int, 
     return status, f"pytest ended with status {status}"
 
 
-def _done(observed: str) -> set[str]:
-    """The tests that left a result; the last line may be cut off."""
-    found = set()
+def _done(observed: str) -> dict[str, str]:
+    """The outcomes of the tests that left a result; the last line may be cut off."""
+    found = {}
     if os.path.exists(observed):
         with open(observed) as file:
             for line in file:
                 if line.endswith("\n"):
-                    found.add(json.loads(line)["id"])
+                    record = json.loads(line)
+                    found[record["id"]] = record["outcome"]
     return found
 
 

@@ -26,7 +26,7 @@ def resolve(old: Lock, mirror: str) -> Lock:
     """A lock with what the mirror has today. Raises ConfigError with apt's reason."""
     for program in ("apt-get", "apt-cache"):
         if shutil.which(program) is None:
-            raise ConfigError(f"moving the lock file needs {program}, which is not here; a Debian machine has it")
+            raise Unavailable(f"moving the lock file needs {program}, which is not here; a Debian machine has it")
     userspace = _resolved(old.userspace, mirror)
     kernels: dict[str, Group] = {}
     for group in old.kernels.values():

@@ -13,6 +13,7 @@ from nicemu.cli.rxe_lab.differential import (
     Differential,
     Pair,
     is_listed,
+    names,
     problems,
     together,
 )
@@ -65,9 +66,16 @@ def text(found: Differential) -> str:
 
 def _versions(versions: dict[str, Any]) -> str:
     guest, host = versions.get("guest", {}), versions.get("host", {})
-    rows = [("nicemu", versions.get("nicemu", "")), *((f"guest: {name}", value) for name, value in guest.items())]
-    rows += [(f"host: {name}", value) for name, value in host.items()]
+    rows = [
+        ("nicemu", versions.get("nicemu", "")),
+        *((f"guest: {_words(name)}", value) for name, value in guest.items()),
+    ]
+    rows += [(f"host: {_words(name)}", value) for name, value in host.items()]
     return "### Versions\n\n" + _table(("what", "version"), rows)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _group(found: Differential, group: str) -> str:
@@ -112,7 +120,8 @@ def _values(each: Difference) -> tuple[str, str]:
 
 
 def _tests(pairs: list[Pair]) -> str:
-    return ", ".join(f"`{row.test}`" for row, _ in pairs)
+    """The first few and a count: with parameters a row may be about hundreds."""
+    return names(dict.fromkeys(f"`{row.test}`" for row, _ in pairs))
 
 
 def _profile(found: Differential, pairs: list[Pair]) -> str:
@@ -128,7 +137,8 @@ def _left(found: Differential) -> str:
     if not left:
         return f"{head}.\n"
     rows = list(_left_rows(found))
-    return f"{head}; none of them is modelled, for the reason given.\n\n" + _table(
+    listed = sum(is_listed(each) for _, each in left)
+    return f"{head}, {listed} of them on purpose, for the reason given.\n\n" + _table(
         ("difference", "observed", MODEL, "rxe", "why it is not modelled", "tests"), rows
     )
 

@@ -4,6 +4,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -16,11 +17,11 @@ REDRAW = 0.1  # seconds
 
 @dataclass
 class _Line:
-    """One job's state. `last`: the test that ended last."""
+    """One job's state. `tests`: their statuses by name; `last`: the one that ended last."""
 
     began: float = 0.0
     total: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
+    tests: dict[str, str] = field(default_factory=dict)
     last: str = ""
     note: str = "waits"
     said: float = 0.0
@@ -56,7 +57,7 @@ class Progress:
         """A test has ended. What did not pass is said at once."""
         with self._lock:
             line = self._lines[job]
-            line.counts[record.status] = line.counts.get(record.status, 0) + 1
+            line.tests[record.test] = record.status
             line.last, line.note = record.test, ""
             if record.status in (*FAILED, FLAKY):
                 self._print(f"{job}: {record.status} {record.test}: {record.reason}")
@@ -98,12 +99,12 @@ class Progress:
         line = self._lines[job]
         if not line.began:
             return f"{job:18} {line.note}"
-        counts = line.counts
-        failed = sum(counts.get(status, 0) for status in FAILED)
-        done = sum(counts.values())
+        counts = Counter(line.tests.values())
+        failed = sum(counts[status] for status in FAILED)
+        done = len(line.tests)
         head = f"{job:18} {time.monotonic() - line.began:4.0f} s  {done}/{line.total or '?'}: "
-        head += f"{counts.get(PASS, 0)} passed, {failed} failed, {counts.get(SKIP, 0)} skipped"
-        if counts.get(FLAKY):
+        head += f"{counts[PASS]} passed, {failed} failed, {counts[SKIP]} skipped"
+        if counts[FLAKY]:
             head += f", {counts[FLAKY]} flaky"
         return f"{head}; {line.note or line.last}"
 

@@ -1,7 +1,7 @@
 """What became of a test on one device, with what it observed there, and of a job: many tests on one device."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 PASS, SKIP = "PASS", "SKIP"
@@ -90,9 +90,16 @@ class JobResult:
     retries: int = 0
     trouble: str = ""
 
-    def add(self, record: Record) -> None:
-        """A test has ended."""
+    def add(self, record: Record) -> Record:
+        """A test has ended; how it stands now, which is flaky if it failed before and passes."""
+        before = self.records.get(record.test)
+        if before is not None and before.status in FAILED:
+            tries = *(before.tries or (before.status,)), record.status
+            record = replace(record, tries=tries)
+            if record.status == PASS:
+                record = replace(record, status=FLAKY, reason=before.reason)
         self.records[record.test] = record
+        return record
 
     def lose(self, expected: Iterable[str]) -> list[str]:
         """Record what should have run and left no result as lost; the names."""

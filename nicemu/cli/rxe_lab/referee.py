@@ -33,19 +33,22 @@ def test(
     pattern: Annotated[str, typer.Argument(help="A regular expression that the test's id has to contain.")] = "",
     only: Annotated[str | None, typer.Option(metavar="verbs|suite", help="One of the two groups of tests.")] = None,
     against: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Boot nothing: take rxe's results from a stored run.")
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Boot nothing: rxe's results come from a stored run, of --json or ours, rxe-7.3."
+        ),
     ] = None,
     model: Annotated[bool, typer.Option(help="Run nicemu with the profile rxe as well.")] = True,
     kernel: Annotated[str, typer.Option(metavar="N", help="The guest's: 7.3, 6.12 or 6.1.")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Store the run.")] = None,
     docs: Annotated[
         bool,
-        typer.Option("--docs", help="Write the tables of docs/rxe.md, and the stored run of rxe, here."),
+        typer.Option("--docs", help="Maintainers: write the tables of docs/rxe.md, and the stored run of rxe."),
     ] = False,
     jobs: Annotated[int, typer.Option(min=1, max=6, help="Jobs at once; a guest takes a processor.")] = 2,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds a test of rdma-core's suite may take.")] = 60,
     tests: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder tests/verbs; that of this checkout.")
+        Path | None, typer.Option(metavar="DIR", help="Where tests/verbs is, if not in this checkout.")
     ] = None,
 ) -> None:
     """Run the same tests on nicemu and on Linux's soft RoCE, and say what differs and who is right.
@@ -60,6 +63,7 @@ def test(
     from nicemu.cli.rxe_lab import differential, explanations, page, progress, schedule, stored_run, table
 
     raise_on_sigterm()
+    _check_options(ctx)
     chosen = _choose(pattern, only, tests, timeout)
     then, versions = stored_run.read(against) if against is not None else ({}, {})
     known = explanations.read()
@@ -86,6 +90,15 @@ def test(
         if against is None and whole and not differential.problems(found):
             stored_run.write_reference(stored_run.SHIPPED, found)
     sys.exit(1 if differential.problems(found) else 0)
+
+
+def _check_options(ctx: typer.Context) -> None:
+    """Raises ConfigError for options of `nicemu lab rxe` that the guests of this command have of their own."""
+    assert ctx.parent is not None
+    for name in ("share", "mtu", "timeout", "dmesg", "console"):
+        source = ctx.parent.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(f"--{name} before `test`: expected none, its guests have their own")
 
 
 def _choose(pattern: str, only: str | None, folder: Path | None, limit: float) -> "Selection":

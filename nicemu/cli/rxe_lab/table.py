@@ -75,7 +75,7 @@ def _rows(found: Differential, rows: list[Row]) -> Iterator[str]:
         first = pairs[0][1]
         if first.explanation is None or first.why:
             yield f"  {len(pairs)} of {describe(first)}"
-            yield f"      {first.why or 'NOT EXPLAINED'}{_modelled(found, pairs)}"
+            yield f"      {first.why.removesuffix('.') or 'NOT EXPLAINED'}.{_modelled(found, pairs)}"
         else:
             yield f"  {first.explanation.name}: {len(pairs)} of {describe(first)}"
             yield f"      {first.explanation.text} Right: {first.explanation.right}.{_modelled(found, pairs)}"

@@ -217,6 +217,16 @@ def test_what_tests_explain_is_a_row_each_and_bars_are_escaped(tmp_path: Path) -
     assert "**not listed**" in text and "### Problems of this run" in text
 
 
+def test_a_row_of_many_tests_names_a_few(tmp_path: Path) -> None:
+    names = [f"t[{number}]" for number in range(200)]
+    observed, other = Observation("status", "a"), Observation("status", "b", "a", "because")
+    here = {name: Record(name, "PASS", observations=(observed,)) for name in names}
+    there = {name: Record(name, "PASS", observations=(other,)) for name in names}
+    jobs = {name: JobResult(name, records=records) for name, records in (("verbs/nicemu", here), ("verbs/rxe", there))}
+    text = page.text(differential.build(jobs, [], False))
+    assert "| not run | `t[0]`, `t[1]`, `t[2]` and 197 more |" in text
+
+
 @pytest.mark.parametrize("content", ["# rxe\n", page.BEGIN, f"{page.END}{page.BEGIN}"])
 def test_a_page_without_the_marks_is_refused(tmp_path: Path, content: str) -> None:
     page_of(tmp_path, content)

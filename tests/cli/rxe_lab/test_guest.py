@@ -199,7 +199,10 @@ def test_a_reader_that_fails_ends_qemu(fake_qemu: Fake) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_qemu_ends_with_us(fake_qemu: Fake, number: signal.Signals) -> None:
+def test_qemu_ends_with_us(
+    fake_qemu: Fake, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # who is killed leaves a folder there
     folder = fake_qemu([UP, ("hang", 0)])
     command = [sys.executable, "-c", RUN.format(command=["x"])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
