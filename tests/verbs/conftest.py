@@ -239,6 +239,19 @@ def far(side: Callable[[], Any]) -> Any:
 
 
 @pytest.fixture
+def paged_out(request: pytest.FixtureRequest, device: str) -> Callable[[], int]:
+    """Counts the pages that went to swap since the machine began. Without swap none can: the test is skipped."""
+    if side_of(request.config) == "nicemu":
+        from nicemu.uverbs import session
+
+        counters = session.current().host.counters
+        return lambda: int(counters["pswpout"])
+    if len(Path("/proc/swaps").read_text().splitlines()) < 2:
+        pytest.skip("the machine has no swap: no page can be paged out")
+    return lambda: next(int(line.split()[1]) for line in Path("/proc/vmstat").open() if line.startswith("pswpout "))
+
+
+@pytest.fixture
 def accept(request: pytest.FixtureRequest) -> Callable[..., None]:
     """`accept(what, observed, spec=..., rxe=..., why=...)`: see accept.py."""
     from .accept import accept as check

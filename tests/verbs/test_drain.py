@@ -7,7 +7,7 @@ from pyverbs import enums as e
 from pyverbs.qp import QPAttr
 
 from .sides import UC, attributes, datagram, datagrams, move_to, pair, read, recv, refusal, regions, send, state, write
-from .waiting import async_event, leftovers, successes
+from .waiting import async_event, completions, leftovers, status, successes
 
 TO_SQD = e.IBV_QP_EN_SQD_ASYNC_NOTIFY
 
@@ -144,20 +144,34 @@ def test_receives_posted_in_sqd_are_used(near, far):
     successes(far.cq, 1)
 
 
-def test_attributes_may_change_in_sqd(near, far):
-    a, b = pair(near, far)
-    source, target = regions(near, far, pages=4)
+@pytest.fixture
+def changed_in_sqd(near, far):
+    """A connection whose near end waits for ever for a response or a receive, until it is changed in SQD."""
+    a, b = pair(near, far, timeout=0, retry_cnt=7, rnr_retry=7, min_rnr_timer=1)
     drain(a, notify=True)
     assert async_event(near.context) == e.IBV_EVENT_SQ_DRAINED
     attr = attributes(a, b, timeout=9, retry_cnt=5, rnr_retry=2)
-    changed = e.IBV_QP_TIMEOUT | e.IBV_QP_RETRY_CNT | e.IBV_QP_RNR_RETRY
-    attr.qp_state = e.IBV_QPS_SQD
-    a.modify(attr, changed | e.IBV_QP_STATE)
+    move_to(a, e.IBV_QPS_SQD, attr, e.IBV_QP_TIMEOUT | e.IBV_QP_RETRY_CNT | e.IBV_QP_RNR_RETRY)
     found = a.query(0)[0]
     assert (found.timeout, found.retry_cnt, found.rnr_retry) == (9, 5, 2)
     move_to(a, e.IBV_QPS_RTS)
+    return a, b
+
+
+def test_attributes_may_change_in_sqd(near, far, changed_in_sqd):
+    a, _b = changed_in_sqd
+    source, target = regions(near, far)
     write(a, source.sge(0, 8), target.remote())
     successes(near.cq, 1)
+    send(a, source.sge(0, 8))
+    assert status(completions(near.cq, 1)[0]) == "RNR_RETRY_EXC_ERR"
+
+
+def test_a_timeout_from_sqd_runs_in_rts(near, changed_in_sqd):
+    a, b = changed_in_sqd
+    move_to(b, e.IBV_QPS_RESET)
+    send(a, near.region().sge(0, 8))
+    assert status(completions(near.cq, 1)[0]) == "RETRY_EXC_ERR"
 
 
 @pytest.mark.parametrize("goal", ["RESET", "ERR", "RTS"])

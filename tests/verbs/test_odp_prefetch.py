@@ -6,7 +6,7 @@ import os
 
 import pytest
 from pyverbs import enums as e
-from pyverbs.mem_alloc import MAP_PRIVATE_
+from pyverbs.mem_alloc import MAP_PRIVATE_, MAP_SHARED_
 from pyverbs.mr import MR
 from pyverbs.wr import SGE
 
@@ -41,12 +41,27 @@ def advise(side, advice, flags, *sges):
 @FLAGS
 @pytest.mark.parametrize("op", ["send", "write", "read"])
 def test_messages_work_after_any_advice(near, far, region, op, advice, flags):
+    """Advice harms nothing. What it does is in test_advice_that_is_waited_for_faults_the_pages and in the refusals."""
     ends, target = joined(near, far), far.region(PAGES, odp=True)
     region.fill(1)
     advise(near, advice, flags, region.sge())
     advise(far, advice, flags, target.sge())
     arrived(op, ends, region, target)
     assert target.bytes() == make_pattern(1, region.length)
+
+
+@pytest.mark.parametrize(
+    "advice, blocks", [(READ, PAGES), (WRITE, PAGES), (NO_FAULT, 0)], ids=["read", "write", "no_fault"]
+)
+def test_advice_that_is_waited_for_faults_the_pages(near, region, advice, blocks):
+    """The pages of a hole in a shared file begin to exist when they are touched."""
+    fd = file_of(b"")
+    os.ftruncate(fd, PAGES * PAGE)
+    memory = Mapping(near, PAGES, flags=MAP_SHARED_, fd=fd)
+    assert os.fstat(fd).st_blocks == 0
+    advise(near, advice, FLUSH, memory.sge())
+    assert os.fstat(fd).st_blocks * 512 == blocks * PAGE
+    os.close(fd)
 
 
 @ADVICE
@@ -153,6 +168,16 @@ def test_read_advice_leaves_a_private_page_the_files(near, far, region):
     assert transfer("write", ends, source, memory) == "SUCCESS"
     assert memory.bytes() == make_pattern(1, PAGE)
     assert os.pread(fd, PAGE, 0) == make_pattern(6, PAGE)
+    os.close(fd)
+
+
+def test_write_advice_makes_a_private_page_the_programs_own(near, region):
+    """Prefetch for writing copies the page: what is written to the file afterwards is not in it."""
+    fd = file_of(make_pattern(5, PAGE))
+    memory = Mapping(near, 1, flags=MAP_PRIVATE_, fd=fd)
+    advise(near, WRITE, FLUSH, memory.sge())
+    os.pwrite(fd, make_pattern(6, PAGE), 0)
+    assert memory.bytes() == make_pattern(5, PAGE)
     os.close(fd)
 
 

@@ -114,8 +114,9 @@ def test_both_sides_lose_pages_in_turn(memory):
     assert made_of(target.bytes(), make_pattern(1, source.length), bytes(source.length))
 
 
-def test_pages_are_paged_out_during_messages(memory):
+def test_pages_are_paged_out_during_messages(memory, paged_out):
     ends, source, target = memory
+    before = paged_out()
 
     def step() -> None:
         for region in (source, target):
@@ -126,6 +127,7 @@ def test_pages_are_paged_out_during_messages(memory):
             target.fill(2)
             arrived(op, ends, source, target)
             assert target.bytes() == make_pattern(1, source.length)
+    assert paged_out() > before
 
 
 def test_atomics_add_up_while_their_neighbours_go(memory):

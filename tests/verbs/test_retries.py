@@ -43,9 +43,12 @@ def test_a_request_to_a_qp_that_does_not_exist_gives_up(near, far, opcode):
 
 @pytest.mark.parametrize("retries", [0, 1, 2, 4])
 def test_any_number_of_retries_ends(near, far, retries):
-    a = lonely(near, far, retry_cnt=retries)
-    send(a, near.region().sge(0, 8), wr_id=1)
-    assert gather(near.cq, 1) == [(1, GIVEN_UP)]
+    """And before two retries more, of 67 ms each, of a QP that began earlier."""
+    more, a = (lonely(near, far, timeout=14, retry_cnt=number) for number in (retries + 2, retries))
+    source = near.region()
+    send(more, source.sge(0, 8), wr_id=2)
+    send(a, source.sge(0, 8), wr_id=1)
+    assert gather(near.cq, 2, seconds=3) == [(1, GIVEN_UP), (2, GIVEN_UP)]
 
 
 def test_more_retries_take_longer(near, far):
@@ -155,16 +158,26 @@ def test_a_peer_that_comes_back_in_time_is_reached(near, far):
     assert target.bytes(0, 100) == source.bytes(0, 100)
 
 
-def test_the_retries_are_counted_anew_for_each_request(near, far, accept):
-    """A request that is answered gives the next one all its retries (IBA C9-138, recalled)."""
-    a, b = pair(near, far, timeout=12, retry_cnt=2)
+def test_the_retries_are_counted_anew_for_each_request(near, far):
+    """A request that is answered gives the next one all its retries (IBA C9-138, recalled).
+
+    B is away for each request of A until another QP has lost three tries: in all A loses about twelve, of seven.
+    """
+    a, b = near.qp(), far.qp()
+    a.to_rts(attributes(a, b, timeout=14, retry_cnt=6))
     source, target = near.region(), far.region()
-    for wr_id in range(4):
-        write(a, source.sge(0, 8), target.remote(), wr_id=wr_id)
-        assert gather(near.cq, 1) == [(wr_id, "SUCCESS")]
-    restart(b)
-    send(a, source.sge(0, 8), wr_id=9)
-    assert gather(near.cq, 1) == [(9, GIVEN_UP)]
+    for number in range(4):
+        other = lonely(near, far, timeout=14, retry_cnt=2)
+        send(a, source.sge(0, 8), wr_id=number)
+        send(other, source.sge(0, 8), wr_id=9)
+        assert gather(near.cq, 1, seconds=3, quiet=1) == [(9, GIVEN_UP)]
+        back = attributes(b, a, rq_psn=attributes(a).sq_psn + number)
+        b.to_init(back)
+        recv(b, target.sge(), wr_id=7)
+        b.to_rtr(back)
+        assert gather(near.cq, 1, seconds=3) == [(number, "SUCCESS")]
+        assert gather(far.cq, 1) == [(7, "SUCCESS")]
+        restart(b)
 
 
 def test_a_wrong_psn_is_never_answered(near, far, accept):

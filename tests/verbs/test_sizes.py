@@ -6,8 +6,8 @@ import pytest
 from pyverbs import enums as e
 
 from .memory import PAGE, make_pattern
-from .sides import PORT, RC, UC, Remote, pair, read, recv, send, write
-from .waiting import successes
+from .sides import PORT, RC, UC, Remote, attributes, move_to, pair, read, recv, send, write
+from .waiting import completions, status, successes
 
 MTU = 1024
 SIZES = (0, 1, MTU - 1, MTU, MTU + 1, 3 * MTU + 7, 64 * 1024)
@@ -94,6 +94,17 @@ def test_every_path_mtu_carries_all_three_operations(near, far, mtu):
     successes(far.cq, 1)
     assert target.bytes() == changed(target, 0, source.bytes(0, 2 * size))
     assert source.bytes(2 * size, size) == target.bytes(2 * size, size)
+    assert packets_until_now(a, b, guess=12) == 12
+
+
+def packets_until_now(a, b, guess):
+    """`guess`, if B expects that many packets more than A began with: A anew, from that PSN, is understood."""
+    first = attributes(a).sq_psn
+    move_to(a, e.IBV_QPS_RESET)
+    a.to_rts(attributes(a, b, timeout=12, retry_cnt=1, sq_psn=first + guess, rq_psn=first))
+    recv(b)
+    send(a, a.side.region().sge(0, 0))
+    return guess if status(completions(a.side.cq, 1)[0]) == "SUCCESS" and successes(b.side.cq, 1) else None
 
 
 @pytest.mark.parametrize("size", [1, MTU, 2 * MTU + 1])
