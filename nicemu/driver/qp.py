@@ -352,14 +352,15 @@ def _context(device: IbDevice, values: dict[str, Any], old: int, new: int) -> by
 
 
 def query(pair: Qp) -> Steps[dict[str, Any]]:
-    """``mlx5_ib_query_qp``: the attributes by name; the state is the device's. EOPNOTSUPP: an RSS QP."""
+    """``mlx5_ib_query_qp``: the attributes by name; state and current PSNs are the device's. EOPNOTSUPP: an RSS QP."""
     if pair.ind_table is not None:
         raise DriverError(errno.EOPNOTSUPP, "query QP: an RSS QP")
     box = yield from pair.device.commands.execute(Command.QUERY_QP, pair.number, reply_bytes=QP_CONTEXT.size)
     words = QP_CONTEXT.unpack(box)
     pair.state = QpState(words[QpField.STATE])
     state = {"qp_state": int(pair.state), "cur_qp_state": int(pair.state), "sq_draining": words[QpField.SQ_DRAINING]}
-    return pair.attributes | state
+    psns = {"sq_psn": words[QpField.SQ_PSN], "rq_psn": words[QpField.RQ_PSN]}
+    return pair.attributes | state | {name: psn for name, psn in psns.items() if name in pair.attributes}
 
 
 def destroy(pair: Qp) -> Steps[None]:

@@ -78,9 +78,8 @@ def set_path(world, q, mask, mailbox):
         a.multicast = 0
         load_vector(a, mailbox + 8 * F_SGID)
     if mask & M_RQ_PSN:
-        q.rq_psn = word(mailbox, F_RQ_PSN) & 0xFFFFFF
-        q.epsn = q.rq_psn
-        q.rx_high = psn_add(q.rq_psn, -1)
+        q.epsn = word(mailbox, F_RQ_PSN) & 0xFFFFFF
+        q.rx_high = psn_add(q.epsn, -1)
     if mask & M_DEST_RD:
         q.max_dest_rd_atomic = word(mailbox, F_DEST_RD)
     if mask & M_MIN_RNR:
@@ -105,10 +104,9 @@ def set_sender(q, mask, mailbox):
     if mask & M_RX_FLAGS:
         q.rx_flags = word(mailbox, F_RX_FLAGS)
     if mask & M_SQ_PSN:
-        q.sq_psn = word(mailbox, F_SQ_PSN) & 0xFFFFFF
-        q.next_psn = q.sq_psn
-        q.una_psn = q.sq_psn
-        q.sent_psn = q.sq_psn
+        q.sent_psn = word(mailbox, F_SQ_PSN) & 0xFFFFFF
+        q.next_psn = q.sent_psn
+        q.una_psn = q.sent_psn
 
 
 @jit
@@ -158,7 +156,7 @@ def modify_qp(world, row, mask, mailbox):
 
 @jit
 def query_qp(world, row, mailbox):
-    """Write the QP's context into the mailbox."""
+    """Write the QP's context into the mailbox. PSNs are the next ones: to be sent, to come."""
     q = qp(world, row)
     store64(mailbox + 8 * F_STATE, q.state)
     store64(mailbox + 8 * F_CUR_STATE, q.state)
@@ -170,10 +168,10 @@ def query_qp(world, row, mailbox):
     store64(mailbox + 8 * F_TIMEOUT, q.timeout)
     store64(mailbox + 8 * F_RETRY, q.retry_cnt)
     store64(mailbox + 8 * F_RNR_RETRY, q.rnr_retry)
-    store64(mailbox + 8 * F_RQ_PSN, q.rq_psn)
+    store64(mailbox + 8 * F_RQ_PSN, q.epsn)
     store64(mailbox + 8 * F_RD_ATOMIC, q.max_rd_atomic)
     store64(mailbox + 8 * F_MIN_RNR, q.min_rnr_timer)
-    store64(mailbox + 8 * F_SQ_PSN, q.sq_psn)
+    store64(mailbox + 8 * F_SQ_PSN, q.sent_psn)
     store64(mailbox + 8 * F_DEST_RD, q.max_dest_rd_atomic)
     store64(mailbox + 8 * F_DEST_QPN, q.dest_qpn)
     store64(mailbox + 8 * F_DEST_NIC, q.dest_nic)

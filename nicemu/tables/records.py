@@ -99,7 +99,7 @@ NIC = record(
 QP = record(
     "nic", "number", "state", "type", "pd", "access", "send_cq", "recv_cq", "all_signaled",
     "dest_nic", "dest_qpn", "mtu", "timeout", "retry_cnt", "rnr_retry", "min_rnr_timer", "max_rd_atomic",
-    "max_dest_rd_atomic", "pkey_index", "port", "qkey", "sq_psn", "rq_psn", "path_mtu",
+    "max_dest_rd_atomic", "pkey_index", "port", "qkey", "path_mtu",
     "sq_ring", "sq_slots", "sq_stride", "rq_ring", "rq_slots", "rq_stride", "doorbell_record", "sq_entry",
     "ring_mkey", "record_mkey",  # 0, or the rings, the record lie in memory of the program: rows of its keys
     # requester: counters of WQEs are absolute, PSNs 24 bits

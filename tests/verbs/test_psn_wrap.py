@@ -114,7 +114,6 @@ def test_the_two_directions_wrap_independently(near, far):
     assert target.bytes(PAGE * 2, SIZE) == source.bytes(0, SIZE) == target.bytes(PAGE * 4, SIZE)
 
 
-@pytest.mark.nicemu_is_wrong("query_qp gives the PSN that was set; rxe's, and rdmavt's, give the next one to send")
 def test_the_queried_send_psn_wraps(near, far):
     """query_qp says the next PSN to send, modulo 2^24."""
     a, _b = pair(near, far, sq_psn=LAST - 1)
