@@ -40,6 +40,7 @@ class SoftwareProfile(Record):
 
     lacks: Annotated[tuple[Feature, ...], Field(strict=False)] = ()  # EOPNOTSUPP; of persistent_memory EINVAL
     power_of_two_queues: bool = False  # as many requests as fit a ring of a power of two, and one slot stays free
+    rounds_up_reads: bool = False  # max_rd_atomic and max_dest_rd_atomic become powers of two
     inline_shares_sges: bool = False  # SGEs and inline data of a send request have the same room, and all of it
     path_mtu_up_to_max: bool = False  # a path MTU above the port's active one is accepted
     always_tells_drained: bool = False  # SQ_DRAINED comes whether asked for or not

@@ -113,8 +113,10 @@ def check(device: IbDevice, address: int, length: int, access: int, iova: int) -
     if access & Access.ON_DEMAND and access & Access.HUGETLB:
         raise DriverError(errno.EOPNOTSUPP, "MR: on-demand memory of huge pages is not supported")
     if access & Access.ON_DEMAND and length == WHOLE_ADDRESS_SPACE:
-        if address or iova or not device.profile.odp.implicit:
-            raise DriverError(errno.EINVAL, "MR: the whole address space begins at 0, and the device has it")
+        if not device.profile.odp.implicit:
+            raise DriverError(errno.EINVAL, "MR: the device has no regions of the whole address space")
+        if address or iova:
+            raise DriverError(errno.EINVAL, "MR: the whole address space begins at 0")
         return
     if length <= 0 or address < 0 or address + length > ADDRESS_END - PAGE_SIZE:
         raise DriverError(errno.EINVAL, f"MR: no range of {length} bytes at {address:#x}")

@@ -293,9 +293,10 @@ def modify(pair: Qp, attributes: Any, mask: int) -> Steps[None]:
     for name in ("rq_psn", "sq_psn"):
         if name in values:
             values[name] &= PSN_MASK
-    if pair.device.profile.software.power_of_two_queues:
+    if pair.device.profile.software.rounds_up_reads:
         for name in ("max_rd_atomic", "max_dest_rd_atomic"):
-            values[name] = power_of_two(values[name]) if values.get(name) else 0
+            if values.get(name):
+                values[name] = power_of_two(values[name])
     if new == QpState.SQD and pair.device.profile.software.always_tells_drained:
         mask |= A.EN_SQD_ASYNC_NOTIFY
         values["en_sqd_async_notify"] = 1

@@ -298,15 +298,19 @@ class QP(Resource):
         self._opened()
         queue = self._send_queue
         may = queue is not None and self._state in _MAY_SEND
-        unseen = self._forgets_sends and self._state not in _STARTED
-        error, refused = errno.EINVAL, wr
-        if queue is not None and (may or unseen):
-            answer = post_chain(queue, wr, show=not unseen)
-            error, refused = answer if may else (error, refused)
-        if refused is not wr and not unseen:
-            self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)
+        if self._forgets_sends and self._state not in _STARTED:
+            error, refused = self._post_unseen(wr, may)
+        else:
+            error, refused = post_chain(queue, wr) if may else (errno.EINVAL, wr)  # type: ignore[arg-type]
+            if refused is not wr:
+                self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)
         if error:
             refuse("Failed to post send", error, refused, bad_wr)
+
+    def _post_unseen(self, wr: SendWR, may: bool) -> tuple[int, SendWR | None]:
+        """Written to the ring, and the device not told (`config.SoftwareProfile`, forgets_sends)."""
+        answer = post_chain(self._send_queue, wr, show=False) if self._send_queue is not None else (0, None)
+        return answer if may else (errno.EINVAL, wr)
 
     def post_recv(self, wr: RecvWR, bad_wr: RecvWR | None = None) -> None:
         """Post a chain of receive requests; errors as for `post_send`. EINVAL also for a QP with an SRQ."""

@@ -2,7 +2,7 @@
 
 The schedule is drawn from a seed; hypothesis prints the call that replays a failure. RC: as long as no PSN is defeated
 more often than ``retry_cnt`` allows, everything ends as on a perfect wire; beyond that with exactly one RETRY_EXC_ERR.
-A doubled packet defeats nobody.
+What is defeated takes along what was sent behind it, which comes out of sequence. A doubled packet defeats nobody.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def programs(opcodes: tuple[WrOpcode, ...], longest: int = LONGEST, size: int = 
 @dataclass
 class Schedule:
     """What the wire does, from a seed. ``budget``: defeats of a PSN by loss or lateness of its packet, ACK, NAK or
-    response; None: no limit."""
+    response, or of one before it after it was sent; None: no limit."""
 
     seed: int
     rate: float
@@ -58,17 +58,24 @@ class Schedule:
     def __post_init__(self) -> None:
         self.rng = random.Random(self.seed)
         self.defeats: Counter[tuple[int, int]] = Counter()
+        self.sent: set[tuple[int, int]] = set()
 
     def __call__(self, row: Any) -> str | None:
+        responds = is_response(int(row.opcode))
+        asker, psn = int(row.dest_qpn if responds else row.source_qpn), int(row.psn)
+        if not responds:
+            self.sent.add((asker, psn))
         if self.rng.random() >= self.rate:
             return None
         action = self.rng.choice(self.kinds)
         if action == DOUBLE or self.budget is None:
             return action
-        asker = int(row.dest_qpn if is_response(int(row.opcode)) else row.source_qpn)
-        psn = asker, int(row.psn)
-        self.defeats[psn] += 1
-        return action if self.defeats[psn] <= self.budget else None
+        behind = {(who, each) for who, each in self.sent if who == asker and (each - psn) % 2**24 < 2**23}
+        hit = behind | {(asker, psn)}
+        if any(self.defeats[each] >= self.budget for each in hit):
+            return None
+        self.defeats.update(hit)
+        return action
 
 
 class Side:

@@ -22,7 +22,6 @@ import pytest
 
 SECONDS = 30
 """Time limit of a test."""
-FOLDER = Path(__file__).parent
 RECORDS = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 

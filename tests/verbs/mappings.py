@@ -8,37 +8,14 @@ from typing import Any
 
 from pyverbs import mem_alloc
 
+from .libc import AT_ADDRESS, MAY_MOVE, call
 from .memory import ALL, ANONYMOUS, DONTNEED, PAGE, READ_WRITE, Region, make_pattern
 
 READ_ONLY = mem_alloc.PROT_READ_
 SHARED = mem_alloc.MAP_SHARED_ | mem_alloc.MAP_ANONYMOUS_
 FREE, REMOVE, DONTFORK, WIPEONFORK = 8, 9, 10, 18  # advice of madvise, as in Linux's mman.h
 WILLNEED, COLD, PAGEOUT, POPULATE_READ, POPULATE_WRITE = 3, 20, 21, 22, 23
-MAY_MOVE, AT_ADDRESS = 1, 2  # flags of mremap
 KEEP_SIZE, PUNCH_HOLE = 1, 2  # modes of fallocate
-
-_SIZE, _POINTER, _INT = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int
-_CALLS: dict[str, tuple[Any, list[Any]]] = {
-    "mmap": (_POINTER, [_POINTER, _SIZE, _INT, _INT, _INT, ctypes.c_long]),
-    "mremap": (_POINTER, [_POINTER, _SIZE, _SIZE, _INT, _POINTER]),
-    "munmap": (_INT, [_POINTER, _SIZE]),
-    "madvise": (_INT, [_POINTER, _SIZE, _INT]),
-    "mprotect": (_INT, [_POINTER, _SIZE, _INT]),
-    "mlock": (_INT, [_POINTER, _SIZE]),
-    "fallocate": (_INT, [_INT, _INT, ctypes.c_long, ctypes.c_long]),
-}
-_LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-def call(name: str, *arguments: Any) -> int:
-    """A call of the C library. OSError with its errno when it gives -1."""
-    function = getattr(_LIBC, name)
-    function.restype, function.argtypes = _CALLS[name]
-    result = function(*arguments)
-    if result in (-1, ctypes.c_void_p(-1).value):
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
-    return int(result or 0)
 
 
 class Mapping(Region):

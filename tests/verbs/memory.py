@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import os
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +10,8 @@ from pyverbs import enums as e
 from pyverbs import mem_alloc
 from pyverbs.mr import MR
 from pyverbs.wr import SGE
+
+from .libc import Calls
 
 PAGE = mmap.PAGESIZE
 LOCAL = e.IBV_ACCESS_LOCAL_WRITE
@@ -21,31 +21,7 @@ ANONYMOUS = mem_alloc.MAP_PRIVATE_ | mem_alloc.MAP_ANONYMOUS_
 GUARD = bytes(range(0x81, 0x100, 2)) * (PAGE // 64)
 DONTNEED = 4
 
-
-class LibC:
-    """The system calls that mem_alloc has not, as the C library makes them."""
-
-    def __init__(self) -> None:
-        self._c = ctypes.CDLL(None, use_errno=True)
-        self._c.mremap.restype = ctypes.c_void_p
-
-    def mprotect(self, address: int, length: int, prot: int) -> None:
-        if self._c.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(length), prot):
-            self._fail("mprotect")
-
-    def mremap(self, address: int, old_length: int, new_length: int) -> int:
-        """The address afterwards: it moves where there is no room to grow (MREMAP_MAYMOVE)."""
-        moved = self._c.mremap(ctypes.c_void_p(address), ctypes.c_size_t(old_length), ctypes.c_size_t(new_length), 1)
-        if moved == ctypes.c_void_p(-1).value:
-            self._fail("mremap")
-        return int(moved)
-
-    def _fail(self, name: str) -> None:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
-
-
-CALLS: Any = LibC()
+CALLS: Any = Calls()
 """Who makes mprotect and mremap; conftest.py puts the emulated host here."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pyverbs import enums as e
 
+from .mappings import Mapping
 from .memory import ALL, PAGE, Region, needs_on_demand
 from .sides import PORT, RC, Side, SideQP, connect, read, recv, send, write
 from .waiting import completions, status
@@ -23,6 +24,7 @@ RECEIVED = (
     "rxe says Local QP Operation Error"
 )
 OPS = ("send", "write", "read")
+MAPPERS = ("mem_alloc", "libc")
 
 
 def join(a: SideQP, b: SideQP, **changes: Any) -> None:
@@ -44,6 +46,13 @@ def joined(near: Side, far: Side, kind: int = RC, **caps: Any) -> tuple[SideQP, 
 def on_demand(near: Side, far: Side, pages: int, access: int = ALL) -> tuple[Region, Region]:
     """A region of each side, on demand and untouched."""
     return near.region(pages, access, odp=True), far.region(pages, access, odp=True)
+
+
+def mapped(by: str, near: Side, far: Side, pages: int) -> tuple[Region, Region]:
+    """As `on_demand`, of memory that pyverbs.mem_alloc maps or, of MAPPERS the other, the program by itself."""
+    if by == "libc":
+        return Mapping(near, pages), Mapping(far, pages)
+    return on_demand(near, far, pages)
 
 
 def page(data: bytes, number: int) -> bytes:

@@ -138,6 +138,13 @@ def pair(
     return a, b
 
 
+def regions(near: Side, far: Side, pages: int = 2) -> tuple[Region, Region]:
+    """A region of each side; that of `near` is filled."""
+    source, target = near.region(pages), far.region(pages)
+    source.fill(1)
+    return source, target
+
+
 def datagrams(side: Side, **caps: Any) -> SideQP:
     """A UD QP in RTS."""
     qp = side.qp(UD, **caps)

@@ -6,17 +6,11 @@ import pytest
 from pyverbs import enums as e
 from pyverbs.pyverbs_error import PyverbsRDMAError
 
-from .sides import UC, atomic_request, chain, pair, read, receive, recv, refusal, request, send, write
+from .sides import UC, atomic_request, chain, pair, read, receive, recv, refusal, regions, request, send, write
 from .waiting import completions, leftovers, status, successes
 
 UNSIGNALED = 0
 FENCED = e.IBV_SEND_SIGNALED | e.IBV_SEND_FENCE
-
-
-def regions(near, far, pages=2):
-    source, target = near.region(pages), far.region(pages)
-    source.fill(1)
-    return source, target
 
 
 def writes(source, target, count, flags=e.IBV_SEND_SIGNALED):

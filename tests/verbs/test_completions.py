@@ -14,18 +14,13 @@ from .sides import (
     read,
     recv,
     refusal,
+    regions,
     request,
     send,
     state,
     write,
 )
 from .waiting import async_event, leftovers, successes
-
-
-def regions(near, far):
-    source, target = near.region(2), far.region(2)
-    source.fill(1)
-    return source, target
 
 
 def test_completions_of_different_operations_keep_the_order_of_posting(near, far):

@@ -6,7 +6,7 @@ import pytest
 from pyverbs import enums as e
 from pyverbs.qp import QPAttr
 
-from .sides import UC, attributes, datagram, datagrams, move_to, pair, read, recv, refusal, send, state, write
+from .sides import UC, attributes, datagram, datagrams, move_to, pair, read, recv, refusal, regions, send, state, write
 from .waiting import async_event, completions, leftovers, status, successes
 
 TO_SQD = e.IBV_QP_EN_SQD_ASYNC_NOTIFY
@@ -40,12 +40,6 @@ def resume(qp, cq, count, poke):
     return [each.wr_id for each in done], "after another post" if poked else "by itself"
 
 
-def regions(near, far, pages=4):
-    source, target = near.region(pages), far.region(pages)
-    source.fill(1)
-    return source, target
-
-
 def test_an_idle_queue_is_drained_at_once(near, far):
     a, _b = pair(near, far)
     drain(a, notify=True)
@@ -64,7 +58,7 @@ def test_without_asking_there_is_no_event(near, far, accept):
 
 def test_what_is_posted_in_sqd_waits_for_rts(near, far, accept):
     a, _b = pair(near, far)
-    source, target = regions(near, far)
+    source, target = regions(near, far, pages=4)
     drain(a)
     for index in range(3):
         write(a, source.sge(100 * index, 100), target.remote(100 * index), wr_id=index)
@@ -79,7 +73,7 @@ def test_what_is_posted_in_sqd_waits_for_rts(near, far, accept):
 def test_what_was_begun_before_ends_and_the_event_comes_after_it(near, far, accept):
     """The requests of before wait for a receive; when it comes they end, and only then the queue is drained."""
     a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1, timeout=0)
-    source, target = regions(near, far)
+    source, target = regions(near, far, pages=4)
     send(a, source.sge(0, 5000), wr_id=1)
     assert leftovers(near.cq, polls=3) == []
     drain(a, notify=True)
@@ -97,7 +91,7 @@ def test_what_was_begun_before_ends_and_the_event_comes_after_it(near, far, acce
 
 def test_the_queue_says_that_it_is_draining(near, far, accept):
     a, b = pair(near, far, rnr_retry=7, min_rnr_timer=1, timeout=0)
-    source, target = regions(near, far)
+    source, target = regions(near, far, pages=4)
     send(a, source.sge(0, 8))
     leftovers(near.cq, polls=3)
     drain(a)
@@ -111,7 +105,7 @@ def test_the_queue_says_that_it_is_draining(near, far, accept):
 
 def test_drain_many_times_in_the_middle_of_traffic(near, far):
     a, _b = pair(near, far)
-    source, target = regions(near, far)
+    source, target = regions(near, far, pages=4)
     for round_ in range(6):
         for index in range(4):
             write(a, source.sge(1000 * index, 3000), target.remote(1000 * index), wr_id=10 * round_ + index)
@@ -200,7 +194,7 @@ def test_not_out_of_sqd(near, far, goal):
 
 def test_a_uc_queue_drains(near, far, accept):
     a, b = pair(near, far, UC)
-    source, target = regions(near, far)
+    source, target = regions(near, far, pages=4)
     drain(a, notify=True)
     assert async_event(near.context) == e.IBV_EVENT_SQ_DRAINED
     recv(b, target.sge())
@@ -213,7 +207,7 @@ def test_a_uc_queue_drains(near, far, accept):
 
 def test_a_datagram_queue_drains(near, far, accept):
     a, b = datagrams(near), datagrams(far)
-    source, target = regions(near, far)
+    source, target = regions(near, far, pages=4)
     ah = near.address_of(far)
     drain(a, notify=True)
     assert async_event(near.context) == e.IBV_EVENT_SQ_DRAINED

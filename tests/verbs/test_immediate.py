@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from pyverbs import enums as e
-from pyverbs.mr import MW, MWBindInfo
 
 from .memory import ALL, LOCAL
-from .sides import RC, UC, Remote, chain, needs, pair, receive, recv, refusal, request, send, state, write
+from .sides import RC, UC, Remote, chain, pair, receive, recv, refusal, send, state, write
 from .waiting import completions, leftovers, status, successes
+from .windows import TYPE_2, window, windows
 
+__all__ = ["windows"]
 VALUES = (0, 1, 0x01020304, 0x80000000, 0xFFFFFFFF, 0xDEADBEEF)
 FLAGS = {"WITH_IMM": e.IBV_WC_WITH_IMM, "WITH_INV": e.IBV_WC_WITH_INV, "IP_CSUM_OK": e.IBV_WC_IP_CSUM_OK}
 WRONG_BIT = (
@@ -99,35 +100,22 @@ def test_sends_and_writes_with_immediate_use_one_queue_of_receives_in_order(near
 # -- SEND_WITH_INV
 
 
-def window(side, qp, region, access=e.IBV_ACCESS_REMOTE_WRITE):
-    """The key of a type 2 window over the whole region, bound through the QP."""
-    with needs("memory windows of type 2"):
-        mw = MW(side.pd, e.IBV_MW_TYPE_2)
-    side.windows = [*getattr(side, "windows", []), mw]
-    wr = request(e.IBV_WR_BIND_MW, [])
-    wr.set_bind_wr(mw, MWBindInfo(region.mr, region.address, region.length, access))
-    qp.post_send(wr)
-    successes(side.cq, 1)
-    return wr.rkey
-
-
-def test_a_send_invalidates_the_window_it_names(near, far, accept):
-    a, b = pair(near, far)
-    source, target, inbox = near.region(), far.region(access=ALL | e.IBV_ACCESS_MW_BIND), far.region()
-    source.fill(1)
-    rkey = window(far, b, target)
-    write(a, source.sge(0, 8), Remote(target.address, rkey))
-    successes(near.cq, 1)
+def test_a_send_invalidates_the_window_it_names(windows, accept):
+    this = windows(access=ALL | e.IBV_ACCESS_MW_BIND)
+    near, far, source, target = this.near, this.far, this.source, this.target
+    inbox = far.region()
+    _status, rkey = this.bind(window(far, TYPE_2), length=target.length)
+    assert this.ask("write", rkey) == "SUCCESS"
     assert target.bytes(0, 8) == source.bytes(0, 8)
-    recv(b, inbox.sge())
-    send(a, source.sge(0, 100), invalidate=rkey)
+    recv(this.b, inbox.sge())
+    send(this.a, source.sge(0, 100), invalidate=rkey)
     successes(near.cq, 1)
     received = successes(far.cq, 1)[0]
     said = [name for name, bit in FLAGS.items() if received.wc_flags & bit]
     accept("wc_flags of a SEND with Invalidate", said, spec=["WITH_INV"], rxe=["IP_CSUM_OK"], why=WRONG_BIT)
     assert received.imm_data == rkey
     assert inbox.bytes(0, 100) == source.bytes(0, 100)
-    write(a, source.sge(8, 8), Remote(target.address, rkey))
+    write(this.a, source.sge(8, 8), Remote(target.address, rkey))
     assert status(completions(near.cq, 1)[0]) == "REM_ACCESS_ERR"
     assert target.bytes(0, 8) == source.bytes(0, 8)
 

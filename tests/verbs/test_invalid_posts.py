@@ -105,7 +105,6 @@ def test_a_chain_longer_than_the_queue_is_posted_up_to_the_full_place(near, far,
     assert state(a) == RTS
 
 
-TRANSPORTS = {UC: "uc", UD: "ud"}
 HAS_NOT = [
     (UC, "RDMA_READ"), (UC, "ATOMIC_CMP_AND_SWP"), (UC, "ATOMIC_FETCH_AND_ADD"), (UD, "RDMA_WRITE"),
     (UD, "RDMA_WRITE_WITH_IMM"), (UD, "RDMA_READ"), (UD, "ATOMIC_FETCH_AND_ADD"),

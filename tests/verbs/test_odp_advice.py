@@ -8,9 +8,10 @@ import pytest
 from pyverbs import mem_alloc
 from pyverbs.pyverbs_error import PyverbsRDMAError
 
-from .mappings import COLD, FREE, PAGEOUT, POPULATE_READ, POPULATE_WRITE, REMOVE, SHARED, WILLNEED, Mapping, call
+from .libc import call
+from .mappings import COLD, FREE, PAGEOUT, POPULATE_READ, POPULATE_WRITE, REMOVE, SHARED, WILLNEED, Mapping
 from .memory import DONTNEED, PAGE, make_pattern
-from .odp import arrived, joined, on_demand, page, transfer, without
+from .odp import MAPPERS, arrived, joined, mapped, on_demand, page, transfer, without
 
 PAGES = 4
 ADVICE = {"willneed": WILLNEED, "cold": COLD, "pageout": PAGEOUT, "populate_read": POPULATE_READ,
@@ -25,14 +26,11 @@ def advise(region, advice, offset=0, length=None):
         mem_alloc.madvise(region.address + offset, region.length - offset if length is None else length, advice)
 
 
-@pytest.fixture(params=["mem_alloc", "libc"])
+@pytest.fixture(params=MAPPERS)
 def memory(request, near, far):
     """Two filled regions that the device knows: mapped by pyverbs.mem_alloc, or by the program."""
     ends = joined(near, far)
-    if request.param == "libc":
-        source, target = Mapping(near, PAGES), Mapping(far, PAGES)
-    else:
-        source, target = on_demand(near, far, PAGES)
+    source, target = mapped(request.param, near, far, PAGES)
     source.fill(1)
     arrived("write", ends, source, target)
     target.fill(2)

@@ -7,7 +7,8 @@ import os
 import pytest
 from pyverbs import mem_alloc
 
-from .mappings import KEEP_SIZE, PUNCH_HOLE, SHARED, Mapping, call, file_of
+from .libc import call
+from .mappings import KEEP_SIZE, PUNCH_HOLE, SHARED, Mapping, file_of
 from .memory import PAGE, make_pattern
 from .odp import arrived, joined, outcome, page, transfer, without
 from .sides import atomic

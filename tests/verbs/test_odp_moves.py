@@ -12,7 +12,8 @@ from pyverbs import mem_alloc
 from pyverbs.mr import MR
 from pyverbs.wr import SGE
 
-from .mappings import DONTFORK, MAY_MOVE, SHARED, WIPEONFORK, Mapping, call
+from .libc import AT_ADDRESS, MAY_MOVE, call
+from .mappings import DONTFORK, SHARED, WIPEONFORK, Mapping
 from .memory import ALL, PAGE, make_pattern
 from .odp import FLUSHED, arrived, joined, on_demand, outcome, transfer
 from .sides import read, write
@@ -91,7 +92,7 @@ def test_memory_that_was_cut_short_serves_what_is_left(near, far, accept):
 def test_memory_that_moves_and_comes_back_is_the_regions_again(near, far):
     ends, source, target = memory_of("libc", near, far)
     moved = source.move()
-    call("mremap", moved, source.length, source.length, MAY_MOVE | 2, source.address)
+    call("mremap", moved, source.length, source.length, MAY_MOVE | AT_ADDRESS, source.address)
     arrived("write", ends, source, target)
     assert target.bytes() == make_pattern(1, source.length)
 

@@ -9,7 +9,7 @@ from pyverbs.mr import MR
 
 from .mappings import READ_ONLY, Mapping
 from .memory import ALL, PAGE, READ_WRITE, make_pattern
-from .odp import FLUSHED, RECEIVED, arrived, joined, outcome, page, transfer
+from .odp import FLUSHED, MAPPERS, RECEIVED, arrived, joined, mapped, outcome, page, transfer
 from .sides import atomic, refusal
 
 NONE = mem_alloc.PROT_NONE_
@@ -21,14 +21,11 @@ WHOLE = (
 )
 
 
-@pytest.fixture(params=["mem_alloc", "libc"])
+@pytest.fixture(params=MAPPERS)
 def memory(request, near, far):
     """Two filled regions that the device knows: mapped by pyverbs.mem_alloc, or by the program."""
     ends = joined(near, far)
-    if request.param == "libc":
-        source, target = Mapping(near, PAGES), Mapping(far, PAGES)
-    else:
-        source, target = near.region(PAGES, odp=True), far.region(PAGES, odp=True)
+    source, target = mapped(request.param, near, far, PAGES)
     source.fill(1)
     arrived("write", ends, source, target)
     target.fill(2)

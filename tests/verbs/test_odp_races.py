@@ -17,7 +17,7 @@ from pyverbs import mem_alloc
 
 from .mappings import PAGEOUT, READ_ONLY, Mapping, file_of
 from .memory import PAGE, READ_WRITE, make_pattern
-from .odp import arrived, join, joined
+from .odp import MAPPERS, arrived, join, joined, mapped
 from .sides import atomic, read, recv, send, write
 from .waiting import completions, leftovers, status, successes
 
@@ -61,14 +61,11 @@ def made_of(data: bytes, *sources: bytes) -> bool:
     return all(got in wanted for got, *wanted in zip(*views, strict=True))
 
 
-@pytest.fixture(params=["mem_alloc", "libc"])
+@pytest.fixture(params=MAPPERS)
 def memory(request, near, far):
     """Connected QPs and two filled regions."""
     ends = joined(near, far)
-    if request.param == "libc":
-        source, target = Mapping(near, PAGES), Mapping(far, PAGES)
-    else:
-        source, target = near.region(PAGES, odp=True), far.region(PAGES, odp=True)
+    source, target = mapped(request.param, near, far, PAGES)
     source.fill(1)
     target.fill(2)
     return ends, source, target

@@ -18,7 +18,7 @@ from .waiting import leftovers, successes
 DEMAND = e.IBV_ACCESS_ON_DEMAND
 ON_DEMAND = ALL | DEMAND
 PAGES = 2
-REREG_MEMORY, REREG_PD, REREG_ACCESS = 1, 2, 4  # ibv_rereg_mr_flags
+REREG_MEMORY, REREG_ACCESS = 1, 4  # ibv_rereg_mr_flags
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ No lab is open when it forks: each test's process builds its own.
 """
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -26,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from nicemu.cli.conformance import child, privileges
-
-PR_SET_PDEATHSIG = 1
+from nicemu.cli.ending import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -121,11 +119,6 @@ def _kill_group(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, however that ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def warm_up(folder: str, programs: str, config: str | None, overrides: dict[str, Any], seed: int) -> dict[str, Any]:

@@ -42,15 +42,16 @@ def write(path: Path, outcomes: Iterable[Outcome], facts: dict[str, Any]) -> Non
         **facts,
         "tests": [outcome.to_dict() for outcome in outcomes],
     }
-    _write(path, "w", json.dumps(document, indent=1) + "\n")
+    write_text(path, "w", json.dumps(document, indent=1) + "\n")
 
 
 def check(path: Path) -> None:
     """A file that cannot be written is said so before the run, not after it. Raises ConfigError."""
-    _write(path, "a", "")
+    write_text(path, "a", "")
 
 
-def _write(path: Path, mode: str, text: str) -> None:
+def write_text(path: Path, mode: str, text: str) -> None:
+    """Write, or with mode "a" add to, a file that a user has named. Raises ConfigError."""
     try:
         with path.open(mode, encoding="utf-8") as file:
             file.write(text)

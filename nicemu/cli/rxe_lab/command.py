@@ -1,6 +1,5 @@
 """`nicemu lab rxe`: one command, or a shell, in a guest with the kernel's soft-RoCE device; and what belongs to it."""
 
-import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -111,18 +110,15 @@ def run(ctx: typer.Context, words: Annotated[list[str], typer.Argument(metavar="
 
 
 def _run(ctx: typer.Context, command: list[str] | None) -> int:
+    from nicemu.cli.ending import raise_on_sigterm
     from nicemu.cli.rxe_lab import guest
 
-    signal.signal(signal.SIGTERM, _terminate)
+    raise_on_sigterm()
     with ExitStack() as stack:
         take, want = _output(ctx, stack)
         result = guest.run(command, ctx.obj, timeout=ctx.meta["timeout"], on_output=take, want=want)
     _report(result)
     return result.status
-
-
-def _terminate(_number: int, _frame: object) -> None:
-    sys.exit(128 + signal.SIGTERM)  # as an exception, so that QEMU ends and the terminal is restored
 
 
 def _output(ctx: typer.Context, stack: ExitStack) -> "tuple[OnOutput, list[str]]":
@@ -168,9 +164,10 @@ def boots(
 
     The options stand before: nicemu lab rxe --kernel 6.1 boots 10. Status 1 if one of them did not reach rxe0.
     """
+    from nicemu.cli.ending import raise_on_sigterm
     from nicemu.cli.rxe_lab import guest
 
-    signal.signal(signal.SIGTERM, _terminate)
+    raise_on_sigterm()
     results: list[Result] = []
     for number in range(1, count + 1):
         result = guest.run(["true"], ctx.obj, timeout=ctx.meta["timeout"])

@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nicemu.cli.ending import die_with_parent
 from nicemu.cli.rxe_lab import image, kvm, lock, qemu
 from nicemu.cli.rxe_lab.qemu import Machine
 from nicemu.cli.rxe_lab.terminal import Terminal
@@ -125,7 +126,7 @@ class Boot:
             try:
                 process = subprocess.Popen(
                     words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=writers,
-                    preexec_fn=qemu.die_with_parent, process_group=0, bufsize=0,
+                    preexec_fn=die_with_parent, process_group=0, bufsize=0,
                 )  # fmt: skip
             finally:
                 for writer in writers:

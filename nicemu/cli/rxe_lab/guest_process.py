@@ -6,7 +6,6 @@ end why it did not end well.
 """
 
 import json
-import signal
 import sys
 from pathlib import Path
 
@@ -19,12 +18,12 @@ MOST = 16 << 20
 
 def main(path: str) -> int:
     """Run a guest; the status of its command, or of `guest.run`."""
-    from nicemu.cli.conformance.server import die_with_parent
+    from nicemu.cli.ending import die_with_parent, raise_on_sigterm
     from nicemu.cli.rxe_lab import guest
     from nicemu.cli.rxe_lab.qemu import Machine
 
     die_with_parent()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that QEMU ends
+    raise_on_sigterm()
     job = json.loads(Path(path).read_text())
     paths = {name: Path(job["machine"][name]) for name in ("share", "lock") if job["machine"].get(name)}
     machine = Machine(**{**job["machine"], **paths, "mtu": MTU})

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nicemu.cli.rxe_lab import cache, cpio, deb, download, precompile, sources, vmlinux
-from nicemu.cli.rxe_lab.lock import Group, Lock
+from nicemu.cli.rxe_lab.lock import Lock
 from nicemu.cli.rxe_lab.modules import NEEDED, WANTED, Modules, name_of
 from nicemu.cli.rxe_lab.tree import Tree
 from nicemu.config.errors import ConfigError
@@ -184,8 +184,3 @@ def _modules(files: dict[str, bytes], index: dict[str, bytes]) -> Tree:
     for path, content in (known.closure(WANTED) | index).items():
         tree.add_file(path, content)
     return tree
-
-
-def group_versions(group: Group) -> dict[str, str]:
-    """Versions by package, for reports."""
-    return {package.name: package.version for package in group.packages}

@@ -48,11 +48,6 @@ class Group:
     left_out: tuple[str, ...]
     packages: tuple[Package, ...]
 
-    @property
-    def size(self) -> int:
-        """Bytes to download."""
-        return sum(package.size for package in self.packages)
-
 
 @dataclass(frozen=True)
 class Lock:

@@ -1,12 +1,10 @@
 """QEMU: is it here, can it use KVM, and the command line of the guest."""
 
-import ctypes
 import fcntl
 import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +18,7 @@ PACKAGES = "qemu-system-x86 (Debian, Ubuntu), qemu-system-x86-core (Fedora), qem
 KERNEL_OPTIONS = "console=ttyS0 panic=-1 mitigations=off nokaslr random.trust_cpu=on rdinit=/init"
 QUIET = " quiet loglevel=4"
 KVM_GET_API_VERSION, KVM_CREATE_VM = 0xAE00, 0xAE01  # linux/kvm.h
-PR_SET_PDEATHSIG = 1
 FRAMES = "frames"
-
-_libc = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True)
@@ -141,11 +136,6 @@ def _share(tag: str, folder: Path, readonly: str) -> list[str]:
     path = str(folder).replace(",", ",,")  # QEMU's way to have a comma in a value
     words = f"local,id={tag},path={path},security_model=none,readonly={readonly},multidevs=remap"
     return ["-fsdev", words, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
-
-
-def die_with_parent() -> None:
-    """Runs in the child before QEMU: if we are killed, the kernel kills it too."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def explain(errors: str) -> str:

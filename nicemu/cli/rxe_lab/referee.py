@@ -1,7 +1,6 @@
 """`nicemu lab rxe test`: choose, run, compare, report."""
 
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,15 +58,17 @@ def test(
     `--against rxe-7.3` compares with our stored run of rxe. Status 1 if a test fails on nicemu, if a test was lost,
     if a difference is not explained, or if rxe passes fewer tests of the suite than it did.
     """
+    from nicemu.cli.conformance.stored import check
+    from nicemu.cli.ending import raise_on_sigterm
     from nicemu.cli.rxe_lab import differential, explanations, page, progress, schedule, stored_run, table
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exception, so that all jobs end
+    raise_on_sigterm()
     _check_options(ctx)
     chosen = _choose(pattern, only, tests, timeout)
     then, versions = stored_run.read(against) if against is not None else ({}, {})
     known = explanations.read()
     if json_file is not None:
-        stored_run.check(json_file)
+        check(json_file)
     if docs:
         page.check(CHECKOUT)
     machine = replace(ctx.obj, kernel=kernel) if kernel else ctx.obj

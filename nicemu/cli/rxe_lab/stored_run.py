@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nicemu
+from nicemu.cli.conformance.stored import write_text
 from nicemu.cli.rxe_lab.compare import Difference, Row
 from nicemu.cli.rxe_lab.differential import GROUPS, THERE, Differential, job_name, problems
 from nicemu.cli.rxe_lab.records import JobResult, Observation, Record
@@ -35,7 +36,7 @@ def write(path: Path, found: Differential) -> None:
         ],
         "stale_explanations": [each.name for each in found.stale],
     }  # fmt: skip
-    _write(path, "w", json.dumps(document, indent=1) + "\n")
+    write_text(path, "w", json.dumps(document, indent=1) + "\n")
 
 
 def write_reference(folder: Path, found: Differential) -> None:
@@ -54,7 +55,7 @@ def write_reference(folder: Path, found: Differential) -> None:
     with contextlib.suppress(OSError):  # said by what comes next
         folder.mkdir(exist_ok=True)
     text = f'{{"format": {FORMAT}, "versions": {versions}, "jobs": [\n {every}\n]}}\n'
-    _write(folder / f"rxe-{found.versions['guest']['kernel_series']}.json", "w", text)
+    write_text(folder / f"rxe-{found.versions['guest']['kernel_series']}.json", "w", text)
 
 
 def _short(record: Record) -> dict[str, Any]:
@@ -62,19 +63,6 @@ def _short(record: Record) -> dict[str, Any]:
     short = replace(record, detail="", observations=observed).to_dict()
     short["observations"] = [{"what": each.what, "observed": each.observed} for each in observed]
     return short if observed else {name: value for name, value in short.items() if name != "observations"}
-
-
-def check(path: Path) -> None:
-    """A file that cannot be written is said so before the run, not after it. Raises ConfigError."""
-    _write(path, "a", "")
-
-
-def _write(path: Path, mode: str, text: str) -> None:
-    try:
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise ConfigError(f"expected a file that can be written, given {str(path)!r}: {error.strerror}") from None
 
 
 def _row(row: Row) -> dict[str, Any]:

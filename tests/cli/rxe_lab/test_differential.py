@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nicemu.cli.conformance.stored import check
 from nicemu.cli.rxe_lab import differential, explanations, page, stored_run, table
 from nicemu.cli.rxe_lab.differential import Differential
 from nicemu.cli.rxe_lab.explanations import Explanation
@@ -177,7 +178,7 @@ def test_a_file_that_is_not_there_is_refused_with_what_is() -> None:
 
 def test_a_file_that_cannot_be_written_is_said_first(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a file that can be written"):
-        stored_run.check(tmp_path / "none" / "run.json")
+        check(tmp_path / "none" / "run.json")
 
 
 # -- the page

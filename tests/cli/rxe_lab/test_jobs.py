@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nicemu.cli.conformance import server
+from nicemu.cli import ending
 from nicemu.cli.rxe_lab import guest, guest_process, jobs, schedule
 from nicemu.cli.rxe_lab.jobs import Process, Selection
 from nicemu.cli.rxe_lab.progress import Progress
@@ -251,8 +250,8 @@ def test_a_guest_gets_the_lock_file_that_is_named(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(guest, "run", run)
     monkeypatch.setattr(jobs, "Process", lambda words, output: words)
-    monkeypatch.setattr(server, "die_with_parent", lambda: None)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(ending, "die_with_parent", lambda: None)
+    monkeypatch.setattr(ending, "raise_on_sigterm", lambda: None)
     (tmp_path / jobs.RESULTS).mkdir()
     for lock in (Path("my.yaml"), None):
         words: Any = jobs.boot(asdict(Machine(lock=lock)), 5, ["true"], tmp_path)
