@@ -102,6 +102,16 @@ def arrived(op: str, ends: tuple[SideQP, SideQP], source: Region, target: Region
         assert outcome(ends[1]) == "SUCCESS"
 
 
+def filled(by: str, near: Side, far: Side, pages: int) -> tuple[tuple[SideQP, SideQP], Region, Region]:
+    """Two connected ends and a `mapped` region of each that the device knows, with patterns 1 and 2."""
+    ends = joined(near, far)
+    source, target = mapped(by, near, far, pages)
+    source.fill(1)
+    arrived("write", ends, source, target)
+    target.fill(2)
+    return ends, source, target
+
+
 def broke_off(target: Region, before: bytes, sent: bytes, bad: int) -> None:
     """A message that failed at page `bad` wrote none of the pages after it, and those before it whole or not at all.
 

@@ -11,7 +11,7 @@ from pyverbs.pyverbs_error import PyverbsRDMAError
 from .libc import call
 from .mappings import COLD, FREE, PAGEOUT, POPULATE_READ, POPULATE_WRITE, REMOVE, SHARED, WILLNEED, Mapping
 from .memory import DONTNEED, PAGE, make_pattern
-from .odp import MAPPERS, arrived, joined, mapped, on_demand, page, transfer, without
+from .odp import MAPPERS, arrived, filled, joined, on_demand, page, transfer, without
 
 PAGES = 4
 ADVICE = {"willneed": WILLNEED, "cold": COLD, "pageout": PAGEOUT, "populate_read": POPULATE_READ,
@@ -29,12 +29,7 @@ def advise(region, advice, offset=0, length=None):
 @pytest.fixture(params=MAPPERS)
 def memory(request, near, far):
     """Two filled regions that the device knows: mapped by pyverbs.mem_alloc, or by the program."""
-    ends = joined(near, far)
-    source, target = mapped(request.param, near, far, PAGES)
-    source.fill(1)
-    arrived("write", ends, source, target)
-    target.fill(2)
-    return ends, source, target
+    return filled(request.param, near, far, PAGES)
 
 
 @pytest.mark.parametrize("advice", ADVICE.values(), ids=ADVICE)

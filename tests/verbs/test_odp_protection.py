@@ -9,7 +9,7 @@ from pyverbs.mr import MR
 
 from .mappings import READ_ONLY, Mapping
 from .memory import ALL, PAGE, READ_WRITE, make_pattern
-from .odp import FLUSHED, MAPPERS, RECEIVED, arrived, joined, mapped, outcome, page, transfer
+from .odp import FLUSHED, MAPPERS, RECEIVED, arrived, filled, joined, outcome, page, transfer
 from .sides import atomic, refusal
 
 NONE = mem_alloc.PROT_NONE_
@@ -24,12 +24,7 @@ WHOLE = (
 @pytest.fixture(params=MAPPERS)
 def memory(request, near, far):
     """Two filled regions that the device knows: mapped by pyverbs.mem_alloc, or by the program."""
-    ends = joined(near, far)
-    source, target = mapped(request.param, near, far, PAGES)
-    source.fill(1)
-    arrived("write", ends, source, target)
-    target.fill(2)
-    return ends, source, target
+    return filled(request.param, near, far, PAGES)
 
 
 def test_a_write_to_a_read_only_page_is_a_remote_access_error(memory):

@@ -16,11 +16,11 @@ from typing import BinaryIO
 from nicemu.cli.conformance import releases
 from nicemu.cli.conformance.outcome import one_line
 from nicemu.cli.conformance.releases import Release
+from nicemu.cli.rxe_lab import deb
 from nicemu.config.errors import ConfigError
 
 MAX_TEST_FILE = 4 << 20  # bytes; the largest is under 200 KiB
 MAX_PACKAGE = 64 << 20  # bytes of a Debian package; it has 1 MiB
-AR_MAGIC = b"!<arch>\n"
 
 
 class FetchError(Exception):
@@ -141,14 +141,13 @@ def _python_files(archive: Path, tests: PurePosixPath) -> Iterator[tuple[str, by
 
 def _tar_of(file: BinaryIO) -> BinaryIO:
     """The tar file itself: of a Debian package (deb(5): an ar archive) its member data.tar.*, else all of it."""
-    if file.read(len(AR_MAGIC)) != AR_MAGIC:
-        file.seek(0)
+    is_package = file.read(len(deb.MAGIC)) == deb.MAGIC
+    file.seek(0)
+    if not is_package:
         return file
-    while header := file.read(60):
-        name, size = header[:16].decode(errors="replace").strip(" /"), int(header[48:58])
-        if not 0 <= size <= MAX_PACKAGE:
+    for name, size in deb.members(file):
+        if size > MAX_PACKAGE:
             break
-        content = file.read(size + size % 2)[:size]
         if name.startswith("data.tar"):
-            return io.BytesIO(content)
+            return io.BytesIO(file.read(size))
     raise ValueError("expected a member data.tar in the package")
