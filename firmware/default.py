@@ -78,3 +78,83 @@ def cq_overrun(world, row, arg):
 def response_fault(world, row, arg):
     """Let a response wait for its page: no, it is dropped and asked for again."""
     return 0
+
+
+def requester_fault(world, row, arg):
+    """Try again before the resume: no."""
+    return 0
+
+
+def fault_detect(world, row, arg):
+    """Time to report a missing page: the profile's."""
+    return arg
+
+
+def resume(world, row, arg):
+    """Time to go on after a resume: the profile's."""
+    return arg
+
+
+def missing_page(world, row, arg):
+    """A missing page: a page fault."""
+    return 0
+
+
+def iotlb_fill(world, row, arg):
+    """Keep a translation in the IOTLB: yes."""
+    return 1
+
+
+def invalidation(world, row, arg):
+    """Flush the lines of the pages that are taken away."""
+    return 0
+
+
+def retransmit(world, row, arg):
+    """Go-back-N."""
+    return 0
+
+
+def psn_ahead(world, row, arg):
+    """A gap: one NAK, and what is behind it is dropped."""
+    return 0
+
+
+def after_rnr(world, row, arg):
+    """What comes behind a request that was answered RNR: dropped, it will be sent again."""
+    return 1
+
+
+def next_turn(world, row, arg):
+    """Next packet of a QP: when the port takes it."""
+    return arg
+
+
+def interrupt_moderation(world, row, arg):
+    """Hold an interrupt back: as the profile says."""
+    return arg
+
+
+def cc_sent(world, row, arg):
+    """Rate after a packet: unchanged."""
+    return -1
+
+
+def cc_ack(world, row, arg):
+    """Rate after an ACK: unchanged."""
+    return -1
+
+
+def cc_ecn(world, row, arg):
+    """Answer an ECN mark: if the interval since the last CNP is over."""
+    return arg
+
+
+def cc_cnp(world, row, arg):
+    """Rate after a CNP: unchanged."""
+    return -1
+
+
+def cc_timer(world, row, arg):
+    """Rate after a while: unchanged."""
+    return -1

@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "secondary_mmu": {"mm"} | BOTTOM,
     "fabric": {"_jit", "tables", "wire"},
     "nic": {"_jit", "abi", "tables", "memory", "wire", "fabric"},
+    "firmware": {"_jit", "nic", "tables"},
     "driver": {"nic", "mm"} | BOTTOM,
     "uverbs": {"driver"} | BOTTOM,
     "pyverbs": {"uverbs", "abi"},

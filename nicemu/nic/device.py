@@ -73,7 +73,7 @@ class Device:
         row.gid_base, row.gid_count = 1 + i * c.gids, c.gids
         row.flow_base, row.flow_count = 1 + i * c.flows, c.flows
         row.rqt_base, row.rqt_count = 1 + i * c.rqts, c.rqts
-        row.hook_base, row.state_base = (i + 1) * c.hooks, (i + 1) * c.state_bytes
+        row.hook_base = (i + 1) * c.hooks
         self.row = row
         self._qps, self._cqs, self._eqs, self._srqs = (
             (int(row[f"{name}_base"]), int(row[f"{name}_count"])) for name in ("qp", "cq", "eq", "srq")

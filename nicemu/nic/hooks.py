@@ -56,16 +56,69 @@ class Hook(IntEnum):
     """QP row, bytes of a response that hit a missing page of the requester's -> 1: it waits, and what comes behind it,
     0: all are dropped and asked for again."""
 
+    REQUESTER_FAULT = 15
+    """QP row, FaultType of a fault that holds its send queue or a READ -> ns after which the device tries again by
+    itself, 0: not before the driver's resume."""
+    FAULT_DETECT = 16
+    """QP row, ns by the profile -> ns from seeing a missing page to the page-fault EQE."""
+    RESUME = 17
+    """QP row, ns by the profile -> ns from decoding a resume command to going on."""
+    MISSING_PAGE = 18
+    """QP row, 1: to be written, 0: to be read -> ``FAULT``, or ``REDIRECT``: the bytes go to or come from the redirect
+    page, and the device finds out when they have moved."""
+    IOTLB_FILL = 19
+    """NIC row, mkey row -> 1 to keep a translation in the IOTLB, 0 to use it once."""
+    INVALIDATION = 20
+    """NIC row, pages of a ZAP_MTT -> ``SELECTIVE``: flush their IOTLB lines, ``FULL``: all lines, or ``LAZY``: none
+    now."""
+    RETRANSMIT = 21
+    """QP row, reason << 24 | PSN (``BY_TIMEOUT``, ``BY_NAK``, ``BY_RNR``, ``BY_GAP``) -> ``GO_BACK``: send all from
+    that PSN on again, or ``ONLY``: its packet, or the READ from there on, and go on where the queue was."""
+    PSN_AHEAD = 22
+    """QP row, packets missing before a request -> ``NAK`` once for the gap, ``DROP`` silently, or ``KEEP`` it until the
+    gap is closed (and NAK once)."""
+    AFTER_RNR = 23
+    """QP row, packets missing before a request that comes while an RNR NAK is out -> ``DROP``, or ``NAK``."""
+    NEXT_TURN = 24
+    """QP row, ns until the port takes another packet -> ns until this QP may send its next one."""
+    INTERRUPT_MODERATION = 25
+    """EQ row, ns by the profile (0: off) -> ns to hold a message back, 0: send it now."""
+    CC_SENT = 26
+    """QP row, payload bytes of a request packet that left -> sending rate in kbit/s, 0: as fast as the port,
+    ``KEEP_RATE``: as before."""
+    CC_ACK = 27
+    """QP row, packets newly acknowledged -> rate, as CC_SENT."""
+    CC_ECN = 28
+    """QP row of a receiver of an ECN mark, 1 if ``cnp_interval_ns`` is over since its last CNP -> 1 to send a CNP."""
+    CC_CNP = 29
+    """QP row a CNP came for, 0 -> rate, as CC_SENT."""
+    CC_TIMER = 30
+    """QP row whose rate is limited, every ``congestion_timer_ns`` -> rate, as CC_SENT."""
+
 
 # the same numbers as plain integers, for kernels
 (RESPONDER_FAULT, FAULT_PAGES, ACK, ACK_TIMEOUT, RNR_WAIT, IOTLB_VICTIM, UNRELIABLE_FAULT, ASYNC_EVENT, SEND_ERROR,
- RECEIVE_ERROR, SHORT_RECEIVE, ERROR_WAKES, LATE_RECEIVE, CQ_OVERRUN, RESPONSE_FAULT) = range(15)  # fmt: skip
+ RECEIVE_ERROR, SHORT_RECEIVE, ERROR_WAKES, LATE_RECEIVE, CQ_OVERRUN, RESPONSE_FAULT, REQUESTER_FAULT, FAULT_DETECT,
+ RESUME, MISSING_PAGE, IOTLB_FILL, INVALIDATION, RETRANSMIT, PSN_AHEAD, AFTER_RNR, NEXT_TURN, INTERRUPT_MODERATION,
+ CC_SENT, CC_ACK, CC_ECN, CC_CNP, CC_TIMER) = range(31)  # fmt: skip
 STALL = -2
 """Answer of RESPONDER_FAULT."""
 TO_ERR = 1 << 8
 """In answers of SEND_ERROR and SHORT_RECEIVE."""
 GO_ON = -1
 """Answer of SEND_ERROR."""
+FAULT, REDIRECT = 0, 1
+"""Answers of MISSING_PAGE."""
+SELECTIVE, FULL, LAZY = 0, 1, 2
+"""Answers of INVALIDATION."""
+BY_TIMEOUT, BY_NAK, BY_RNR, BY_GAP = 0, 1, 2, 3
+"""Reasons of RETRANSMIT: the ACK timer, a sequence NAK, the end of an RNR wait, a missing response."""
+GO_BACK, ONLY = 0, 1
+"""Answers of RETRANSMIT."""
+NAK, DROP, KEEP = 0, 1, 2
+"""Answers of PSN_AHEAD and AFTER_RNR."""
+KEEP_RATE = -1
+"""Answer of the CC hooks."""
 
 
 @jit

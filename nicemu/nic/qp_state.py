@@ -2,7 +2,7 @@
 (Linux qp_state_table; IBA QP states).
 """
 
-from nicemu._jit import call, jit, load32, load64
+from nicemu._jit import call, fill_bytes, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent, QpState
 from nicemu.nic.backup_ring import leave
@@ -15,8 +15,8 @@ from nicemu.nic.send_queue import WR_FLUSH_ERR, entry_of, posted, stop_timer, wc
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
-from nicemu.tables.records import FAULTS_PER_QP
-from nicemu.tables.rows import control, fault, nic, packet, qp, resource, vector
+from nicemu.tables.records import FAULTS_PER_QP, STATE_WORDS
+from nicemu.tables.rows import control, fault, nic, packet, qp, qp_state_base, resource, vector
 from nicemu.tables.trace import Ev, trace
 
 RESET, RTS, SQD, SQE, ERR = (int(s) for s in (QpState.RESET, QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
@@ -140,6 +140,7 @@ def reset(world, q_row):
     drop_received(world, q)
     q.state = RESET
     q.incarnation += 1
+    fill_bytes(qp_state_base(world) + q_row * 8 * STATE_WORDS, 0, 8 * STATE_WORDS)
     q.sq_fetched = q.sq_next = q.sq_offset = q.sq_una = 0
     q.psn = q.next_psn = q.una_psn = q.sent_psn = q.epsn = q.msn = 0
     q.rd_atomic = q.sq_scheduled = q.sq_suspended = q.sq_error = 0

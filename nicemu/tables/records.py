@@ -51,7 +51,7 @@ EVENT = record("time", "sequence", "kind", "a", "b")
 NIC = record(
     "number",
     "qp_base", "qp_count", "cq_base", "cq_count", "mkey_base", "mkey_count", "eq_base", "eq_count",
-    "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock", "hook_base", "state_base",
+    "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock", "hook_base",
     "l2_base", "l2_sets", "l2_ways",  # second level of the IOTLB; ways 0: there is none
     "qp_cache_base", "qp_cache_sets", "qp_cache_ways", "qp_cache_clock",  # QP contexts on the device; ways 0: all
     "memory", "memory_bytes",  # device memory: host address and size
@@ -298,6 +298,11 @@ RESOURCE = record(
 
 VECTOR = record("address")
 
+STATE_WORDS = 32
+NIC_STATE = QP_STATE = record(*(f"word{i}" for i in range(STATE_WORDS)))
+"""What a firmware image keeps of a NIC or of a QP; its own names for the words are ``nicemu.firmware``'s. Zero at
+first; of a QP again at RESET."""
+
 FRAME = record(
     "pointer",               # host address of the page's bytes while current, else of a graveyard page
     "generation",            # moves on when the frame is freed
@@ -338,10 +343,10 @@ class Slot(IntEnum):
 
     (
         CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE,
-        VECTOR, HOOK, STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
+        VECTOR, HOOK, NIC_STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
         IMPAIR, TAP, NUMBER, FIRED, CAPTURE, CAPTURED, TAG_LIST, TAG, TAG_WQE, HEADERS, FLOW, RQT, RQT_ENTRY,
-        HASH_KEY,
-    ) = range(44)  # fmt: skip
+        HASH_KEY, QP_STATE,
+    ) = range(45)  # fmt: skip
 
 
 class FrameKind(IntEnum):

@@ -48,8 +48,7 @@ class Capacity:
     trace: int = 1 << 17
     capture: int = 1 << 13
     units: int = 64
-    hooks: int = 16
-    state_bytes: int = 256
+    hooks: int = 64
     srqs: int = 1024
     tags: int = 1 << 17
     ahs: int = 4096
@@ -123,6 +122,8 @@ class World:
     rqt: Any
     rqt_entry: Any
     hash_key: Any
+    nic_state: Any
+    qp_state: Any
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self.capacity = c = capacity or Capacity()
@@ -133,7 +134,7 @@ class World:
             Slot.MESSAGE: n * c.eqs + 1, Slot.MKEY: n * c.mkeys + 1, Slot.IOTLB: n * c.iotlb + 1,
             Slot.FAULT: (n * c.qps + 1) * records.FAULTS_PER_QP, Slot.PACKET: c.packets,
             Slot.SEGMENT: c.packets * SEGMENTS_PER_PACKET, Slot.RESOURCE: (n * c.qps + 1) * c.resources,
-            Slot.VECTOR: c.units, Slot.HOOK: (n + 1) * c.hooks, Slot.STATE: (n + 1) * c.state_bytes,
+            Slot.VECTOR: c.units, Slot.HOOK: (n + 1) * c.hooks, Slot.NIC_STATE: n + 1, Slot.QP_STATE: n * c.qps + 1,
             Slot.FRAME: c.frames, Slot.VIOLATION: c.violations, Slot.TRACE: c.trace, Slot.NODE: c.nodes,
             Slot.PAYLOAD: c.packets * PAYLOAD_BYTES, Slot.SRQ: n * c.srqs + 1, Slot.AV: n * (c.ahs + c.qps) + 1,
             Slot.MCAST: n * c.mcast + 1, Slot.GID: n * c.gids + 1, Slot.SRQ_WQE: (n * c.qps + 1) * SRQ_WQE_BYTES,
@@ -168,7 +169,7 @@ class World:
 
     @staticmethod
     def _dtype(slot: Slot) -> np.dtype:
-        if slot in (Slot.STATE, Slot.PAYLOAD, Slot.SRQ_WQE, Slot.CAPTURED, Slot.TAG_WQE, Slot.HASH_KEY):
+        if slot in (Slot.PAYLOAD, Slot.SRQ_WQE, Slot.CAPTURED, Slot.TAG_WQE, Slot.HASH_KEY):
             return np.dtype(np.uint8)
         if slot == Slot.HOOK:
             return records.VECTOR

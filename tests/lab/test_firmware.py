@@ -50,3 +50,26 @@ def test_a_broken_image_is_refused_in_one_line(tmp_path: Path, source: str, said
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+STATEFUL = '''"""Doubles the wait with each RNR NAK of a QP."""
+from nicemu.firmware import nic_state, qp, qp_state
+
+mine = qp_state("waits")
+whole = nic_state("waits")
+
+
+def rnr_wait(world, row, arg):
+    mine(world, row).waits += 1
+    whole(world, qp(world, row).nic).waits += 1
+    return arg << mine(world, row).waits
+'''
+
+
+def test_an_image_keeps_state_of_its_own(tmp_path: Path):
+    image = tmp_path / "stateful.py"
+    image.write_text(STATEFUL)
+    plain = nicemu("--stats", PINGPONG, 2)
+    doubling = nicemu("--stats", "--firmware", image, PINGPONG, 2)
+    assert doubling.returncode == 0, doubling.stderr
+    assert virtual_ms(doubling.stderr) > 1.5 * virtual_ms(plain.stderr)
