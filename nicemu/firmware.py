@@ -51,7 +51,7 @@ __all__ = [
     "msix", "nic", "nic_state", "qp", "qp_state",
 ]  # fmt: skip
 
-_TRAP = CONTROL.fields["trap"][1]
+_TRAP = CONTROL.fields["trap"][1]  # type: ignore[index]
 
 
 def nic_state(*names: str) -> Callable[..., Any]:
