@@ -166,6 +166,8 @@ class World:
         self._nodes = self.node["entries"]
         self._node_free, self._node_next = (memoryview(row[name]) for name in ("node_free", "node_next"))
         self.fabric[0].nics = n
+        self.complaint: Exception | None = None
+        """Why the trap word is set, if whoever set it can say more than that word."""
 
     @staticmethod
     def _dtype(slot: Slot) -> np.dtype:
@@ -208,8 +210,10 @@ class World:
         self.nodes[node, 0] = self._node_free[0]
         self._node_free[0] = node
 
-    def trap_error(self) -> WorldError:
+    def trap_error(self) -> Exception:
         """What the trap word says, as an exception."""
+        if self.complaint is not None:
+            return self.complaint
         control = self.control[0]
         code, row = int(control.trap), int(control.trap_row)
         if 0 < code <= len(Slot):
