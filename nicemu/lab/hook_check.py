@@ -102,7 +102,8 @@ WATCHED = (Slot.CONTROL, Slot.NIC, Slot.QP, Slot.CQ, Slot.EQ, Slot.MSIX, Slot.MK
 
 def _words(table: Any) -> np.ndarray:
     """A table as an int64 array of shape (rows, fields)."""
-    return table.view(np.ndarray).view(np.int64).reshape(len(table), -1)
+    words: np.ndarray = table.view(np.ndarray).view(np.int64).reshape(len(table), -1)
+    return words
 
 
 def _written(table: str, at: int, field: str, old: int, new: int) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nicemu import _jit
+from nicemu._jit import object_code
 from nicemu.nic import image_rules
 from nicemu.nic.hooks import Hook
 from nicemu.nic.image_source import Refusal, Source
@@ -71,6 +72,15 @@ class Image:
         """Have the code of every hook."""
         for hook in Hook:
             self.address(hook)
+
+
+def code_text(image: Image) -> str:
+    """Where the code of an image came from in this process: ``3 hooks compiled in 0.41 s, 28 from default``."""
+    work, count = object_code.work[image.folder], len(image.functions)
+    how = f"compiled in {work.seconds:.2f} s" if work.compiled else "from the cache" if _jit.JIT else "in plain Python"
+    inherited = image.default is not None and count < len(Hook)
+    others = f", {len(Hook) - count} from {image.default.name}" if inherited else ""
+    return f"{count} {'hooks' if count > 1 else 'hook'} {how}{others}"
 
 
 def _compiler_says(error: Exception, path: Path) -> tuple[int, str]:

@@ -36,8 +36,8 @@ class Ask(NamedTuple):
 ASKS: dict[Hook, Ask] = {
     Hook.RESPONDER_FAULT: Ask(
         "a request of RC or XRC hits a missing page", "qp", "min_rnr_timer, code 0..31",
-        "RNR timer code 0..31 to NAK with; -1: drop silently; -2 (`STALL`): it waits for the page, and all behind it, as "
-        "long as the backup ring has room, else it is dropped",
+        "RNR timer code 0..31 to NAK with; -1: drop silently; -2 (`STALL`): it waits for the page, and all behind it, "
+        "as long as the backup ring has room, else it is dropped",
         ((-2, 31),), "qp.min_rnr_timer qp.epsn qp.type nic.backup_entries nic.backup_packets"),
     Hook.FAULT_PAGES: Ask(
         "a page fault is reported", "qp", "FAULT row",
@@ -66,8 +66,8 @@ ASKS: dict[Hook, Ask] = {
     Hook.SEND_ERROR: Ask(
         "a send request fails", "qp", "`WcStatus << 8 | WrOpcode`",
         "the `WcStatus` it completes with, plus 256 (`TO_ERR`): an unreliable QP goes to ERR and not to SQE. "
-        "WR_FLUSH_ERR: to ERR at once, and requests before it that are not acknowledged yet are flushed too. If nothing "
-        "of it was sent, also 0: it completes as if it had been, or -1 (`GO_ON`): nobody notices",
+        "WR_FLUSH_ERR: to ERR at once, and requests before it that are not acknowledged yet are flushed too. If "
+        "nothing of it was sent, also 0: it completes as if it had been, or -1 (`GO_ON`): nobody notices",
         ((-1, _STATUS), (hooks.TO_ERR, hooks.TO_ERR + _STATUS)), "qp.type qp.max_rd_atomic qp.state"),
     Hook.RECEIVE_ERROR: Ask(
         "a refused request has a receive", "qp",
@@ -86,7 +86,8 @@ ASKS: dict[Hook, Ask] = {
         _YES, "qp.type qp.srq"),
     Hook.CQ_OVERRUN: Ask(
         "a completion finds the CQ full", "cq", "`WcOpcode`",
-        "1: the CQ is dead and the QP goes to ERR; 0: the completion is lost; the QP goes to ERR if it was of a receive",
+        "1: the CQ is dead and the QP goes to ERR; 0: the completion is lost; the QP goes to ERR if it was a "
+        "receive's",
         _YES, "cq.slots cq.produced"),
     Hook.RESPONSE_FAULT: Ask(
         "a READ or atomic response hits a missing page of the requester's", "qp", "payload, bytes",
@@ -104,8 +105,8 @@ ASKS: dict[Hook, Ask] = {
         _NS, "nic.resume_ns"),
     Hook.MISSING_PAGE: Ask(
         "a translation finds a page missing", "qp", "1: to be written; 0: to be read",
-        "0 (`FAULT`): a page fault; 1 (`REDIRECT`): the bytes go to or come from the redirect page, and the device finds "
-        "out when they have moved", _YES, "qp.type"),
+        "0 (`FAULT`): a page fault; 1 (`REDIRECT`): the bytes go to or come from the redirect page, and the device "
+        "finds out when they have moved", _YES, "qp.type"),
     Hook.IOTLB_FILL: Ask(
         "a translation was walked", "nic", "MKEY row",
         "1: keep it in the IOTLB; 0: use it once", _YES, "nic.iotlb_sets nic.iotlb_ways mkey.length mkey.page_shift"),
@@ -120,8 +121,8 @@ ASKS: dict[Hook, Ask] = {
         "queue was", _YES, "qp.una_psn qp.psn qp.sent_psn qp.retries"),
     Hook.PSN_AHEAD: Ask(
         "a request comes behind a gap", "qp", "packets missing before it",
-        "0 (`NAK`): NAK once for the gap; 1 (`DROP`): drop it silently; 2 (`KEEP`): keep it until the gap is closed, and "
-        "NAK once", ((0, 2),), "qp.epsn qp.nak_pending"),
+        "0 (`NAK`): NAK once for the gap; 1 (`DROP`): drop it silently; 2 (`KEEP`): keep it until the gap is closed, "
+        "and NAK once", ((0, 2),), "qp.epsn qp.nak_pending"),
     Hook.AFTER_RNR: Ask(
         "a request comes behind one that was answered RNR", "qp", "packets missing before it",
         "1 (`DROP`): drop it; 0 (`NAK`): NAK the gap", _YES, "qp.epsn qp.nak_pending"),
@@ -172,10 +173,10 @@ FIELDS: dict[str, str] = {
     "qp.state": "QP state, `ibv_qp_state`",
     "qp.mtu": "path MTU, bytes",
     "qp.timeout": "ACK timeout code of ibv_modify_qp",
-    "qp.retry_cnt": "timeouts and NAKs in a row that are allowed",
-    "qp.retries": "of those, used up since the last progress",
+    "qp.retry_cnt": "timeouts and NAKs in a row that are allowed without progress",
+    "qp.retries": "timeouts and NAKs in a row since the last progress",
     "qp.rnr_retry": "RNR NAKs in a row that are allowed, 7: no limit",
-    "qp.rnr_retries": "of those, used up",
+    "qp.rnr_retries": "RNR NAKs in a row so far",
     "qp.min_rnr_timer": "RNR timer code of ibv_modify_qp",
     "qp.max_rd_atomic": "READs and atomics it may have outstanding",
     "qp.rd_atomic": "READs and atomics outstanding",
@@ -199,7 +200,7 @@ FIELDS: dict[str, str] = {
     "eq.produced": "events ever written",
     "msix.asserted_at": "virtual time of the last message, ns (row of the EQ)",
     "msix.messages": "messages that left",
-    "fault.va": "address of the missing page's first byte asked for",
+    "fault.va": "address at which the translation failed",
     "fault.type": "`FaultType`: 0 RDMA at the responder, 1 SEND, 2 receive, 3 READ at the requester",
     "fault.bytes_committed": "bytes of the operation that are done",
     "fault.op_length": "bytes of the operation",
@@ -216,5 +217,6 @@ FIELDS: dict[str, str] = {
 
 
 def text_of_values(values: tuple[tuple[int, int], ...]) -> str:
-    """``-1..23 or 256..279``."""
-    return " or ".join(f"{low}..{high}" if low != high else str(low) for low, high in values)
+    """``-1..23 or 256..279``; the largest powers of two as such."""
+    ends = {MAX_NS: "2^50", MAX_KBPS: "2^40"}
+    return " or ".join(f"{low}..{ends.get(high, high)}" if low != high else str(low) for low, high in values)
