@@ -44,6 +44,11 @@ class Image:
         """The file's name without suffix."""
         return self.path.stem
 
+    @property
+    def own(self) -> frozenset[Hook]:
+        """Hooks that are not the default image's."""
+        return frozenset(self.functions) if self.default else frozenset()
+
     def owner(self, hook: Hook) -> Image:
         """The image whose hook it is: this one or the default."""
         if hook in self.functions:

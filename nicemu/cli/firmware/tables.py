@@ -107,9 +107,9 @@ def changes_text(image: Image) -> str:
     """What an image decides itself, beside what `default` would answer."""
     lines = [
         f"  changes    {name:<21} {_ask(name).asked.replace("`", "")} (default: {defaults()[name]})"
-        for name, hook in HOOKS.items() if hook in image.functions
+        for name, hook in HOOKS.items() if hook in image.own
     ]  # fmt: skip
-    return "\n".join(lines)
+    return "\n".join(lines or ["  changes    nothing: these are the defaults"])
 
 
 HEAD = '''"""In one line: what this image does.
