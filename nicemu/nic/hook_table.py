@@ -41,8 +41,8 @@ ASKS: dict[Hook, Ask] = {
         ((-2, 31),), "qp.min_rnr_timer qp.epsn qp.type nic.backup_entries nic.backup_packets"),
     Hook.FAULT_PAGES: Ask(
         "a page fault is reported", "qp", "FAULT row",
-        "pages to ask the driver for, from the missing one on; more than the operation needs are prefetched; 0: as many "
-        "as the whole operation still needs",
+        "pages to ask the driver for, from the missing one on; more than the operation needs are prefetched; 0: as "
+        "many as the whole operation still needs",
         ((0, 1 << 20),), "fault.va fault.type fault.bytes_committed fault.op_length fault.psn fault.mkey mkey.length"),
     Hook.ACK: Ask(
         "a packet that did not ask for an ACK is done", "qp", "PSN", "1: acknowledge it now; 0: wait for one that asks",
@@ -119,14 +119,16 @@ ASKS: dict[Hook, Ask] = {
         "packets have to be sent again", "qp",
         "`reason << 24 | PSN`: 0 (`BY_TIMEOUT`), 1 (`BY_NAK`), 2 (`BY_RNR`), 3 (`BY_GAP`, a missing response)",
         "0 (`GO_BACK`): all from that PSN on; 1 (`ONLY`): its packet, or the READ from there on, and go on where the "
-        "queue was; after an RNR NAK the queue goes on at once, and that packet goes out when the wait is over", _YES, "qp.una_psn qp.psn qp.sent_psn qp.retries"),
+        "queue was; after an RNR NAK the queue goes on at once, and that packet goes out when the wait is over",
+        _YES, "qp.una_psn qp.psn qp.sent_psn qp.retries"),
     Hook.PSN_AHEAD: Ask(
         "a request comes behind a gap", "qp", "packets missing before it",
         "0 (`NAK`): NAK once for the gap; 1 (`DROP`): drop it silently; 2 (`KEEP`): keep it until the gap is closed, "
         "and NAK once", ((0, 2),), "qp.epsn qp.nak_pending"),
     Hook.AFTER_RNR: Ask(
         "a request comes behind one that was answered RNR", "qp", "packets missing before it",
-        "1 (`DROP`): drop it; 0 (`NAK`): NAK the gap; 2 (`KEEP`): keep it until the gap is closed", ((0, 2),), "qp.epsn qp.nak_pending"),
+        "1 (`DROP`): drop it; 0 (`NAK`): NAK the gap; 2 (`KEEP`): keep it until the gap is closed",
+        ((0, 2),), "qp.epsn qp.nak_pending"),
     Hook.NEXT_TURN: Ask(
         "a packet of a QP was handed to the port", "qp", "ns until the port takes another packet",
         "ns until this QP may send its next one", _NS, "qp.rate_kbps qp.paced_until qp.mtu nic.port_free"),
@@ -174,10 +176,10 @@ FIELDS: dict[str, str] = {
     "qp.state": "QP state, `ibv_qp_state`",
     "qp.mtu": "path MTU, bytes",
     "qp.timeout": "ACK timeout code of ibv_modify_qp",
-    "qp.retry_cnt": "timeouts and NAKs in a row that are allowed without progress",
-    "qp.retries": "timeouts and NAKs in a row since the last progress",
+    "qp.retry_cnt": "timeouts and sequence NAKs that are allowed without progress",
+    "qp.retries": "of those, still left",
     "qp.rnr_retry": "RNR NAKs in a row that are allowed, 7: no limit",
-    "qp.rnr_retries": "RNR NAKs in a row so far",
+    "qp.rnr_retries": "of those, still left",
     "qp.min_rnr_timer": "RNR timer code of ibv_modify_qp",
     "qp.max_rd_atomic": "READs and atomics it may have outstanding",
     "qp.rd_atomic": "READs and atomics outstanding",

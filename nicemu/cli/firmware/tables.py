@@ -37,7 +37,7 @@ def told(doc: str) -> dict[str, str]:
     return {key: " ".join(text.partition("\n\n")[0].split()) for key, text in zip(found[::2], found[1::2], strict=True)}
 
 
-def _docs() -> Iterator[tuple[str, str]]:
+def docs() -> Iterator[tuple[str, str]]:
     """Name and docstring of each shipped image."""
     for name in shipped_names("firmware", ".py"):
         text = (shipped("firmware") / f"{name}.py").read_text(encoding="utf-8")
@@ -46,14 +46,14 @@ def _docs() -> Iterator[tuple[str, str]]:
 
 def images_text() -> str:
     """Each shipped image with the first line of its docstring."""
-    lines = [f"{name:<18} {(doc.splitlines() or [''])[0]}" for name, doc in _docs()]
+    lines = [f"{name:<18} {(doc.splitlines() or [''])[0]}" for name, doc in docs()]
     return "\n".join(lines)
 
 
 def images_markdown() -> str:
     """The table of images."""
     lines = ["| image | does | imitates | source | inferred |", "|---|---|---|---|---|"]
-    for name, doc in _docs():
+    for name, doc in docs():
         says = told(doc)
         cells = [f"`{name}`", (doc.splitlines() or [""])[0], *(says.get(key, "") for key in TOLD)]
         lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
@@ -79,7 +79,7 @@ def _paragraph(name: str, ask: Ask) -> str:
     lines = [f"{name}(world, row, arg)"]
     for key, text in told_of.items():
         indent = " " * 15
-        lines.append(textwrap.fill(text.replace("`", ""), WIDTH, initial_indent=f"    {key:<11}",
+        lines.append(textwrap.fill(_plain(text), WIDTH, initial_indent=f"    {key:<11}",
                                    subsequent_indent=indent, break_on_hyphens=False))  # fmt: skip
     return "\n".join(lines)
 
@@ -99,6 +99,10 @@ def hooks_markdown() -> str:
     return "\n".join(lines)
 
 
+def _plain(text: str) -> str:
+    return text.replace("`", "")
+
+
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
@@ -106,7 +110,7 @@ def _cell(text: str) -> str:
 def changes_text(image: Image) -> str:
     """What an image decides itself, beside what `default` would answer."""
     lines = [
-        f"  changes    {name:<21} {_ask(name).asked.replace("`", "")} (default: {defaults()[name]})"
+        f"  changes    {name:<21} {_plain(_ask(name).asked)} (default: {defaults()[name]})"
         for name, hook in HOOKS.items() if hook in image.own
     ]  # fmt: skip
     return "\n".join(lines or ["  changes    nothing: these are the defaults"])
@@ -139,7 +143,7 @@ def _function(name: str, ask: Ask) -> str:
     doc = [f"Asked when {ask.asked}.", "", f"row: {ask.row}(world, row). arg: {ask.arg}.", f"Answer: {ask.answer}.",
            f"In range: {text_of_values(ask.values)}."]  # fmt: skip
     doc += [f"May read: {ask.reads.replace(' ', ', ')}; control(world, 0).now is the time, ns."]
-    wrapped = [textwrap.fill(line.replace("`", ""), WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    wrapped = [textwrap.fill(_plain(line), WIDTH, subsequent_indent="    ", break_on_hyphens=False)
                for line in doc]  # fmt: skip
     text = textwrap.indent("\n".join(wrapped), "    ").lstrip()
     return f'\n\ndef {name}(world, row, arg):\n    """{text}\n    """\n    return {defaults()[name]}\n'
