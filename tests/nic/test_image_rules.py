@@ -1,4 +1,4 @@
-"""What a firmware image may say: each break of a rule is one line with its place, what was expected and what is there."""
+"""What a firmware image may say: a broken rule is one line with its place, what was expected and what is there."""
 
 from __future__ import annotations
 

@@ -18,13 +18,18 @@ WIDTH = 100
 
 
 @cache
-def defaults() -> dict[str, str]:
-    """What the image `default` answers, as it says it: an expression of `arg`."""
-    tree = ast.parse((shipped("firmware") / "default.py").read_text(encoding="utf-8"))
+def answers(file: Path) -> dict[str, str]:
+    """What the functions of an image return at their ends, as they say it: expressions."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
-    answers = {node.name: node.body[-1] for node in functions}
-    return {name: ast.unparse(last.value) for name, last in answers.items()
+    ends = {node.name: node.body[-1] for node in functions}
+    return {name: ast.unparse(last.value) for name, last in ends.items()
             if isinstance(last, ast.Return) and last.value}  # fmt: skip
+
+
+def defaults() -> dict[str, str]:
+    """What the image `default` answers."""
+    return answers(shipped("firmware") / "default.py")
 
 
 def _ask(name: str) -> Ask:
@@ -104,7 +109,7 @@ def _plain(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return text.replace("|", "\\|").replace("``", "`")
 
 
 def changes_text(image: Image) -> str:
