@@ -10,17 +10,15 @@ from nicemu._jit.twins import PYTHON_UNITS
 
 Unit = Callable[[int, int, int], int]
 _UNIT = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
-_alive: list[object] = []
 
 
-def expose(function: Unit) -> int:
-    """A code address that ends up in ``function``, for as long as the process lives. It must not raise."""
+def expose(function: Unit) -> tuple[int, object]:
+    """A code address that ends up in ``function``, which must not raise; and what has to live as long as that."""
     if not JIT:
         PYTHON_UNITS.append(function)
-        return len(PYTHON_UNITS) - 1
+        return len(PYTHON_UNITS) - 1, function
     thunk = _UNIT(function)
-    _alive.append(thunk)
-    return ctypes.cast(thunk, ctypes.c_void_p).value or 0
+    return ctypes.cast(thunk, ctypes.c_void_p).value or 0, thunk
 
 
 def unit_at(address: int) -> Unit:

@@ -26,11 +26,14 @@ Place = tuple[str, int]
 """Table and row."""
 
 
-def watch_hooks(device: Device) -> None:
-    """Put the check around every hook of a NIC."""
+def watch_hooks(device: Device) -> list[object]:
+    """Put the check around every hook of a NIC. What is returned has to live as long as the NIC."""
+    kept = []
     for hook in Hook:
         row = device.world.hook[int(device.row.hook_base) + hook]
-        row.address = expose(_Watch(device, hook, unit_at(int(row.address))))
+        row.address, thunk = expose(_Watch(device, hook, unit_at(int(row.address))))
+        kept.append(thunk)
+    return kept
 
 
 class _Watch:
@@ -58,7 +61,8 @@ class _Watch:
 
     def _rows(self, row: int, arg: int) -> list[Place]:
         """The rows that the hook's object, its argument and their neighbours are."""
-        found = [("control", 0), ("nic", self.device.index + 1), *_OF[ASKS[self.hook].row](self.world, row)]
+        found = [("control", 0), ("fabric", 0), ("nic", self.device.index + 1)]
+        found += _OF[ASKS[self.hook].row](self.world, row)
         if self.hook == Hook.IOTLB_VICTIM:
             found += [("iotlb", arg + way) for way in range(int(self.device.row.iotlb_ways))]
         elif self.hook == Hook.IOTLB_FILL:
@@ -97,7 +101,7 @@ class _Watch:
 
 
 WATCHED = (Slot.CONTROL, Slot.NIC, Slot.QP, Slot.CQ, Slot.EQ, Slot.MSIX, Slot.MKEY, Slot.IOTLB, Slot.FAULT, Slot.SRQ,
-           Slot.NIC_STATE, Slot.QP_STATE)  # fmt: skip
+           Slot.FABRIC, Slot.NIC_STATE, Slot.QP_STATE)  # fmt: skip
 
 
 def _words(table: Any) -> np.ndarray:

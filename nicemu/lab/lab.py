@@ -143,8 +143,7 @@ class Lab:
         ]
         for device in devices:
             device.router = self.route  # type: ignore[method-assign]
-            if config.check_firmware:
-                watch_hooks(device)
+        self.watches = [watch_hooks(device) for device in devices if config.check_firmware]
         return devices
 
     def _capture(self, stream: BinaryIO) -> PacketCapture:

@@ -24,6 +24,12 @@ def text_refusals(source: Source) -> Iterator[Refusal]:
     made: set[str] = set()
     for node in source.tree.body:
         yield from _statement(source, node, made)
+        if isinstance(node, ast.FunctionDef) and source.functions[node.name] is not node:
+            yield Refusal(node.lineno, source.title(node), "one function of this name", "another in line "
+                          f"{source.functions[node.name].lineno}")  # fmt: skip
+    for assigned in source.hooks & (set(source.assigned) | set(source.imported)):
+        node = source.assigned.get(assigned, source.tree.body[0])
+        yield Refusal(node.lineno, f"hook {assigned}", "a function", f"`{ast.unparse(node)}`")
     for function in source.functions.values():
         yield from _signature(source, function)
     for function in source.compiled():

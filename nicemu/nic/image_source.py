@@ -6,11 +6,12 @@ import ast
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from nicemu.tables import records
 
 API = "nicemu.firmware"
 STATE = ("nic_state", "qp_state")
-ROWS = ("control", "cq", "eq", "fault", "iotlb", "mkey", "msix", "nic", "qp")
 
 
 class Refusal(NamedTuple):
@@ -36,7 +37,7 @@ class Source:
             for each in (node.targets if isinstance(node, ast.Assign) else [node.target])
             for target in ast.walk(each) if isinstance(target, ast.Name)
         }  # fmt: skip
-        self.accessors = {local: _fields(meant) for local, meant in self.imported.items() if meant in ROWS}
+        self.accessors = {local: _fields(meant) for local, meant in self.imported.items() if is_row(meant)}
         self.accessors |= {
             local: _literals(value.args) for local, value in self.assigned.items()
             if isinstance(value, ast.Call) and self.state_call(value)
@@ -70,6 +71,11 @@ def names_stored(function: ast.FunctionDef) -> set[str]:
     """Names that are the function's own."""
     stored = {each.id for each in ast.walk(function) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)}
     return stored | {each.arg for each in ast.walk(function) if isinstance(each, ast.arg)}
+
+
+def is_row(meant: str) -> bool:
+    """A name of the API that is an accessor: the lower-case name of a record."""
+    return meant.islower() and isinstance(getattr(records, meant.upper(), None), np.dtype)
 
 
 def _fields(table: str) -> frozenset[str] | None:

@@ -87,6 +87,9 @@ RULES = [
     (f"{API} qp_state\nmine = qp_state('a')\n{WAIT}    mine(world, row).b = 1\n    return 0\n",
      "4: hook rnr_wait: expected a field of mine, given b"),
     (f"{API} qp\n{WAIT}    return qp(world).psn\n", "3: hook rnr_wait: expected qp(world, row), given `qp(world)`"),
+    (f"{WAIT}    return 1\n\n\n{WAIT}    return 2\n",
+     "1: hook rnr_wait: expected one function of this name, given another"),
+    (f"ack = 1\n{WAIT}    return 1\n", "1: hook ack: expected a function, given `1`"),
     ("A = 1\n", "1: expected a function named after a hook (nicemu firmware hooks), given none"),
     (f"if True:\n    A = 1\n{WAIT}    return A\n", "1: image: expected imports, constants, state and functions"),
 ]  # fmt: skip
