@@ -1,12 +1,12 @@
 """DCQCN: a QP slows down when receivers report marked packets, and finds its way back by time and by bytes.
 
-Imitates: the reaction point of Zhu et al., "Congestion Control for Large-Scale RDMA Deployments" (SIGCOMM'15), as
-NVIDIA adapters since ConnectX-4 have it. The notification point (one CNP per QP and `cnp_interval_ns`) is the device's.
+Imitates: the notification and reaction points of Zhu et al., "Congestion Control for Large-Scale RDMA Deployments"
+(SIGCOMM'15), as NVIDIA adapters since ConnectX-4 have them.
 
 Source: NVIDIA, "DCQCN CC Parameters": alpha and its two updates, the rate falls by alpha / 2, the time between falls,
 its parameters' names. The model of the authors' group for ns-3 (rdma-hw.cc): the target stays as it is while the rate
-falls several times without a rise between; fast recovery, then additive, then hyper increase. The numbers F, K, B and g
-and that bytes and time count apart are recalled from the paper; R_AI is recalled too, R_HAI is chosen.
+falls several times without a rise between; fast recovery, then additive, then hyper increase. The numbers N, F, K, B, g
+and R_AI and that bytes and time count apart are recalled from the paper; R_HAI is chosen.
 
 Inferred: the timer of the rate is the one of alpha (`congestion_timer_ns`), no alpha below one part in 2^20, and the
 limit is lifted within 1/128 of the port's rate.
@@ -27,8 +27,10 @@ ADDITIVE_KBPS, HYPER_KBPS = 40_000, 200_000
 LEAST_KBPS = 10_000
 FALL_NS = 4_000
 """At most one fall in this time (rate_reduce_monitor_period)."""
+NOTICE_NS = 50_000
+"""N: at most one CNP in this time, and in the profile's `cnp_interval_ns`."""
 
-mine = qp_state("rate", "target", "alpha", "noticed", "fell", "bytes", "byte_steps", "time_steps")
+mine = qp_state("rate", "target", "alpha", "noticed", "fell", "bytes", "byte_steps", "time_steps", "told")
 
 
 @jit
@@ -51,6 +53,16 @@ def rise(world, row, state):
     if state.rate >= port - port // 128:
         state.rate = 0
     return state.rate
+
+
+def cc_ecn(world, row, arg):
+    """A marked packet: a CNP, if the last one was long enough ago."""
+    state = mine(world, row)
+    now = control(world, 0).now
+    if arg == 0 or (state.told != 0 and now - state.told < NOTICE_NS):
+        return 0
+    state.told = now
+    return 1
 
 
 def cc_cnp(world, row, arg):

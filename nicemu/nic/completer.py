@@ -15,6 +15,7 @@ from nicemu.nic.send_queue import (
     LOC_PROT_ERR,
     RTS,
     SQD,
+    await_timer,
     entry_of,
     go_back,
     jump,
@@ -345,16 +346,17 @@ def commit_response(world, q_row, p):
     return call(vector(world, units.RETIRE).address, world, q_row, 0)
 
 
-def ack_timer(world, q_row, _):
+def ack_timer(world, q_row, due):
     """ACK_TIMER: nothing came for the timeout: go back to the oldest unacknowledged packet."""
     q = qp(world, q_row)
     c = control(world, 0)
-    if q.timer_deadline == 0:
-        q.timer_event = 0
+    if due != q.timer_event or q.timer_deadline == 0:
+        if due == q.timer_event:
+            q.timer_event = 0
         c.stale -= 1
         return 0
     if c.now < q.timer_deadline:
-        push(world, q.timer_deadline, units.ACK_TIMER, q_row, 0)
+        await_timer(world, q_row)
         return 0
     q.timer_event = 0
     q.timer_deadline = 0

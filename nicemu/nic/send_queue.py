@@ -225,11 +225,21 @@ def start_timer(world, q_row):
     period = ask(world, q.nic, hooks.ACK_TIMEOUT, q_row, ACK_TIMEOUT_UNIT_NS << q.timeout)
     was_off = q.timer_deadline == 0
     q.timer_deadline = c.now + max(period, nic(world, q.nic).ack_timeout_floor_ns)
-    if q.timer_event == 0:
-        q.timer_event = 1
-        push(world, q.timer_deadline, units.ACK_TIMER, q_row, 0)
+    late = q.timer_deadline < q.timer_event
+    if q.timer_event == 0 or late:
+        if late and not was_off:
+            c.stale += 1
+        await_timer(world, q_row)
     elif was_off:
         c.stale -= 1
+
+
+@jit
+def await_timer(world, q_row):
+    """An event at the ACK timer's deadline. One that is in the heap already, and later, is not the QP's any more."""
+    q = qp(world, q_row)
+    q.timer_event = q.timer_deadline
+    push(world, q.timer_deadline, units.ACK_TIMER, q_row, q.timer_deadline)
 
 
 @jit

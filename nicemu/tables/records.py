@@ -122,7 +122,7 @@ QP = record(
     "rnr_alone", "rnr_psn",  # 1: the RNR wait holds this PSN only
     "incarnation",           # moves on at RESET: events of an earlier life are ignored
     "timer_deadline",        # 0: ACK timer off
-    "timer_event",           # a TIMER event is in the heap
+    "timer_event",           # 0, or when the ACK_TIMER event in the heap is due
     "read_suspended",        # a page fault of READ data: until it is resumed responses are dropped (1) or wait (2)
     "cx_head", "cx_tail", "cx_waiting",  # responses that wait, and how many
     # responder
