@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,15 @@ def in_lab(scenario: Callable[[Ends], Any], **fields: Any) -> Any:
     """What ``scenario`` gives in a lab with these fields of its configuration."""
     session.reset()
     session.configure(load_config(None, fields))
+    ends = Ends()
     try:
-        return scenario(Ends())
+        found = scenario(ends)
+        ends.ctx.close()
+        return found
+    except ConfigError as error:
+        del ends
+        traceback.clear_frames(error.__traceback__)  # objects of the dead device go while it is known to be dead
+        raise
     finally:
         session.reset()
 
@@ -35,7 +43,7 @@ def in_lab(scenario: Callable[[Ends], Any], **fields: Any) -> Any:
 def ping_pong(ends: Ends) -> Any:
     """SENDs and a READ between two QPs, into memory whose pages are missing. Time, and the NIC's counters."""
     region = MR(ends.pd, 8 * PAGE, ACCESS | ON_DEMAND)
-    a, b = ends.pair(timeout=18, rnr_retry=7, retry_cnt=7)
+    a, b = ends.pair(timeout=12, rnr_retry=7, retry_cnt=7)
     for turn in range(2):
         place = region.buf + turn * 2 * PAGE
         b.post_recv(RecvWR(wr_id=100, num_sge=1, sg=[SGE(place, 2 * PAGE, region.lkey)]))
