@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+from nicemu import firmware as api
 from nicemu.config import NicProfile
 from nicemu.config.paths import shipped
 from nicemu.nic import firmware
@@ -20,7 +21,8 @@ def image(name: str) -> firmware.Image:
 
 def written(text: str, folder: Path | None = None) -> firmware.Image:
     """An image with this text behind its docstring and the imports of all that it may use."""
-    source = f'"""An image of a test."""\nfrom nicemu.firmware import *\n\n\n{text}'
+    imports = f"from nicemu.firmware import {', '.join(api.__all__)}"
+    source = f'"""An image of a test."""\n{imports}\n\n\n{text}'
     name = f"image_{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
     path = (folder or Path(gettempdir())) / name
     path.write_text(source)
