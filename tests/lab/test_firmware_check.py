@@ -62,6 +62,18 @@ def test_a_shipped_image_passes_the_check(image: str) -> None:
     assert checked[1]["page_faults"] > 0
 
 
+ROUGH = {"impairments": [{"kind": "loss", "probability": 0.1}],
+         "fabric": {"links": [{"rate_gbps": 5}], "switch": {"ecn": {"kmin_bytes": 0, "kmax_bytes": 1}}}}  # fmt: skip
+
+
+@pytest.mark.parametrize("image", [name for name in shipped_names("firmware", ".py") if name != "connectx_damming"])
+def test_a_shipped_image_passes_the_check_with_loss_and_marks(image: str) -> None:
+    """But for the one that gives up at a loss behind a fault."""
+    checked, plain = (in_lab(ping_pong, firmware=image, check_firmware=on, **ROUGH) for on in (True, False))
+    assert checked == plain
+    assert checked[1]["ecn_marked_packets"] > 0 and checked[1]["retransmits"] > 0
+
+
 def complaint(folder: Path, source: str) -> str:
     """What check mode says about an image in a ping-pong; nothing without check mode."""
     file = folder / "image.py"
