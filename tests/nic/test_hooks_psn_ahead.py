@@ -102,6 +102,13 @@ def test_no_more_than_a_window_is_kept(rc):
     assert expected(rc) == MOST_AHEAD + 1 and free_packets(rc.bench) == free
 
 
+def test_all_qps_together_keep_no_more_than_the_pool_can_spare(rc):
+    free = free_packets(rc.bench)
+    rc.bench.device.row.requests_waiting = 8192
+    put(rc, 1, 2)
+    assert kept(rc) == (0, 8192) and free_packets(rc.bench) == free
+
+
 @pytest.mark.parametrize("end", ["reset", "error", "destroyed"])
 def test_a_qp_that_ends_gives_them_back(rc, end):
     free = free_packets(rc.bench)
