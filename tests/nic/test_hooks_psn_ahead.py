@@ -9,7 +9,7 @@ from nicemu.abi.verbs import QpState, QpType
 from nicemu.tables.trace import Ev
 from nicemu.wire.opcode import RcOpcode
 from tests.nic.conftest import connected
-from tests.nic.images import image, written
+from tests.nic.image_files import image, written
 from tests.nic.packets import DROP, Wire, inject
 from tests.nic.testbench import Bench, pair
 
