@@ -137,7 +137,8 @@ ASKS: dict[Hook, Ask] = {
         "ns to hold the message back; 0: send it now", _NS, "eq.number eq.produced msix.asserted_at msix.messages"),
     Hook.CC_SENT: Ask(
         "a request packet or a READ response left", "qp", "payload, bytes",
-        "sending rate, kbit/s; 0: as fast as the port; -1 (`KEEP_RATE`): as before", _RATE, "qp.cc_kbps qp.rate_kbps qp.psn"),
+        "sending rate, kbit/s; 0: as fast as the port; -1 (`KEEP_RATE`): as before",
+        _RATE, "qp.cc_kbps qp.rate_kbps qp.psn"),
     Hook.CC_ACK: Ask(
         "an ACK moves the window", "qp", "packets newly acknowledged", "sending rate, as for `cc_sent`",
         _RATE, "qp.cc_kbps qp.rate_kbps qp.una_psn"),
