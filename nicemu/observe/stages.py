@@ -40,7 +40,8 @@ FAULT = (
     Step("driver", "page table (mm faults it in)", "mm", "mm_done"),
     Step("driver", "driver builds the update", "mm_done", "update"),
     Step("update", "device updates its MTT", "update", "resume"),
-    Step("resume", "resume command, NIC resumes the queue", "resume", "goes_on"),
+    Step("resume", "resume command", "resume", "resumed"),
+    Step("resume", "NIC resumes the queue", "resumed", "goes_on"),  # negative: before the driver has heard
 )
 INVALIDATION = (
     Step("check", "notifier: does the device map it", "notifier", "command"),
