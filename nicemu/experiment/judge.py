@@ -148,7 +148,7 @@ def _expected(document: Document, each: Expectation) -> str:
             f"{sign} {number(bound)}" for sign, bound in ((">=", each.min), ("<=", each.max)) if bound is not None
         ]
         text = f"{' and '.join(bounds)} {unit}".strip()
-    return text
+    return text.strip()
 
 
 def _deviation(each: Expectation, value: float) -> str:
