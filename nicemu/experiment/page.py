@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from nicemu.experiment.series import DISPLAY
 
 ASSETS = Path(__file__).parent / "assets"
 Pictures = Sequence[tuple[Plot, Path]]
+UNIT = re.compile(rf"(?<=\d )({'|'.join(DISPLAY)})\b|(?<=\()({'|'.join(DISPLAY)})(?=\))")
+NUMBER = re.compile(r"(?<=\d) (?=(?:[nµm]?s|[KMGT]i?B)\b|%)")
 KINDS = (
     ("fitted", "the model's numbers were chosen to meet it"),
     ("prediction", "nothing was chosen for it"),
@@ -36,12 +39,9 @@ def page(outcome: Outcome, notes: Iterable[str], pictures: Pictures, inputs: Pat
 
 
 def _text(text: str) -> str:
-    """Escaped, with units as they are written."""
-    for plain, shown in DISPLAY.items():
-        text = text.replace(f" {plain} ", f" {shown} ").replace(f"({plain})", f"({shown})")
-        text = text.replace(f" {plain}.", f" {shown}.") if f" {plain}." in text else text
-        text = text.removesuffix(f" {plain}") + f" {shown}" if text.endswith(f" {plain}") else text
-    return html.escape(text)
+    """Escaped; units as they are written, on the line of their number."""
+    text = UNIT.sub(lambda found: DISPLAY[found[0]], text)
+    return html.escape(NUMBER.sub("\u00a0", text))
 
 
 def _marked(text: str) -> str:
@@ -67,9 +67,9 @@ def _judged(verdicts: Sequence[Verdict]) -> Iterator[str]:
     if not verdicts:
         return
     yield "<section>\n<h2>Expected and found</h2>"
-    rows = [[*map(_text, row[:3]), f'<span class="kind">{row[3]}</span>', *map(_text, row[4:6]), _badge(verdict)]
+    rows = [[*map(_text, row[:3]), f'<span class="kind">{row[3]}</span>', *map(_text, row[4:7]), _badge(verdict)]
             for row, verdict in zip(summary.judged(verdicts), verdicts, strict=True)]  # fmt: skip
-    yield from _table(summary.JUDGED, rows, numbers=(4, 5))
+    yield from _table(summary.JUDGED, rows, numbers=(5, 6))
     meanings = "; ".join(f"<em>{name}</em>: {meaning}" for name, meaning in KINDS)
     yield f'<p class="note">{meanings}. What is <em>shown</em> is compared and never a failure.</p>\n</section>'
 
@@ -90,7 +90,8 @@ def _figures(pictures: Pictures) -> Iterator[str]:
         data = base64.b64encode(file.read_bytes()).decode()
         title = plot.title or plot.name
         yield (f'<figure><img alt="{_text(title)}" src="data:image/png;base64,{data}">'
-               f"<figcaption><b>Figure {number}.</b> {_text(title)}.{_caption(plot)}</figcaption></figure>")  # fmt: skip
+               f"<figcaption><b>Figure {number}.</b> {_text(title)}.{_caption(plot)}</figcaption>"
+               "</figure>")  # fmt: skip
     yield "</section>"
 
 
@@ -105,7 +106,8 @@ def _metrics(outcome: Outcome) -> Iterator[str]:
     titles, rows = summary.metrics(outcome.document, outcome.measured)
     yield "<section>\n<h2>Metrics</h2>"
     yield from _table(titles, [[_text(cell) for cell in row] for row in rows], numbers=range(len(titles)))
-    yield '<p class="note">A click on a column sorts by it. All observations: results.parquet; counters: runs.parquet.</p>'
+    yield '<p class="note">A click on the head of a column sorts by it. N: observations of the point. All of them are'
+    yield "in results.parquet, the counters of every run in runs.parquet.</p>"
     yield "</section>"
 
 

@@ -20,7 +20,7 @@ MARKERS = "osD^vP*X"
 DASHES = ("-", "--", "-.", ":")
 INK, GRID = "#222222", "#D9D9D9"
 SIZE = (7.2, 3.6)  # inches
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 10.5, "axes.titlelocation": "left",
     "axes.titleweight": "bold", "axes.labelsize": 9, "axes.edgecolor": INK, "axes.labelcolor": INK,
     "text.color": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
@@ -42,7 +42,8 @@ def draw(document: Document, measured: Sequence[Measured], folder: Path) -> list
         raise missing("matplotlib", "experiment") from None
     folder.mkdir(exist_ok=True)
     drawn = []
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+    style: Any = {**dict(matplotlib.rcParamsDefault), **STYLE}
+    with matplotlib.rc_context(style):
         for plot in document.experiment.plots:
             figure = Figure(figsize=SIZE, dpi=160, layout="constrained")
             axes = figure.add_subplot()
@@ -76,9 +77,13 @@ def _scales(axes: Any, plot: Plot) -> None:
     from matplotlib.ticker import FuncFormatter
 
     plain = FuncFormatter(lambda value, _: f"{value:,.10g}")
+    nothing = FuncFormatter(lambda *_: "")
     if "y" in plot.log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(plain)
+        low, high = axes.get_ylim()
+        between = FuncFormatter(lambda value, _: f"{value:,.10g}" if f"{value:e}"[0] in "235" else "")
+        axes.yaxis.set_minor_formatter(between if high < 50 * low else nothing)
     elif plot.kind != "cdf":
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         axes.yaxis.set_major_formatter(plain)
@@ -88,7 +93,7 @@ def _scales(axes: Any, plot: Plot) -> None:
         if "x" in plot.log:
             axes.set_xscale("log")
         axes.xaxis.set_major_formatter(plain)
-        axes.xaxis.set_minor_formatter(FuncFormatter(lambda *_: ""))
+        axes.xaxis.set_minor_formatter(nothing)
 
 
 def _numeric(positions: Sequence[Scalar]) -> bool:
@@ -101,9 +106,11 @@ def _line(axes: Any, plot: Plot, data: Chart) -> None:
     for i, series in enumerate(data.series):
         known = [(places[x], y) for x, y in zip(data.positions, series.values, strict=True) if y is not None]
         known.sort()
+        wider = max(len(data.series) - 1 - i, 0) if len(data.series) <= 4 else 0  # what lies below looks out
         axes.plot([x for x, _ in known], [y for _, y in known], color=COLOURS[i % len(COLOURS)],
                   marker=MARKERS[i % len(MARKERS)], linestyle=DASHES[i // len(COLOURS) % len(DASHES)],
-                  markeredgecolor="white", markeredgewidth=0.6, label=series.label)  # fmt: skip
+                  linewidth=1.6 + 1.3 * wider, markersize=5 + 1.8 * wider, markeredgecolor="white",
+                  markeredgewidth=0.6, label=series.label)  # fmt: skip
     for mark in data.marks:
         x = places.get(mark.x, float(mark.x) if numeric else None)
         if x is not None:
@@ -148,22 +155,34 @@ def _stacked(axes: Any, plot: Plot, data: Chart) -> None:
     groups = len(data.series) // layers
     paired = {(mark.series // layers, mark.x) for mark in data.marks if mark.series >= 0}
     width = 0.8 / (groups * (2 if paired else 1))
-    for group in range(groups):
-        for j, x in enumerate(data.positions):
+    ticks = []
+    for j, x in enumerate(data.positions):
+        for group in range(groups):
             left = j - 0.4 + group * 0.8 / groups + width / 2
             own = range(group * layers, (group + 1) * layers)
-            _stack(axes, left, width, [(data.series[i].label, data.series[i].values[j] or 0) for i in own], "")
+            values = [data.series[i].values[j] for i in own]
+            if all(value is None for value in values):
+                continue
+            names = [data.layers[i - own.start] for i in own]
+            _stack(axes, left, width, list(zip(names, [value or 0 for value in values], strict=True)), "")
+            ticks.append((left + (width / 2 if paired else 0), _tick(x, data.groups, group)))
             if (group, x) in paired:
-                expected = {mark.series: mark for mark in data.marks if mark.x == x}
+                expected = {mark.series: mark for mark in data.marks if mark.x == x and mark.series in own}
                 parts = [("", expected[i].y if i in expected else 0.0) for i in own]
-                _stack(axes, left + width, width, parts, next(m.label for m in expected.values()))
-    axes.set_xticks(range(len(data.positions)), [_text(x) for x in data.positions])
+                _stack(axes, left + width, width, parts, next(mark.label for mark in expected.values()))
+    axes.set_xticks([at for at, _ in ticks], [text for _, text in ticks])
+    if data.groups and len(ticks) > 4:
+        axes.set_xticks([at for at, _ in ticks], [text for _, text in ticks], rotation=40, ha="right", fontsize=7.5)
+
+
+def _tick(x: Scalar, groups: list[Scalar], group: int) -> str:
+    return f"{_text(x)}, {_text(groups[group])}" if groups else _text(x)
 
 
 def _stack(axes: Any, x: float, width: float, parts: list[tuple[str, float]], source: str) -> None:
     bottom = 0.0
     for i, (label, value) in enumerate(parts):
-        look = {"alpha": 0.35, "hatch": "///", "edgecolor": INK} if source else {"edgecolor": "white"}
+        look = {"alpha": 0.4, "hatch": "///", "edgecolor": INK} if source else {"edgecolor": "white"}
         axes.bar([x], [value], width * 0.92, bottom=bottom, color=COLOURS[i % len(COLOURS)], linewidth=0.6,
                  label=label if label else f"hatched: {source}", **look)  # fmt: skip
         bottom += value

@@ -38,6 +38,10 @@ class Chart(NamedTuple):
     series: list[Series]
     marks: list[Mark]
     unit: str
+    groups: list[Scalar]
+    """Values of the axis `by`: the series of a group follow each other."""
+    layers: list[str]
+    """What the series of a group are."""
 
 
 def unit_of(unit: str) -> str:
@@ -62,7 +66,9 @@ def chart(document: Document, plot: Plot, measured: Sequence[Measured]) -> Chart
     marks += [Mark(paper.label, -1, point.x, point.y, point.y - (point.y if point.low is None else point.low),
                    (point.y if point.high is None else point.high) - point.y)
               for paper in plot.paper for point in paper.points]  # fmt: skip
-    return Chart(positions, series, marks, unit_of(units.pop()) if len(units) == 1 else "")
+    layers = [document.experiment.metrics[name].title or name for name in plot.y]
+    unit = unit_of(units.pop()) if len(units) == 1 else ""
+    return Chart(positions, series, marks, unit, [group for group in groups if group is not None], layers)
 
 
 def _label(name: str, metric: Metric, group: Scalar | None, plot: Plot) -> str:
