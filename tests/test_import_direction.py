@@ -33,9 +33,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "check": {"lab", "observe", "uverbs", "driver", "nic", "fabric", "mm", "secondary_mmu"} | BOTTOM,
     "_alias": set(),
     "_tracebacks": set(),
+    "_program": {"_tracebacks", "config"},
     "workloads": {"pyverbs", "lab"},
-    "experiment": {"workloads", "uverbs", "nic", "config", "__init__"},
-    "cli": {"check", "experiment", "workloads", "lab", "config", "pyverbs", "uverbs", "_alias", "_tracebacks"},
+    "experiment": {"workloads", "uverbs", "nic", "observe", "config", "_alias", "_program"},
+    "cli": {
+        "check", "experiment", "workloads", "lab", "config", "pyverbs", "uverbs", "_alias", "_program", "_tracebacks",
+    },
     "pytest_plugin": {
         "cli",
         "lab",

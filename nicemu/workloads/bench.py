@@ -94,6 +94,12 @@ class End:
         cap = QPCap(max_send_wr=depth, max_recv_wr=depth, max_send_sge=4, max_recv_sge=4)
         self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, cap=cap))
 
+    def close(self) -> None:
+        """Destroy the queue pair, its CQ and PD."""
+        self.qp.close()
+        self.cq.close()
+        self.pd.close()
+
     @property
     def gid(self) -> Any:
         """The address of its device."""
@@ -186,7 +192,8 @@ def status_name(completion: Any) -> str:
 
 
 class Bench:
-    """The lab of one run, and what a workload opens in it. All is closed at the end of the run, last first."""
+    """The lab of one run, and what a workload opens in it. All is kept until the end of the run and closed then, last
+    first: what a workload makes itself goes into ``opened``, or Python decides when it is destroyed."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -206,7 +213,7 @@ class Bench:
 
     def end(self, nic: int = 0, kind: int = e.IBV_QPT_RC, depth: int = 128) -> End:
         """A queue pair that is not connected."""
-        return End(self, nic, kind, depth)
+        return self.opened(End(self, nic, kind, depth))
 
     def rc_pair(self, nic_a: int = 0, nic_b: int | None = None, *, depth: int = 128,
                 **attributes: int) -> tuple[End, End]:  # fmt: skip
