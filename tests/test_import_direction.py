@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_alias": set(),
     "_tracebacks": set(),
     "_program": {"_tracebacks", "config"},
-    "workloads": {"pyverbs", "lab"},
+    "workloads": {"pyverbs", "observe", "lab"},
     "experiment": {"workloads", "uverbs", "nic", "observe", "config", "_alias", "_program"},
     "cli": {
         "check", "experiment", "workloads", "lab", "config", "pyverbs", "uverbs", "_alias", "_program", "_tracebacks",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nicemu.observe import stages
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.addr import AH, AHAttr, GlobalRoute
 from nicemu.pyverbs.cq import CQ
@@ -17,17 +18,18 @@ from nicemu.pyverbs.mr import MR
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
-from nicemu.workloads.stages import fault_stages, invalidation_stages
 
 if TYPE_CHECKING:
     from nicemu.lab.lab import Lab
 
 PAGE = 4096
 PORT, GID_INDEX, QKEY = 1, 1, 0x11111111
-MADV_DONTNEED, MADV_PAGEOUT = 4, 21
+MADV_DONTNEED, MADV_PAGEOUT, MADV_POPULATE_WRITE = 4, 21, 23
 ACCESS = (e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
           | e.IBV_ACCESS_REMOTE_ATOMIC)  # fmt: skip
 T = TypeVar("T")
+CQ_ENTRIES = 16384
+"""More than any workload has outstanding."""
 PATIENCE_NS = 100_000_000_000
 """Virtual time after which a completion is not waited for any longer."""
 RC_ATTRIBUTES = {"path_mtu": e.IBV_MTU_4096, "max_rd_atomic": 16, "max_dest_rd_atomic": 16, "min_rnr_timer": 12,
@@ -69,6 +71,10 @@ class Region:
         for page in range(self.pages):
             write(self.address + page * PAGE, b"\1", 1)
 
+    def populate(self) -> None:
+        """``madvise(MADV_POPULATE_WRITE)``: the CPU has the pages. Not in kernels of the 3.x disciplines."""
+        madvise(self.address, self.length, MADV_POPULATE_WRITE)
+
     def fill(self, data: bytes, offset: int = 0) -> None:
         """The CPU writes."""
         write(self.address + offset, data, len(data))
@@ -84,21 +90,25 @@ class Region:
 
 
 class End:
-    """One queue pair with its context, PD and CQ. ``depth``: requests and receives that can be outstanding."""
+    """One queue pair with its context, PD and CQ. ``depth``: requests and receives that can be outstanding. ``beside``:
+    another end whose PD and CQ it uses."""
 
-    def __init__(self, bench: Bench, nic: int, kind: int = e.IBV_QPT_RC, depth: int = 128) -> None:
+    def __init__(self, bench: Bench, nic: int, kind: int = e.IBV_QPT_RC, depth: int = 128,
+                 beside: End | None = None) -> None:  # fmt: skip
         self.bench = bench
         self.context = bench.context(nic)
-        self.pd = PD(self.context)
-        self.cq = CQ(self.context, 2 * depth)
+        self.pd: PD = beside.pd if beside else PD(self.context)
+        self.cq: CQ = beside.cq if beside else CQ(self.context, CQ_ENTRIES)
         cap = QPCap(max_send_wr=depth, max_recv_wr=depth, max_send_sge=4, max_recv_sge=4)
         self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, cap=cap))
+        self._shares = beside is not None
 
     def close(self) -> None:
-        """Destroy the queue pair, its CQ and PD."""
+        """Destroy the queue pair, and its CQ and PD if they are its own."""
         self.qp.close()
-        self.cq.close()
-        self.pd.close()
+        if not self._shares:
+            self.cq.close()
+            self.pd.close()
 
     @property
     def gid(self) -> Any:
@@ -191,6 +201,14 @@ def status_name(completion: Any) -> str:
     return e.ibv_wc_status(completion.status).name.removeprefix("IBV_WC_")
 
 
+def _times(taken: dict[str, int]) -> dict[str, int]:
+    return {f"{name}_ns": ns for name, ns in taken.items()}
+
+
+def _whose(entry: stages.Entry) -> dict[str, int]:
+    return {"pages": entry["pages"], "mr": entry["mr"]}
+
+
 class Bench:
     """The lab of one run, and what a workload opens in it. All is kept until the end of the run and closed then, last
     first: what a workload makes itself goes into ``opened``, or Python decides when it is destroyed."""
@@ -211,14 +229,16 @@ class Bench:
             self._contexts[nic] = Context(name=self.lab.config.device_names[nic])
         return self._contexts[nic]
 
-    def end(self, nic: int = 0, kind: int = e.IBV_QPT_RC, depth: int = 128) -> End:
+    def end(self, nic: int = 0, kind: int = e.IBV_QPT_RC, depth: int = 128, beside: End | None = None) -> End:
         """A queue pair that is not connected."""
-        return self.opened(End(self, nic, kind, depth))
+        return self.opened(End(self, nic, kind, depth, beside))
 
     def rc_pair(self, nic_a: int = 0, nic_b: int | None = None, *, depth: int = 128,
+                beside: tuple[End | None, End | None] = (None, None),
                 **attributes: int) -> tuple[End, End]:  # fmt: skip
         """Two connected RC queue pairs, by default on the first and the last NIC of the lab."""
-        a, b = self.end(nic_a, depth=depth), self.end(self._last if nic_b is None else nic_b, depth=depth)
+        a = self.end(nic_a, depth=depth, beside=beside[0])
+        b = self.end(self._last if nic_b is None else nic_b, depth=depth, beside=beside[1])
         a.connect(b, **attributes)
         b.connect(a, **attributes)
         return a, b
@@ -235,6 +255,11 @@ class Bench:
     def _last(self) -> int:
         return int(self.lab.config.nics) - 1
 
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return int(self.lab.config.seed)
+
     def now(self) -> int:
         """Virtual time, ns."""
         return int(self.lab.world.now)
@@ -245,13 +270,16 @@ class Bench:
         self.lab.endpoint.enter(lambda: timeline.pass_time(ns))
 
     def stages(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
-        """Page faults and invalidations that are over since the last call, each with its stages in ns."""
+        """Page faults and invalidations that are over since the last call: their ``total_ns``, ``pages`` and ``mr``,
+        and the ns of each stage of ``nicemu.observe.stages`` (``detect_ns``)."""
         kept = self.lab.driver.stages
-        faults = [fault_stages(self.lab, entry) for entry in kept.faults if entry["pages"] and not entry["error"]]
-        invalidations = [invalidation_stages(entry) for entry in kept.invalidations]
+        faults = [{"total_ns": stages.fault_total(entry), **_times(stages.fault_stages(entry)), **_whose(entry)}
+                  for entry in kept.faults if stages.complete(entry)]  # fmt: skip
+        losses = [{"total_ns": stages.invalidation_total(entry), **_times(stages.invalidation_stages(entry)),
+                   **_whose(entry)} for entry in kept.invalidations]  # fmt: skip
         kept.faults.clear()
         kept.invalidations.clear()
-        return faults, invalidations
+        return faults, losses
 
     def counters(self) -> dict[str, int]:
         """All counters by dotted name: ``nic0.page_faults``, ``mr.page_faults`` (the sum over all MRs),

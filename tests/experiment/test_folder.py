@@ -58,7 +58,11 @@ def test_the_page_needs_nothing_but_itself(out):
     page = Page(text)
     assert not page.open
     assert page.tags.count("img") == len(PLOTS)
-    assert {ref.split(",")[0] for ref in page.references} == {"data:image/png;base64", "trace.log", "capture.pcapng"}
+    assert {ref.split(",")[0] for ref in page.references} == {
+        "data:image/png;base64",
+        "trace.log",
+        "capture.pcapng",
+    }
     assert not re.findall(r"url\(|@import|https?://", text)
     assert "SENDs &amp; bytes" in text
     assert "prefers-color-scheme: dark" in text

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nicemu.experiment.measure import aggregate, number, scale
@@ -11,6 +11,10 @@ from nicemu.experiment.measure import aggregate, number, scale
 VALUES = st.lists(st.integers(-(10**12), 10**12), min_size=1, max_size=30)
 
 
+LAZY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@LAZY
 @given(VALUES, st.integers(1, 99))
 def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(values, percent):
     found = aggregate(f"p{percent}", values)
@@ -20,6 +24,7 @@ def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(values, p
     assert sum(value < found for value in values) < share
 
 
+@LAZY
 @given(VALUES)
 def test_the_order_of_observations_does_not_matter(values):
     for how in ("p50", "p99.9", "min", "max", "mean", "sum", "count"):
