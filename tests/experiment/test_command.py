@@ -36,7 +36,7 @@ def test_status_1_when_one_does_not_and_it_says_which(tmp_path, capsys):
 
 
 def test_quick_gates_nothing(tmp_path, capsys):
-    code, said = status(tmp_path, capsys, {"expect": [{"metric": "took", "max": 0.001}]}, quick=True)
+    code, _ = status(tmp_path, capsys, {"expect": [{"metric": "took", "max": 0.001}]}, quick=True)
     assert code == 0
     assert "Quick" in (tmp_path / "out" / "summary.md").read_text()
 
