@@ -8,9 +8,10 @@ from nicemu.config.errors import ConfigError
 from nicemu.experiment import folder, pool
 from nicemu.experiment.conduct import Wish
 from nicemu.experiment.store import Store
+from nicemu.experiment.task import CAPTURE, TRACE
 from tests.experiment.files import LOSSY, SENDS, document, done
 
-FILES = ("results.parquet", "runs.parquet", "summary.md", "trace.log", "capture.pcapng", "inputs/experiment.yaml")
+FILES = ("results.parquet", "runs.parquet", "summary.md", "index.html", "inputs/experiment.yaml", TRACE, CAPTURE)
 
 
 def folder_of(tmp_path, experiment, name, changes=None, **wishes):
@@ -122,6 +123,12 @@ def test_a_metric_of_nothing_is_said_with_what_there_is(tmp_path):
         done(tmp_path, SENDS, {"metrics": {"took": {"of": "name"}}})
     with pytest.raises(ConfigError, match=r"field metrics.took.of: expected a counter \(nic0.packets_sent, "):
         done(tmp_path, SENDS, {"metrics": {"took": {"of": "nic0.packets"}}})
+
+
+def test_a_column_may_not_be_called_like_an_axis(tmp_path):
+    with pytest.raises(ConfigError, match=r"no columns called like an axis \(iterations\)"):
+        done(tmp_path, SENDS, {"workload": SENDS["workload"] | {"name": "draws"}, "expect": [], "metrics": {},
+                               "sweep": {"workload.iterations": [1]}})  # fmt: skip
 
 
 def test_a_scheduler_that_does_not_answer_is_said(tmp_path):

@@ -9,6 +9,7 @@ import yaml
 from nicemu.experiment import folder
 from nicemu.experiment.conduct import Wish
 from nicemu.experiment.series import chart, distributions
+from nicemu.experiment.task import CAPTURE, TRACE
 from tests.experiment.files import LOSSY, SENDS, done
 
 PLOTS = [
@@ -58,11 +59,7 @@ def test_the_page_needs_nothing_but_itself(out):
     page = Page(text)
     assert not page.open
     assert page.tags.count("img") == len(PLOTS)
-    assert {ref.split(",")[0] for ref in page.references} == {
-        "data:image/png;base64",
-        "trace.log",
-        "capture.pcapng",
-    }
+    assert {ref.split(",")[0] for ref in page.references} == {"data:image/png;base64", TRACE, CAPTURE}
     assert not re.findall(r"url\(|@import|https?://", text)
     assert "SENDs &amp; bytes" in text
     assert "prefers-color-scheme: dark" in text
