@@ -39,13 +39,15 @@ class Task(NamedTuple):
     lab: str
     work: Work
     firmware: str
+    nicemu: str
+    """Digest of the nicemu that planned it: a worker with another one refuses."""
     shown: bool = False
     """Trace and capture are wanted."""
 
     @property
     def digest(self) -> str:
         """Names the run by its inputs, nicemu's own sources among them; its place in the sweep is none of them."""
-        inputs = [self.seed, self.lab, self.work, self.firmware, self.shown, sources()]
+        inputs = [self.seed, self.lab, self.work, self.firmware, self.nicemu, self.shown]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -111,7 +113,8 @@ def task(document: Document, point: Point, repetition: int, seed: int, more: Map
     firmware = ""
     if config.firmware_path is not None and "/" in config.firmware:
         firmware, lab["firmware"] = config.firmware_path.read_text(encoding="utf-8"), config.firmware_path.name
-    return Task(point.number, repetition, drawn, json.dumps(lab, sort_keys=True), _work(document, fields), firmware)
+    text = json.dumps(lab, sort_keys=True)
+    return Task(point.number, repetition, drawn, text, _work(document, fields), firmware, sources())
 
 
 def _work(document: Document, fields: dict[str, Any]) -> Work:

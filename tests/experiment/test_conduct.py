@@ -7,6 +7,7 @@ import pytest
 from nicemu.config.errors import ConfigError
 from nicemu.experiment import folder, pool
 from nicemu.experiment.conduct import Wish
+from nicemu.experiment.run_one import run
 from nicemu.experiment.store import Store
 from nicemu.experiment.task import CAPTURE, TRACE
 from tests.experiment.files import LOSSY, SENDS, document, done
@@ -114,6 +115,11 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
     assert failure.error.startswith("ValueError: no such size (workload-sends.py, line ")
     assert [str(each.point) for each in outcome.measured] == ["size=64", "size=4096"]
     assert not Store(tmp_path / "out").has(failure.task)
+
+
+def test_a_worker_with_another_nicemu_refuses(tmp_path):
+    task = done(tmp_path, SENDS).tasks[0][0]
+    assert run(task._replace(nicemu="other")).error == "this worker has another nicemu, which may give other results"
 
 
 def test_a_metric_of_nothing_is_said_with_what_there_is(tmp_path):
