@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "secondary_mmu": {"mm"} | BOTTOM,
     "fabric": {"_jit", "tables", "wire"},
     "nic": {"_jit", "abi", "tables", "memory", "wire", "fabric"},
-    "firmware": {"_jit", "nic", "tables"},
+    "firmware": {"_jit", "nic", "fabric", "tables"},
     "driver": {"nic", "mm"} | BOTTOM,
     "uverbs": {"driver"} | BOTTOM,
     "pyverbs": {"uverbs", "abi"},
@@ -35,10 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_tracebacks": set(),
     "_program": {"_tracebacks", "config"},
     "workloads": {"pyverbs", "observe", "lab"},
-    "experiment": {"workloads", "uverbs", "nic", "observe", "config", "_alias", "_program"},
-    "cli": {
-        "check", "experiment", "workloads", "lab", "config", "pyverbs", "uverbs", "_alias", "_program", "_tracebacks",
-    },
+    "experiment": {"workloads", "lab", "uverbs", "nic", "observe", "config", "_alias", "_program"},
+    "cli": {"check", "experiment", "workloads", "lab", "nic", "config", "pyverbs", "uverbs"}
+    | {"_alias", "_program", "_tracebacks"},
     "pytest_plugin": {
         "cli",
         "lab",

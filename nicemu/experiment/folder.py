@@ -61,7 +61,7 @@ def _write_inputs(outcome: Outcome, folder: Path) -> None:
         text = "".join(f"# {point}\n" for point in points) + yaml.safe_dump(json.loads(lab), sort_keys=False, width=110)
         (folder / f"lab-{number}.yaml").write_text(text, encoding="utf-8")
     for task in (tasks[0] for tasks in outcome.tasks):
-        for name, source in _sources(task, json.loads(task.lab)["firmware"]):
+        for name, source in _sources(task):
             (folder / name).write_text(source, encoding="utf-8")
     known = {package: _version(package) for package in PACKAGES}
     versions = {"nicemu": nicemu.__version__, "python": platform.python_version(), **known}
@@ -77,16 +77,18 @@ def _labs(outcome: Outcome) -> dict[str, list[str]]:
     return labs
 
 
-def _sources(task: Task, firmware: str) -> Iterator[tuple[str, str]]:
-    """File names and texts of the workload and the image of a run."""
+def _sources(task: Task) -> Iterator[tuple[str, str]]:
+    """File names and texts of the workload and the images of a run."""
     if task.work.kind == "workload" and not task.work.text:
         yield f"workload-{task.work.name}.py", workloads.shipped()[task.work.name].text
     else:
         yield f"{task.work.kind}-{Path(task.work.name).stem}.py", task.work.text
-    shipped = find(firmware, "firmware", ".py")
-    text = task.firmware or (shipped.read_text(encoding="utf-8") if shipped is not None else "")
-    if text:
-        yield f"firmware-{Path(firmware).stem}.py", text
+    own = dict(task.images)
+    for image in json.loads(task.lab)["firmware"]:
+        shipped = find(image, "firmware", ".py") if image not in own else None
+        text = own.get(image) or (shipped.read_text(encoding="utf-8") if shipped is not None else "")
+        if text:
+            yield f"firmware-{Path(image).stem}.py", text
 
 
 def _version(package: str) -> str:

@@ -38,10 +38,9 @@ def run(task: Task) -> Result:
 
 def _run(task: Task, folder: Path) -> Result:
     lab = json.loads(task.lab)
-    if task.firmware:
-        image = folder / lab["firmware"]
-        image.write_text(task.firmware, encoding="utf-8")
-        lab["firmware"] = str(image)
+    for name, text in task.images:
+        (folder / name).write_text(text, encoding="utf-8")
+        lab["firmware"] = [str(folder / name) if image == name else image for image in lab["firmware"]]
     if task.shown:
         lab |= {"trace": str(folder / TRACE), "pcap": str(folder / CAPTURE)}
     if task.work.kind == "script":

@@ -117,6 +117,27 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
     assert not Store(tmp_path / "out").has(failure.task)
 
 
+IMAGE = """
+def unreliable_fault(world, row, arg):
+    return {answer}
+"""
+
+
+def test_firmware_that_is_not_shipped_travels_with_the_run(tmp_path):
+    image = tmp_path / "mine.py"
+    image.write_text(IMAGE.format(answer=1))
+    first = done(tmp_path, SENDS, {"firmware": "./mine.py"}).tasks[0][0]
+    assert first.images == (("0-mine.py", IMAGE.format(answer=1)),)
+    image.write_text(IMAGE.format(answer=0))
+    assert done(tmp_path, SENDS, {"firmware": "./mine.py"}).tasks[0][0].digest != first.digest
+
+
+def test_broken_firmware_is_said_before_anything_runs(tmp_path):
+    (tmp_path / "broken.py").write_text(IMAGE.format(answer="[]"))
+    with pytest.raises(ConfigError, match=r"broken\.py"):
+        done(tmp_path, SENDS, {"firmware": "./broken.py"})
+
+
 def test_a_worker_with_another_nicemu_refuses(tmp_path):
     task = done(tmp_path, SENDS).tasks[0][0]
     assert run(task._replace(nicemu="other")).error == "this worker has another nicemu, which may give other results"

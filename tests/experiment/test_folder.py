@@ -87,7 +87,7 @@ def test_every_plot_is_a_png_of_160_dots_an_inch(out):
 def test_inputs_are_exact(out):
     inputs = out[0] / "inputs"
     lab = yaml.safe_load((inputs / "lab-1.yaml").read_text())
-    assert lab["firmware"] == "backup_ring"
+    assert lab["firmware"] == ["backup_ring"]
     assert lab["nic"]["costs"]["doorbell_ns"] == 150
     assert {file.name for file in inputs.iterdir()} >= {"experiment.yaml", "versions.yaml", "workload-sends.py",
                                                        "firmware-default.py", "firmware-backup_ring.py"}  # fmt: skip
