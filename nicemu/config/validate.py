@@ -62,21 +62,24 @@ def _dotted(path: FieldPath) -> str:
 
 
 def _fields_of(model: type[BaseModel], path: FieldPath) -> list[str]:
+    keyed = False  # the next name is a key that the user chose, of a mapping of models
     for name in path:
-        if isinstance(name, int):  # an item of a list: the model is the item's
+        if isinstance(name, int) or keyed:  # an item: the model is the item's
+            keyed = False
             continue
-        nested = _model_in(model.model_fields[name].annotation)
+        annotation = model.model_fields[name].annotation
+        nested = _model_in(annotation)
         if nested is None:
             return []
-        model = nested
+        model, keyed = nested, get_origin(annotation) is dict
     return sorted(model.model_fields)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model of a field that holds one, perhaps one or null, or a list of them."""
+    """The model of a field that holds one, perhaps one or null, or a list or mapping of them."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (tuple, Union, types.UnionType, Annotated):
+    if get_origin(annotation) in (tuple, dict, Union, types.UnionType, Annotated):
         return next((found for each in get_args(annotation) if (found := _model_in(each))), None)
     return None
 
@@ -84,13 +87,15 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def describe(model: type[BaseModel], path: FieldPath) -> str:
     """What a field expects, in words: `int >= 0`, `one of arena, model`, `bool`; empty if there is no such field."""
     field: FieldInfo | None = None
+    keyed = False
     for name in path:
-        if isinstance(name, int):  # an item of a list: what the items expect, or its own field that follows
+        if isinstance(name, int) or keyed:  # an item: what the items expect, or its own field that follows
+            keyed = False
             continue
         field = model.model_fields.get(name)
         if field is None:
             return ""
-        model = _model_in(field.annotation) or model
+        model, keyed = _model_in(field.annotation) or model, get_origin(field.annotation) is dict
     if field is None or field.annotation is None:
         return ""
     return _describe_type(field.annotation, field.metadata, item=isinstance(path[-1], int))
@@ -108,7 +113,7 @@ def _describe_type(annotation: Any, metadata: list[Any], item: bool = False) -> 
         return items if item else f"a list, each {items}"
     if origin in (Union, types.UnionType):
         return " or ".join("null" if each is type(None) else _describe_type(each, metadata) for each in arguments)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return "a mapping of fields"
     name = {Path: "a path", str: "a string"}.get(annotation, getattr(annotation, "__name__", str(annotation)))
     low = next((each.ge for each in metadata if hasattr(each, "ge")), None)

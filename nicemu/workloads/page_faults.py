@@ -1,0 +1,70 @@
+"""Page faults of the NIC: one at a time, of several queue pairs at once, and of all classes of one queue pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nicemu.workloads import Row
+from nicemu.workloads.bench import PAGE, Bench
+
+CLASSES = ("responder_rdma", "requester_send", "responder_recv", "requester_read")
+"""By number of the fault's type."""
+
+
+def send_gather_fault(bench: Bench, *, pages: int = 1, iterations: int = 100, qps: int = 1) -> Iterator[Row]:
+    """SENDs whose gather lists lie in memory that the CPU has and the NIC has not: a requester fault of ``pages`` pages
+    of each of ``qps`` queue pairs at once, minor ones. A row for each fault.
+
+    ``npf_ns`` is the page fault, from its detection to the transmission that goes on; ``detect_ns``, ``driver_ns``,
+    ``update_ns``, ``resume_ns`` are its stages, ``rest_ns`` what they leave over; ``latency_ns`` is from the post of
+    all to the last completion; ``faults``: how many there were of the round.
+    """
+    pairs = [bench.rc_pair(depth=4) for _ in range(qps)]
+    regions = [(client.region(pages * PAGE), server.pinned(pages * PAGE)) for client, server in pairs]
+    for _ in range(iterations):
+        for source, _ in regions:
+            source.drop()
+            source.populate()
+        bench.stages()
+        posted = bench.now()
+        for (client, server), (source, target) in zip(pairs, regions, strict=True):
+            server.recv(target.sge())
+            client.send(source.sge())
+        for client, server in pairs:
+            client.wait()
+            server.wait()
+        latency = bench.now() - posted
+        faults, _ = bench.stages()
+        for fault in faults:
+            stages = {name: ns for name, ns in fault.items() if name.endswith("_ns") and name != "total_ns"}
+            total = fault["total_ns"]
+            rest = total - sum(stages.values())
+            yield {"latency_ns": latency, "npf_ns": total, **stages, "rest_ns": rest, "faults": len(faults)}
+
+
+def fault_classes(bench: Bench, *, iterations: int = 100) -> Iterator[Row]:
+    """The four classes of fault of one queue pair: it READs and SENDs, a WRITE and a SEND come to it, each at a page of
+    its own that is missing, all posted at once. A row for each fault: ``class``, when it was detected and how long it
+    took; ``alone_ns``: what the same request takes with nothing else going on, ``all_ns``: all four together."""
+    near, far = bench.rc_pair(depth=8)
+    regions = {name: near.region(PAGE) for name in CLASSES}
+    other = far.pinned(PAGE)
+    for _ in range(iterations):
+        for region in regions.values():
+            region.drop()
+            region.populate()
+        far.recv(other.sge())
+        near.recv(regions["responder_recv"].sge())
+        bench.stages()
+        posted = bench.now()
+        near.read(other, regions["requester_read"].sge())
+        near.send(regions["requester_send"].sge())
+        far.write(regions["responder_rdma"], other.sge())
+        far.send(other.sge())
+        near.wait(3)
+        far.wait(3)
+        together = bench.now() - posted
+        faults, _ = bench.stages()
+        names = dict(zip(sorted(fault["mr"] for fault in faults), CLASSES, strict=True))
+        for fault in faults:
+            yield {"class": names[fault["mr"]], "npf_ns": fault["total_ns"], "all_ns": together}
