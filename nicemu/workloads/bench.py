@@ -28,6 +28,8 @@ MADV_DONTNEED, MADV_PAGEOUT = 4, 21
 ACCESS = (e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
           | e.IBV_ACCESS_REMOTE_ATOMIC)  # fmt: skip
 T = TypeVar("T")
+CQ_ENTRIES = 16384
+"""More than any workload has outstanding."""
 PATIENCE_NS = 100_000_000_000
 """Virtual time after which a completion is not waited for any longer."""
 RC_ATTRIBUTES = {"path_mtu": e.IBV_MTU_4096, "max_rd_atomic": 16, "max_dest_rd_atomic": 16, "min_rnr_timer": 12,
@@ -84,13 +86,15 @@ class Region:
 
 
 class End:
-    """One queue pair with its context, PD and CQ. ``depth``: requests and receives that can be outstanding."""
+    """One queue pair with its context, PD and CQ. ``depth``: requests and receives that can be outstanding. ``beside``:
+    another end whose PD and CQ it uses."""
 
-    def __init__(self, bench: Bench, nic: int, kind: int = e.IBV_QPT_RC, depth: int = 128) -> None:
+    def __init__(self, bench: Bench, nic: int, kind: int = e.IBV_QPT_RC, depth: int = 128,
+                 beside: End | None = None) -> None:  # fmt: skip
         self.bench = bench
         self.context = bench.context(nic)
-        self.pd = PD(self.context)
-        self.cq = CQ(self.context, 2 * depth)
+        self.pd = beside.pd if beside else PD(self.context)
+        self.cq = beside.cq if beside else CQ(self.context, CQ_ENTRIES)
         cap = QPCap(max_send_wr=depth, max_recv_wr=depth, max_send_sge=4, max_recv_sge=4)
         self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, cap=cap))
 
@@ -204,14 +208,15 @@ class Bench:
             self._contexts[nic] = Context(name=self.lab.config.device_names[nic])
         return self._contexts[nic]
 
-    def end(self, nic: int = 0, kind: int = e.IBV_QPT_RC, depth: int = 128) -> End:
+    def end(self, nic: int = 0, kind: int = e.IBV_QPT_RC, depth: int = 128, beside: End | None = None) -> End:
         """A queue pair that is not connected."""
-        return End(self, nic, kind, depth)
+        return End(self, nic, kind, depth, beside)
 
     def rc_pair(self, nic_a: int = 0, nic_b: int | None = None, *, depth: int = 128,
-                **attributes: int) -> tuple[End, End]:  # fmt: skip
+                beside: tuple[End | None, End | None] = (None, None), **attributes: int) -> tuple[End, End]:  # fmt: skip
         """Two connected RC queue pairs, by default on the first and the last NIC of the lab."""
-        a, b = self.end(nic_a, depth=depth), self.end(self._last if nic_b is None else nic_b, depth=depth)
+        a = self.end(nic_a, depth=depth, beside=beside[0])
+        b = self.end(self._last if nic_b is None else nic_b, depth=depth, beside=beside[1])
         a.connect(b, **attributes)
         b.connect(a, **attributes)
         return a, b
@@ -227,6 +232,11 @@ class Bench:
     @property
     def _last(self) -> int:
         return int(self.lab.config.nics) - 1
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return int(self.lab.config.seed)
 
     def now(self) -> int:
         """Virtual time, ns."""
