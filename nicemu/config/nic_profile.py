@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from nicemu.config.raw_packet_profile import RawPacketProfile
 from nicemu.config.software_profile import Defect, DeviceFlag, OdpProfile, SoftwareProfile
-from nicemu.config.types import Count, CountOrNone, Nanoseconds, Record, Word32
+from nicemu.config.types import Count, CountOrNone, Nanoseconds, Record, Spread, Word32
 
 IbMtu = Literal[256, 512, 1024, 2048, 4096]
 
@@ -57,6 +57,7 @@ class NicCosts(Record):
     zap_ns: Nanoseconds = 8_650
     zap_page_ns: Nanoseconds = 30
     fault_detect_ns: Nanoseconds = 127_400  # absent translation seen -> page-fault EQE written
+    fault_detect_page_ns: Nanoseconds = 0  # each further page that the driver is asked for
     interrupt_ns: Nanoseconds = 2_000  # MSI-X write -> handler entered
     resume_ns: Nanoseconds = 76_250  # resume command -> transmission goes on
 
@@ -166,6 +167,7 @@ class NicProfile(Record):
     interrupt_moderation: InterruptModeration = InterruptModeration()
     tag_matching: TagMatchingProfile = TagMatchingProfile()
     costs: NicCosts = NicCosts()
+    spread: Spread | None = None  # of fault_detect, resume: a draw a fault; of mtt_update, zap: a draw a command
     link: LinkProfile = LinkProfile()
 
     @property

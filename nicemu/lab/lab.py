@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +28,7 @@ from nicemu.mm.compound import HPAGE_PMD_NR, HPAGE_PUD_NR
 from nicemu.mm.host import Host
 from nicemu.mm.memcg import Memcg
 from nicemu.mm.syscalls import Process
-from nicemu.nic import firmware
+from nicemu.nic import firmware, spread
 from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
 from nicemu.nic.hooks import Hook
@@ -103,7 +103,7 @@ class Lab:
         if config.pcap:
             with _writing("pcap", config.pcap):
                 self.capture = self._capture(config.pcap.open("wb"))
-        options = Options(config.notifier_subscriber, config.force_odp, config.mutants)
+        options = Options(config.notifier_subscriber, config.force_odp, config.mutants, self._stretch())
         self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: stamp[0], options,
                              allocate)  # fmt: skip
         self.timeline = Timeline(self.engine, self.scheduler, self.driver.deliver, clock or VirtualClock())
@@ -145,6 +145,15 @@ class Lab:
         for device in devices:
             device.router = self.route  # type: ignore[method-assign]
         return devices
+
+    def _stretch(self) -> Callable[[int, int], int] | None:
+        """Draws for the host's costs, if they lie apart."""
+        if self.config.host.spread is None:
+            return None
+        row = self.config.nics + 1
+        spread.configure(self.world.spread[row], self.config.host.spread)
+        address = self.world.address
+        return lambda stream, number: int(spread.host_factor(address, row, stream, number))
 
     def _capture(self, stream: BinaryIO) -> PacketCapture:
         """Every NIC's port is a link; what leads to it is another one where something can change a packet."""

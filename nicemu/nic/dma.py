@@ -91,6 +91,7 @@ def translate_range(world, p, mkey_row, va, length, write):
             c = control(world, 0)
             c.fault_address = va
             c.fault_mkey = mkey_row
+            c.fault_write = 1 if write else 0
             return FAULT
         offset = within & WITHIN_PAGE
         chunk = min(length, PAGE_BYTES - offset)

@@ -82,6 +82,7 @@ UNITS: dict[int, Callable] = {
     units.COMMIT: commit.commit, units.READ_RESPONSE: read_response.read_response, units.ACK_TIMER: completer.ack_timer,
     units.RNR_TIMER: completer.rnr_timer, units.COMMAND: command.command, units.COMMAND_DONE: command.command_done,
     units.FAULT_REPORT: page_fault.report, units.RESUME: page_fault.resume, units.INTERRUPT: msix.interrupt,
+    units.FAULT_RETRY: page_fault.retry,
     units.CQ_ARM: cq.arm, units.EQ_ARM: eq.arm, units.DOORBELL: doorbell, units.COMPLETER: completer.completer,
     units.RESPONDER: responder.responder, units.QP_ERROR: qp_state.qp_error,
     units.GATHER_FAILED: requester.gather_failed, units.RETIRE: send_queue.retire,

@@ -22,6 +22,7 @@ from nicemu.tables.raw_records import HEADERS as HEADERS
 from nicemu.tables.raw_records import RQT as RQT
 from nicemu.tables.raw_records import RQT_ENTRY as RQT_ENTRY
 from nicemu.tables.record import record
+from nicemu.tables.spread import SPREAD as SPREAD
 
 CONTROL = record(
     "trap", "trap_row",      # our bug or a resource limit: code and row; the run stops (see Trap and row_accessor)
@@ -42,7 +43,7 @@ CONTROL = record(
     "pid", "scratch_fd",     # for fault-safe copies; scratch_fd > 0: through this memfd instead of process_vm_*
     "scratch_map",           # address of the memfd's first page
     "fault_address",         # va at which the last translation failed
-    "fault_mkey",            # and its mkey row
+    "fault_mkey", "fault_write",  # its mkey row; 1: to be written
     "graveyard",             # address of the poisoned page: stale writes to it are lost
 )  # fmt: skip
 
@@ -67,7 +68,7 @@ NIC = record(
     "ps_per_byte", "mtu",
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
-    "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
+    "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns", "fault_detect_page_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
     "ack_timer_in_rnr",      # 1: the ACK timer goes on in an RNR wait
     "defects",               # bits of ``nic.defects.Defect``
@@ -94,6 +95,7 @@ NIC = record(
     "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
     "raw_unsteered", "raw_no_buffer",  # raw frames that no flow wanted; for which no receive WQE was posted
     "fault_drops", "backup_ring_packets", "backup_ring_delivered", "backup_ring_discards", "backup_ring_drops",
+    "redirects", "fault_retries", "iotlb_bypasses", "iotlb_full_flushes", "lazy_invalidations",
 )  # fmt: skip
 
 QP = record(
@@ -212,7 +214,10 @@ IOTLB = record("mkey", "page", "entry", "clock")
 
 FAULT = record(
     "open", "type", "qp", "mkey", "va", "psn", "wqe", "bytes_committed", "op_length", "error", "time", "merged",
-    "pages",
+    "pages",                 # to ask the driver for; 0: all of the operation
+    "number", "factor",      # of the NIC's faults; what its costs are times, in 1/65536
+    "redirected",            # 1: firmware let bytes move to or from the redirect page
+    "retrying",              # 1: a FAULT_RETRY is in the heap
     "waiting",               # not reported yet: the QP has as many reported as it may
     "held", "next_held",     # in the page-fault EQ's held list: 1 with a report due, 2 without (its QP was reset)
 )  # fmt: skip
@@ -345,8 +350,8 @@ class Slot(IntEnum):
         CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE,
         VECTOR, HOOK, NIC_STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
         IMPAIR, TAP, NUMBER, FIRED, CAPTURE, CAPTURED, TAG_LIST, TAG, TAG_WQE, HEADERS, FLOW, RQT, RQT_ENTRY,
-        HASH_KEY, QP_STATE,
-    ) = range(45)  # fmt: skip
+        HASH_KEY, QP_STATE, SPREAD,
+    ) = range(46)  # fmt: skip
 
 
 class FrameKind(IntEnum):

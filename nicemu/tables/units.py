@@ -25,6 +25,8 @@ ACK, SQ_ERROR, SENT = range(21, 24)
 LINK_FREE, SWITCH_IN, PAUSE, LINK_SEND, LINK_START = range(48, 53)
 # queues and interrupts
 CQ_TIMER, VECTOR_TIMER, DEVICE_EVENT, RELEASE_HELD, CQ_RIPEN = range(40, 45)
+# a faulting queue tries again by itself
+FAULT_RETRY = 36
 # rings in memory of the program
 PROGRAM_RING = 38
 # what hardly any firmware asks for
