@@ -121,9 +121,9 @@ def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
 
     If the firmware asks for a number of pages, those: from the missing one on, to the end of its region, whatever the
     operation needs. Else of a WQE fault all that is left of the WQE (of an SRQ's, the missing page), and of an RDMA
-    fault (whose key may be an lkey as well) as many bytes from the missing address as the operation still had to do. The
-    device has checked the operation's range, so where the missing address lies some bytes further on than the operation
-    stood, the region's end is the end.
+    fault (whose key may be an lkey as well) as many bytes from the missing address as the operation still had to do.
+    The device has checked the operation's range, so where the missing address lies some bytes further on than the
+    operation stood, the region's end is the end.
     """
     pair = device.qps.get(fault.qpn)
     if fault.subtype == WQE and pair is None:
@@ -143,7 +143,7 @@ def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
 
 
 def fault_in(device: IbDevice, fault: PageFault, stages: dict[str, Any]) -> Steps[None]:
-    """Map what is needed. Of pages that the firmware has asked for and that cannot be had only the missing one matters."""
+    """Map what is needed. If pages that the firmware has asked for cannot be had, only the missing one matters."""
     reads = fault.type == REQUESTER_SEND and device.profile.software.gathers_for_reading
     for segment in needed(device, fault):
         try:

@@ -19,7 +19,7 @@ class Hook(IntEnum):
     """QP row, its min_rnr_timer -> RNR timer code 0..31 to NAK with, -1 to drop silently, or -2 to let the request wait
     for the page, and all behind it, as long as the backup ring has room for them."""
     FAULT_PAGES = 1
-    """QP row, fault row -> pages to ask the driver for, from the missing one on (more than the operation needs: they are
+    """QP row, fault row -> pages to ask the driver for, from the missing one on (what the operation does not need is
     prefetched), 0: the whole operation."""
     ACK = 2
     """QP row, PSN of a packet without AckReq -> 1 to acknowledge it now."""

@@ -1,0 +1,30 @@
+"""Firmware images that tests write: a bench or profile with the hooks that a test is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nicemu.config import NicProfile
+from nicemu.config.paths import shipped
+from nicemu.nic import firmware
+from tests.nic.testbench import Bench, default_image
+
+
+def bench_of(folder: Path, source: str, **profile: Any) -> Bench:
+    """A bench whose NIC runs an image of this source."""
+    path = folder / "image.py"
+    path.write_text(f'"""A test\'s image."""\n{source}', encoding="utf-8")
+    return Bench(NicProfile(**profile), firmware_image=firmware.load(path, default_image()))
+
+
+def answering(folder: Path, **answers: Any) -> Bench:
+    """A bench whose NIC answers these hooks so: an expression of ``world``, ``row`` and ``arg``."""
+    hooks = [f"def {hook}(world, row, arg):\n    return {answer}\n" for hook, answer in answers.items()]
+    return bench_of(folder, "\n\n".join(hooks))
+
+
+def bench_with(name: str, **profile: Any) -> Bench:
+    """A bench whose NIC runs a shipped image."""
+    image = firmware.load(shipped("firmware") / f"{name}.py", default_image())
+    return Bench(NicProfile(**profile), firmware_image=image)
