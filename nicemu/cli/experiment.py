@@ -111,7 +111,7 @@ def _end(outcome: "Outcome", wish: "Wish", file: str) -> int:
         typer.echo(f"{mark:<6} {verdict.what}: {verdict.model} {verdict.deviation}, expected {verdict.expected} "
                    f"({verdict.expectation.kind})")  # fmt: skip
     typer.echo(summary.answer(outcome.document, outcome.measured, outcome.verdicts))
-    typer.echo(f"{wish.folder / 'summary.md'}")
+    typer.echo(f"{wish.folder / 'summary.md'}, {wish.folder / 'index.html'}")
     failed = any(verdict.failed for verdict in outcome.verdicts) and not wish.quick
     return 1 if failed or outcome.failures else 0
 

@@ -14,7 +14,7 @@ import yaml
 import nicemu
 from nicemu import workloads
 from nicemu.config.paths import find
-from nicemu.experiment import parquet, summary
+from nicemu.experiment import page, parquet, plots, summary
 from nicemu.experiment.conduct import Outcome, Wish
 
 PACKAGES = ("numpy", "numba", "pyarrow", "matplotlib")
@@ -31,6 +31,9 @@ def write(outcome: Outcome, wish: Wish) -> None:
     said = list(notes(outcome, wish))
     text = summary.text(outcome.document, outcome.measured, outcome.verdicts, said)
     (folder / "summary.md").write_text(text, encoding="utf-8")
+    pictures = plots.draw(outcome.document, outcome.measured, folder / "plots")
+    whole = page.page(outcome, said, pictures, folder / "inputs")
+    (folder / "index.html").write_text(whole, encoding="utf-8")
 
 
 def notes(outcome: Outcome, wish: Wish) -> Iterator[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from nicemu.experiment.measure import Measured, at, number
-from nicemu.experiment.schema import Expectation, Place
+from nicemu.experiment.schema import Expectation, Place, Scalar
 from nicemu.experiment.sweep import Document
 
 RELATIONS: dict[str, Callable[[float, float], bool]] = {
@@ -19,14 +19,16 @@ RELATIONS: dict[str, Callable[[float, float], bool]] = {
 
 
 class Verdict(NamedTuple):
-    """One expectation at one point. ``ok`` None: the point was not run, or has no such number."""
+    """One expectation, at one point or several. ``ok`` None: a point that it needs was not run."""
 
     expectation: Expectation
     what: str
     expected: str
     model: str
-    deviation: str
-    ok: bool | None
+    deviation: str = ""
+    ok: bool | None = None
+    n: int = 0
+    """Observations that the model's number is made of."""
 
     @property
     def failed(self) -> bool:
@@ -42,8 +44,7 @@ def judge(document: Document, measured: Sequence[Measured]) -> list[Verdict]:
 def _judge(document: Document, each: Expectation, measured: Sequence[Measured]) -> Iterator[Verdict]:
     places = at(measured, each.where)
     if not places:
-        where = " ".join(f"{name}={value}" for name, value in each.where.items())
-        yield Verdict(each, _what(document, each, where), _expected(document, each), "not run", "", None)
+        yield Verdict(each, _what(document, each, each.where), _expected(document, each), "not run")
     elif each.relation is not None:
         yield from _along(document, each, places)
     else:
@@ -58,98 +59,98 @@ def _together(document: Document, each: Expectation, places: Sequence[Measured],
     if bad is not None:
         return bad
     values = [value for place in places if (value := place.values[each.metric]) is not None]
-    where = "".join(f" {name}={value}" for name, value in each.where.items())
-    low, high = number(min(values)), number(max(values))
-    model = low if low == high else f"{low} ... {high}"
-    what = f"{_what(document, each, '')} at all {len(places)} points{where}"
-    return Verdict(each, what, found[0].expected, model, "", True)
+    low, high = (_number(document, each, bound) for bound in (min(values), max(values)))
+    what = f"{_what(document, each, each.where)}, all {len(places)} points"
+    n = sum(verdict.n for verdict in found)
+    return Verdict(each, what, found[0].expected, low if low == high else f"{low} ... {high}", "", True, n)
 
 
 def _at(document: Document, each: Expectation, place: Measured, measured: Sequence[Measured]) -> Verdict:
-    what = _what(document, each, str(place.point) if place.point.labels else "")
+    what = _what(document, each, place.point.labels)
     value, bound = place.values[each.metric], None
     other = each.less_than or each.ratio_to
     if other is not None:
         bound = _other(each, other, place, measured)
-        value = value if each.less_than else value / bound if value is not None and bound else None
-    expected = f"< {number(bound)}" if each.less_than else _expected(document, each)
-    if value is None or (each.less_than and bound is None):
-        return Verdict(each, what, expected, "nothing observed", "", None if other else False)
+    if each.ratio_to is not None:
+        value = value / bound if value is not None and bound else None
+    expected = f"< {_number(document, each, bound)}" if each.less_than else _expected(document, each)
+    if value is None or (other is not None and bound is None):
+        return Verdict(each, what, expected, "nothing observed", ok=None if other else False)
     ok = value < bound if each.less_than and bound is not None else _holds(each, value)
-    return Verdict(each, what, expected, number(value), _deviation(each, value), ok)
+    deviation = f"{(value / each.value - 1) * 100:+.1f} %" if each.value else ""
+    return Verdict(each, what, expected, _number(document, each, value), deviation, ok, place.counts[each.metric])
 
 
 def _other(each: Expectation, other: Place, place: Measured, measured: Sequence[Measured]) -> float | None:
     """The metric that this one is compared with: at the same point but for the axes that are named."""
-    where = {**place.point.labels, **other.where}
-    found = at(measured, where)
+    found = at(measured, {**place.point.labels, **other.where})
     return found[0].values[other.metric or each.metric] if found else None
 
 
 def _holds(each: Expectation, value: float) -> bool:
     if each.value is not None:
-        return abs(value - each.value) <= (each.tolerance or 0) * abs(each.value) + 1e-9 * abs(each.value)
+        return abs(value - each.value) <= ((each.tolerance or 0) + 1e-9) * abs(each.value)
     return (each.min is None or value >= each.min) and (each.max is None or value <= each.max)
 
 
 def _along(document: Document, each: Expectation, places: list[Measured]) -> Iterator[Verdict]:
-    """A relation between neighbours on an axis, for each combination of the other axes."""
-
+    """A relation between neighbours on an axis, for each combination of the axes that do not go with it."""
     together = [key.rpartition(".")[2] for key in document.experiment.sweep.zip]
     mates = together if each.along in together else [each.along]
-
-    def others(place: Measured) -> list[str]:
-        return [f"{name}={label}" for name, label in place.point.labels.items() if name not in mates]
-
-    holds = RELATIONS[each.relation or ""]
-    groups: dict[str, list[Measured]] = {}
+    groups: dict[tuple[tuple[str, Scalar], ...], list[Measured]] = {}
     for place in places:
-        groups.setdefault(" ".join(others(place)), []).append(place)
-    for name, group in groups.items():
+        others = tuple((name, label) for name, label in place.point.labels.items() if name not in mates)
+        groups.setdefault(others, []).append(place)
+    for others, group in groups.items():
         ordered = sorted(group, key=lambda place: _order(place.point.labels[each.along]))
-        pairs = [(a, b, a.values[each.metric], b.values[each.metric]) for a, b in itertools.pairwise(ordered)]
-        broken = next(((a, b) for a, b, x, y in pairs if x is None or y is None or not holds(x, y)), None)
-        model = f"{number(ordered[0].values[each.metric])} ... {number(ordered[-1].values[each.metric])}"
-        if broken is not None:
-            a, b = broken
-            model = (f"{number(a.values[each.metric])} at {a.point.labels[each.along]}, "
-                     f"{number(b.values[each.metric])} at {b.point.labels[each.along]}")  # fmt: skip
-        ok = None if len(ordered) < 2 else broken is None
-        yield Verdict(each, _what(document, each, name), _expected(document, each), model, "", ok)
+        pairs = list(itertools.pairwise(ordered))
+        broken = next((pair for pair in pairs if not _related(each, *pair)), None)
+        first, last = broken or (ordered[0], ordered[-1])
+        model = " ... ".join(f"{_number(document, each, place.values[each.metric])} at {place.point.labels[each.along]}"
+                             for place in (first, last))  # fmt: skip
+        ok = broken is None if pairs else None
+        n = sum(place.counts[each.metric] for place in ordered)
+        yield Verdict(each, _what(document, each, dict(others)), _expected(document, each), model, "", ok, n)
 
 
-def _order(label: object) -> tuple[bool, float, str]:
+def _related(each: Expectation, before: Measured, after: Measured) -> bool:
+    x, y = before.values[each.metric], after.values[each.metric]
+    return x is not None and y is not None and RELATIONS[each.relation or ""](x, y)
+
+
+def _order(label: Scalar) -> tuple[bool, float, str]:
     """Numbers by size, then text."""
-    plain = isinstance(label, int | float)
-    return not plain, float(label) if plain else 0, str(label)  # type: ignore[arg-type]
+    return isinstance(label, str), 0.0 if isinstance(label, str) else float(label), str(label)
 
 
-def _what(document: Document, each: Expectation, where: str) -> str:
-    metric = document.experiment.metrics[each.metric]
-    text = metric.title or each.metric
+def _what(document: Document, each: Expectation, where: Mapping[str, Scalar]) -> str:
+    text = (document.experiment.metrics[each.metric].title or each.metric) + _where(where)
     if each.ratio_to is not None:
-        other = each.ratio_to
-        places = " ".join(f"{name}={value}" for name, value in other.where.items())
-        text += f" / {other.metric or 'the same'}{' at ' + places if places else ''}"
-    return text + (f" at {where}" if where else "")
-
-
-def _expected(document: Document, each: Expectation) -> str:
-    unit = "" if each.ratio_to is not None else document.experiment.metrics[each.metric].unit
-    if each.value is not None:
-        within = f" within {each.tolerance * 100:g} %" if each.tolerance is not None else ""
-        text = f"{number(each.value)} {unit}".strip() + within
-    elif each.relation is not None:
-        text = f"{each.relation.replace('_', ' ')} along {each.along}"
-    elif each.less_than is not None:
-        text = f"less than {each.less_than.metric or each.metric}"
-    else:
-        bounds = [
-            f"{sign} {number(bound)}" for sign, bound in ((">=", each.min), ("<=", each.max)) if bound is not None
-        ]
-        text = f"{' and '.join(bounds)} {unit}".strip()
+        other = document.experiment.metrics[each.ratio_to.metric or each.metric]
+        name = (other.title or each.ratio_to.metric) + " " if each.ratio_to.metric else "that"
+        text += f" / {name.strip()}{_where(each.ratio_to.where)}"
     return text
 
 
-def _deviation(each: Expectation, value: float) -> str:
-    return f"{(value / each.value - 1) * 100:+.1f} %" if each.value else ""
+def _where(where: Mapping[str, Scalar]) -> str:
+    return " at " + " ".join(f"{name}={label}" for name, label in where.items()) if where else ""
+
+
+def _number(document: Document, each: Expectation, value: float | None) -> str:
+    """With the unit; a ratio has none."""
+    unit = "" if each.ratio_to is not None else document.experiment.metrics[each.metric].unit
+    return f"{number(value)} {unit}".strip()
+
+
+def _expected(document: Document, each: Expectation) -> str:
+    if each.value is not None:
+        within = f" within {each.tolerance * 100:g} %" if each.tolerance is not None else ""
+        return _number(document, each, each.value) + within
+    if each.relation is not None:
+        return f"{each.relation.replace('_', ' ')} along {each.along}"
+    if each.less_than is not None:
+        other = each.less_than
+        name = document.experiment.metrics[other.metric or each.metric].title or other.metric or each.metric
+        return f"less than {name}{_where(other.where)}"
+    bounds = (">=", each.min), ("<=", each.max)
+    return " and ".join(f"{sign} {_number(document, each, bound)}" for sign, bound in bounds if bound is not None)

@@ -9,7 +9,7 @@ from nicemu.experiment.judge import Verdict
 from nicemu.experiment.measure import Measured, at, number
 from nicemu.experiment.sweep import Document
 
-JUDGED = ("expectation", "expected", "source", "kind", "model", "deviation", "ok")
+JUDGED = ("expectation", "expected", "source", "kind", "model", "deviation", "N", "ok")
 PLACE = re.compile(r"\{(\w+)((?: \w+=[^ }]+)*)\}")
 
 
@@ -53,6 +53,7 @@ def judged(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:
     """The rows of the first table."""
     marks = {True: "yes", False: "no", None: "-"}
     return [(each.what, each.expected, each.expectation.source, each.expectation.kind, each.model, each.deviation,
+             f"{each.n:,}" if each.n else "",
              marks[each.ok] if each.expectation.gate or each.ok is None else f"({marks[each.ok]})")
             for each in verdicts]  # fmt: skip
 
