@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nicemu.observe import stages
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.addr import AH, AHAttr, GlobalRoute
 from nicemu.pyverbs.cq import CQ
@@ -17,14 +18,13 @@ from nicemu.pyverbs.mr import MR
 from nicemu.pyverbs.pd import PD
 from nicemu.pyverbs.qp import QP, QPAttr, QPCap, QPInitAttr
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
-from nicemu.workloads.stages import fault_stages, invalidation_stages
 
 if TYPE_CHECKING:
     from nicemu.lab.lab import Lab
 
 PAGE = 4096
 PORT, GID_INDEX, QKEY = 1, 1, 0x11111111
-MADV_DONTNEED, MADV_PAGEOUT = 4, 21
+MADV_DONTNEED, MADV_PAGEOUT, MADV_POPULATE_WRITE = 4, 21, 23
 ACCESS = (e.IBV_ACCESS_LOCAL_WRITE | e.IBV_ACCESS_REMOTE_WRITE | e.IBV_ACCESS_REMOTE_READ
           | e.IBV_ACCESS_REMOTE_ATOMIC)  # fmt: skip
 T = TypeVar("T")
@@ -70,6 +70,10 @@ class Region:
         """The CPU writes a byte of every page: they are resident, the device does not have them yet."""
         for page in range(self.pages):
             write(self.address + page * PAGE, b"\1", 1)
+
+    def populate(self) -> None:
+        """``madvise(MADV_POPULATE_WRITE)``: the CPU has the pages. Not in kernels of the 3.x disciplines."""
+        madvise(self.address, self.length, MADV_POPULATE_WRITE)
 
     def fill(self, data: bytes, offset: int = 0) -> None:
         """The CPU writes."""
@@ -189,6 +193,14 @@ def status_name(completion: Any) -> str:
     return e.ibv_wc_status(completion.status).name.removeprefix("IBV_WC_")
 
 
+def _times(taken: dict[str, int]) -> dict[str, int]:
+    return {f"{name}_ns": ns for name, ns in taken.items()}
+
+
+def _whose(entry: stages.Entry) -> dict[str, int]:
+    return {"pages": entry["pages"], "mr": entry["mr"]}
+
+
 class Bench:
     """The lab of one run, and what a workload opens in it. All is closed at the end of the run, last first."""
 
@@ -248,13 +260,16 @@ class Bench:
         self.lab.endpoint.enter(lambda: timeline.pass_time(ns))
 
     def stages(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
-        """Page faults and invalidations that are over since the last call, each with its stages in ns."""
+        """Page faults and invalidations that are over since the last call: their ``total_ns``, ``pages`` and ``mr``, and
+        the ns of each stage of ``nicemu.observe.stages`` (``detect_ns``)."""
         kept = self.lab.driver.stages
-        faults = [fault_stages(self.lab, entry) for entry in kept.faults if entry["pages"] and not entry["error"]]
-        invalidations = [invalidation_stages(entry) for entry in kept.invalidations]
+        faults = [{"total_ns": stages.fault_total(entry), **_times(stages.fault_stages(entry)), **_whose(entry)}
+                  for entry in kept.faults if stages.complete(entry)]  # fmt: skip
+        losses = [{"total_ns": stages.invalidation_total(entry), **_times(stages.invalidation_stages(entry)), **_whose(entry)}
+                  for entry in kept.invalidations]  # fmt: skip
         kept.faults.clear()
         kept.invalidations.clear()
-        return faults, invalidations
+        return faults, losses
 
     def counters(self) -> dict[str, int]:
         """All counters by dotted name: ``nic0.page_faults``, ``mr.page_faults`` (the sum over all MRs),

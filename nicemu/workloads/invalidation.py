@@ -10,7 +10,7 @@ from nicemu.pyverbs.mr import MR
 from nicemu.workloads import Row
 from nicemu.workloads.bench import PAGE, Bench, End, Region
 
-STAGES = ("check_ns", "update_ns", "software_ns", "total_ns")
+STAGES = ("check_ns", "update_ns", "books_ns", "total_ns")
 FLUSH = e.IBV_ADVISE_MR_FLAG_FLUSH
 
 
@@ -20,7 +20,7 @@ def invalidate(bench: Bench, *, pages: int = 1, mapped: bool = True, iterations:
     end = bench.end()
     region = end.region(pages * PAGE)
     for _ in range(iterations):
-        region.touch()
+        region.populate()
         if mapped:
             _map(end, region.mr, region)
         yield _timed(bench, region.drop)

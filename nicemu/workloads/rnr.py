@@ -22,6 +22,7 @@ def write_fault(bench: Bench, *, code: int = 12, rnr_retry: int = 7, iterations:
     for _ in range(iterations):
         sender, receiver = bench.rc_pair(depth=4, min_rnr_timer=code, rnr_retry=rnr_retry)
         source, target = sender.pinned(PAGE), receiver.region(PAGE)
+        target.populate()
         before, posted = bench.counters(), bench.now()
         sender.write(target, source.sge())
         (done,) = sender.completions()
