@@ -35,7 +35,7 @@ def two_reads(bench: Bench, *, interval_us: int = 500, code: int = 14, timeout: 
         reader.wait()
         first_ns = bench.now() - first
         reader.wait()
-        yield {"first_ns": first_ns, "second_ns": bench.now() - second, **grown(bench, before, "nic0.timeouts")}
+        yield {"first_ns": first_ns, "second_ns": bench.now() - second, **grown(bench, before, "timeouts")}
         bench.pause(APART_NS)
 
 
@@ -53,6 +53,6 @@ def flood(bench: Bench, *, qps: int = 8, timeout: int = 16) -> Iterator[Row]:
     for _ in pairs:
         first[0].wait()
         times.append(bench.now() - posted)
-    resent = grown(bench, before, "nic0.retransmits", "nic0.timeouts")
+    resent = grown(bench, before, "retransmits", "timeouts")
     for time in times:
         yield {"done_ns": time, "requests_per_read": round(1 + resent["retransmits"] / qps, 3), "timeouts": resent["timeouts"]}

@@ -9,6 +9,7 @@ from nicemu.pyverbs.mem_alloc import MAP_ANONYMOUS_, MAP_FIXED_, MAP_PRIVATE_, m
 from nicemu.pyverbs.mr import MR
 from nicemu.workloads import Row
 from nicemu.workloads.bench import PAGE, Bench, End, Region
+from nicemu.workloads.stream import grown
 
 STAGES = ("check_ns", "update_ns", "books_ns", "total_ns")
 FLUSH = e.IBV_ADVISE_MR_FLAG_FLUSH
@@ -16,14 +17,16 @@ FLUSH = e.IBV_ADVISE_MR_FLAG_FLUSH
 
 def invalidate(bench: Bench, *, pages: int = 1, mapped: bool = True, iterations: int = 100) -> Iterator[Row]:
     """``madvise(DONTNEED)`` of resident pages that the device has mapped, or has not. ``call_ns``: the system call;
-    ``total_ns``: its notifier, with the three stages."""
+    ``total_ns``: its notifier, with the three stages; ``commands``: given to the device."""
     end = bench.end()
     region = end.region(pages * PAGE)
     for _ in range(iterations):
         region.populate()
         if mapped:
             _map(end, region.mr, region)
-        yield _timed(bench, region.drop)
+        before = bench.counters()
+        row = _timed(bench, region.drop)
+        yield {**row, **grown(bench, before, "nic0.commands")}
 
 
 def take_away(bench: Bench, *, way: str = "munmap", pages: int = 16, iterations: int = 20) -> Iterator[Row]:

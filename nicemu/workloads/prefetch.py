@@ -27,7 +27,7 @@ def cold_writes(bench: Bench, *, cold: str = "remote", window: int = 0, message_
     before, start = bench.counters(), bench.now()
     keep_posted(sender, post, pages // message_pages, depth)
     time = bench.now() - start
-    more = grown(bench, before, "nic0.page_faults", "nic0.rnr_naks_sent", "mr.page_prefetch")
+    more = grown(bench, before, "page_faults", "rnr_naks_sent", "mr.page_prefetch")
     yield {"goodput_gbps": gbps(length, time), "time_ns": time, **more}
 
 

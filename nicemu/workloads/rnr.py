@@ -32,5 +32,5 @@ def write_fault(bench: Bench, *, code: int = 12, rnr_retry: int = 7, iterations:
         bench.pause(SETTLED_NS)
         (fault,), _ = bench.stages()
         yield {"total_ns": total, "npf_ns": fault["total_ns"], "mapped_ns": fault["total_ns"] - fault["resume_ns"],
-               "naks": grown(bench, before, "nic0.rnr_naks_sent")["rnr_naks_sent"],
+               "naks": grown(bench, before, "rnr_naks_sent")["rnr_naks_sent"],
                "failed": int(done.status != e.IBV_WC_SUCCESS)}  # fmt: skip

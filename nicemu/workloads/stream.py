@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 from nicemu.workloads import Row
@@ -29,8 +30,11 @@ def gbps(length: int, ns: int) -> float:
 
 
 def grown(bench: Bench, before: dict[str, int], *names: str) -> dict[str, int]:
-    """How much counters have grown, by the last words of their names."""
+    """How much counters have grown, by the last words of their names; those without a dot are of all NICs together."""
     now = bench.counters()
+    for name in [name for name in names if "." not in name]:
+        for counters in (before, now):
+            counters[name] = sum(value for key, value in counters.items() if re.fullmatch(rf"nic\d+\.{name}", key))
     return {name.rpartition(".")[2]: now.get(name, 0) - before.get(name, 0) for name in names}
 
 
@@ -46,6 +50,6 @@ def stream_writes(bench: Bench, *, message_bytes: int = 65536, messages: int = 8
         before, start = bench.counters(), bench.now()
         keep_posted(sender, lambda _: sender.write(target, source.sge()), share, depth)
         time = bench.now() - start
-        extra = grown(bench, before, "nic0.packets_sent", "nic0.timeouts")
+        extra = grown(bench, before, "nic0.packets_sent", "timeouts")
         yield {"part": part, "goodput_gbps": gbps(share * message_bytes, time), "packets": extra["packets_sent"],
                "packets_per_needed": round(extra["packets_sent"] / needed, 4), "timeouts": extra["timeouts"]}  # fmt: skip

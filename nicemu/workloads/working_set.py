@@ -41,5 +41,5 @@ def working_set(bench: Bench, *, mebibytes: int = 32, memory: str = "odp", messa
     before, start = bench.counters(), bench.now()
     keep_posted(sender, post, messages, depth)
     goodput = gbps(messages * message_bytes, bench.now() - start)
-    more = grown(bench, before, "host.pswpin", "host.pswpout", "nic0.page_faults")
+    more = grown(bench, before, "host.pswpin", "host.pswpout", "page_faults")
     yield {"registered": 1, "goodput_gbps": goodput, **more}
