@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import nicemu
-from nicemu.cli import check, devinfo, experiment, fuzz, run
+from nicemu.cli import check, devinfo, experiment, fuzz, run, schema
 from nicemu.cli.conformance import command as conformance
 from nicemu.cli.rxe_lab import command as rxe_lab
 
@@ -40,4 +40,5 @@ app.command("conformance")(conformance.conformance)
 app.command("check")(check.check)
 app.command("fuzz")(fuzz.fuzz)
 app.command("experiment")(experiment.experiment)
+app.command("schema")(schema.schema)
 app.add_typer(rxe_lab.lab, name="lab")

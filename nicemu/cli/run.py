@@ -108,7 +108,7 @@ def _run(
     stages: bool,
 ) -> int:
     from nicemu import _alias
-    from nicemu.cli import program
+    from nicemu import _program as program
     from nicemu.config import load_config
 
     checked = load_config(config, overrides)

@@ -38,6 +38,7 @@ LOW = (1 << 32) - 1
 WORD = struct.Struct("<q")
 WQE, RESPONDER_RECV = int(FaultSubtype.WQE), int(FaultType.RESPONDER_RECV)
 REQUESTER_SEND = int(FaultType.REQUESTER_SEND)
+NAMES = {int(kind): kind.name for kind in FaultType}
 
 
 class PageFault(NamedTuple):
@@ -101,6 +102,8 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
     stages: dict[str, Any] = {"device": device.index, "detected": fault.detected, "interrupt": fault.interrupt,
                               "driver": started, "pages": 0}  # fmt: skip
     error = 0
+    event = {"nic": device.index, "qpn": fault.qpn, "type": NAMES[fault.type]}
+    driver.scheduler.event("fault_work", **event, mr=fault.key >> KEY_BITS)
     try:
         yield from fault_in(device, fault, stages)
     except (Fault, DriverError):
@@ -109,6 +112,7 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
     if error and driver.broken("no_resume_on_error"):
         return
     stages["resume"] = clock()
+    driver.scheduler.event("fault_resolved", **event, pages=stages["pages"], failed=error)
     with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
         reply = yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error, reply_bytes=WORD.size)
         (stages["goes_on"],) = WORD.unpack(reply)

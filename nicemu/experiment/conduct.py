@@ -15,6 +15,7 @@ from nicemu.config.yaml_file import read_yaml
 from nicemu.experiment import judge, pool, sweep
 from nicemu.experiment.measure import Measured, check_where, measure
 from nicemu.experiment.schema import Experiment
+from nicemu.experiment.script import EXIT_STATUS
 from nicemu.experiment.store import Store
 from nicemu.experiment.sweep import REPETITION, Document, Point
 from nicemu.experiment.task import Result, Task, shown, tasks
@@ -111,7 +112,7 @@ def conduct(document: Document, wish: Wish, said: Callable[[int, int], None]) ->
     done = len(everything) - len(wanted)
     said(done, len(everything))
     for task, result in _finished(list(wanted.values()), wish):
-        if result.error:
+        if result.error and not _tolerated(document, result):
             failures.append(Failure(by_number[task.point], task, result.error))
         else:
             store.put(task, result)
@@ -119,6 +120,12 @@ def conduct(document: Document, wish: Wish, said: Callable[[int, int], None]) ->
         said(done, len(everything))
     failures.sort(key=lambda failure: (failure.task.point, failure.task.repetition))
     return _judged(document, points, todo, extra, store, failures)
+
+
+def _tolerated(document: Document, result: Result) -> bool:
+    """A program's exit status is what the experiment looks at."""
+    asked = any(metric.of == EXIT_STATUS for metric in document.experiment.metrics.values())
+    return asked and EXIT_STATUS in result.counters
 
 
 def _finished(wanted: list[Task], wish: Wish) -> pool.Finished:

@@ -163,10 +163,12 @@ def _stacked(axes: Any, plot: Plot, data: Chart) -> None:
             values = [data.series[i].values[j] for i in own]
             if all(value is None for value in values):
                 continue
-            names = [data.layers[i - own.start] for i in own]
-            _stack(axes, left, width, list(zip(names, [value or 0 for value in values], strict=True)), "")
-            ticks.append((left + (width / 2 if paired else 0), _tick(x, data.groups, group)))
-            if (group, x) in paired:
+            middle = left + (width / 2 if paired else 0)
+            beside = (group, x) in paired
+            parts = [(layer, value or 0.0) for layer, value in zip(data.layers, values, strict=True)]
+            _stack(axes, left if beside else middle, width, parts, "")
+            ticks.append((middle, _tick(x, data.groups, group)))
+            if beside:
                 expected = {mark.series: mark for mark in data.marks if mark.x == x and mark.series in own}
                 parts = [("", expected[i].y if i in expected else 0.0) for i in own]
                 _stack(axes, left + width, width, parts, next(mark.label for mark in expected.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import tempfile
 import traceback
@@ -12,18 +13,25 @@ from typing import Any
 
 from nicemu import workloads
 from nicemu.config import load_config
+from nicemu.experiment.script import run_script
 from nicemu.experiment.task import CAPTURE, TRACE, Result, Task
 from nicemu.uverbs import session
 from nicemu.workloads.bench import Bench
 
 
 def run(task: Task) -> Result:
-    """Do it. What the workload raises becomes the result's ``error``."""
-    with tempfile.TemporaryDirectory(prefix="nicemu-") as folder:
-        try:
+    """Do it. What the workload raises becomes the result's ``error``.
+
+    Garbage is not collected meanwhile: when that destroys an object of the lab depends on what ran here before.
+    """
+    gc.disable()
+    try:
+        with tempfile.TemporaryDirectory(prefix="nicemu-") as folder:
             return _run(task, Path(folder))
-        except Exception as error:
-            return Result({}, {}, 0, _told(error))
+    except Exception as error:
+        return Result({}, {}, 0, _told(task, error))
+    finally:
+        gc.enable()
 
 
 def _run(task: Task, folder: Path) -> Result:
@@ -34,11 +42,17 @@ def _run(task: Task, folder: Path) -> Result:
         lab["firmware"] = str(image)
     if task.shown:
         lab |= {"trace": str(folder / TRACE), "pcap": str(folder / CAPTURE)}
+    if task.work.kind == "script":
+        result = run_script(task, lab, folder)
+        return result._replace(files=_files(task, folder))
     with _bench(lab) as bench:
         columns = _columns(list(_workload(task)(bench, **dict(task.work.values))))
         result = Result(columns, bench.counters(), bench.now())
-    files = {name: (folder / name).read_bytes() for name in (TRACE, CAPTURE)} if task.shown else {}
-    return result._replace(files=files)
+    return result._replace(files=_files(task, folder))
+
+
+def _files(task: Task, folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in (TRACE, CAPTURE)} if task.shown else {}
 
 
 @contextlib.contextmanager
@@ -56,7 +70,7 @@ def _bench(lab: dict[str, Any]) -> Iterator[Bench]:
 
 def _workload(task: Task) -> Any:
     name, text = task.work.name, task.work.text
-    return (workloads.of_text(text, name) if text else workloads.shipped())[name].function
+    return (workloads.of_text(text, f"workload-{name}.py") if text else workloads.shipped())[name].function
 
 
 def _columns(rows: list[workloads.Row]) -> dict[str, list[Any]]:
@@ -65,9 +79,9 @@ def _columns(rows: list[workloads.Row]) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _told(error: Exception) -> str:
+def _told(task: Task, error: Exception) -> str:
     """In one line: what, and where in the workload."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = next((frame for frame in reversed(frames) if "workload" in frame.filename), frames[-1])
+    place = next((frame for frame in reversed(frames) if frame.name == task.work.name), frames[-1])
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno}, in {place.name})"
+    return f"{type(error).__name__}: {text} ({Path(place.filename).name}, line {place.lineno})"

@@ -97,10 +97,23 @@ class End:
                  beside: End | None = None) -> None:  # fmt: skip
         self.bench = bench
         self.context = bench.context(nic)
+<<<<<<< HEAD
         self.pd = beside.pd if beside else PD(self.context)
         self.cq = beside.cq if beside else CQ(self.context, CQ_ENTRIES)
+=======
+        self.pd: PD = beside.pd if beside else PD(self.context)
+        self.cq: CQ = beside.cq if beside else CQ(self.context, CQ_ENTRIES)
+>>>>>>> experiment
         cap = QPCap(max_send_wr=depth, max_recv_wr=depth, max_send_sge=4, max_recv_sge=4)
         self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, cap=cap))
+        self._shares = beside is not None
+
+    def close(self) -> None:
+        """Destroy the queue pair, and its CQ and PD if they are its own."""
+        self.qp.close()
+        if not self._shares:
+            self.cq.close()
+            self.pd.close()
 
     @property
     def gid(self) -> Any:
@@ -198,12 +211,17 @@ def _times(taken: dict[str, int]) -> dict[str, int]:
 
 
 def _whose(entry: stages.Entry) -> dict[str, int]:
+<<<<<<< HEAD
     at = entry["detected"] if "detected" in entry else entry["notifier"]
     return {"at": at, "pages": entry["pages"], "mr": entry["mr"]}
+=======
+    return {"pages": entry["pages"], "mr": entry["mr"]}
+>>>>>>> experiment
 
 
 class Bench:
-    """The lab of one run, and what a workload opens in it. All is closed at the end of the run, last first."""
+    """The lab of one run, and what a workload opens in it. All is kept until the end of the run and closed then, last
+    first: what a workload makes itself goes into ``opened``, or Python decides when it is destroyed."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -223,10 +241,18 @@ class Bench:
 
     def end(self, nic: int = 0, kind: int = e.IBV_QPT_RC, depth: int = 128, beside: End | None = None) -> End:
         """A queue pair that is not connected."""
+<<<<<<< HEAD
         return End(self, nic, kind, depth, beside)
 
     def rc_pair(self, nic_a: int = 0, nic_b: int | None = None, *, depth: int = 128,
                 beside: tuple[End | None, End | None] = (None, None), **attributes: int) -> tuple[End, End]:  # fmt: skip
+=======
+        return self.opened(End(self, nic, kind, depth, beside))
+
+    def rc_pair(self, nic_a: int = 0, nic_b: int | None = None, *, depth: int = 128,
+                beside: tuple[End | None, End | None] = (None, None),
+                **attributes: int) -> tuple[End, End]:  # fmt: skip
+>>>>>>> experiment
         """Two connected RC queue pairs, by default on the first and the last NIC of the lab."""
         a = self.end(nic_a, depth=depth, beside=beside[0])
         b = self.end(self._last if nic_b is None else nic_b, depth=depth, beside=beside[1])
@@ -261,6 +287,7 @@ class Bench:
         self.lab.endpoint.enter(lambda: timeline.pass_time(ns))
 
     def stages(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
+<<<<<<< HEAD
         """Page faults and invalidations that are over since the last call: when each began (``at``), its ``total_ns``,
         ``pages`` and ``mr``, and the ns of each stage of ``nicemu.observe.stages`` (``detect_ns``)."""
         kept = self.lab.driver.stages
@@ -268,6 +295,15 @@ class Bench:
                   for entry in kept.faults if stages.complete(entry)]  # fmt: skip
         losses = [{"total_ns": stages.invalidation_total(entry), **_times(stages.invalidation_stages(entry)), **_whose(entry)}
                   for entry in kept.invalidations]  # fmt: skip
+=======
+        """Page faults and invalidations that are over since the last call: their ``total_ns``, ``pages`` and ``mr``,
+        and the ns of each stage of ``nicemu.observe.stages`` (``detect_ns``)."""
+        kept = self.lab.driver.stages
+        faults = [{"total_ns": stages.fault_total(entry), **_times(stages.fault_stages(entry)), **_whose(entry)}
+                  for entry in kept.faults if stages.complete(entry)]  # fmt: skip
+        losses = [{"total_ns": stages.invalidation_total(entry), **_times(stages.invalidation_stages(entry)),
+                   **_whose(entry)} for entry in kept.invalidations]  # fmt: skip
+>>>>>>> experiment
         kept.faults.clear()
         kept.invalidations.clear()
         return faults, losses

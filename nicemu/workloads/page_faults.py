@@ -16,8 +16,8 @@ def send_gather_fault(bench: Bench, *, pages: int = 1, iterations: int = 100, qp
     of each of ``qps`` queue pairs at once, minor ones. A row for each fault.
 
     ``npf_ns`` is the page fault, from its detection to the transmission that goes on; ``detect_ns``, ``driver_ns``,
-    ``update_ns``, ``resume_ns`` are its stages, ``rest_ns`` what they leave over; ``latency_ns`` is from the post of all
-    to the last completion; ``faults``: how many there were of the round.
+    ``update_ns``, ``resume_ns`` are its stages, ``rest_ns`` what they leave over; ``latency_ns`` is from the post of
+    all to the last completion; ``faults``: how many there were of the round.
     """
     pairs = [bench.rc_pair(depth=4) for _ in range(qps)]
     regions = [(client.region(pages * PAGE), server.pinned(pages * PAGE)) for client, server in pairs]
