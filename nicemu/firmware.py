@@ -11,6 +11,9 @@ An image reads rows (``qp(world, row).min_rnr_timer``), writes only its state, a
         state = mine(world, row)
         ...
 
+What is random comes from the run's seed: ``below(draw(fabric(world, 0).seed, stream, row, count), limit)`` is a number
+in 0..limit-1 and a function of these and nothing else; ``stream`` keeps the draws of different purposes apart.
+
 State belongs to the image that runs on the NIC; two images of a lab never see each other's.
 """
 
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from nicemu._jit import jit, row_accessor
+from nicemu.fabric.draw import below, draw
 from nicemu.nic.hooks import (
     BY_GAP,
     BY_NAK,
@@ -43,12 +47,12 @@ from nicemu.nic.hooks import (
     TO_ERR,
 )
 from nicemu.tables.records import CONTROL, STATE_WORDS, Slot
-from nicemu.tables.rows import control, cq, eq, fault, mkey, msix, nic, qp
+from nicemu.tables.rows import control, cq, eq, fabric, fault, mkey, msix, nic, qp
 
 __all__ = [
     "BY_GAP", "BY_NAK", "BY_RNR", "BY_TIMEOUT", "DROP", "FAULT", "FULL", "GO_BACK", "GO_ON", "KEEP", "KEEP_RATE",
-    "LAZY", "NAK", "ONLY", "REDIRECT", "SELECTIVE", "STALL", "TO_ERR", "control", "cq", "eq", "fault", "jit", "mkey",
-    "msix", "nic", "nic_state", "qp", "qp_state",
+    "LAZY", "NAK", "ONLY", "REDIRECT", "SELECTIVE", "STALL", "TO_ERR", "below", "control", "cq", "draw", "eq", "fabric",
+    "fault", "jit", "mkey", "msix", "nic", "nic_state", "qp", "qp_state",
 ]  # fmt: skip
 
 _TRAP = CONTROL.fields["trap"][1]  # type: ignore[index]

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "secondary_mmu": {"mm"} | BOTTOM,
     "fabric": {"_jit", "tables", "wire"},
     "nic": {"_jit", "abi", "tables", "memory", "wire", "fabric"},
-    "firmware": {"_jit", "nic", "tables"},
+    "firmware": {"_jit", "nic", "fabric", "tables"},
     "driver": {"nic", "mm"} | BOTTOM,
     "uverbs": {"driver"} | BOTTOM,
     "pyverbs": {"uverbs", "abi"},

@@ -13,7 +13,7 @@ from nicemu.config.host_profile import HostProfile
 from nicemu.config.injection import FIRST_COMPLETION_VECTOR, Injection
 from nicemu.config.mutants import MUTANTS
 from nicemu.config.nic_profile import NicProfile
-from nicemu.config.profiles import Profile, load_profile
+from nicemu.config.profiles import Profile, load_profile, unlike
 from nicemu.config.types import Record
 
 Discipline = Literal["v3.6", "v3.6+srcu", "v3.7-seed", "v3.7", "v6.12"]
@@ -30,21 +30,13 @@ def _base(info: ValidationInfo) -> Path | None:
 
 def _profile(model: type[Profile], kind: str, value: Any, base: Path | None) -> Any:
     """A name, a path, or fields; with `like: NAME` among them what they do not say is as in that profile."""
-    if isinstance(value, dict) and isinstance(value.get("like"), str):
-        like = load_profile(model, kind, value["like"], base).to_dict()
-        return _over(like, {name: given for name, given in value.items() if name != "like"})
+    if isinstance(value, dict):
+        return unlike(model, kind, value, base)
     return load_profile(model, kind, value, base) if isinstance(value, str) else value
 
 
 def _nic(value: Any, info: ValidationInfo) -> Any:
     return _profile(NicProfile, "nic", value, _base(info))
-
-
-def _over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What is given, over what `base` has, in groups of fields too."""
-    groups = {name: _over(base[name], value) for name, value in given.items()
-              if isinstance(value, dict) and isinstance(base.get(name), dict)}  # fmt: skip
-    return base | given | groups
 
 
 def _host(value: Any, info: ValidationInfo) -> Any:

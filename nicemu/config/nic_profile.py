@@ -152,6 +152,7 @@ class NicProfile(Record):
     cq_spare_slot: bool = False  # one slot of a CQ's ring stays free: it holds as many entries as it reports
     ack_request_every: Annotated[int, Field(ge=1, le=128)] = 32  # packets of a long message until one asks for an ACK
     cnp_interval_ns: Nanoseconds = 4_000  # a QP answers ECN marks with at most one CNP in this time
+    congestion_timer_ns: Nanoseconds = 55_000  # a QP whose rate firmware limits asks it so often; 0: never
     end_to_end_credits: bool = False  # ACKs tell how many receives are posted, and requesters keep to it
     ack_coalescing_ns: Nanoseconds = 0  # one ACK for all that are due within this time
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits

@@ -87,7 +87,7 @@ class Device:
         spread.configure(self.world.spread[self.index + 1], profile.spread)
         row.ps_per_byte = cable.ps_per_byte(profile.link.rate_gbps)
         cable.plug_in(self.world, self.index + 1, int(row.ps_per_byte), profile.link.delay_ns)
-        row.cnp_interval_ns = profile.cnp_interval_ns
+        row.cnp_interval_ns, row.congestion_timer_ns = profile.cnp_interval_ns, profile.congestion_timer_ns
         self._place_caches()
         self.memory = lazy_bytes(profile.max_dm_size)
         """Device memory, as the driver sees it through a BAR."""
@@ -104,6 +104,7 @@ class Device:
         row.backup_entries, row.backup_bytes = profile.backup_ring.entries, profile.backup_ring.bytes
         row.zap_without_flush = int("zap_without_flush" in mutants)
         row.zap_without_drain = int("zap_without_drain" in mutants)
+        row.asks = sum(1 << hook for hook in self.image.own)
         for hook in hooks.Hook:
             self.world.hook[int(row.hook_base) + hook].address = self.image.address(hook)
 

@@ -30,6 +30,8 @@ class Image:
     summary: str
     functions: dict[Hook, Callable]
     folder: str
+    own: frozenset[Hook] = frozenset()
+    """Hooks that are not the default image's."""
 
     def address(self, hook: Hook) -> int:
         """Code address of a hook (without JIT: its index)."""
@@ -76,4 +78,5 @@ def _load(path: Path, source: bytes, digest: str, default: Image | None) -> Imag
     missing = [hook.name.lower() for hook in Hook if hook not in functions]
     if missing:
         raise FirmwareError(f"{path}: expected hooks {', '.join(missing)}, given none")
-    return Image(path, (module.__doc__ or "").strip().split("\n")[0], functions, f"firmware-{digest}")
+    own = frozenset(hook for hook in Hook if default and functions[hook] is not default.functions[hook])
+    return Image(path, (module.__doc__ or "").strip().split("\n")[0], functions, f"firmware-{digest}", own)

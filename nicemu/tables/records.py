@@ -75,6 +75,9 @@ NIC = record(
     "cq_spare",              # slots of a CQ that stay free
     "ack_request_every",     # packets of a long message until one asks for an ACK
     "cnp_interval_ns",       # at most one CNP per QP in this time
+    "congestion_timer_ns",   # a QP with a limited rate asks firmware so often
+    "asks",                  # bits of Hook: its image has one of its own; those of each packet are asked only then
+    "requests_waiting",      # requests ahead of a gap that are kept, of all QPs
     "zap_without_flush", "zap_without_drain",
     "function_masked",       # MSI-X control: no vector sends
     "moderation_count", "moderation_ns",  # of every vector; 0: off
@@ -90,7 +93,7 @@ NIC = record(
     "timeouts", "duplicates", "commands", "zaps", "zap_drains", "cqes", "interrupts", "resumes", "reads_rewound",
     "icrc_errors", "port_down_drops", "ecn_marked_packets", "cnps_sent", "cnps_received",
     "out_of_sequence", "bad_pkeys", "bad_qkeys", "malformed", "l2_iotlb_hits", "l2_iotlb_misses", "qp_cache_hits",
-    "qp_cache_misses", "mw_binds", "mw_invalidations",
+    "qp_cache_misses", "mw_binds", "mw_invalidations", "requests_kept",
     "tags_matched", "tags_unexpected", "rendezvous",
     "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
     "raw_unsteered", "raw_no_buffer",  # raw frames that no flow wanted; for which no receive WQE was posted
@@ -117,14 +120,17 @@ QP = record(
     "retries", "rnr_retries",
     "rnr_until",             # 0, or the time an RNR wait ends
     "sent_psn",              # highest PSN ever sent, plus 1
+    "jumps", "jump_next", "jump_offset",  # 1: one packet is sent again, then it goes on at that sq_next, sq_offset
+    "rnr_alone", "rnr_psn",  # 1: the RNR wait holds this PSN only
     "incarnation",           # moves on at RESET: events of an earlier life are ignored
     "timer_deadline",        # 0: ACK timer off
-    "timer_event",           # a TIMER event is in the heap
+    "timer_event",           # 0, or when the ACK_TIMER event in the heap is due
     "read_suspended",        # a page fault of READ data: until it is resumed responses are dropped (1) or wait (2)
     "cx_head", "cx_tail", "cx_waiting",  # responses that wait, and how many
     # responder
     "epsn", "msn",
-    "nak_pending",           # a NAK or RNR NAK was sent for the expected PSN: drop what is ahead of it
+    "nak_pending",           # for the expected PSN a NAK (1) or RNR NAK (2) was sent: drop what is ahead of it
+    "ahead_head", "ahead_count",  # requests kept until the gap in front of them is closed, by PSN, and how many
     "resp_error",            # a request failed: nothing more is accepted
     "rq_next",               # next receive WQE
     "message_opcode",        # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
@@ -153,6 +159,8 @@ QP = record(
     "rqt", "hash_fields",    # RSS: row of its indirection table, RxHash; 0: it has a receive queue of its own
     "tso_header",            # bytes that a TSO WQE may bring as headers
     "rate_kbps", "paced_until",  # packet pacing; 0: as fast as the port
+    "cc_kbps",               # the same by congestion control
+    "cc_timer",              # 0, or a CONGESTION_TIMER is in the heap: 1 + how often in a row it changed nothing
     "tagging", "tag",        # the message in progress at a TM-SRQ: a ``tag_list.Tagging``; TAG row it matched, 0: none
     "rendezvous",            # 1: the send queue is the device's own, for rendezvous
     "rndv_produced",         # WQEs that the device wrote into it

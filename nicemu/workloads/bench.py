@@ -97,13 +97,8 @@ class End:
                  beside: End | None = None) -> None:  # fmt: skip
         self.bench = bench
         self.context = bench.context(nic)
-<<<<<<< HEAD
-        self.pd = beside.pd if beside else PD(self.context)
-        self.cq = beside.cq if beside else CQ(self.context, CQ_ENTRIES)
-=======
         self.pd: PD = beside.pd if beside else PD(self.context)
         self.cq: CQ = beside.cq if beside else CQ(self.context, CQ_ENTRIES)
->>>>>>> experiment
         cap = QPCap(max_send_wr=depth, max_recv_wr=depth, max_send_sge=4, max_recv_sge=4)
         self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, cap=cap))
         self._shares = beside is not None
@@ -211,12 +206,8 @@ def _times(taken: dict[str, int]) -> dict[str, int]:
 
 
 def _whose(entry: stages.Entry) -> dict[str, int]:
-<<<<<<< HEAD
     at = entry["detected"] if "detected" in entry else entry["notifier"]
     return {"at": at, "pages": entry["pages"], "mr": entry["mr"]}
-=======
-    return {"pages": entry["pages"], "mr": entry["mr"]}
->>>>>>> experiment
 
 
 class Bench:
@@ -241,18 +232,11 @@ class Bench:
 
     def end(self, nic: int = 0, kind: int = e.IBV_QPT_RC, depth: int = 128, beside: End | None = None) -> End:
         """A queue pair that is not connected."""
-<<<<<<< HEAD
-        return End(self, nic, kind, depth, beside)
-
-    def rc_pair(self, nic_a: int = 0, nic_b: int | None = None, *, depth: int = 128,
-                beside: tuple[End | None, End | None] = (None, None), **attributes: int) -> tuple[End, End]:  # fmt: skip
-=======
         return self.opened(End(self, nic, kind, depth, beside))
 
     def rc_pair(self, nic_a: int = 0, nic_b: int | None = None, *, depth: int = 128,
                 beside: tuple[End | None, End | None] = (None, None),
                 **attributes: int) -> tuple[End, End]:  # fmt: skip
->>>>>>> experiment
         """Two connected RC queue pairs, by default on the first and the last NIC of the lab."""
         a = self.end(nic_a, depth=depth, beside=beside[0])
         b = self.end(self._last if nic_b is None else nic_b, depth=depth, beside=beside[1])
@@ -287,23 +271,13 @@ class Bench:
         self.lab.endpoint.enter(lambda: timeline.pass_time(ns))
 
     def stages(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
-<<<<<<< HEAD
         """Page faults and invalidations that are over since the last call: when each began (``at``), its ``total_ns``,
         ``pages`` and ``mr``, and the ns of each stage of ``nicemu.observe.stages`` (``detect_ns``)."""
         kept = self.lab.driver.stages
         faults = [{"total_ns": stages.fault_total(entry), **_times(stages.fault_stages(entry)), **_whose(entry)}
                   for entry in kept.faults if stages.complete(entry)]  # fmt: skip
-        losses = [{"total_ns": stages.invalidation_total(entry), **_times(stages.invalidation_stages(entry)), **_whose(entry)}
-                  for entry in kept.invalidations]  # fmt: skip
-=======
-        """Page faults and invalidations that are over since the last call: their ``total_ns``, ``pages`` and ``mr``,
-        and the ns of each stage of ``nicemu.observe.stages`` (``detect_ns``)."""
-        kept = self.lab.driver.stages
-        faults = [{"total_ns": stages.fault_total(entry), **_times(stages.fault_stages(entry)), **_whose(entry)}
-                  for entry in kept.faults if stages.complete(entry)]  # fmt: skip
         losses = [{"total_ns": stages.invalidation_total(entry), **_times(stages.invalidation_stages(entry)),
                    **_whose(entry)} for entry in kept.invalidations]  # fmt: skip
->>>>>>> experiment
         kept.faults.clear()
         kept.invalidations.clear()
         return faults, losses
