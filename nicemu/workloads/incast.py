@@ -9,31 +9,28 @@ from nicemu.workloads.bench import Bench
 from nicemu.workloads.stream import gbps
 
 
-def incast(bench: Bench, *, message_bytes: int = 65536, messages: int = 120, slices: int = 20,
-           timeout: int = 10) -> Iterator[Row]:  # fmt: skip
-    """``messages`` SENDs from each other NIC to NIC 0, all posted at once. The time until the first sender is done is cut
-    into ``slices``; a row for each and for each sender: its goodput then. ``drops``, ``retransmits``: of the whole run."""
+def incast(bench: Bench, *, message_bytes: int = 65536, messages: int = 120, timeout: int = 10) -> Iterator[Row]:
+    """``messages`` SENDs from each other NIC to NIC 0, all posted at once. A row for each sender: its goodput until it
+    is done; ``late_share``: its part of what arrives in the second half of the time until the first of them is done;
+    ``drops``, ``retransmits``: of the whole run."""
     pairs = [first := bench.rc_pair(1, 0, depth=messages, timeout=timeout)]
     others = range(2, len(bench.lab.devices))
     pairs += [bench.rc_pair(nic, 0, depth=messages, timeout=timeout, beside=(None, first[1])) for nic in others]
     target = first[1].pinned(message_bytes)
     sources = [sender.pinned(message_bytes) for sender, _ in pairs]
-    before = bench.counters()
+    before, start = bench.counters(), bench.now()
     for (sender, receiver), source in zip(pairs, sources, strict=True):
         for _ in range(messages):
             receiver.recv(target.sge())
             sender.send(source.sge())
-    start = bench.now()
     arrivals: dict[int, list[int]] = {receiver.qp.qp_num: [] for _, receiver in pairs}
     for done in first[1].completions(messages * len(pairs)):
         arrivals[done.qp_num].append(bench.now() - start)
-    step = min(times[-1] for times in arrivals.values()) / slices
-    lost = _lost(bench, before)
-    for number, times in enumerate(arrivals.values(), 1):
-        for part in range(slices):
-            count = sum(part * step < time <= (part + 1) * step for time in times)
-            yield {"sender": number, "slice": part, "at_ns": int((part + 1) * step),
-                   "goodput_gbps": gbps(count * message_bytes, int(step)), **lost}  # fmt: skip
+    end = min(times[-1] for times in arrivals.values())
+    late = [sum(end // 2 < time <= end for time in times) for times in arrivals.values()]
+    for number, (times, count) in enumerate(zip(arrivals.values(), late, strict=True), 1):
+        yield {"sender": number, "goodput_gbps": gbps(messages * message_bytes, times[-1]), "time_ns": times[-1],
+               "late_share": round(count / max(sum(late), 1), 4), **_lost(bench, before)}  # fmt: skip
 
 
 def _lost(bench: Bench, before: dict[str, int]) -> dict[str, int]:

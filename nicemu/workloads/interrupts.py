@@ -24,6 +24,11 @@ class Sleeper(End):
         cap = QPCap(max_send_wr=1, max_recv_wr=depth, max_send_sge=1, max_recv_sge=1)
         self.qp = QP(self.pd, QPInitAttr(qp_type=e.IBV_QPT_RC, scq=self.cq, rcq=self.cq, cap=cap))
 
+    def close(self) -> None:
+        """Destroy all that it made."""
+        for each in (self.qp, self.cq, self.channel, self.pd):
+            each.close()
+
     def sleep(self) -> int:
         """Sleep until there is an event; completions found then."""
         self.channel.get_cq_event(self.cq)
@@ -35,7 +40,8 @@ class Sleeper(End):
 def notified_receives(bench: Bench, *, message_bytes: int = 4096, messages: int = 1000) -> Iterator[Row]:
     """SENDs back to back from the first to the last NIC, received by polling and then by events. ``delay_ns``: how much
     later than by polling the program had a message; ``per_interrupt``: messages for each interrupt of the receiver."""
-    sender, receiver = bench.end(depth=messages), Sleeper(bench, len(bench.lab.devices) - 1, messages)
+    sender = bench.end(depth=messages)
+    receiver = bench.opened(Sleeper(bench, len(bench.lab.devices) - 1, messages))
     sender.connect(receiver)
     receiver.connect(sender)
     source, target = sender.pinned(message_bytes), receiver.pinned(message_bytes)

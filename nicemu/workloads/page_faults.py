@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nicemu.workloads import Row
-from nicemu.workloads.bench import PAGE, Bench
+from nicemu.workloads.bench import PAGE, Bench, End, Region
 
 CLASSES = ("responder_rdma", "requester_send", "responder_recv", "requester_read")
 """By number of the fault's type."""
@@ -73,3 +73,31 @@ def _at_once(faults: list[dict[str, int]]) -> int:
     """The most faults that were open at one time."""
     starts = [fault["at"] for fault in faults]
     return max(sum(fault["at"] <= at < fault["at"] + fault["total_ns"] for fault in faults) for at in starts)
+
+
+def fault_penalty(bench: Bench, *, cold: str = "remote", state: str = "minor", iterations: int = 100) -> Iterator[Row]:
+    """A WRITE of a page that the NIC has not at the ``cold`` end, local or remote, and the same again when it has. In
+    ``state`` minor the CPU has the page, in major it is on the swap device. ``extra_ns``: what the first one took more;
+    ``mapped_ns``: the second one; ``pinned_ns``: with both ends pinned."""
+    sender, receiver = bench.rc_pair(min_rnr_timer=1)
+    pinned = sender.pinned(PAGE), receiver.pinned(PAGE)
+    region = (sender if cold == "local" else receiver).region(PAGE)
+    ends = (region, pinned[1]) if cold == "local" else (pinned[0], region)
+    _write(bench, sender, *pinned)  # fills the IOTLBs
+    for _ in range(iterations):
+        region.populate()
+        if state == "major":
+            region.page_out()
+        else:
+            region.drop()
+            region.populate()
+        first, again = _write(bench, sender, *ends), _write(bench, sender, *ends)
+        yield {"extra_ns": first - again, "mapped_ns": again, "pinned_ns": _write(bench, sender, *pinned)}
+
+
+def _write(bench: Bench, sender: End, source: Region, target: Region) -> int:
+    """How long a WRITE takes, post to completion."""
+    posted = bench.now()
+    sender.write(target, source.sge())
+    sender.wait()
+    return bench.now() - posted

@@ -17,7 +17,8 @@ def cold_writes(bench: Bench, *, cold: str = "remote", window: int = 0, message_
     stream prefetched, asking for half a window at a time (``ibv_advise_mr``)."""
     sender, receiver = bench.rc_pair(min_rnr_timer=code, depth=depth)
     length, size = pages * PAGE, message_pages * PAGE
-    source, target = sender.region(length, on_demand=cold == "local"), receiver.region(length, on_demand=cold == "remote")
+    source = sender.region(length, on_demand=cold == "local")
+    target = receiver.region(length, on_demand=cold == "remote")
     ahead = _prefetcher(*((receiver, target) if cold == "remote" else (sender, source)), window)
 
     def post(number: int) -> None:

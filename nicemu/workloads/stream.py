@@ -40,8 +40,8 @@ def grown(bench: Bench, before: dict[str, int], *names: str) -> dict[str, int]:
 
 def stream_writes(bench: Bench, *, message_bytes: int = 65536, messages: int = 800, depth: int = 16,
                   timeout: int = 8) -> Iterator[Row]:  # fmt: skip
-    """RDMA WRITEs from the first to the last NIC, both ends pinned. A row for each quarter of them: goodput, and request
-    packets for each one that would do on a link without loss."""
+    """RDMA WRITEs from the first to the last NIC, both ends pinned. A row for each quarter of them: goodput, and
+    request packets for each one that would do on a link without loss."""
     sender, receiver = bench.rc_pair(timeout=timeout, depth=depth)
     source, target = sender.pinned(message_bytes), receiver.pinned(message_bytes)
     share = messages // PARTS
@@ -50,6 +50,6 @@ def stream_writes(bench: Bench, *, message_bytes: int = 65536, messages: int = 8
         before, start = bench.counters(), bench.now()
         keep_posted(sender, lambda _: sender.write(target, source.sge()), share, depth)
         time = bench.now() - start
-        extra = grown(bench, before, "nic0.packets_sent", "timeouts")
-        yield {"part": part, "goodput_gbps": gbps(share * message_bytes, time), "packets": extra["packets_sent"],
-               "packets_per_needed": round(extra["packets_sent"] / needed, 4), "timeouts": extra["timeouts"]}  # fmt: skip
+        packets, timeouts = grown(bench, before, "nic0.packets_sent", "timeouts").values()
+        yield {"part": part, "goodput_gbps": gbps(share * message_bytes, time), "packets": packets,
+               "packets_per_needed": round(packets / needed, 4), "timeouts": timeouts}  # fmt: skip
