@@ -35,10 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_tracebacks": set(),
     "_program": {"_tracebacks", "config"},
     "workloads": {"pyverbs", "observe", "lab"},
-    "experiment": {"workloads", "uverbs", "nic", "observe", "config", "_alias", "_program"},
-    "cli": {
-        "check", "experiment", "workloads", "lab", "config", "pyverbs", "uverbs", "_alias", "_program", "_tracebacks",
-    },
+    "experiment": {"workloads", "lab", "uverbs", "nic", "observe", "config", "_alias", "_program"},
+    "cli": {"check", "experiment", "workloads", "lab", "nic", "config", "pyverbs", "uverbs"}
+    | {"_alias", "_program", "_tracebacks"},
     "pytest_plugin": {
         "cli",
         "lab",

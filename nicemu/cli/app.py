@@ -7,6 +7,7 @@ import typer
 import nicemu
 from nicemu.cli import check, devinfo, experiment, fuzz, run, schema
 from nicemu.cli.conformance import command as conformance
+from nicemu.cli.firmware import command as firmware
 from nicemu.cli.rxe_lab import command as rxe_lab
 
 app = typer.Typer(
@@ -41,4 +42,5 @@ app.command("check")(check.check)
 app.command("fuzz")(fuzz.fuzz)
 app.command("experiment")(experiment.experiment)
 app.command("schema")(schema.schema)
+app.add_typer(firmware.firmware, name="firmware")
 app.add_typer(rxe_lab.lab, name="lab")

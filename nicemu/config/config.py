@@ -64,7 +64,7 @@ def _writable(path: Path | None) -> Path | None:
     return path
 
 
-def _firmware(value: str, info: ValidationInfo) -> str:
+def _image(value: str, info: ValidationInfo) -> str:
     """Keep the name of a shipped image; make a path absolute. `default` is built in."""
     if value == "default":
         return value
@@ -73,6 +73,11 @@ def _firmware(value: str, info: ValidationInfo) -> str:
         known = ", ".join(sorted({"default", *paths.shipped_names("firmware", ".py")}))
         raise ValueError(f": expected a Python file that exists or one of the shipped images ({known})")
     return str(path) if "/" in value or value.endswith(".py") else value
+
+
+def _images(value: Any, info: ValidationInfo) -> Any:
+    """One image alone is every NIC's."""
+    return (_image(value, info),) if isinstance(value, str) else value
 
 
 def _device_name(value: str) -> str:
@@ -95,7 +100,10 @@ class Config(Record):
     memory: Literal["arena", "model"] = "arena"
     discipline: Discipline = "v6.12"
     subscriber: Subscriber = "auto"
-    firmware: Annotated[str, AfterValidator(_firmware)] = "default"
+    firmware: Annotated[
+        tuple[Annotated[str, AfterValidator(_image)], ...], BeforeValidator(_images), Field(strict=False, min_length=1)
+    ] = ("default",)
+    check_firmware: bool = False
     sanitizer: bool = True
     force_odp: bool = False
     evict_per_ms: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0  # per virtual millisecond
@@ -117,14 +125,22 @@ class Config(Record):
         return (*self.names, *(f"nicemu{number}" for number in range(len(self.names), self.nics)))
 
     @property
-    def firmware_path(self) -> Path | None:
-        """The file of the firmware image; None if it is the built-in default and no file is shipped for it."""
-        return paths.find(self.firmware, "firmware", ".py")
+    def firmware_paths(self) -> tuple[Path, ...]:
+        """The file of each NIC's firmware image."""
+        names = self.firmware * self.nics if len(self.firmware) == 1 else self.firmware
+        found = (paths.find(name, "firmware", ".py") for name in names)
+        return tuple(path or paths.shipped("firmware") / f"{name}.py" for path, name in zip(found, names, strict=True))
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
         if len(self.names) > self.nics or len(set(self.device_names)) < self.nics:
             raise ValueError(f"names: expected at most {self.nics} (nics) names, each once")
+        return self
+
+    @model_validator(mode="after")
+    def _every_nic_has_an_image(self) -> Self:
+        if len(self.firmware) not in (1, self.nics):
+            raise ValueError(f"firmware: expected one image, or {self.nics} (nics), one for each NIC")
         return self
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
 from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
+from nicemu.lab.hook_check import watch_hooks
 from nicemu.lab.inject import inject
 from nicemu.lab.plant import planted
 from nicemu.lab.watchdog import Watchdog
@@ -31,7 +32,6 @@ from nicemu.mm.syscalls import Process
 from nicemu.nic import firmware, spread
 from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
-from nicemu.nic.hooks import Hook
 from nicemu.observe.event_log import EventLog
 from nicemu.observe.packet_capture import PacketCapture
 from nicemu.tables import World
@@ -49,17 +49,16 @@ def _writing(option: str, path: Path) -> Iterator[None]:
         raise ConfigError(text) from None
 
 
-def load_firmware(config: Any) -> firmware.Image:
-    """The configured firmware image, its hooks compiled.
+def load_firmware(config: Any) -> list[firmware.Image]:
+    """The firmware image of each NIC, its hooks compiled.
 
     :raises FirmwareError: it cannot be read, has no usable hooks, or does not compile.
     """
     default = firmware.load(shipped("firmware") / "default.py")
-    path = config.firmware_path
-    image = firmware.load(path, default) if path and path != default.path else default
-    for hook in Hook:
-        image.address(hook)
-    return image
+    images = [default if path == default.path else firmware.load(path, default) for path in config.firmware_paths]
+    for image in images:
+        image.compile()
+    return images
 
 
 class Lab:
@@ -138,12 +137,13 @@ class Lab:
 
     def _devices(self) -> list[Device]:
         config = self.config
-        image = load_firmware(config)
         devices = [
-            Device(self.world, i, config.nic, image, config.mutants, name) for i, name in enumerate(config.device_names)
+            Device(self.world, i, config.nic, image, config.mutants, name)
+            for i, (name, image) in enumerate(zip(config.device_names, load_firmware(config), strict=True))
         ]
         for device in devices:
             device.router = self.route  # type: ignore[method-assign]
+        self.watches = [watch_hooks(device) for device in devices if config.check_firmware]
         return devices
 
     def _stretch(self) -> Callable[[int, int], int] | None:

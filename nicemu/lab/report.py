@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from nicemu.nic import engine, firmware
 from nicemu.observe import stages
 from nicemu.tables.records import ViolationKind
 
@@ -53,6 +54,9 @@ def print_stats(lab: Lab) -> None:
     for device in lab.devices:
         _line(device.name, device.counters())
     _line("host", dict(sorted(lab.host.counters.items())) | {"frames_peak": lab.frames.peak})
+    for image in {device.image.path: device.image for device in lab.devices}.values():
+        print(f"  {'firmware':<10} {image.name}: {firmware.code_text(image)}", file=sys.stderr)
+    print(f"  {'engine':<10} {engine.code_text()}", file=sys.stderr)
     for line in lab.fabric.report():
         print(f"  {line}", file=sys.stderr)
     for entry in lab.injected:

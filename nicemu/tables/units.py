@@ -32,7 +32,7 @@ PROGRAM_RING = 38
 # what hardly any firmware asks for
 RECV_TELLS, MISPLACE = 45, 46
 # congestion control
-CONGESTION_TIMER = 36
+CONGESTION_TIMER = 37
 # raw Ethernet frames
 RAW_BUILD, RAW_DEPART, RAW_ARRIVE, RAW_COMMIT, RAW_RESUME = range(30, 35)
 # tag matching: an event, and what is reached only through the vector

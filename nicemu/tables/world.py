@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 from dataclasses import dataclass
 from typing import Any
@@ -168,6 +169,9 @@ class World:
         self._nodes = self.node["entries"]
         self._node_free, self._node_next = (memoryview(row[name]) for name in ("node_free", "node_next"))
         self.fabric[0].nics = n
+        self.complaint: Exception | None = None
+        """Why the trap word is set, if whoever set it can say more than that word."""
+        self._said = False
 
     @staticmethod
     def _dtype(slot: Slot) -> np.dtype:
@@ -210,8 +214,11 @@ class World:
         self.nodes[node, 0] = self._node_free[0]
         self._node_free[0] = node
 
-    def trap_error(self) -> WorldError:
-        """What the trap word says, as an exception."""
+    def trap_error(self) -> Exception:
+        """What the trap word says, as an exception. A complaint is said once; from then on the device is gone."""
+        if self.complaint is not None:
+            said, self._said = self._said, True
+            return OSError(errno.ENODEV, str(self.complaint)) if said else self.complaint
         control = self.control[0]
         code, row = int(control.trap), int(control.trap_row)
         if 0 < code <= len(Slot):

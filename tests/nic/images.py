@@ -1,4 +1,4 @@
-"""Firmware images for the bench: shipped ones by name, others by their text, or a bench that runs one."""
+"""Firmware images for the bench: shipped ones by name, others by their text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+from nicemu import firmware as api
 from nicemu.config import NicProfile
 from nicemu.config.paths import shipped
 from nicemu.nic import firmware
@@ -20,7 +21,8 @@ def image(name: str) -> firmware.Image:
 
 def written(text: str, folder: Path | None = None) -> firmware.Image:
     """An image with this text behind its docstring and the imports of all that it may use."""
-    source = f'"""An image of a test."""\nfrom nicemu.firmware import *\n\n\n{text}'
+    imports = f"from nicemu.firmware import {', '.join(api.__all__)}"
+    source = f'"""An image of a test."""\n{imports}\n\n\n{text}'
     name = f"image_{hashlib.sha256(source.encode()).hexdigest()[:16]}.py"
     path = (folder or Path(gettempdir())) / name
     path.write_text(source)
@@ -29,9 +31,7 @@ def written(text: str, folder: Path | None = None) -> firmware.Image:
 
 def bench_of(folder: Path, source: str, **profile: Any) -> Bench:
     """A bench whose NIC runs an image of this source."""
-    path = folder / "image.py"
-    path.write_text(f'"""A test\'s image."""\n{source}', encoding="utf-8")
-    return Bench(NicProfile(**profile), firmware_image=firmware.load(path, default_image()))
+    return Bench(NicProfile(**profile), firmware_image=written(source, folder))
 
 
 def answering(folder: Path, **answers: Any) -> Bench:
@@ -42,5 +42,4 @@ def answering(folder: Path, **answers: Any) -> Bench:
 
 def bench_with(name: str, **profile: Any) -> Bench:
     """A bench whose NIC runs a shipped image."""
-    image = firmware.load(shipped("firmware") / f"{name}.py", default_image())
-    return Bench(NicProfile(**profile), firmware_image=image)
+    return Bench(NicProfile(**profile), firmware_image=image(name))
