@@ -107,7 +107,7 @@ def _end(outcome: "Outcome", wish: "Wish", file: str) -> int:
     if not outcome.measured:
         return 1
     for verdict in outcome.verdicts:
-        mark = {True: "holds", False: "FAILS" if verdict.expectation.gate else "no", None: "-"}[verdict.ok]
+        mark = {True: "holds", False: "FAILS" if verdict.expectation.gate else "no", None: "shown"}[verdict.ok]
         typer.echo(f"{mark:<6} {verdict.what}: {verdict.model} {verdict.deviation}, expected {verdict.expected} "
                    f"({verdict.expectation.kind})")  # fmt: skip
     typer.echo(summary.answer(outcome.document, outcome.measured, outcome.verdicts))

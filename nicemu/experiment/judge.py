@@ -19,7 +19,8 @@ RELATIONS: dict[str, Callable[[float, float], bool]] = {
 
 
 class Verdict(NamedTuple):
-    """One expectation, at one point or several. ``ok`` None: a point that it needs was not run."""
+    """One expectation, at one point or several. ``ok`` None: there is nothing to say, for a point that it needs was
+    not run, or its value has no tolerance and is only shown."""
 
     expectation: Expectation
     what: str
@@ -76,7 +77,9 @@ def _at(document: Document, each: Expectation, place: Measured, measured: Sequen
     expected = f"< {_number(document, each, bound)}" if each.less_than else _expected(document, each)
     if value is None or (other is not None and bound is None):
         return Verdict(each, what, expected, "nothing observed", ok=None if other else False)
-    ok = value < bound if each.less_than and bound is not None else _holds(each, value)
+    ok: bool | None = value < bound if each.less_than and bound is not None else _holds(each, value)
+    if each.value is not None and each.tolerance is None:
+        ok = None
     deviation = f"{(value / each.value - 1) * 100:+.1f} %" if each.value else ""
     return Verdict(each, what, expected, _number(document, each, value), deviation, ok, place.counts[each.metric])
 

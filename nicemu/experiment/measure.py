@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from nicemu.experiment.schema import Metric, Scalar
-from nicemu.experiment.sweep import Document, Point, same
+from nicemu.experiment.sweep import REPETITION, Document, Point, same
 from nicemu.experiment.task import Result
 
+RESERVED = ("point", REPETITION, "observation")
+"""Columns that results have beside the workload's."""
 NS_PER = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
@@ -24,7 +26,12 @@ class Measured(NamedTuple):
 
 
 def measure(document: Document, point: Point, results: Sequence[Result]) -> Measured:
-    """All metrics of a point, over all its repetitions. Raises ConfigError: a metric is of nothing that there is."""
+    """All metrics of a point, over all its repetitions. Raises ConfigError: a metric is of nothing that there is, a
+    column is called like an axis."""
+    taken = {*point.labels, *RESERVED} & {column for result in results for column in result.columns}
+    if taken:
+        raise document.wrong("workload.name", f"no columns called like an axis ({', '.join(sorted(taken))})",
+                             document.experiment.workload.name)  # fmt: skip
     found = {name: samples(document, name, metric, results) for name, metric in document.experiment.metrics.items()}
     values = {name: aggregate(document.experiment.metrics[name].aggregate, each) for name, each in found.items()}
     return Measured(point, tuple(results), values, {name: len(each) for name, each in found.items()})

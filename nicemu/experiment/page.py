@@ -76,7 +76,7 @@ def _judged(verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 def _badge(verdict: Verdict) -> str:
     if verdict.ok is None:
-        return '<span class="badge idle">not run</span>'
+        return f'<span class="badge idle">{"shown" if verdict.n else "not run"}</span>'
     if verdict.expectation.gate:
         return '<span class="badge good">holds</span>' if verdict.ok else '<span class="badge bad">fails</span>'
     return f'<span class="badge idle">shown{"" if verdict.ok else ", differs"}</span>'

@@ -14,7 +14,7 @@ from typing import Any
 from nicemu import workloads
 from nicemu.config import load_config
 from nicemu.experiment.script import run_script
-from nicemu.experiment.task import CAPTURE, TRACE, Result, Task
+from nicemu.experiment.task import CAPTURE, TRACE, Result, Task, sources
 from nicemu.uverbs import session
 from nicemu.workloads.bench import Bench
 
@@ -24,6 +24,8 @@ def run(task: Task) -> Result:
 
     Garbage is not collected meanwhile: when that destroys an object of the lab depends on what ran here before.
     """
+    if task.nicemu != sources():
+        return Result({}, {}, 0, "this worker has another nicemu, which may give other results")
     gc.disable()
     try:
         with tempfile.TemporaryDirectory(prefix="nicemu-") as folder:
@@ -36,10 +38,9 @@ def run(task: Task) -> Result:
 
 def _run(task: Task, folder: Path) -> Result:
     lab = json.loads(task.lab)
-    if task.firmware:
-        image = folder / lab["firmware"]
-        image.write_text(task.firmware, encoding="utf-8")
-        lab["firmware"] = str(image)
+    for name, text in task.images:
+        (folder / name).write_text(text, encoding="utf-8")
+        lab["firmware"] = [str(folder / name) if image == name else image for image in lab["firmware"]]
     if task.shown:
         lab |= {"trace": str(folder / TRACE), "pcap": str(folder / CAPTURE)}
     if task.work.kind == "script":

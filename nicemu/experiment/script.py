@@ -21,7 +21,7 @@ EXIT_STATUS = "script.exit_status"
 
 def run_script(task: Task, lab: dict[str, Any], folder: Path) -> Result:
     """Run it to its end in ``folder``. An exit status that is not 0 is the result's ``error``, with its last words."""
-    lab = {"trace": str(folder / TRACE)} | lab
+    lab = lab | {"trace": lab["trace"] or str(folder / TRACE)}
     (folder / LAB).write_text(json.dumps(lab), encoding="utf-8")
     script = folder / Path(task.work.name).name
     script.write_text(task.work.text, encoding="utf-8")

@@ -37,7 +37,7 @@ def answer(document: Document, measured: Sequence[Measured], verdicts: Sequence[
         parts.append(f"{len(failed)} of {len(gates)} gated expectations do not hold: {worst}.")
     elif gates:
         parts.append(f"All {len(gates)} gated expectations hold." if len(gates) > 1 else "The gated expectation holds.")
-    idle = sum(verdict.ok is None for verdict in verdicts)
+    idle = sum(verdict.ok is None and not verdict.n for verdict in verdicts)
     if idle:
         parts.append(f"{idle} could not be judged: their points were not run.")
     return " ".join(part for part in parts if part)

@@ -152,8 +152,7 @@ def _set(document: Document, tree: dict[str, Any], words: list[str], value: Any)
             here = here.setdefault(word, {}) if isinstance(here, dict) else None
         else:
             if isinstance(here[index], str) and words[:i] == ["lab"] and word in PROFILES:
-                profile = load_profile(PROFILES[word], word, here[index], document.path.parent)
-                here[index] = profile.to_dict()
+                here[index] = _spelled_out(document, word, here[index])
             here = here[index]
         if not isinstance(here, dict | list):
             raise document.wrong("sweep", "the key of a field", ".".join(words))
@@ -161,6 +160,15 @@ def _set(document: Document, tree: dict[str, Any], words: list[str], value: Any)
     if index is None and not isinstance(here, dict):
         raise document.wrong("sweep", "the key of a field", ".".join(words))
     here[words[-1] if index is None else index] = value
+
+
+def _spelled_out(document: Document, kind: str, name: str) -> dict[str, Any]:
+    """A profile by name as its fields."""
+    try:
+        fields: dict[str, Any] = load_profile(PROFILES[kind], kind, name, document.path.parent).to_dict()
+    except ValueError as error:
+        raise document.wrong(f"lab.{kind}", str(error).removeprefix(": expected "), name) from None
+    return fields
 
 
 def _index(here: Any, word: str) -> Any:

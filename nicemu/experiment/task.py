@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import nicemu
 from nicemu import workloads
+from nicemu.config import load_config
 from nicemu.config.errors import ConfigError
 from nicemu.config.paths import shipped
 from nicemu.experiment.schema import Experiment
@@ -31,21 +32,24 @@ class Work(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One run. ``lab``: the resolved configuration; ``firmware``: the text of an image that is not shipped."""
+    """One run. ``lab``: the resolved configuration; ``images``: the texts of firmware that is not shipped, each by the
+    name that the lab has for it."""
 
     point: int
     repetition: int
     seed: int
     lab: str
     work: Work
-    firmware: str
+    images: tuple[tuple[str, str], ...]
+    nicemu: str
+    """Digest of the nicemu that planned it: a worker with another one refuses."""
     shown: bool = False
     """Trace and capture are wanted."""
 
     @property
     def digest(self) -> str:
         """Names the run by its inputs, nicemu's own sources among them; its place in the sweep is none of them."""
-        inputs = [self.seed, self.lab, self.work, self.firmware, self.shown, sources()]
+        inputs = [self.seed, self.lab, self.work, self.images, self.nicemu, self.shown]
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -108,10 +112,25 @@ def task(document: Document, point: Point, repetition: int, seed: int, more: Map
     config, fields = settings(document, point, more)
     drawn = seed_of(seed, point, repetition)
     lab = config.to_dict() | {"seed": drawn, "trace": None, "pcap": None}
-    firmware = ""
-    if config.firmware_path is not None and "/" in config.firmware:
-        firmware, lab["firmware"] = config.firmware_path.read_text(encoding="utf-8"), config.firmware_path.name
-    return Task(point.number, repetition, drawn, json.dumps(lab, sort_keys=True), _work(document, fields), firmware)
+    paths = [Path(name) for name in config.firmware if "/" in name]
+    if paths:
+        _check_images(config.firmware, config.nics)
+    images = {str(path): f"{number}-{path.name}" for number, path in enumerate(dict.fromkeys(paths))}
+    lab["firmware"] = [images.get(name, name) for name in config.firmware]
+    texts = tuple((name, Path(path).read_text(encoding="utf-8")) for path, name in images.items())
+    lab_text = json.dumps(lab, sort_keys=True)
+    return Task(point.number, repetition, drawn, lab_text, _work(document, fields), texts, sources())
+
+
+@cache
+def _check_images(firmware: tuple[str, ...], nics: int) -> None:
+    """Firmware that is not shipped loads and compiles. Raises ConfigError: it does not."""
+    from nicemu import lab
+
+    try:
+        lab.load_firmware(load_config(None, {"firmware": list(firmware), "nics": nics}))
+    except lab.FirmwareError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _work(document: Document, fields: dict[str, Any]) -> Work:

@@ -33,7 +33,7 @@ def draws(bench, *, iterations=3):
         client.send(source.sge(64))
         server.wait()
         client.wait()
-        yield {"took_ns": bench.now() - began}
+        yield {"took_ns": bench.now() - began, "iterations": iterations}
 '''
 SENDS = {
     "name": "sends",

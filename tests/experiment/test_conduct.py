@@ -7,10 +7,12 @@ import pytest
 from nicemu.config.errors import ConfigError
 from nicemu.experiment import folder, pool
 from nicemu.experiment.conduct import Wish
+from nicemu.experiment.run_one import run
 from nicemu.experiment.store import Store
+from nicemu.experiment.task import CAPTURE, TRACE
 from tests.experiment.files import LOSSY, SENDS, document, done
 
-FILES = ("results.parquet", "runs.parquet", "summary.md", "trace.log", "capture.pcapng", "inputs/experiment.yaml")
+FILES = ("results.parquet", "runs.parquet", "summary.md", "index.html", "inputs/experiment.yaml", TRACE, CAPTURE)
 
 
 def folder_of(tmp_path, experiment, name, changes=None, **wishes):
@@ -115,6 +117,32 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
     assert not Store(tmp_path / "out").has(failure.task)
 
 
+IMAGE = """
+def unreliable_fault(world, row, arg):
+    return {answer}
+"""
+
+
+def test_firmware_that_is_not_shipped_travels_with_the_run(tmp_path):
+    image = tmp_path / "mine.py"
+    image.write_text(IMAGE.format(answer=1))
+    first = done(tmp_path, SENDS, {"firmware": "./mine.py"}).tasks[0][0]
+    assert first.images == (("0-mine.py", IMAGE.format(answer=1)),)
+    image.write_text(IMAGE.format(answer=0))
+    assert done(tmp_path, SENDS, {"firmware": "./mine.py"}).tasks[0][0].digest != first.digest
+
+
+def test_broken_firmware_is_said_before_anything_runs(tmp_path):
+    (tmp_path / "broken.py").write_text(IMAGE.format(answer="[]"))
+    with pytest.raises(ConfigError, match=r"broken\.py"):
+        done(tmp_path, SENDS, {"firmware": "./broken.py"})
+
+
+def test_a_worker_with_another_nicemu_refuses(tmp_path):
+    task = done(tmp_path, SENDS).tasks[0][0]
+    assert run(task._replace(nicemu="other")).error == "this worker has another nicemu, which may give other results"
+
+
 def test_a_metric_of_nothing_is_said_with_what_there_is(tmp_path):
     with pytest.raises(ConfigError, match=r"field metrics.took.of: expected a column \(name, share, took_ns\)"):
         done(tmp_path, SENDS, {"metrics": {"took": {"of": "taken_ns"}}})
@@ -122,6 +150,12 @@ def test_a_metric_of_nothing_is_said_with_what_there_is(tmp_path):
         done(tmp_path, SENDS, {"metrics": {"took": {"of": "name"}}})
     with pytest.raises(ConfigError, match=r"field metrics.took.of: expected a counter \(nic0.packets_sent, "):
         done(tmp_path, SENDS, {"metrics": {"took": {"of": "nic0.packets"}}})
+
+
+def test_a_column_may_not_be_called_like_an_axis(tmp_path):
+    with pytest.raises(ConfigError, match=r"no columns called like an axis \(iterations\)"):
+        done(tmp_path, SENDS, {"workload": SENDS["workload"] | {"name": "draws"}, "expect": [], "metrics": {},
+                               "sweep": {"workload.iterations": [1]}})  # fmt: skip
 
 
 def test_a_scheduler_that_does_not_answer_is_said(tmp_path):

@@ -9,6 +9,7 @@ import yaml
 from nicemu.experiment import folder
 from nicemu.experiment.conduct import Wish
 from nicemu.experiment.series import chart, distributions
+from nicemu.experiment.task import CAPTURE, TRACE
 from tests.experiment.files import LOSSY, SENDS, done
 
 PLOTS = [
@@ -58,11 +59,7 @@ def test_the_page_needs_nothing_but_itself(out):
     page = Page(text)
     assert not page.open
     assert page.tags.count("img") == len(PLOTS)
-    assert {ref.split(",")[0] for ref in page.references} == {
-        "data:image/png;base64",
-        "trace.log",
-        "capture.pcapng",
-    }
+    assert {ref.split(",")[0] for ref in page.references} == {"data:image/png;base64", TRACE, CAPTURE}
     assert not re.findall(r"url\(|@import|https?://", text)
     assert "SENDs &amp; bytes" in text
     assert "prefers-color-scheme: dark" in text
@@ -90,7 +87,7 @@ def test_every_plot_is_a_png_of_160_dots_an_inch(out):
 def test_inputs_are_exact(out):
     inputs = out[0] / "inputs"
     lab = yaml.safe_load((inputs / "lab-1.yaml").read_text())
-    assert lab["firmware"] == "backup_ring"
+    assert lab["firmware"] == ["backup_ring"]
     assert lab["nic"]["costs"]["doorbell_ns"] == 150
     assert {file.name for file in inputs.iterdir()} >= {"experiment.yaml", "versions.yaml", "workload-sends.py",
                                                        "firmware-default.py", "firmware-backup_ring.py"}  # fmt: skip

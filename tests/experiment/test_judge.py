@@ -93,8 +93,14 @@ def test_a_gate_that_observed_nothing_fails(tmp_path):
     assert verdict.failed
 
 
+def test_a_value_without_tolerance_is_shown_and_not_judged(tmp_path):
+    expectation = {"metric": "took", "where": {"size": 64}, "value": 2.0, "gate": False}
+    (verdict,) = verdicts(tmp_path, expectation, [3, 1, 1])
+    assert (verdict.ok, verdict.deviation) == (None, "+50.0 %")
+
+
 def test_what_is_not_gated_never_fails(tmp_path):
-    expectation = {"metric": "took", "where": {"size": 64}, "value": 1.0, "gate": False}
+    expectation = {"metric": "took", "where": {"size": 64}, "max": 1.0, "gate": False}
     (verdict,) = verdicts(tmp_path, expectation, [9, 1, 1])
     assert not verdict.ok
     assert not verdict.failed

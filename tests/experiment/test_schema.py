@@ -31,6 +31,7 @@ def test_a_file_that_is_right_is_taken(tmp_path):
         ("workload", {}, ("workload.name", "the name of a workload, or a script")),
         ("lab", {"nics": 0}, ("lab.nics", "expected int 1..256", "given 0")),
         ("lab", "nowhere", ("a shipped lab", "given 'nowhere'")),
+        ("sweep", {"lab.nic": ["nope"], "lab.nic.costs.packet_ns": [1]}, ("lab.nic", "a profile (", "given 'nope'")),
         ("firmware", "none", ("lab.firmware", "shipped images", "given 'none'")),
         ("sweep", {"pages": [1]}, ("sweep", "a key that begins with lab. or workload.", "given 'pages'")),
         ("sweep", {"workload.size": []}, ("sweep", "a list of values", "workload.size")),
