@@ -137,18 +137,19 @@ ASKS: dict[Hook, Ask] = {
         "ns to hold the message back; 0: send it now", _NS, "eq.number eq.produced msix.asserted_at msix.messages"),
     Hook.CC_SENT: Ask(
         "a request packet or a READ response left", "qp", "payload, bytes",
-        "sending rate, kbit/s; 0: as fast as the port; -1 (`KEEP_RATE`): as before", _RATE, "qp.rate_kbps qp.psn"),
+        "sending rate, kbit/s; 0: as fast as the port; -1 (`KEEP_RATE`): as before",
+        _RATE, "qp.cc_kbps qp.rate_kbps qp.psn"),
     Hook.CC_ACK: Ask(
         "an ACK moves the window", "qp", "packets newly acknowledged", "sending rate, as for `cc_sent`",
-        _RATE, "qp.rate_kbps qp.una_psn"),
+        _RATE, "qp.cc_kbps qp.rate_kbps qp.una_psn"),
     Hook.CC_ECN: Ask(
         "a packet with an ECN mark arrives", "qp", "1: `cnp_interval_ns` is over since the last CNP",
         "1: send a CNP; 0: do not", _YES, "qp.next_cnp nic.cnp_interval_ns"),
     Hook.CC_CNP: Ask(
-        "a CNP arrives", "qp", "0", "sending rate, as for `cc_sent`", _RATE, "qp.rate_kbps"),
+        "a CNP arrives", "qp", "0", "sending rate, as for `cc_sent`", _RATE, "qp.cc_kbps qp.rate_kbps"),
     Hook.CC_TIMER: Ask(
         "`congestion_timer_ns` went by at a limited rate", "qp", "0", "sending rate, as for `cc_sent`",
-        _RATE, "qp.rate_kbps"),
+        _RATE, "qp.cc_kbps qp.rate_kbps"),
 }  # fmt: skip
 
 
@@ -188,10 +189,11 @@ FIELDS: dict[str, str] = {
     "qp.sent_psn": "highest PSN ever sent, plus 1",
     "qp.epsn": "PSN that the responder expects",
     "qp.msn": "messages that the responder has done",
-    "qp.nak_pending": "1: a NAK for the expected PSN is out",
+    "qp.nak_pending": "what is out for the expected PSN: 1 a NAK, 2 an RNR NAK",
     "qp.srq": "SRQ row, 0: a receive queue of its own",
     "qp.recv_length": "bytes of the receive at hand",
-    "qp.rate_kbps": "sending rate, kbit/s; 0: as fast as the port",
+    "qp.rate_kbps": "the program's limit of the sending rate, kbit/s; 0: none",
+    "qp.cc_kbps": "congestion control's limit of the sending rate, kbit/s; 0: none",
     "qp.paced_until": "virtual time until which pacing holds it, ns",
     "qp.next_cnp": "virtual time of the next CNP at the earliest, ns",
     "cq.nic": "row of its NIC",

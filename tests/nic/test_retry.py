@@ -8,7 +8,7 @@ from nicemu.abi.verbs import QpState, WcStatus
 from nicemu.config import NicProfile
 from nicemu.wire.opcode import RcOpcode
 from tests.nic.conftest import connected
-from tests.nic.images import written
+from tests.nic.image_files import written
 from tests.nic.packets import DOUBLE, DROP, Wire
 from tests.nic.testbench import Bench
 
