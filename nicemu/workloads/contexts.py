@@ -11,8 +11,10 @@ from nicemu.workloads.stream import grown, keep_posted
 
 def writes_in_turn(bench: Bench, *, qps: int = 64, message_bytes: int = 64, messages: int = 8192,
                    depth: int = 64) -> Iterator[Row]:  # fmt: skip
-    """WRITEs from the first to the last NIC, each on the next one of ``qps`` queue pairs: their rate, and the share of
-    uses of a context at the sender that missed its cache."""
+    """Small WRITEs, each on the next one of ``qps`` queue pairs.
+
+    From the first to the last NIC. Their rate, and the share of uses of a context at the sender that missed its cache.
+    """
     pairs = [first := bench.rc_pair(depth=depth)]
     pairs += [bench.rc_pair(depth=16, beside=first) for _ in range(qps - 1)]
     source, target = first[0].pinned(message_bytes), first[1].pinned(message_bytes)

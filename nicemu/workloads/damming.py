@@ -18,8 +18,11 @@ APART_NS = 10_000_000
 
 def two_reads(bench: Bench, *, interval_us: int = 500, code: int = 14, timeout: int = 12,
               iterations: int = 3) -> Iterator[Row]:  # fmt: skip
-    """Two READs of one queue pair, ``interval_us`` apart. The page of the first is gone at the responder, that of the
-    second is there. ``second_ns``: from the second's post until both are done; ``timeouts``: of the transport."""
+    """Two READs of one queue pair, ``interval_us`` apart, the first of a page that is gone at the responder.
+
+    The page of the second is there. ``second_ns``: from the second's post until both are done; ``timeouts``: of the
+    transport.
+    """
     reader, owner = bench.rc_pair(min_rnr_timer=code, timeout=timeout)
     target, source = reader.pinned(2 * PAGE), owner.region(2 * PAGE)
     for page in (0, 1):
@@ -38,8 +41,10 @@ def two_reads(bench: Bench, *, interval_us: int = 500, code: int = 14, timeout: 
 
 
 def flood(bench: Bench, *, qps: int = 8, timeout: int = 16, rounds: int = 3) -> Iterator[Row]:
-    """``qps`` queue pairs READ a page each into memory of their own that the reader's device has not, all at once. A
-    row for each READ: when it is done, and of its round the requests for each one posted, page faults and timeouts."""
+    """READs of many queue pairs at once, each into a page that the reader's device has not.
+
+    A row for each READ: when it is done, and of its round: requests for each one posted, page faults and timeouts.
+    """
     pairs = [first := bench.rc_pair(timeout=timeout, depth=16)]
     pairs += [bench.rc_pair(timeout=timeout, depth=16, beside=first) for _ in range(qps - 1)]
     targets = [reader.region(PAGE) for reader, _ in pairs]

@@ -17,9 +17,11 @@ QUIET_NS = 10_000_000
 
 def datagrams_into_cold_ring(bench: Bench, *, ring: int = 16, bursts: int = 40, drop_every: int = 20,
                              payload: int = 1000) -> Iterator[Row]:  # fmt: skip
-    """Bursts of ``ring`` datagrams into a ring of as many buffers of a page, which the system takes away before every
-    ``drop_every``-th burst. A row for each burst: the share that arrived, how many did not, and the time until the
-    last one that did."""
+    """Bursts of datagrams into a ring of as many receive buffers, cold at first and now and then.
+
+    A buffer has a page; the system takes the ``ring`` of them away before every ``drop_every``-th burst. A row for each
+    burst: the share that arrived, how many did not, and the time until the last one that did.
+    """
     sender, receiver = bench.ud_pair(depth=ring)
     source, buffers = sender.pinned(payload), receiver.region(ring * PAGE)
     handle = sender.handle(receiver)

@@ -10,9 +10,12 @@ from nicemu.workloads.stream import gbps
 
 
 def incast(bench: Bench, *, message_bytes: int = 65536, messages: int = 120, timeout: int = 10) -> Iterator[Row]:
-    """``messages`` SENDs from each other NIC to NIC 0, all posted at once. A row for each sender: its goodput until it
-    is done; ``late_share``: its part of what arrives in the second half of the time until the first of them is done;
-    ``drops``, ``retransmits``: of the whole run."""
+    """SENDs from all other NICs to NIC 0 at once.
+
+    ``messages`` from each. A row for each sender: its goodput until it is done; ``late_share``: its part of what
+    arrives in the second half of the time until the first of them is done; ``drops``, ``retransmits``: of the whole
+    run.
+    """
     pairs = [first := bench.rc_pair(1, 0, depth=messages, timeout=timeout)]
     others = range(2, len(bench.lab.devices))
     pairs += [bench.rc_pair(nic, 0, depth=messages, timeout=timeout, beside=(None, first[1])) for nic in others]

@@ -38,8 +38,11 @@ class Sleeper(End):
 
 
 def notified_receives(bench: Bench, *, message_bytes: int = 4096, messages: int = 1000) -> Iterator[Row]:
-    """SENDs back to back from the first to the last NIC, received by polling and then by events. ``delay_ns``: how much
-    later than by polling the program had a message; ``per_interrupt``: messages for each interrupt of the receiver."""
+    """SENDs back to back, received by polling and then by completion events.
+
+    From the first to the last NIC. ``delay_ns``: how much later than by polling the program had a message;
+    ``per_interrupt``: messages for each interrupt of the receiver.
+    """
     sender = bench.end(depth=messages)
     receiver = bench.opened(Sleeper(bench, len(bench.lab.devices) - 1, messages))
     sender.connect(receiver)

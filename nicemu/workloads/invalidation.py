@@ -16,8 +16,10 @@ FLUSH = e.IBV_ADVISE_MR_FLAG_FLUSH
 
 
 def invalidate(bench: Bench, *, pages: int = 1, mapped: bool = True, iterations: int = 100) -> Iterator[Row]:
-    """``madvise(DONTNEED)`` of resident pages that the device has mapped, or has not. ``call_ns``: the system call;
-    ``total_ns``: its notifier, with the three stages; ``commands``: given to the device."""
+    """``madvise(DONTNEED)`` of resident pages that the device has mapped, or has not.
+
+    ``call_ns``: the system call; ``total_ns``: its notifier, with the three stages; ``commands``: given to the device.
+    """
     end = bench.end()
     region = end.region(pages * PAGE)
     for _ in range(iterations):
@@ -30,9 +32,11 @@ def invalidate(bench: Bench, *, pages: int = 1, mapped: bool = True, iterations:
 
 
 def take_away(bench: Bench, *, way: str = "munmap", pages: int = 16, iterations: int = 20) -> Iterator[Row]:
-    """The device loses its pages by ``way``: munmap, dontneed, pageout, fork, or cow: the CPU writes to each after a
-    fork. ``call_ns``: all of it; ``notified_ns``: the part that notifiers took; ``sleeps``: how often the kernel
-    complained of a sleep in atomic context."""
+    """The device loses its pages by ``way``: munmap, dontneed, pageout, fork, or cow.
+
+    cow: the CPU writes to each page after a fork. ``call_ns``: all of it; ``notified_ns``: the part that notifiers
+    took; ``sleeps``: how often the kernel complained of a sleep in atomic context.
+    """
     end = bench.end()
     region = end.region(pages * PAGE)
     # for reading only: the device must not break copy-on-write

@@ -12,9 +12,10 @@ CLASSES = ("responder_rdma", "requester_send", "responder_recv", "requester_read
 
 
 def send_gather_fault(bench: Bench, *, pages: int = 1, iterations: int = 100, qps: int = 1) -> Iterator[Row]:
-    """SENDs whose gather lists lie in memory that the CPU has and the NIC has not: a requester fault of ``pages`` pages
-    of each of ``qps`` queue pairs at once, minor ones. A row for each fault.
+    """SENDs whose gather lists lie in memory that the NIC has not: a requester fault for each.
 
+    A fault is of ``pages`` pages, which the CPU has (a minor fault), and of each of ``qps`` queue pairs at once. A row
+    for each:
     ``npf_ns`` is the page fault, from its detection to the transmission that goes on; ``detect_ns``, ``driver_ns``,
     ``update_ns``, ``resume_ns`` are its stages, ``rest_ns`` what they leave over; ``latency_ns`` is from the post of
     all to the last completion; ``faults``: how many there were of the round.
@@ -43,9 +44,11 @@ def send_gather_fault(bench: Bench, *, pages: int = 1, iterations: int = 100, qp
 
 
 def fault_classes(bench: Bench, *, iterations: int = 100) -> Iterator[Row]:
-    """The four classes of fault of one queue pair: it READs and SENDs, a WRITE and a SEND come to it, each at a page of
-    its own that the NIC has not, all posted at once. The time of each fault, of all four requests (``all_ns``), and how
-    many faults were open together."""
+    """Faults of all four classes of one queue pair, posted at once.
+
+    It READs and SENDs, a WRITE and a SEND come to it, each at a page of its own that the NIC has not. The time of each
+    fault, of all four requests (``all_ns``), and how many faults were open together.
+    """
     near, far = bench.rc_pair(depth=8)
     regions = {name: near.region(PAGE) for name in CLASSES}
     other = far.pinned(PAGE)
@@ -76,9 +79,12 @@ def _at_once(faults: list[dict[str, int]]) -> int:
 
 
 def fault_penalty(bench: Bench, *, cold: str = "remote", state: str = "minor", iterations: int = 100) -> Iterator[Row]:
-    """A WRITE of a page that the NIC has not at the ``cold`` end, local or remote, and the same again when it has. In
-    ``state`` minor the CPU has the page, in major it is on the swap device. ``extra_ns``: what the first one took more;
-    ``mapped_ns``: the second one; ``pinned_ns``: with both ends pinned."""
+    """A WRITE that faults, and the same again when it does not.
+
+    The page that the NIC has not is at the ``cold`` end, local or remote; in ``state`` minor the CPU has it, in
+    major it is on the swap device. ``extra_ns``: what the first one took more; ``mapped_ns``: the second one;
+    ``pinned_ns``: with both ends pinned.
+    """
     sender, receiver = bench.rc_pair(min_rnr_timer=1)
     pinned = sender.pinned(PAGE), receiver.pinned(PAGE)
     region = (sender if cold == "local" else receiver).region(PAGE)

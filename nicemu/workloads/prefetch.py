@@ -12,9 +12,11 @@ from nicemu.workloads.stream import gbps, grown, keep_posted
 
 def cold_writes(bench: Bench, *, cold: str = "remote", window: int = 0, message_pages: int = 1, pages: int = 1024,
                 depth: int = 4, code: int = 8) -> Iterator[Row]:  # fmt: skip
-    """WRITEs of ``message_pages`` pages each, address by address, into (``cold`` remote) or from (local) a region of
-    ``pages`` pages that the device has never seen. With a ``window`` its owner keeps so many pages ahead of the
-    stream prefetched, asking for half a window at a time (``ibv_advise_mr``)."""
+    """WRITEs, address by address, through a region that the device at one end has never seen.
+
+    Into it (``cold`` remote) or from it (local), ``message_pages`` of its ``pages`` pages each. With a ``window`` its
+    owner keeps so many pages ahead of the stream prefetched, asking for half a window at a time (``ibv_advise_mr``).
+    """
     sender, receiver = bench.rc_pair(min_rnr_timer=code, depth=depth)
     length, size = pages * PAGE, message_pages * PAGE
     source = sender.region(length, on_demand=cold == "local")

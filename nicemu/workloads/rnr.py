@@ -14,10 +14,10 @@ SETTLED_NS = 2_000_000
 
 
 def write_fault(bench: Bench, *, code: int = 12, rnr_retry: int = 7, iterations: int = 20) -> Iterator[Row]:
-    """A WRITE into a page that is gone, by the responder's RNR timer ``code``; a new pair of QPs each time.
+    """A WRITE into a page that the responder's NIC has not, by its RNR timer ``code``.
 
-    ``total_ns``: post to completion. ``npf_ns``: of the fault. ``mapped_ns``: until the device had the page. ``naks``:
-    RNR NAKs it took. ``failed``: 1 if it ended in RNR_RETRY_EXC_ERR.
+    Each time with new queue pairs. ``total_ns``: post to completion. ``npf_ns``: of the fault. ``mapped_ns``: until
+    the device had the page. ``naks``: RNR NAKs it took. ``failed``: 1 if it ended in RNR_RETRY_EXC_ERR.
     """
     for _ in range(iterations):
         sender, receiver = bench.rc_pair(depth=4, min_rnr_timer=code, rnr_retry=rnr_retry)

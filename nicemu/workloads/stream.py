@@ -40,8 +40,10 @@ def grown(bench: Bench, before: dict[str, int], *names: str) -> dict[str, int]:
 
 def stream_writes(bench: Bench, *, message_bytes: int = 65536, messages: int = 800, depth: int = 16,
                   timeout: int = 8) -> Iterator[Row]:  # fmt: skip
-    """RDMA WRITEs from the first to the last NIC, both ends pinned. A row for each quarter of them: goodput, and
-    request packets for each one that would do on a link without loss."""
+    """RDMA WRITEs from the first to the last NIC, both ends pinned.
+
+    A row for each quarter of them: goodput, and request packets for each one that would do on a link without loss.
+    """
     sender, receiver = bench.rc_pair(timeout=timeout, depth=depth)
     source, target = sender.pinned(message_bytes), receiver.pinned(message_bytes)
     share = messages // PARTS

@@ -16,9 +16,11 @@ PAGE_FLAGS = {"4K": 0, "2M": MAP_HUGETLB_}
 
 def scattered_writes(bench: Bench, *, mebibytes: int = 64, page: str = "4K", large: str = "source", depth: int = 16,
                      message_bytes: int = 4096, messages: int = 4000) -> Iterator[Row]:  # fmt: skip
-    """WRITEs from NIC 0 to NIC 1. The ``large`` one of source and target has ``mebibytes`` MiB in pages of 4K or 2M,
-    and each message another place there; the other one has room for one message. Goodput, and the share of
-    translations that missed the IOTLB."""
+    """WRITEs at random places of a pinned region.
+
+    From NIC 0 to NIC 1. The ``large`` one of source and target has ``mebibytes`` MiB in pages of 4K or 2M, the
+    other one room for one message. Goodput, and the share of translations that missed the IOTLB.
+    """
     sender, receiver = bench.rc_pair(depth=depth)
     owner, nic, other = (sender, "nic0", receiver) if large == "source" else (receiver, "nic1", sender)
     flags = MAP_PRIVATE_ | MAP_ANONYMOUS_ | PAGE_FLAGS[page]

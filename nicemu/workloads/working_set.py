@@ -16,9 +16,11 @@ MIB = 1 << 20
 
 def working_set(bench: Bench, *, mebibytes: int = 32, memory: str = "odp", message_bytes: int = 65536,
                 messages: int = 500, depth: int = 8, code: int = 8) -> Iterator[Row]:  # fmt: skip
-    """WRITEs to random places of a region, after one pass from end to end. ``memory``: pinned, odp, or prefetch: the
-    region's owner knows ``2 * depth`` messages before what comes, and asks for the pages. ``registered`` 0: the host
-    does not let it be pinned."""
+    """WRITEs to random places of a region, after one pass from end to end.
+
+    ``memory``: pinned, odp, or prefetch: the region's owner knows ``2 * depth`` messages before what comes, and
+    asks for the pages. ``registered`` 0: the host does not let it be pinned.
+    """
     sender, receiver = bench.rc_pair(min_rnr_timer=code, depth=depth)
     source = sender.pinned(message_bytes)
     try:
