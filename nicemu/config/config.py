@@ -13,7 +13,7 @@ from nicemu.config.host_profile import HostProfile
 from nicemu.config.injection import FIRST_COMPLETION_VECTOR, Injection
 from nicemu.config.mutants import MUTANTS
 from nicemu.config.nic_profile import NicProfile
-from nicemu.config.profiles import load_profile, unlike
+from nicemu.config.profiles import Profile, load_profile, unlike
 from nicemu.config.types import Record
 
 Discipline = Literal["v3.6", "v3.6+srcu", "v3.7-seed", "v3.7", "v6.12"]
@@ -28,15 +28,19 @@ def _base(info: ValidationInfo) -> Path | None:
     return (info.context or {}).get("base")
 
 
-def _nic(value: Any, info: ValidationInfo) -> Any:
+def _profile(model: type[Profile], kind: str, value: Any, base: Path | None) -> Any:
     """A name, a path, or fields; with `like: NAME` among them what they do not say is as in that profile."""
     if isinstance(value, dict):
-        return unlike(NicProfile, "nic", value, _base(info))
-    return load_profile(NicProfile, "nic", value, _base(info)) if isinstance(value, str) else value
+        return unlike(model, kind, value, base)
+    return load_profile(model, kind, value, base) if isinstance(value, str) else value
+
+
+def _nic(value: Any, info: ValidationInfo) -> Any:
+    return _profile(NicProfile, "nic", value, _base(info))
 
 
 def _host(value: Any, info: ValidationInfo) -> Any:
-    return load_profile(HostProfile, "host", value, _base(info)) if isinstance(value, str) else value
+    return _profile(HostProfile, "host", value, _base(info))
 
 
 def _default_nic() -> NicProfile:

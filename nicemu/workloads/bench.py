@@ -206,7 +206,8 @@ def _times(taken: dict[str, int]) -> dict[str, int]:
 
 
 def _whose(entry: stages.Entry) -> dict[str, int]:
-    return {"pages": entry["pages"], "mr": entry["mr"]}
+    at = entry["detected"] if "detected" in entry else entry["notifier"]
+    return {"at": at, "pages": entry["pages"], "mr": entry["mr"]}
 
 
 class Bench:
@@ -270,8 +271,8 @@ class Bench:
         self.lab.endpoint.enter(lambda: timeline.pass_time(ns))
 
     def stages(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
-        """Page faults and invalidations that are over since the last call: their ``total_ns``, ``pages`` and ``mr``,
-        and the ns of each stage of ``nicemu.observe.stages`` (``detect_ns``)."""
+        """Page faults and invalidations that are over since the last call: when each began (``at``), its ``total_ns``,
+        ``pages`` and ``mr``, and the ns of each stage of ``nicemu.observe.stages`` (``detect_ns``)."""
         kept = self.lab.driver.stages
         faults = [{"total_ns": stages.fault_total(entry), **_times(stages.fault_stages(entry)), **_whose(entry)}
                   for entry in kept.faults if stages.complete(entry)]  # fmt: skip

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nicemu.workloads import Row
-from nicemu.workloads.bench import PAGE, Bench
+from nicemu.workloads.bench import PAGE, Bench, End, Region
 
 CLASSES = ("responder_rdma", "requester_send", "responder_recv", "requester_read")
 """By number of the fault's type."""
 
 
 def send_gather_fault(bench: Bench, *, pages: int = 1, iterations: int = 100, qps: int = 1) -> Iterator[Row]:
-    """SENDs whose gather lists lie in memory that the CPU has and the NIC has not: a requester fault of ``pages`` pages
-    of each of ``qps`` queue pairs at once, minor ones. A row for each fault.
+    """SENDs whose gather lists lie in memory that the NIC has not: a requester fault for each.
 
+    A fault is of ``pages`` pages, which the CPU has (a minor fault), and of each of ``qps`` queue pairs at once. A row
+    for each:
     ``npf_ns`` is the page fault, from its detection to the transmission that goes on; ``detect_ns``, ``driver_ns``,
     ``update_ns``, ``resume_ns`` are its stages, ``rest_ns`` what they leave over; ``latency_ns`` is from the post of
     all to the last completion; ``faults``: how many there were of the round.
@@ -43,9 +44,11 @@ def send_gather_fault(bench: Bench, *, pages: int = 1, iterations: int = 100, qp
 
 
 def fault_classes(bench: Bench, *, iterations: int = 100) -> Iterator[Row]:
-    """The four classes of fault of one queue pair: it READs and SENDs, a WRITE and a SEND come to it, each at a page of
-    its own that is missing, all posted at once. A row for each fault: ``class``, when it was detected and how long it
-    took; ``alone_ns``: what the same request takes with nothing else going on, ``all_ns``: all four together."""
+    """Faults of all four classes of one queue pair, posted at once.
+
+    It READs and SENDs, a WRITE and a SEND come to it, each at a page of its own that the NIC has not. The time of each
+    fault, of all four requests (``all_ns``), and how many faults were open together.
+    """
     near, far = bench.rc_pair(depth=8)
     regions = {name: near.region(PAGE) for name in CLASSES}
     other = far.pinned(PAGE)
@@ -64,7 +67,43 @@ def fault_classes(bench: Bench, *, iterations: int = 100) -> Iterator[Row]:
         near.wait(3)
         far.wait(3)
         together = bench.now() - posted
-        faults, _ = bench.stages()
-        names = dict(zip(sorted(fault["mr"] for fault in faults), CLASSES, strict=True))
-        for fault in faults:
-            yield {"class": names[fault["mr"]], "npf_ns": fault["total_ns"], "all_ns": together}
+        faults = sorted(bench.stages()[0], key=lambda fault: fault["mr"])  # in the order of CLASSES
+        times = {f"{name}_ns": fault["total_ns"] for name, fault in zip(CLASSES, faults, strict=True)}
+        yield {**times, "all_ns": together, "at_once": _at_once(faults)}
+
+
+def _at_once(faults: list[dict[str, int]]) -> int:
+    """The most faults that were open at one time."""
+    starts = [fault["at"] for fault in faults]
+    return max(sum(fault["at"] <= at < fault["at"] + fault["total_ns"] for fault in faults) for at in starts)
+
+
+def fault_penalty(bench: Bench, *, cold: str = "remote", state: str = "minor", iterations: int = 100) -> Iterator[Row]:
+    """A WRITE that faults, and the same again when it does not.
+
+    The page that the NIC has not is at the ``cold`` end, local or remote; in ``state`` minor the CPU has it, in
+    major it is on the swap device. ``extra_ns``: what the first one took more; ``mapped_ns``: the second one;
+    ``pinned_ns``: with both ends pinned.
+    """
+    sender, receiver = bench.rc_pair(min_rnr_timer=1)
+    pinned = sender.pinned(PAGE), receiver.pinned(PAGE)
+    region = (sender if cold == "local" else receiver).region(PAGE)
+    ends = (region, pinned[1]) if cold == "local" else (pinned[0], region)
+    _write(bench, sender, *pinned)  # fills the IOTLBs
+    for _ in range(iterations):
+        region.populate()
+        if state == "major":
+            region.page_out()
+        else:
+            region.drop()
+            region.populate()
+        first, again = _write(bench, sender, *ends), _write(bench, sender, *ends)
+        yield {"extra_ns": first - again, "mapped_ns": again, "pinned_ns": _write(bench, sender, *pinned)}
+
+
+def _write(bench: Bench, sender: End, source: Region, target: Region) -> int:
+    """How long a WRITE takes, post to completion."""
+    posted = bench.now()
+    sender.write(target, source.sge())
+    sender.wait()
+    return bench.now() - posted
