@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "check": {"lab", "observe", "uverbs", "driver", "nic", "fabric", "mm", "secondary_mmu"} | BOTTOM,
     "_alias": set(),
     "_tracebacks": set(),
-    "cli": {"check", "lab", "config", "pyverbs", "uverbs", "_alias", "_tracebacks"},
+    "cli": {"check", "lab", "observe", "config", "pyverbs", "uverbs", "_alias", "_tracebacks"},
     "pytest_plugin": {
         "cli",
         "lab",

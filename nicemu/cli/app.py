@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import nicemu
-from nicemu.cli import check, devinfo, fuzz, run
+from nicemu.cli import check, devinfo, fuzz, run, stats, top
 from nicemu.cli.conformance import command as conformance
 from nicemu.cli.rxe_lab import command as rxe_lab
 
@@ -39,4 +39,6 @@ app.command("devinfo")(devinfo.devinfo)
 app.command("conformance")(conformance.conformance)
 app.command("check")(check.check)
 app.command("fuzz")(fuzz.fuzz)
+app.command("stats")(stats.stats)
+app.command("top")(top.top)
 app.add_typer(rxe_lab.lab, name="lab")
