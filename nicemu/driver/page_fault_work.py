@@ -34,6 +34,7 @@ MAX_PAGES = 1024
 LOW = (1 << 32) - 1
 WQE, RESPONDER_RECV = int(FaultSubtype.WQE), int(FaultType.RESPONDER_RECV)
 REQUESTER_SEND = int(FaultType.REQUESTER_SEND)
+NAMES = {int(kind): kind.name for kind in FaultType}
 
 
 class PageFault(NamedTuple):
@@ -95,6 +96,8 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
     stages: dict[str, Any] = {"device": device.index, "detected": fault.detected, "interrupt": fault.interrupt,
                               "driver": started, "pages": 0}  # fmt: skip
     error = 0
+    event = {"nic": device.index, "qpn": fault.qpn, "type": NAMES[fault.type]}
+    driver.scheduler.event("fault_work", **event, mr=fault.key >> KEY_BITS)
     try:
         reads = fault.type == REQUESTER_SEND and device.profile.software.gathers_for_reading
         for segment in needed(device, fault):
@@ -105,6 +108,7 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
     if error and driver.broken("no_resume_on_error"):
         return
     stages["resume"] = clock()
+    driver.scheduler.event("fault_resolved", **event, pages=stages["pages"], failed=error)
     with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
         yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error)
     stages["resumed"], stages["error"] = clock(), error

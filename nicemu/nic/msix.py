@@ -88,7 +88,7 @@ def interrupt(world, eq_row, nic_number):
     if row.messages == row.lose_at:
         row.lost += 1
         n.interrupts_lost += 1
-        trace(world, INTERRUPT, nic_number, number, 1, 0, 0)
+        trace(world, INTERRUPT, nic_number, number, 1, c.now - row.asserted_at, 0)
         return 0
     at = message(world, c.interrupts)
     at.nic = nic_number
@@ -96,5 +96,5 @@ def interrupt(world, eq_row, nic_number):
     c.interrupts += 1
     row.count += 1
     n.interrupts += 1
-    trace(world, INTERRUPT, nic_number, number, 0, 0, 0)
+    trace(world, INTERRUPT, nic_number, number, 0, c.now - row.asserted_at, 0)
     return 0
