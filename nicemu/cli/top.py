@@ -106,7 +106,7 @@ def _frame(before: dict[str, Any], now: dict[str, Any]) -> Any:
 def _keys() -> Iterator[Any]:
     """A function that waits so many seconds for a key and gives it, "" if none came."""
     if not sys.stdin.isatty():
-        yield lambda seconds: time.sleep(seconds) or ""
+        yield _pause
         return
     import termios
     import tty
@@ -117,3 +117,8 @@ def _keys() -> Iterator[Any]:
         yield lambda seconds: sys.stdin.read(1) if select.select([sys.stdin], [], [], seconds)[0] else ""
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _pause(seconds: float) -> str:
+    time.sleep(seconds)
+    return ""

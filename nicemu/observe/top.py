@@ -33,16 +33,13 @@ def headline(before: Snapshot, now: Snapshot) -> str:
 
 def tables(before: Snapshot, now: Snapshot) -> Iterator[Table]:
     """NICs, queue pairs and MRs, each with what changed since ``before``."""
+    seconds = float(now["virtual_ns"] - before["virtual_ns"]) / 1e9
     yield Table("NIC", ("", "packets/s", "Gb/s", "faults", "RNR NAKs", "retransmits", "timeouts", "IOTLB misses"),
-                [_nic(name, _grown(before, now, "nic", name), _elapsed(before, now)) for name in now["nic"]])  # fmt: skip
+                [_nic(name, _grown(before, now, "nic", name), seconds) for name in now["nic"]])  # fmt: skip
     yield Table("QP", ("", "state", "sent", "outstanding", "received", "waits for"),
                 [_qp(name, _grown(before, now, "qp", name), row) for name, row in now["qp"].items()])  # fmt: skip
     yield Table("MR", ("", "device", "pages faulted", "invalidated", "prefetched", "fault events"),
                 [_mr(name, _grown(before, now, "mr", name), row) for name, row in now["mr"].items()])  # fmt: skip
-
-
-def _elapsed(before: Snapshot, now: Snapshot) -> float:
-    return float(now["virtual_ns"] - before["virtual_ns"]) / 1e9
 
 
 def _grown(before: Snapshot, now: Snapshot, kind: str, name: str) -> dict[str, int]:
