@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import nicemu
-from nicemu.cli import check, devinfo, fuzz, run, stats, top
+from nicemu.cli import check, devinfo, diff, fuzz, run, stats, top, why
 from nicemu.cli.conformance import command as conformance
 from nicemu.cli.rxe_lab import command as rxe_lab
 
@@ -41,4 +41,6 @@ app.command("check")(check.check)
 app.command("fuzz")(fuzz.fuzz)
 app.command("stats")(stats.stats)
 app.command("top")(top.top)
+app.command("why")(why.why)
+app.command("diff")(diff.diff)
 app.add_typer(rxe_lab.lab, name="lab")

@@ -41,21 +41,21 @@ class Cause(StrEnum):
 class Stage(StrEnum):
     """Stages of a page fault."""
 
-    INTERRUPT = "waiting for the page-fault interrupt (firmware)"
-    MODERATION = "page-fault interrupt held by interrupt moderation"
+    INTERRUPT = "waiting for the interrupt (firmware)"
+    MODERATION = "interrupt held by moderation"
     DRIVER = "driver"
     MM = "mm faults the pages in"
     MTT = "device updates its translations"
     RESUME = "resume (firmware)"
 
 
-def fault_cause(side: str, stage: str) -> str:
-    """``page fault of the responder: resume (firmware)``."""
-    return f"page fault of the {side}: {stage}"
-
-
-FAULT = "page fault of the "
+FAULT = "page fault at the "
 """How every cause of a page fault begins."""
+
+
+def fault_cause(side: str, stage: str) -> str:
+    """``page fault at the responder: resume (firmware)``."""
+    return f"{FAULT}{side}: {stage}"
 
 
 class Interval(NamedTuple):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from nicemu.observe.causes import Cause
 from nicemu.observe.critical_path import Hold, path_of
 from nicemu.observe.page_faults import HOST_STEPS, PageFaults
+from nicemu.observe.rnr_waits import RnrWaits
 from nicemu.observe.send_queues import At, Key, SendQueue, WorkRequest
 from nicemu.observe.trace_reader import Event
 from nicemu.wire.opcode import RcOpcode
@@ -21,14 +22,19 @@ CONNECTED = {"RC", "XRC_SEND", "XRC_RECV"}
 Handler = Callable[["Tracker", Event], None]
 
 
-def requests(events: Iterable[Event]) -> Iterator[WorkRequest]:
-    """Every send work request, when it completes; at the end of the log those that never did (``end`` is None)."""
-    tracker = Tracker()
+def requests(events: Iterable[Event], tracker: Tracker | None = None) -> Iterator[WorkRequest]:
+    """Every send work request, when it completes; at the end of the log those that never did (``end`` is None).
+
+    ``tracker``: one of the caller's, which knows more afterwards.
+    """
+    tracker = tracker or Tracker()
     for event in events:
         tracker.take(event)
-        yield from tracker.finished
-        tracker.finished.clear()
-    yield from tracker.leave()
+        if tracker.finished:
+            yield from tracker.finished
+            tracker.finished.clear()
+    tracker.leave()
+    yield from tracker.finished
 
 
 class Tracker:
@@ -45,6 +51,10 @@ class Tracker:
         self.now = 0
         self.events = 0
         self.packets = self.resent = 0
+        self.rnr = RnrWaits()
+        self.moderated = 0, 0
+        """Completion interrupts that moderation held: how many, for how long in all."""
+        self._events: dict[Key, int] = {}
         self._dma: dict[int, tuple[int, tuple[object, object]]] = {}
         self._misses: dict[tuple[int, tuple[object, object]], int] = {}
         self._received: dict[int, tuple[int, WorkRequest]] = {}
@@ -61,11 +71,10 @@ class Tracker:
         if handler is not None:
             handler(self, event)
 
-    def leave(self) -> Iterator[WorkRequest]:
-        """The log is over: what is still outstanding, with its path so far."""
+    def leave(self) -> None:
+        """The log is over: what is still outstanding is handed out with its path so far."""
         for queue in self.queues.values():
             self.abandon(queue)
-        yield from self.finished
 
     def abandon(self, queue: SendQueue) -> None:
         """What is outstanding stays so; its path goes up to now."""
@@ -354,6 +363,7 @@ def _refusal(tracker: Tracker, event: Event) -> None:
     if queue is None or request is None:
         return
     if event.name == "RNR_NAK":
+        tracker.rnr.code = int(event.fields["timer"])
         queue.refused = event.time, request.index
     else:
         request.naks += 1
@@ -383,6 +393,7 @@ def _rnr_over(tracker: Tracker, event: Event) -> None:
     for hold in queue.holds:
         if hold.end is None and hold.is_rnr:
             hold.end = event.time
+            tracker.rnr.over(hold, event.time)
 
 
 def _timeout(tracker: Tracker, event: Event) -> None:
@@ -415,6 +426,22 @@ def _done(tracker: Tracker, event: Event) -> None:
     tracker.finished.append(request)
 
 
+def _eqe(tracker: Tracker, event: Event) -> None:
+    if event.fields["type"] == "PAGE_FAULT":
+        tracker.faults.eqe(event)
+    elif event.fields["type"] == "COMP":
+        tracker._events.setdefault((_nic(event), int(event.fields["eqn"])), event.time)
+
+
+def _interrupt(tracker: Tracker, event: Event) -> None:
+    tracker.faults.interrupt(event)
+    raised = tracker._events.pop((_nic(event), int(event.fields["vector"])), None)
+    held = 0 if raised is None else event.time - int(event.fields.get("flight_ns", 0)) - raised
+    if held > 0:
+        count, ns = tracker.moderated
+        tracker.moderated = count + 1, ns + held
+
+
 def _path(tracker: Tracker, event: Event) -> None:
     fields = event.fields
     if fields.get("type") not in CONNECTED:
@@ -442,8 +469,7 @@ ON_NIC: dict[str, Handler] = {
     "SEND": _send, "LINK_OUT": _link, "RECEIVE": _receive, "DROP": _drop, "LINK_DROP": _link_drop, "FAULT": _fault,
     "RESUME": _resume, "NAK": _refusal, "RNR_NAK": _refusal, "RETRANSMIT": _rewind, "RNR_WAIT": _rnr_wait,
     "RNR_OVER": _rnr_over, "TIMEOUT": _timeout, "WQE_DONE": _done, "QP_PATH": _path, "QP_STATE": _state,
-    "INTERRUPT": lambda tracker, event: tracker.faults.interrupt(event),
-    "EQE": lambda tracker, event: tracker.faults.eqe(event) if event.fields["type"] == "PAGE_FAULT" else None,
+    "INTERRUPT": _interrupt, "EQE": _eqe,
 }  # fmt: skip
 ON_HOST: dict[str, Handler] = {
     "doorbell": _post, "fault_work": lambda tracker, event: tracker.faults.work(event),
