@@ -114,7 +114,8 @@ def latencies(events: Iterable[Event]) -> dict[str, Latencies]:
 
 
 def _distribution(values: list[int]) -> Latencies:
-    return Latencies(len(values), *(_percentile(values, share) for share in (50, 95, 99)), values[-1])
+    p50, p95, p99 = (_percentile(values, share) for share in (50, 95, 99))
+    return Latencies(len(values), p50, p95, p99, values[-1])
 
 
 def _percentile(values: list[int], share: int) -> int:

@@ -140,6 +140,16 @@ class SendQueue:
         i = bisect.bisect_left(self.fetched, found, key=lambda each: each.last)
         return iter(self.fetched[i:])
 
+    @property
+    def executing(self) -> int:
+        """The request that the responder has before it: it takes them in order."""
+        for each in self.fetched:
+            if each.at < At.ANSWERING or each.at in (At.LOST, At.REWOUND) or (
+                each.at == At.ANSWERING and each.opcode == "RDMA_READ"
+            ):
+                return each.index
+        return next(iter(self.requests), 0)
+
     def fetch(self, request: WorkRequest, first: int, last: int) -> None:
         """It has its PSNs."""
         if not self.fetched and not self.reference:

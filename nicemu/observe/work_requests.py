@@ -334,9 +334,7 @@ def _fault(tracker: Tracker, event: Event) -> None:
         index = fault.index
     else:
         queue = tracker.requester(event, fault.qpn)
-        received = tracker._received.get(fault.nic)
-        at = received[1] if received is not None and queue is not None and received[1].qpn == queue.key[1] else None
-        index = at.index if at is not None else next(iter(queue.requests), 0) if queue is not None else 0
+        index = queue.executing if queue is not None else 0
         if queue is not None:
             queue.refused = event.time, index
     if queue is not None:
