@@ -144,9 +144,8 @@ class SendQueue:
     def executing(self) -> int:
         """The request that the responder has before it: it takes them in order."""
         for each in self.fetched:
-            if each.at < At.ANSWERING or each.at in (At.LOST, At.REWOUND) or (
-                each.at == At.ANSWERING and each.opcode == "RDMA_READ"
-            ):
+            is_read_going_on = each.at == At.ANSWERING and each.opcode == "RDMA_READ"
+            if is_read_going_on or each.at not in (At.ANSWERING, At.ANSWERED):
                 return each.index
         return next(iter(self.requests), 0)
 
