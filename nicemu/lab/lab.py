@@ -34,6 +34,8 @@ from nicemu.nic.engine import Engine
 from nicemu.nic.hooks import Hook
 from nicemu.observe.event_log import EventLog
 from nicemu.observe.packet_capture import PacketCapture
+from nicemu.observe.perfetto.log import PerfettoLog
+from nicemu.observe.trace_reader import PERFETTO
 from nicemu.tables import World
 from nicemu.tables.world import Capacity
 from nicemu.timeline import Chooser, Scheduler, Timeline, VirtualClock
@@ -62,6 +64,13 @@ def load_firmware(config: Any) -> firmware.Image:
     return image
 
 
+def open_log(world: World, config: Any) -> EventLog | PerfettoLog:
+    """The event log, in the form that its name says: ``.pftrace`` and ``.perfetto-trace`` are Perfetto traces."""
+    if config.trace.suffix not in PERFETTO:
+        return EventLog(world, config.trace.open("w"))
+    return PerfettoLog(world, config.trace.open("wb", buffering=0), list(config.device_names))
+
+
 class Lab:
     """Everything of one run.
 
@@ -74,10 +83,10 @@ class Lab:
         self.world = world = World(self._capacity())
         control = world.control[0]
         control.sanitizer = int(config.sanitizer)
-        self.log: EventLog | None = None
+        self.log: EventLog | PerfettoLog | None = None
         if config.trace:
             with _writing("trace", config.trace):
-                self.log = EventLog(world, config.trace.open("w"))
+                self.log = open_log(world, config)
         self.capture: PacketCapture | None = None
         self.engine = Engine(world, self._drain)
         model_pages = config.host.ram_pages if config.memory == "model" else 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nicemu.config.errors import ConfigError
+from nicemu.observe.perfetto.decode import events
 
 NUMBER = re.compile(r"-?\d+")
 PERFETTO = (".pftrace", ".perfetto-trace")
@@ -36,8 +37,10 @@ def read(path: Path) -> Iterator[Event]:
     """
     try:
         if path.suffix in PERFETTO:
-            raise ConfigError(f"{path}: Perfetto traces cannot be read yet")
-        yield from _read_text(path)
+            for time, who, name, fields in events(path):
+                yield Event(time, who, name, {key: value(str(v)) for key, v in fields.items()})
+        else:
+            yield from _read_text(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
 
