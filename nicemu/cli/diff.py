@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nicemu.cli.reading import reading
 from nicemu.config.errors import ConfigError
 
 DIFFERENT = 1
@@ -27,18 +28,17 @@ def diff(
     from nicemu.observe import diff as comparison
     from nicemu.observe.counters_text import flat
     from nicemu.observe.run_folder import NoRun, counters_of, trace_of
-    from nicemu.observe.trace_reader import read
 
     found = comparison.Difference()
     try:
         traces = trace_of(left), trace_of(right)
-        found.divergence = comparison.first_difference(read(traces[0]), read(traces[1]))
+        found.divergence = comparison.first_difference(reading(traces[0]), reading(traces[1]))
         if left.is_dir() and right.is_dir():
             counters = counters_of(left), counters_of(right)
             found.counters = comparison.changed(flat(counters[0]), flat(counters[1]))
             found.runs = {"left": comparison.given(counters[0]), "right": comparison.given(counters[1])}
         if not found.is_same:
-            found.left, found.right = (comparison.latencies(read(each)) for each in traces)
+            found.left, found.right = (comparison.latencies(reading(each)) for each in traces)
     except NoRun as error:
         raise ConfigError(str(error)) from error
     if as_json:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from nicemu.cli.reading import reading
 from nicemu.config.errors import ConfigError
 
 SHOWN = 5
@@ -38,14 +39,13 @@ def why(
     from nicemu.observe import why as analysis
     from nicemu.observe import why_text
     from nicemu.observe.run_folder import NoRun, trace_of
-    from nicemu.observe.trace_reader import read
 
     words = " ".join(request or [])
     asked = analysis.parse(words) if words else None
     if words and asked is None:
         raise ConfigError(f"expected a work request as 5:12 or 'QP 5 #12' (QP, number of the WR), given {words!r}")
     try:
-        found = analysis.analyse(read(trace_of(trace)), slowest or SHOWN, asked)
+        found = analysis.analyse(reading(trace_of(trace)), slowest or SHOWN, asked)
     except NoRun as error:
         raise ConfigError(str(error)) from error
     if asked is not None and found.asked is None:

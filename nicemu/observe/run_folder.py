@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-TRACE, CAPTURE, COUNTERS, LIVE = "trace.log", "capture.pcapng", "counters.json", "live.json"
+TRACE, CAPTURE, COUNTERS, LIVE = "trace.pftrace", "capture.pcapng", "counters.json", "live.json"
 
 
 class NoRun(Exception):
