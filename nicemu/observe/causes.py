@@ -24,11 +24,12 @@ class Cause(StrEnum):
     TRANSLATE = "IOTLB miss"
     SEND = "gathers and sends its packets"
     AGAIN = "sends its packets again"
+    PACED = "paced: congestion control allows no higher rate"
     LINK = "waits for the link to be free"
     WIRE = "request on the wire"
     RESPONDER = "responder executes it"
     TOGETHER = "acknowledged together with a later request"
-    ANSWER = "answer on the wire"
+    ANSWER = "answer (acknowledgement or data) on the wire"
     NOT_READY = "RNR wait: the receiver had no receive posted"
     TIMER_LONGER = "RNR timer runs on although the receiver is ready"
     NAK = "lost: until the requester heard of it"
@@ -72,7 +73,7 @@ class Interval(NamedTuple):
         return self.end - self.start
 
 
-SENDING = (Cause.SEND, Cause.TRANSLATE, Cause.AGAIN)
+SENDING = (Cause.SEND, Cause.TRANSLATE, Cause.AGAIN, Cause.PACED)
 """Causes that alternate while the packets of one request go out."""
 COMPACT_AT = 1024
 """Marks of one request above which those of its sending are put together: it may have a million packets."""

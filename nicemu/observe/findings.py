@@ -15,7 +15,7 @@ from nicemu.observe.rnr_codes import RNR_CODE_NS, shortest_code
 
 if TYPE_CHECKING:
     from nicemu.observe.send_queues import WorkRequest
-    from nicemu.observe.work_requests import Tracker
+    from nicemu.observe.tracker import Tracker
 
 FAULTS_DOMINATE, NOTABLE, QUEUEING = 0.2, 0.05, 0.3
 """Shares of the time of all requests from which on page faults, other causes, and queueing are worth a sentence."""
@@ -112,8 +112,8 @@ class Findings:
     def _rnr(self, tracker: Tracker, total: int) -> Iterator[str]:
         rnr = tracker.rnr
         if rnr.too_short:
-            yield (f"RNR timer shorter than the page fault: {rnr.too_short} of {rnr.waits} RNR waits ended before the "
-                   f"page was there, and the request was refused again.")  # fmt: skip
+            yield (f"RNR timer shorter than the page fault: {rnr.too_short} of {rnr.waits} RNR waits came again for "
+                   f"a page that was not there yet.")  # fmt: skip
         if self.ns[Cause.TIMER_LONGER] >= NOTABLE * total:
             share = f"{self.ns[Cause.TIMER_LONGER] / total:.0%} of all time"
             code, better = rnr.code, shortest_code(rnr.longest_need_ns)
@@ -134,10 +134,11 @@ class Findings:
                 yield text.format(share=f"{ns / total:.0%}", time=duration(ns))
 
     def _interrupts(self, tracker: Tracker) -> Iterator[str]:
-        count, ns = tracker.moderated
-        if count:
-            yield (f"Interrupt moderation: {count} completion interrupts were held, {duration(ns // count)} on average "
-                   f"(after the CQE, so in no path above).")  # fmt: skip
+        for what, held in (("CQ", tracker.completions.by_cq), ("Interrupt", tracker.completions.by_vector)):
+            if held.count:
+                mean = duration(held.ns // held.count)
+                yield (f"{what} moderation: {held.count} completion events were held, {mean} on average (after the "
+                       f"CQE, so in no path).")  # fmt: skip
 
 
 SHARES = (
@@ -147,6 +148,7 @@ SHARES = (
     (Cause.READS, NOTABLE, "READ limit: {share} of all time; max_rd_atomic allows no more outstanding READs."),
     (Cause.WINDOW, NOTABLE, "Window: {share} of all time; as many packets as may be were unacknowledged."),
     (Cause.CREDITS, NOTABLE, "Credits: {share} of all time the peer had no receive posted."),
+    (Cause.PACED, NOTABLE, "Congestion control: {share} of all time packets wait for the rate that it allows."),
     (Cause.FENCE, NOTABLE, "Fences: {share} of all time."),
     (fault_cause("requester", Stage.MODERATION), NOTABLE,
      "Page-fault interrupts held by moderation: {share} of all time."),

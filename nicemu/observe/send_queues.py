@@ -103,6 +103,10 @@ class SendQueue:
         self.stopped = False
         """It may not go on: SQ_HELD, until the next packet."""
         self.context_ns = 0
+        self.rate_kbps = 0
+        """What congestion control allows; 0: it has not said."""
+        self.last_packet: tuple[int, int] = (0, 0)
+        """When the last one left, and how long it was on the wire, ns."""
         self.refused: tuple[int, int] | None = None
         """The responder refuses from this request on: (since when, number)."""
         self.last_done = 0

@@ -15,7 +15,8 @@ from nicemu.observe.causes import Interval
 from nicemu.observe.findings import Findings
 from nicemu.observe.send_queues import WorkRequest
 from nicemu.observe.trace_reader import Event
-from nicemu.observe.work_requests import Tracker, requests
+from nicemu.observe.tracker import Tracker
+from nicemu.observe.work_requests import requests
 
 
 @dataclass(slots=True)

@@ -26,13 +26,13 @@ PAGE, DONTNEED = 4096, 4
 
 
 def events(text: str) -> list[Event]:
-    """``TIME WHO NAME field=value ...``, a line each."""
+    """``TIME WHO NAME field=value ...``, a line each; sorted by time."""
     found = []
     for line in filter(None, map(str.strip, text.splitlines())):
         time, who, name, *words = line.split()
         fields = {key: value(given) for key, _, given in (word.partition("=") for word in words)}
         found.append(Event(int(time), who, name, fields))
-    return found
+    return sorted(found, key=lambda event: event.time)
 
 
 CONNECTED = """
@@ -203,8 +203,15 @@ def test_an_rnr_timer_longer_than_the_fault_names_the_code_that_would_do():
 
 def test_an_rnr_timer_shorter_than_the_fault_is_said():
     early = RNR.format(fault=FAULT, between="").replace("243", "13")
-    text = findings(POSTED + early + FAULT_STEPS.replace("12000 nic1", "13600 nic1") + ANSWERED.format(34))
-    assert "RNR timer shorter than the page fault: 1 of 1 RNR waits" in text
+    again = """
+    15000 nic1 RECEIVE opcode=SEND_ONLY psn=7 qpn=5 bytes=64 source=2
+    15000 nic1 RNR_NAK qpn=5 psn=7 timer=9
+    16000 nic0 RNR_WAIT qpn=2 psn=7 ns=20000
+    36000 nic0 RNR_OVER qpn=2
+    36500 nic0 SEND opcode=SEND_ONLY psn=7 qpn=5 bytes=64 source=2
+    """
+    text = findings(POSTED + early + FAULT_STEPS + again + ANSWERED.format(37))
+    assert "RNR timer shorter than the page fault: 1 of 2 RNR waits" in text
 
 
 def test_damming_is_said_at_a_glance_with_the_times():
@@ -221,6 +228,52 @@ def test_a_timeout_that_is_no_damming_is_not_called_so():
     text = findings(POSTED + lost + ANSWERED.format(901))
     assert "ACK timeouts: 1 requests" in text
     assert "damming" not in text
+
+
+def test_a_rate_of_congestion_control_is_a_cause():
+    two = (
+        POSTED.replace("SEND_ONLY", "SEND_FIRST").replace("last_psn=7", "last_psn=8")
+        + """
+    600 nic0 RATE qpn=2 kbps=1000
+    500000 nic0 SEND opcode=SEND_LAST psn=8 qpn=5 bytes=64 source=2
+    501000 nic1 RECEIVE opcode=SEND_LAST psn=8 qpn=5 bytes=64 source=2
+    """
+    )
+    found = by_cause(one(two))
+    assert found[Cause.PACED] == 500_000 - 1000
+    assert "Congestion control" in findings(two)
+
+
+def test_completion_events_that_moderation_held_are_said():
+    text = findings(
+        POSTED
+        + ANSWERED.format(2)
+        + """
+    1500 host wait thread=0 what=GetCqEvent
+    2950 nic0 CQE cqn=1 qpn=2 status=SUCCESS opcode=0 index=0
+    6950 nic0 EQE eqn=4 type=COMP subtype=0 data=1
+    10950 nic0 INTERRUPT vector=4 lost=0 flight_ns=1000
+    """
+    )
+    assert "CQ moderation: 1 completion events were held, 4.000 us on average" in text
+    assert "Interrupt moderation: 1 completion events were held, 3.000 us on average" in text
+
+
+def test_packet_flood_is_many_queues_that_send_reads_again_while_their_own_pages_are_missing():
+    log = ""
+    for qpn in range(2, 7):
+        log += f"""
+        0 nic0 QP_PATH qpn={qpn} peer=1 peer_qpn={qpn + 10} type=RC
+        0 nic1 QP_PATH qpn={qpn + 10} peer=0 peer_qpn={qpn} type=RC
+        100 nic0 DOORBELL qpn={qpn} bank=SEND producer=1
+        200 nic0 WQE qpn={qpn} index=0 opcode=RDMA_READ first_psn=0 bytes=64 last_psn=0
+        400 nic0 FAULT type=REQUESTER_READ qpn={qpn} index=0 mr=1 page=0
+        9000 nic0 RESUME type=REQUESTER_READ qpn={qpn} error=0 merged=0
+        9500 nic0 WQE_DONE qpn={qpn} index=0 status=SUCCESS opcode=RDMA_READ signaled=1
+        """
+        log += "".join(f"{300 + 500 * i} nic0 SEND opcode=READ_REQUEST psn=0 qpn={qpn + 10} bytes=0 source={qpn}\n"
+                       for i in range(5))  # fmt: skip
+    assert "Packet flood: 5 QPs sent 5 READs again 20 times" in findings(log)
 
 
 def test_failed_requests_come_first():
