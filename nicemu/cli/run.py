@@ -57,7 +57,16 @@ def run(
         str | None, typer.Option(metavar="RATE", help="Invalidations per virtual millisecond during the run.")
     ] = None,
     mutant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Plant a deliberate bug.")] = None,
-    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write every event of the run: as text, or for ui.perfetto.dev if FILE ends in .pftrace.",
+        ),
+    ] = None,
+    trace_limit_mb: Annotated[
+        str | None, typer.Option(metavar="N", help="Stop writing the trace at N MB; the run goes on.")
+    ] = None,
     pcap: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the packets: pcapng, for Wireshark.")] = None,
     sysfs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write what /sys would say; SYSFS_PATH tells the program where.")
@@ -82,6 +91,7 @@ def run(
         "evict_per_ms": _number(evict),
         "mutants": mutant or None,
         "trace": str(trace) if trace else None,
+        "trace_limit_mb": _number(trace_limit_mb),
         "pcap": str(pcap) if pcap else None,
     }
     words = list(arguments or [])

@@ -104,6 +104,7 @@ class Config(Record):
     force_odp: bool = False
     evict_per_ms: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0  # per virtual millisecond
     trace: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
+    trace_limit_mb: Annotated[int, Field(ge=1)] | None = None  # then the trace ends; the run goes on
     pcap: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
     inject: Annotated[tuple[Injection, ...], Field(strict=False)] = ()
     mutants: Annotated[tuple[Mutant, ...], Field(strict=False)] = ()

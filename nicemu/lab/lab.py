@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
 from nicemu.lab.inject import inject
 from nicemu.lab.plant import planted
+from nicemu.lab.tracing import open_log
 from nicemu.lab.watchdog import Watchdog
 from nicemu.memory import Frames
 from nicemu.memory.arena import Arena
@@ -32,14 +33,15 @@ from nicemu.nic import firmware
 from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
 from nicemu.nic.hooks import Hook
-from nicemu.observe.event_log import EventLog
 from nicemu.observe.packet_capture import PacketCapture
-from nicemu.observe.perfetto.log import PerfettoLog
-from nicemu.observe.trace_reader import PERFETTO
 from nicemu.tables import World
 from nicemu.tables.world import Capacity
 from nicemu.timeline import Chooser, Scheduler, Timeline, VirtualClock
 from nicemu.uverbs.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from nicemu.observe.event_log import EventLog
+    from nicemu.observe.perfetto.log import PerfettoLog
 
 
 @contextmanager
@@ -62,13 +64,6 @@ def load_firmware(config: Any) -> firmware.Image:
     for hook in Hook:
         image.address(hook)
     return image
-
-
-def open_log(world: World, config: Any) -> EventLog | PerfettoLog:
-    """The event log, in the form that its name says: ``.pftrace`` and ``.perfetto-trace`` are Perfetto traces."""
-    if config.trace.suffix not in PERFETTO:
-        return EventLog(world, config.trace.open("w"))
-    return PerfettoLog(world, config.trace.open("wb", buffering=0), list(config.device_names))
 
 
 class Lab:

@@ -12,6 +12,7 @@ from typing import TextIO
 from nicemu.abi.command import Command
 from nicemu.abi.rings import Doorbell, EqeType, FaultType
 from nicemu.abi.verbs import QpState, QpType, WcStatus, WrOpcode
+from nicemu.observe.limited import Limited
 from nicemu.tables.fabric_records import LinkDrop
 from nicemu.tables.records import ViolationKind
 from nicemu.tables.trace import Ev, Held
@@ -76,7 +77,7 @@ def word(value: int | str) -> int | str:
 class EventLog:
     """Writes the log to ``stream`` (a file, or any list-like with ``write``)."""
 
-    def __init__(self, world: World, stream: TextIO) -> None:
+    def __init__(self, world: World, stream: TextIO | Limited) -> None:
         self.world, self.stream = world, stream
         self.lines = 0
         self.pid = os.getpid()

@@ -33,7 +33,7 @@ def value(text: str) -> int | str:
 def read(path: Path) -> Iterator[Event]:
     """The events of a log, in their order; a log whose run died ends early.
 
-    :raises ConfigError: no such file; a line that is no event.
+    :raises ConfigError: no such file; a line that is no event, bytes that are no packet.
     """
     try:
         if path.suffix in PERFETTO:

@@ -25,7 +25,7 @@ def packets(path: Path) -> Iterator[Any]:
         while head := stream.read(1):
             size = _length(stream) if head == b"\x0a" else LONGEST_PACKET + 1
             if size > LONGEST_PACKET:
-                raise ConfigError(f"{path}: expected a Perfetto trace, given something else at byte {stream.tell() - 1}")
+                raise ConfigError(f"{path}: expected a Perfetto trace, given other bytes at {stream.tell() - 1}")
             data = stream.read(size)
             if len(data) < size:
                 return

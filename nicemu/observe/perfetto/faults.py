@@ -112,9 +112,9 @@ def updated(world, r, nic_number, track):
     flow = 0
     for k in range(2 * nic_number * WORKS, (2 * nic_number + 1) * WORKS):
         f = fault(world, work(world, k).fault)
-        if work(world, k).fault and f.open and f.mkey == word(world, r, 0):
-            if word(world, r, 1) <= f.page < word(world, r, 1) + word(world, r, 2):
-                flow = f.flow
+        page = f.page - word(world, r, 1)
+        if work(world, k).fault and f.open and f.mkey == word(world, r, 0) and 0 <= page < word(world, r, 2):
+            flow = f.flow
     raw(world, r, INSTANT, track, flow)
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from nicemu._jit import WORLDS
+from nicemu.observe.limited import Limited
 from nicemu.observe.perfetto import messages
 from nicemu.observe.perfetto.encode import LONGEST, encode, finish, finish_qps
 from nicemu.observe.perfetto.opening import first_track, gauge_track, opening
@@ -33,18 +34,20 @@ ROW = struct.Struct("<8q")
 class PerfettoLog:
     """Writes the trace to ``stream`` while the run goes on. ``names``: of the devices."""
 
-    def __init__(self, world: World, stream: BinaryIO, names: list[str]) -> None:
+    def __init__(self, world: World, stream: BinaryIO | Limited, names: list[str]) -> None:
         self.world, self.stream = world, stream
         self.lines = 0
         self.pid = os.getpid()
         self.shapes = Shapes()
         self._place(world, names)
         control = world.control.view(np.ndarray)
-        self._count, self._now, self._ran = (memoryview(control[name]) for name in ("trace_count", "now", "ran"))
-        self._rows = memoryview(world.trace.view(np.uint8))
+        self._on, self._count, self._now, self._ran = (
+            control[name].data for name in ("trace", "trace_count", "now", "ran")
+        )
+        self._rows = world.trace.view(np.ndarray).view(np.uint8).data
         self._buffer = lazy_bytes(BUFFER_BYTES)
-        self._view, self._start = memoryview(self._buffer), address_of(self._buffer)
-        self._at = memoryview(self.tables[Slot.SCRIBE].view(np.ndarray)["at"])
+        self._view, self._start = self._buffer.data, address_of(self._buffer)
+        self._at = self.tables[Slot.SCRIBE].view(np.ndarray)["at"].data
         self._scribe.end = self._start + BUFFER_BYTES - LONGEST
         self._tell_strings(messages.CLEARED)
         for packet in opening(names):
@@ -103,7 +106,7 @@ class PerfettoLog:
 
     def host(self, kind: str, **fields: int | str) -> None:
         """One event of the host: program, driver or mm."""
-        if os.getpid() != self.pid:
+        if not self._on[0] or os.getpid() != self.pid:
             return
         shape = self.shapes.host(kind, fields)
         values = [self.shapes.intern(v.replace(" ", "_")) if isinstance(v, str) else int(v) for v in fields.values()]

@@ -45,7 +45,7 @@ def begins(opcode):
 @jit
 def received(world, r, nic_number):
     """RECEIVE: as SEND, at the other side."""
-    opcode, psn, data = word(world, r, 0), word(world, r, 1), word(world, r, 3)
+    opcode, psn = word(world, r, 0), word(world, r, 1)
     first = nic(world, nic_number).first
     q_row = row_of(world, nic_number, word(world, r, 2))
     peer = qp(world, q_row).peer if q_row else 0

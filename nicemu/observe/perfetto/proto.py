@@ -1,6 +1,6 @@
 # mypy: ignore-errors
-"""Protobuf in compiled code: perfetto.protos TracePacket, TrackEvent, DebugAnnotation (field numbers of trace_packet.proto,
-track_event.proto, debug_annotation.proto).
+"""Protobuf in compiled code: perfetto.protos TracePacket, TrackEvent, DebugAnnotation (field numbers of
+trace_packet.proto, track_event.proto, debug_annotation.proto).
 
 A function takes the host address to write at and gives the one behind what it wrote. Lengths of packets are two bytes
 of varint, filled in at the end.

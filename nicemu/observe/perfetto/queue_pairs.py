@@ -228,9 +228,9 @@ def changed(world, r, nic_number):
     raw(world, r, INSTANT, track_of(world, nic_number, qpn), 0)
     q_row = row_of(world, nic_number, qpn)
     q = qp(world, q_row)
-    if state == RESET or state == INIT or state == ERR:
+    if state in (RESET, INIT, ERR):
         end_wait(world, time_of(world, r), q, 0)
-    if (state == RESET or state == INIT) and (q.lanes != 0 or q.posted != 0 or q.life == 0):
+    if state in (RESET, INIT) and (q.lanes != 0 or q.posted != 0 or q.life == 0):
         close_all(world, time_of(world, r), nic_number, q_row)
         q.life += 1
         q.posted = q.announced = 0

@@ -65,12 +65,11 @@ SPANS = {
 """Spans of host threads: what ends them, how they are shown, the field that names them."""
 ENDS = {end: begin for begin, (end, _, _) in SPANS.items()}
 assert len(SPANS) <= 1 << 8 and MOST_SPANS < 8
-HOST = {
-    "doorbell": (Action.POST, "thread", "nic", "bank", "number", "producer"),
-    "thread_start": (Action.THREAD_START, "thread", "name", "delay"),
-    "thread_end": (Action.THREAD_END, "thread"),
-    "fault_work": (Action.FAULT_WORK, "thread", "nic", "qpn", "type"),
-    "fault_resolved": (Action.THREAD_INSTANT, "thread"),
+HOST: dict[str, tuple[Action, list[str]]] = {
+    "doorbell": (Action.POST, ["thread", "nic", "bank", "number", "producer"]),
+    "thread_start": (Action.THREAD_START, ["thread", "name", "delay"]), "thread_end": (Action.THREAD_END, ["thread"]),
+    "fault_work": (Action.FAULT_WORK, ["thread", "nic", "qpn", "type"]),
+    "fault_resolved": (Action.THREAD_INSTANT, ["thread"]),
 }  # fmt: skip
 """Host events that are drawn their own way, with the fields that they must begin with."""
 HOST_SHOWN = {"doorbell": "post", "fault_work": "resolve page fault", "fault_resolved": "resolved"}
@@ -89,7 +88,6 @@ class Shapes:
         self._iids: dict[str, int] = {}
         self._host: dict[tuple[Any, ...], int] = {}
         self._fields = self._names = 1
-        self._enums: dict[int, tuple[int, int]] = {}
         self.fresh: list[tuple[int, str]] = []
         self._next = FIRST_HOST
         for text in FIXED:
@@ -172,7 +170,7 @@ class Shapes:
         if kind in ENDS and "thread" in fields:
             row.span = 1 + list(SPANS).index(ENDS[kind])
             return kind, place, Action.SPAN_DONE, ""
-        action, *wanted = HOST.get(kind, (Action.HOST_INSTANT,))
+        action, wanted = HOST.get(kind, (Action.HOST_INSTANT, []))
         if list(fields)[: len(wanted)] != wanted:
             action = Action.HOST_INSTANT
         return HOST_SHOWN.get(kind, kind), place, action, "name" if kind == "thread_start" else ""

@@ -1,6 +1,6 @@
 # mypy: ignore-errors
-"""Tables of the trace writer, reached like those of the world: ``qp(world, i)`` is row ``i`` of ``QP``; ``world`` is the
-writer's own. They are the writer's only memory, however long the trace.
+"""Tables of the trace writer, reached like those of the world: ``qp(world, i)`` is row ``i`` of ``QP``; ``world`` is
+the writer's own. They are the writer's only memory, however long the trace.
 """
 
 from enum import IntEnum

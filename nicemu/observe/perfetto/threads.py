@@ -1,6 +1,6 @@
 # mypy: ignore-errors
-"""Host threads: verbs calls and system calls as slices on lanes of the program, interrupts and work items on lanes of the
-driver, and inside them what they do and wait for."""
+"""Host threads: verbs calls and system calls as slices on lanes of the program, interrupts and work items on lanes of
+the driver, and inside them what they do and wait for."""
 
 from nicemu._jit import jit
 from nicemu.abi.rings import FaultType
