@@ -380,3 +380,21 @@ def test_a_path_is_a_table_whose_shares_sum_to_100_percent():
     (request, _) = analyse(read(DAMMING)).slowest
     rows = [plain(line) for line in path(request) if line.share is not None]
     assert sum(float(row.split("%")[0].split()[-1]) for row in rows) == pytest.approx(100, abs=0.05 * len(rows))
+
+
+def test_a_perfetto_trace_says_the_same_as_the_text_log(tmp_path):
+    said = []
+    for name in ("trace.log", "trace.pftrace"):
+        session.reset()
+        session.configure(load_config(None, {"trace": str(tmp_path / name)}))
+        ends = Ends()
+        near, far = ends.pair()
+        region = on_demand(ends)
+        ends.recv(far, ends.into(PAGE))
+        ends.send(near, SGE(region.buf, PAGE, region.lkey))
+        assert ends.statuses(ends.near) == [(1, "SUCCESS")]
+        region.close()
+        ends.ctx.close()
+        session.reset()
+        said.append([plain(line) for line in report(analyse(read(tmp_path / name)), "trace")])
+    assert said[0] == said[1]
