@@ -7,6 +7,7 @@ import typer
 import nicemu
 from nicemu.cli import check, devinfo, diff, fuzz, run, stats, top, why
 from nicemu.cli.conformance import command as conformance
+from nicemu.cli.firmware import command as firmware
 from nicemu.cli.rxe_lab import command as rxe_lab
 
 app = typer.Typer(
@@ -43,4 +44,5 @@ app.command("stats")(stats.stats)
 app.command("top")(top.top)
 app.command("why")(why.why)
 app.command("diff")(diff.diff)
+app.add_typer(firmware.firmware, name="firmware")
 app.add_typer(rxe_lab.lab, name="lab")

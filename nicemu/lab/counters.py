@@ -32,7 +32,7 @@ def snapshot(lab: Lab) -> dict[str, Any]:
         "device_events": int(lab.world.control[0].ran),
         "seed": lab.config.seed,
         "discipline": lab.config.discipline,
-        "firmware": lab.config.firmware,
+        "firmware": ", ".join(dict.fromkeys(device.image.name for device in lab.devices)),
         "history": determined(lab),
         "mr": {str(number): {"device": counters.device} | dict(counters.items())
                for number, counters in sorted(lab.driver.mr_counters.copy().items())},

@@ -2,7 +2,7 @@
 
 =================  ====================================================================================
 ``config.yaml``    the whole configuration, for ``nicemu run --config``
-``firmware.py``    the firmware image, if it is not a shipped one
+``firmware/``      firmware images, those that are not shipped
 ``program.py``     the program, if it is a file
 ``run.json``       its arguments, its exit status, nicemu's version
 ``trace.pftrace``  the event log
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from nicemu.tables.records import Stop
 
 PERIOD_S = 0.5
-WRITTEN = ("config.yaml", "firmware.py", "program.py", "run.json", TRACE, CAPTURE, COUNTERS, LIVE)
+IMAGES = "firmware"
+WRITTEN = {"config.yaml", IMAGES, "program.py", "run.json", TRACE, CAPTURE, COUNTERS, LIVE}
 
 
 class Record:
@@ -51,11 +52,12 @@ class Record:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            foreign = sorted({entry.name for entry in self.folder.iterdir()} - set(WRITTEN))
+            foreign = sorted({entry.name for entry in self.folder.iterdir()} - WRITTEN)
             if foreign:
                 text = f"--record: expected an empty folder or an earlier record, given one with {foreign[0]!r}"
                 raise ConfigError(text)
-            for name in WRITTEN:
+            shutil.rmtree(self.folder / IMAGES, ignore_errors=True)
+            for name in WRITTEN - {IMAGES}:
                 (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
@@ -71,15 +73,22 @@ class Record:
 
         try:
             fields = config.to_dict() | {"trace": None, "pcap": None}
-            if config.firmware.endswith(".py"):
-                shutil.copyfile(config.firmware, self.folder / "firmware.py")
-                fields["firmware"] = "firmware.py"
+            fields["firmware"] = [self._image(name) for name in config.firmware]
             if program is not None:
                 shutil.copyfile(program, self.folder / "program.py")
             text = yaml.safe_dump(fields, sort_keys=False)
             (self.folder / "config.yaml").write_text(text, encoding="utf-8")
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
+
+    def _image(self, name: str) -> str:
+        """What the record calls a firmware image: one that is not shipped becomes a part of it."""
+        if not name.endswith(".py"):
+            return name
+        images = self.folder / IMAGES
+        images.mkdir(exist_ok=True)
+        shutil.copyfile(name, images / Path(name).name)
+        return f"{IMAGES}/{Path(name).name}"
 
     def begin(self, lab: Lab) -> None:
         """From now on ``live.json`` is kept up to date: when the program enters the timeline, twice a second."""

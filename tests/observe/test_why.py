@@ -398,3 +398,20 @@ def test_a_perfetto_trace_says_the_same_as_the_text_log(tmp_path):
         session.reset()
         said.append([plain(line) for line in report(analyse(read(tmp_path / name)), "trace")])
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(("traced", "is_dammed"), [("connectx5", True), (None, False)], indirect=["traced"])
+def test_two_reads_inside_a_fault_are_dammed_on_a_connectx_and_not_by_default(traced, is_dammed):
+    ends = Ends()
+    near, _ = ends.pair(timeout=12, min_rnr_timer=14, retry_cnt=7, rnr_retry=7)
+    region = on_demand(ends)
+    for number in range(2):
+        ends.post(near, e.IBV_WR_RDMA_READ, ends.out(8), number, rkey=region.rkey, at=region.buf - ends.target.buf)
+    assert {status for _, status in ends.statuses(ends.near)} == {"SUCCESS"}
+    found = analysed(traced)
+    assert any(text.startswith("Packet damming: nic0 QP 2 #1") for text in found.findings) is is_dammed
+    assert (by_cause(found.slowest[0]).get(Cause.ACK_TIMER, 0) > 20_000_000) is is_dammed
+    for request in found.slowest:
+        assert_whole(request)
+    region.close()
+    ends.ctx.close()
