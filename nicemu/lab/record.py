@@ -41,7 +41,7 @@ class Record:
     """The folder of one run. ``begin`` when its lab is there, ``end`` after the program."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.pid = folder, os.getpid()
+        self.folder, self.pid = folder.resolve(), os.getpid()  # the program may go to another folder
         self.lab: Lab | None = None
         self._take_over()
 

@@ -32,20 +32,25 @@ def headline(before: Snapshot, now: Snapshot) -> str:
 
 
 def tables(before: Snapshot, now: Snapshot) -> Iterator[Table]:
-    """NICs, queue pairs and MRs, each with what changed since ``before``."""
+    """NICs, queue pairs and MRs, each with what changed since ``before``; of the latter the busiest first."""
     seconds = float(now["virtual_ns"] - before["virtual_ns"]) / 1e9
     yield Table("NIC", ("", "packets/s", "Gb/s", "faults", "RNR NAKs", "retransmits", "timeouts", "IOTLB misses"),
                 [_nic(name, _grown(before, now, "nic", name), seconds) for name in now["nic"]])  # fmt: skip
     yield Table("QP", ("", "state", "sent", "outstanding", "received", "waits for"),
-                [_qp(name, _grown(before, now, "qp", name), row) for name, row in now["qp"].items()])  # fmt: skip
+                [_qp(name, grown, now["qp"][name]) for name, grown in _busiest(before, now, "qp")])  # fmt: skip
     yield Table("MR", ("", "device", "pages faulted", "invalidated", "prefetched", "fault events"),
-                [_mr(name, _grown(before, now, "mr", name), row) for name, row in now["mr"].items()])  # fmt: skip
+                [_mr(name, grown, now["mr"][name]) for name, grown in _busiest(before, now, "mr")])  # fmt: skip
 
 
 def _grown(before: Snapshot, now: Snapshot, kind: str, name: str) -> dict[str, int]:
     """By how much each counter of one thing grew; all of it if it was not there before."""
     old = before[kind].get(name, {})
     return {key: value - old.get(key, 0) for key, value in now[kind][name].items() if isinstance(value, int)}
+
+
+def _busiest(before: Snapshot, now: Snapshot, kind: str) -> list[tuple[str, dict[str, int]]]:
+    found = [(name, _grown(before, now, kind, name)) for name in now[kind]]
+    return sorted(found, key=lambda item: -sum(item[1].values()))
 
 
 def _rate(count: int, seconds: float) -> str:
