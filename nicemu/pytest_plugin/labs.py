@@ -125,7 +125,7 @@ def state(item: pytest.Item) -> list[str]:
     lab = session.current() if session is not None else None
     if lab is None:
         return []
-    from nicemu.lab.report import violation_lines
+    from nicemu.lab.violations import violation_lines
 
     config = lab.config
     whose = "its own lab" if item.stash.get(LAB, None) is lab else "the lab that tests share"
