@@ -13,6 +13,8 @@ from nicemu.config.errors import ConfigError
 
 STALLED = 1
 """Exit status of a program that ended well although the watchdog had something to report."""
+IDLE_FAULT = 1
+"""Exit status of a program that ended well although a fault that must fire did not: it has shown nothing."""
 
 
 class RunCommand(TyperCommand):
@@ -134,10 +136,22 @@ def _run(
             _write_sysfs(sysfs)
         if status == 0 and lab.watchdog.reports:
             status = STALLED
+        if _idle_faults(lab, config):
+            status = status or IDLE_FAULT
     if stats or stages:
         sys.stdout.flush()
         _report(stats, stages)
     return status
+
+
+def _idle_faults(lab: Any, config: str | None) -> bool:
+    """Say which faults did not happen; True if there are any."""
+    from nicemu.lab.inject import idle
+
+    lines = idle(lab)
+    for line in lines:
+        print(f"nicemu: {config or 'command line'}: {line}", file=sys.stderr)
+    return bool(lines)
 
 
 def _check_firmware(config: Any) -> None:

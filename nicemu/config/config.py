@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from nicemu.config import paths
 from nicemu.config.fabric_profile import FabricProfile, Impairment
 from nicemu.config.host_profile import HostProfile
-from nicemu.config.injection import AnyInjection, PacketFault
-from nicemu.config.injection.device import FIRST_COMPLETION_VECTOR
+from nicemu.config.injection import AnyInjection
+from nicemu.config.injection.device import FIRST_COMPLETION_VECTOR, PacketFault
 from nicemu.config.injection.events import GidChange
 from nicemu.config.mutants import MUTANTS
 from nicemu.config.nic_profile import NicProfile

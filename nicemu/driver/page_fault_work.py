@@ -72,6 +72,15 @@ class PageFaultWork:
         self.waiting.append(PageFault.parse(event))
         self._start()
 
+    def fault_in(self, fault: PageFault, stages: dict[str, Any]) -> Steps[None]:
+        """Have everything mapped that the QP needs.
+
+        :raises Fault, DriverError: it cannot be.
+        """
+        reads = fault.type == REQUESTER_SEND and self.device.profile.software.gathers_for_reading
+        for segment in needed(self.device, fault):
+            yield from fault_segment(self.device, segment, stages, reads)
+
     def _start(self) -> None:
         while self.waiting and self.active < MAX_ACTIVE:
             self.active += 1
@@ -96,9 +105,7 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
                               "driver": started, "pages": 0}  # fmt: skip
     error = 0
     try:
-        reads = fault.type == REQUESTER_SEND and device.profile.software.gathers_for_reading
-        for segment in needed(device, fault):
-            yield from fault_segment(device, segment, stages, reads)
+        yield from device.faults.fault_in(fault, stages)
     except (Fault, DriverError):
         driver.counters.num_failed_resolutions += 1
         error = 1

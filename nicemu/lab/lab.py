@@ -18,7 +18,7 @@ from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
 from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
-from nicemu.lab.inject import inject
+from nicemu.lab.inject import Injected, inject
 from nicemu.lab.plant import planted
 from nicemu.lab.watchdog import Watchdog
 from nicemu.memory import Frames
@@ -110,9 +110,10 @@ class Lab:
         self.endpoint = Endpoint(self.timeline, self.driver, self.process)
         self.pumped = 0
         """Firings of the wall-clock pump: they make the history depend on real time."""
-        self.watchdog = Watchdog(self)
-        self.injected = inject(self)
+        self.injected: list[Injected] = []
         """What ``inject:`` asked for, and whether it fired."""
+        self.watchdog = Watchdog(self)
+        self.injected += inject(self)
         if config.evict_per_ms:
             self.scheduler.spawn(evictor(self, config.evict_per_ms), "evictor", daemon=True)
 

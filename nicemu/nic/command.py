@@ -73,7 +73,10 @@ def command(world, nic_number, slot):
     n.commands += 1
     trace(world, EV_COMMAND, nic_number, opcode, slot, 0, 0)
     done = now
-    if n.fatal and not frees(opcode):
+    status = load32(at + abi.COMMAND_STATUS)  # the driver writes OK; an injected fault, what is to be answered
+    if status != OK:
+        pass
+    elif n.fatal and not frees(opcode):
         status = INTERNAL_ERROR
     elif is_mkey_command(opcode):
         status = mkey_command.execute(world, n, opcode, at)

@@ -67,6 +67,8 @@ class Timeline:
         """Lines about devices for the report of a stall: interrupts that did not come and the like."""
         self.stuck: Callable[[], bool] = lambda: False
         """With nothing left to run: somebody waits for what can no longer come."""
+        self.untold: Callable[[], bool] = lambda: False
+        """With nothing left to run: the program has work for a device that was not told of it, and may yet tell."""
         self.alarm: Callable[[str], None] = lambda text: None
         """Hears each report of a stall, before anybody catches its exception."""
         self._idle_polls = 0
@@ -153,9 +155,11 @@ class Timeline:
         if self.advance(done, deadline):
             self._idle_polls = 0
             return True
-        if self.host.clock() < min(deadline, self.clock.limit()) and self.stuck():
+        at_rest = self.host.clock() < min(deadline, self.clock.limit())
+        stuck = at_rest and self.stuck()
+        if stuck or (at_rest and self.untold()):
             self._idle_polls += 1
-            if self._idle_polls == 1:
+            if stuck and self._idle_polls == 1:
                 self.alarm(self.who_waits())
             if self._idle_polls >= IDLE_POLLS:
                 raise self._stall()

@@ -5,8 +5,16 @@ from typing import Annotated
 from pydantic import Field
 
 from nicemu.config.injection.device import (
-    CommandFailure, CommandTimeout, DoorbellLoss, IotlbPoison, LateInterrupt, LoseInterrupt, PacketFault,
-    PageFaultFail, PageFaultLost, PageFaultSlow,
+    CommandFailure,
+    CommandTimeout,
+    DoorbellLoss,
+    IotlbPoison,
+    LateInterrupt,
+    LoseInterrupt,
+    PacketFault,
+    PageFaultFail,
+    PageFaultLost,
+    PageFaultSlow,
 )  # fmt: skip
 from nicemu.config.injection.events import GidChange, MaskVector, PortEvent
 from nicemu.config.injection.memory import AllocationFailure, MemoryFailure, OomKill, SlowSwap, SwapReadError

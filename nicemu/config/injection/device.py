@@ -63,7 +63,7 @@ class CommandFailure(CommandFault):
 
     boundary = "driver to firmware (command queue)"
     hardware = "the verb fails with the errno of the status; a failed invalidation is ignored, a failed resume logged"
-    here = "the same: BAD_PARAM EINVAL, NO_MEMORY ENOMEM, INTERNAL_ERROR EIO ...; after a failed ZAP_MTT the sanitizer tells"
+    here = "the same: BAD_PARAM EINVAL, NO_MEMORY ENOMEM, INTERNAL_ERROR EIO; the sanitizer tells of a failed ZAP_MTT"
     source = "mlx5 cmd.c (mlx5_cmd_check); odp.c: mlx5_ib_invalidate_range does not look at the answer"
 
     event: Literal["command_failure"]

@@ -53,7 +53,9 @@ class WqeCorrupt(OfNic, Counted):
     """A posted request is changed in its ring, before the device fetches it."""
 
     boundary = "program to device (rings)"
-    hardware = "a scribble over the ring: the request is another one, or invalid; LOC_PROT_ERR, LOC_QP_OP_ERR, wrong data"
+    hardware = (
+        "a scribble over the ring: the request is another one, or invalid; LOC_PROT_ERR, LOC_QP_OP_ERR, wrong data"
+    )
     here = "the device executes what the ring says now"
     source = "the ring is the program's memory; statuses as in docs/errors.md"
 
