@@ -161,7 +161,7 @@ def _requests(device: IbDevice) -> Iterator[str]:
 
 
 def _untold(device: IbDevice) -> Iterator[str]:
-    """Of send queues, and of receive queues in ERR, which need their doorbell only there."""
+    """Of send queues, of receive queues in ERR, which need their doorbell only there, and of lists of tags."""
     for number, pair in device.qps.items():
         row: Any = device.device.world.qp[int(device.device.row.qp_base) + number]
         state = QpState(int(row.state))
@@ -172,3 +172,7 @@ def _untold(device: IbDevice) -> Iterator[str]:
         for count, what in ((sends, "requests"), (receives, "receive requests")):
             if count > 0:
                 yield f"QP {number} ({state.name}): {count} {what} posted that the device was not told of"
+    for number, queue in device.srqs.items():
+        producer, consumer = queue.tags.record.view[:16].cast("q") if queue.tags is not None else (0, 0)
+        if producer != consumer:
+            yield f"SRQ {number}: {producer - consumer} tag operations posted that the device was not told of"

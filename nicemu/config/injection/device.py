@@ -124,7 +124,7 @@ class PageFaultSlow(PageFaultFault):
 
     hardware = "the QP is suspended longer; peers see RNR NAKs, or time out"
     here = "the same"
-    source = "ASPLOS'17 NPF, section 4: what waits while a fault is open"
+    source = "ASPLOS'17 NPF: a QP is suspended while its fault is open"
 
     event: Literal["page_fault_slow"]
     extra_ns: Nanoseconds
@@ -135,7 +135,7 @@ class PageFaultFail(PageFaultFault):
 
     hardware = "the request fails: LOC_PROT_ERR at the requester, REM_ACCESS_ERR or REM_OP_ERR from the responder"
     here = "the same, as for memory that is not mapped (docs/errors.md)"
-    source = "mlx5 odp.c (mlx5_ib_page_fault_resume with an error)"
+    source = "mlx5 odp.c: a fault that cannot be resolved is resumed with an error"
 
     event: Literal["page_fault_fail"]
 
@@ -145,7 +145,7 @@ class PageFaultLost(PageFaultFault):
 
     hardware = "the QP is suspended for ever; a READ or WRITE of a peer ends with RETRY_EXC_ERR or waits as well"
     here = "the same; with nothing left to run the watchdog names the suspended QP"
-    source = "a model of our own: what an EQE overrun does on hardware"
+    source = "a model of our own: an event that an overrun or a bug drops"
 
     event: Literal["page_fault_lost"]
 

@@ -14,7 +14,7 @@ class AllocationFailure(Counted):
     boundary = "mm (page allocator)"
     hardware = "ENOMEM from the verb or system call; a page fault of the device fails as page_fault_fail"
     here = "the same"
-    source = "Linux fault injection (fail_page_alloc); hmm_range_fault and pin_user_pages give ENOMEM"
+    source = "Linux: hmm_range_fault and pin_user_pages give ENOMEM (recalled)"
 
     event: Literal["allocation_failure"]
     operation: Annotated[str, Field(max_length=40)] | None = None  # only inside this: fault, madvise ...; null: any

@@ -91,7 +91,8 @@ def kill(entry: Injected) -> None:
 
     def steps() -> Steps[None]:
         before = host.counters["oom_kill"]
-        yield from out_of_memory(host, 1, None)
+        entry.lab.scheduler.spawn(out_of_memory(host, 1, None), "sysrq-f", daemon=True)  # waits for the victim's end
+        yield Sleep(1)
         if host.counters["oom_kill"] > before:
             entry.fire()
         else:
