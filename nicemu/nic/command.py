@@ -64,6 +64,13 @@ def frees(opcode):
     return opcode == ZAP_MTT or opcode == PAGE_FAULT_RESUME
 
 
+@jit
+def refusal(at):
+    """An error that already stands in the slot's status word, as an injected fault writes it there: the answer."""
+    status = load32(at + abi.COMMAND_STATUS)
+    return status if OK < status <= INTERNAL_ERROR else OK
+
+
 def command(world, nic_number, slot):
     """COMMAND: decode a slot; schedule its completion."""
     n = nic(world, nic_number)
@@ -73,7 +80,7 @@ def command(world, nic_number, slot):
     n.commands += 1
     trace(world, EV_COMMAND, nic_number, opcode, slot, 0, 0)
     done = now
-    status = load32(at + abi.COMMAND_STATUS)  # the driver writes OK; an injected fault, what is to be answered
+    status = refusal(at)
     if status != OK:
         pass
     elif n.fatal and not frees(opcode):

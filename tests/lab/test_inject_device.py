@@ -94,7 +94,7 @@ def test_with_every_slot_stalled_no_command_is_tried(faulty):
 
 def test_an_invalidation_that_the_device_refuses_lets_the_pages_go_and_the_sanitizer_tells(faulty):
     lab = faulty({"event": "command_failure", "command": "ZAP_MTT"})
-    cq, qps, address, mr = connected_pair(lab, ODP)
+    _, qps, address, mr = connected_pair(lab, ODP)
     post(lab, qps[0], address, mr)
     lab.timeline.pass_time(5 * MS)
     lab.endpoint.process.madvise(address, 8192, DONTNEED)
@@ -185,7 +185,7 @@ def test_after_a_lost_message_the_queue_is_silent_and_nothing_else_is_lost(fault
     lab = faulty({"event": "lose_interrupt", "vector": 1, "nth": 2})
     context = lab.endpoint.execute(m.OpenDevice("nicemu0"))
     lab.endpoint.execute(m.CreateCq(context, 4))
-    with pytest.raises(Quiescent, match="vector 1 .commands.: 1 messages lost"):
+    with pytest.raises(Quiescent, match=r"vector 1 \(commands\): 1 messages lost"):
         lab.endpoint.execute(m.CreateCq(context, 4))
     counters = lab.devices[0].counters()
     assert (counters["interrupts"], counters["interrupts_lost"]) == (1, 1)

@@ -50,7 +50,7 @@ def test_only_the_named_operation_is_without_memory(faulty):
 def test_a_page_that_cannot_be_read_back_is_an_error_and_the_next_try_goes_well(faulty, pages, memory):
     lab = faulty({"event": "swap_read_error"}, memory=memory)
     process = lab.endpoint.process
-    cq, qps, address, mr = connected_pair(lab, ODP)
+    connected_pair(lab, ODP)
     size = pages * 4096
     buffer = process.posix_memalign(size, 4096)
     run = lab.endpoint.execute
@@ -94,7 +94,7 @@ def test_slow_swap_takes_longer_by_what_was_asked_for(faulty):
 
 def test_failed_memory_under_a_region_is_gone_for_the_program_and_the_device(faulty):
     lab = faulty({"event": "memory_failure", "mr": 1, "page": 0, "at_ns": 10 * MS})
-    cq, qps, address, mr = connected_pair(lab, ODP)
+    _, qps, address, mr = connected_pair(lab, ODP)
     post(lab, qps[0], address, mr)
     lab.timeline.pass_time(11 * MS)
     assert lab.injected[0].fired and lab.host.counters["hwpoison"] == 1
@@ -105,7 +105,7 @@ def test_failed_memory_under_a_region_is_gone_for_the_program_and_the_device(fau
 
 def test_memory_that_is_about_to_fail_moves_and_nobody_notices(faulty):
     lab = faulty({"event": "memory_failure", "at_ns": 10 * MS, "soft": True})
-    _, qps, address, mr = connected_pair(lab, ODP)
+    _, _, address, _ = connected_pair(lab, ODP)
     lab.endpoint.process.write(address, b"kept")
     lab.timeline.pass_time(11 * MS)
     assert lab.injected[0].fired and lab.endpoint.process.read(address, 4) == b"kept"

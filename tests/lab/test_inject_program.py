@@ -76,7 +76,8 @@ def test_one_seed_draws_one_history_and_another_entry_does_not_change_it(faulty)
 
 @pytest.mark.parametrize("change, status", [
     ({"field": "lkey", "bit": 9}, WcStatus.LOC_PROT_ERR), ({"field": "opcode", "value": 77}, WcStatus.LOC_QP_OP_ERR),
-    ({"field": "rkey", "value": 0}, WcStatus.REM_ACCESS_ERR), ({"field": "addr", "value": 1 << 40}, WcStatus.LOC_PROT_ERR),
+    ({"field": "rkey", "value": 0}, WcStatus.REM_ACCESS_ERR),
+    ({"field": "addr", "value": 1 << 40}, WcStatus.LOC_PROT_ERR),
     ({"field": "remote_addr", "bit": 40}, WcStatus.REM_ACCESS_ERR), ({"field": "length", "value": 8}, WcStatus.SUCCESS),
 ])  # fmt: skip
 def test_a_send_request_changes_before_the_device_fetches_it(faulty, change, status):
@@ -92,7 +93,7 @@ def test_a_send_request_changes_before_the_device_fetches_it(faulty, change, sta
 
 def test_a_receive_request_changes_too(faulty):
     lab = faulty({"event": "wqe_corrupt", "queue": "recv", "field": "length", "value": 8, "nth": 2})
-    cq, qps, address, mr = connected_pair(lab, REMOTE)
+    _, qps, address, mr = connected_pair(lab, REMOTE)
     for count in range(2):
         at = count * rings.recv_stride(2)
         RECV_WQE.pack_into(qps[1].recv_ring, at, 7 + count, 1, 0)

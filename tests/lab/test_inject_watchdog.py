@@ -112,7 +112,8 @@ def test_an_invalidation_that_nobody_hears_of_again(faulty):
 
 @pytest.mark.parametrize("fault", [
     {"event": "page_fault_lost"}, {"event": "lose_interrupt", "vector": 3},
-    {"event": "command_failure", "command": "PAGE_FAULT_RESUME"}, {"event": "command_timeout", "command": "PAGE_FAULT_RESUME"},
+    {"event": "command_failure", "command": "PAGE_FAULT_RESUME"},
+    {"event": "command_timeout", "command": "PAGE_FAULT_RESUME"},
 ])  # fmt: skip
 def test_a_page_fault_that_nobody_ends(faulty, fault):
     lab = faulty(fault)
