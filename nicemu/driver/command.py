@@ -15,7 +15,7 @@ from collections import deque
 from enum import IntEnum
 from typing import Any
 
-from nicemu.abi.command import COMMAND, COMMAND_BYTES, COMMAND_SLOTS, COMMAND_STATUS, Command, Status
+from nicemu.abi.command import ANSWER, COMMAND, COMMAND_BYTES, COMMAND_SLOTS, COMMAND_STATUS, Command, Status
 from nicemu.abi.rings import Doorbell, doorbell_offset
 from nicemu.driver.errors import DriverError
 from nicemu.driver.ring import Allocator, Memory
@@ -112,7 +112,7 @@ class CommandQueue:
     def refuse(self, slot: int, status: Status) -> None:
         """Fault injection: the device answers with this status and does nothing."""
         at = slot * COMMAND_BYTES + COMMAND_STATUS
-        self._ring.view[at : at + 4] = int(status).to_bytes(4, "little")
+        self._ring.view[at : at + 4] = (ANSWER + status).to_bytes(4, "little")
 
     def expect_timeout(self, slot: int) -> None:
         """Fault injection: nobody answers; :meth:`time_out` ends the wait."""

@@ -66,8 +66,8 @@ def frees(opcode):
 
 @jit
 def refusal(at):
-    """An error that already stands in the slot's status word, as an injected fault writes it there: the answer."""
-    status = load32(at + abi.COMMAND_STATUS)
+    """The error that an injected fault has this command answered with (``abi.command.ANSWER``), or OK."""
+    status = load32(at + abi.COMMAND_STATUS) - abi.ANSWER
     return status if OK < status <= INTERNAL_ERROR else OK
 
 
