@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "driver": {"nic", "mm"} | BOTTOM,
     "uverbs": {"driver"} | BOTTOM,
     "pyverbs": {"uverbs", "abi"},
-    "observe": {"tables", "abi", "wire"},
+    "observe": {"_jit", "config", "tables", "abi", "wire"},
     "lab": {"observe", "pyverbs", "uverbs", "driver", "nic", "fabric", "secondary_mmu", "mm"} | BOTTOM,
     "check": {"lab", "observe", "uverbs", "driver", "nic", "fabric", "mm", "secondary_mmu"} | BOTTOM,
     "_alias": set(),

@@ -121,7 +121,7 @@ class Doorbell(IntEnum):
     """Doorbell register banks; the register's offset is ``bank << 24 | number << 3``."""
 
     SEND = 0
-    """number: qpn; value ignored (the producer counter is in the doorbell record)."""
+    """number: qpn; value: WQEs posted so far, for logs (the device reads it in the doorbell record)."""
     CQ_ARM = 1
     """number: cqn; value: 1 next completion, 2 next solicited."""
     EQ_ARM = 2
@@ -129,7 +129,7 @@ class Doorbell(IntEnum):
     COMMAND = 3
     """number: command slot."""
     RECV = 4
-    """number: qpn; value ignored. Needed only so that receives posted in ERR are flushed."""
+    """number: qpn; value as for SEND. Needed only so that receives posted in ERR are flushed."""
     TAG_OPS = 5
     """number: srqn of a TM-SRQ; value ignored (the producer counter is in the record of its operations)."""
 

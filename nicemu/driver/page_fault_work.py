@@ -34,6 +34,7 @@ MAX_PAGES = 1024
 LOW = (1 << 32) - 1
 WQE, RESPONDER_RECV = int(FaultSubtype.WQE), int(FaultType.RESPONDER_RECV)
 REQUESTER_SEND = int(FaultType.REQUESTER_SEND)
+NAMES = {int(kind): kind.name for kind in FaultType}
 
 
 class PageFault(NamedTuple):
@@ -104,6 +105,8 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
     stages: dict[str, Any] = {"device": device.index, "detected": fault.detected, "interrupt": fault.interrupt,
                               "driver": started, "pages": 0}  # fmt: skip
     error = 0
+    event = {"nic": device.index, "qpn": fault.qpn, "type": NAMES[fault.type]}
+    driver.scheduler.event("fault_work", **event, mr=fault.key >> KEY_BITS)
     try:
         yield from device.faults.fault_in(fault, stages)
     except (Fault, DriverError):
@@ -112,6 +115,7 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
     if error and driver.broken("no_resume_on_error"):
         return
     stages["resume"] = clock()
+    driver.scheduler.event("fault_resolved", **event, pages=stages["pages"], failed=error)
     with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
         yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error)
     stages["resumed"], stages["error"] = clock(), error

@@ -169,9 +169,12 @@ def map_range(memory: UmemOdp, address: int, length: int, write: bool, stages: d
     start, count = page_span(address, length)
 
     def look() -> Steps[list[tuple[int, np.ndarray]]]:
-        stages.setdefault("mm", context.driver.scheduler.clock())
+        scheduler, number = context.driver.scheduler, memory.region.number
+        stages.setdefault("mm", scheduler.clock())
+        scheduler.event("fault_in", mr=number, pages=count)
         frames = yield from context.mm.fault_in(start, count, write)
-        stages["mm_done"] = context.driver.scheduler.clock()
+        stages["mm_done"] = scheduler.clock()
+        scheduler.event("fault_in_done", mr=number)
         return [(start >> PAGE_SHIFT, frames)]
 
     yield from _map(memory, look, stages)
@@ -233,6 +236,7 @@ def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stag
         found += int(np.count_nonzero(frames)) if len(frames) > 1 else int(frames[0] != 0)
     yield driver.costs.driver_fault_page_ns * found
     stages["update"] = driver.scheduler.clock()
+    driver.scheduler.event("mtt_update", mr=region.number, pages=found)
     for page, frames in runs:
         first = page - (memory.start >> PAGE_SHIFT)
         if len(frames) == 1:
@@ -243,6 +247,7 @@ def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stag
             memory.pages.store(first, frames)
             yield from update_mtt(region, first, mtt_entries(frames, region.writable, stamp))
     stages["update_done"] = driver.scheduler.clock()
+    driver.scheduler.event("mtt_update_done", mr=region.number)
     return found
 
 
@@ -281,12 +286,14 @@ def invalidate(memory: UmemOdp, start: int, end: int, begin: Callable[[], None],
             "operation": operation,
             "notifier": entered,
         }
+        scheduler.event("invalidate", mr=region.number, pages=pages, operation=operation)
         yield from take_back(memory, blocks(numbers), stages)
         memory.pages.clear(first, last)
         yield costs.invalidate_page_ns * pages + costs.invalidate_done_ns
         region.counters.page_invalidations += pages
         region.counters.page_invalidations_handled += 1
         stages["returned"] = scheduler.clock()
+        scheduler.event("invalidate_done", mr=region.number)
         driver.stages.invalidations.append(stages)
         if not memory.mapped and memory.emptied is not None:
             memory.emptied()

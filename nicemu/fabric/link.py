@@ -24,7 +24,7 @@ from nicemu.tables.trace import Ev, trace
 from nicemu.wire.size import FRAMING
 
 DOWN, MTU, QUEUE, NO_DESTINATION = (int(reason) for reason in LinkDrop)
-LINK_DROP = int(Ev.LINK_DROP)
+LINK_DROP, LINK_OUT, LINK_IN = int(Ev.LINK_DROP), int(Ev.LINK_OUT), int(Ev.LINK_IN)
 
 
 @jit
@@ -78,7 +78,9 @@ def send(world, way, p):
         if size - FRAMING <= wire.mtu:
             onto_wire(world, way, p, size)
             onto_wire(world, downlink(row.dest_nic), p, size)
-            arrival = control(world, 0).now + size * wire.ps_per_byte // 1000 + wire.delay_ns
+            wire_ns = size * wire.ps_per_byte // 1000
+            trace(world, LINK_OUT, wire.nic, row.opcode, row.psn, row.dest_qpn, wire_ns)
+            arrival = control(world, 0).now + wire_ns + wire.delay_ns
             push(world, arrival, units.ARRIVE, p, 0)
             return 0
     return call(vector(world, units.LINK_SEND).address, world, way, p)
@@ -177,6 +179,9 @@ def start(world, way, p):
     size = wire_bytes(world, p)
     wire.free_at = now + size * wire.ps_per_byte // 1000
     arrival = wire.free_at + wire.delay_ns
+    row = packet(world, p)
+    kind = LINK_OUT if way & 1 else LINK_IN
+    trace(world, kind, wire.nic, row.opcode, row.psn, row.dest_qpn, wire.free_at - now)
     lost = wire.first_tap != 0 and wire.up == 1 and suffer(world, way, p)
     onto_wire(world, way, p, size)
     if wire.up == 0:

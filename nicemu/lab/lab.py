@@ -86,7 +86,7 @@ class Lab:
         control.scratch_fd, control.scratch_map = scratch()
         now, stamp = (memoryview(world.control.view(np.ndarray)[name]) for name in ("now", "stamp"))
         self.scheduler = Scheduler(lambda: now[0], chooser)
-        log = self.log.host if self.log else None
+        log = self.scheduler.log = self.log.host if self.log else None
         self.host = Host(world, self.frames, self.scheduler, config.host, config.discipline, log, config.host.kswapd)
         self.host.mutants = of_layer("mm", config.mutants)
         if config.host.memory_max_pages is not None:

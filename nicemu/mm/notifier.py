@@ -345,7 +345,7 @@ def invalidate_range_start(range: NotifierRange) -> Steps[bool]:
     (``_nonblock``): the caller touches no entry and calls no end."""
     mm, host = range.mm, range.mm.host
     thread, invalidation = host.thread, host.lockdep.invalidate_range_start
-    mm.event("notifier_start", range.start, range.end, operation=range.operation)
+    mm.event("notifier_start", range.start, range.end, operation=range.operation, thread=thread.number)
     if range.blockable and host.discipline.interval:
         host.lockdep.might_sleep(thread, "mmu_notifier_invalidate_range_start")
     invalidation.enter(thread)
@@ -372,7 +372,7 @@ def invalidate_range_end(range: NotifierRange) -> Steps[None]:
         yield from mm.notifiers.invalidate_range_end(range)
     finally:
         invalidation.exit(thread)
-    mm.event("notifier_end", range.start, range.end, operation=range.operation)
+    mm.event("notifier_end", range.start, range.end, operation=range.operation, thread=thread.number)
 
 
 def mmu_notifier_release(mm: AddressSpace) -> Steps[None]:

@@ -15,7 +15,7 @@ from nicemu.tables import units
 from nicemu.tables.packets import clone_packet, free_packet
 from nicemu.tables.records import MAX_MTU
 from nicemu.tables.rows import mcast, nic, packet, qp, vector
-from nicemu.tables.trace import Ev, trace
+from nicemu.tables.trace import Ev, trace, two
 from nicemu.wire import opcode as bth
 
 RTR, SQE = int(QpState.RTR), int(QpState.SQE)
@@ -162,7 +162,7 @@ def arrive(world, p, _):
     row = packet(world, p)
     n = nic(world, row.dest_nic)
     n.packets_received += 1
-    trace(world, RECEIVE, row.dest_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
+    trace(world, RECEIVE, row.dest_nic, row.opcode, row.psn, row.dest_qpn, two(row.payload, row.source_qpn))
     if row.transport == bth.RAW:
         return call(vector(world, units.RAW_ARRIVE).address, world, p, 0)
     if row.multicast and row.dest_qpn == MULTICAST_QPN:

@@ -31,7 +31,7 @@ from nicemu.wire import opcode as bth
 BAD_RESP_ERR, REM_INV_REQ_ERR = int(WcStatus.BAD_RESP_ERR), int(WcStatus.REM_INV_REQ_ERR)
 REM_ACCESS_ERR, REM_OP_ERR = int(WcStatus.REM_ACCESS_ERR), int(WcStatus.REM_OP_ERR)
 RETRY_EXC_ERR, RNR_RETRY_EXC_ERR = int(WcStatus.RETRY_EXC_ERR), int(WcStatus.RNR_RETRY_EXC_ERR)
-TIMEOUT = int(Ev.TIMEOUT)
+TIMEOUT, RNR_WAIT, RNR_OVER = int(Ev.TIMEOUT), int(Ev.RNR_WAIT), int(Ev.RNR_OVER)
 INFINITE = 7
 IMPLIED, NAKED = 1, 2
 """Bits of ``rewound``: went back since the last progress for a missing response, for a sequence NAK."""
@@ -172,6 +172,7 @@ def rnr_nak(world, q_row, psn, code):
         stop_timer(world, q_row)
     now = control(world, 0).now
     q.rnr_until = now + ask(world, q.nic, hooks.RNR_WAIT, q_row, rnr_timer_ns(code))
+    trace(world, RNR_WAIT, q.nic, q.number, psn, q.rnr_until - now, 0)
     push(world, q.rnr_until, units.RNR_TIMER, q_row, q.incarnation)
 
 
@@ -357,5 +358,6 @@ def rnr_timer(world, q_row, incarnation):
     q = qp(world, q_row)
     if q.incarnation == incarnation and q.rnr_until != 0 and control(world, 0).now >= q.rnr_until:
         q.rnr_until = 0
+        trace(world, RNR_OVER, q.nic, q.number, 0, 0, 0)
         return call(vector(world, units.RETIRE).address, world, q_row, 0)
     return 0

@@ -15,7 +15,7 @@ from nicemu.nic.program_ring import CQE_SLOT, cqes_consumed, move
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, cq, eq, nic, vector
-from nicemu.tables.trace import Ev, trace
+from nicemu.tables.trace import Ev, trace, two
 
 CQE, COMP, CQ_ERR = int(Ev.CQE), int(EqeType.COMP), int(AsyncEvent.CQ_ERR)
 ARM_NEXT, ARM_SOLICITED, WC_RECV = 1, 2, int(WcOpcode.RECV)
@@ -68,7 +68,7 @@ def post_tagged_cqe(world, row, wr_id, qpn, status, opcode, lengths, solicited, 
         move(world, row, CQE_SLOT, q.produced)
     q.produced += 1
     nic(world, q.nic).cqes += 1
-    trace(world, CQE, q.nic, q.number, qpn, status, opcode)
+    trace(world, CQE, q.nic, q.number, qpn, status, two(opcode, lengths[3]))
     if q.watch:
         c.cqe_hits += 1
     if q.armed == ARM_NEXT or (q.armed == ARM_SOLICITED and (solicited or wakes(world, row, status, opcode))):

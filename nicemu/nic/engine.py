@@ -17,6 +17,7 @@ import numpy as np
 
 from nicemu import _jit
 from nicemu._jit import call, entry, jit
+from nicemu.abi.rings import Doorbell
 from nicemu.fabric import link, pause, switch
 from nicemu.nic import (
     arrive,
@@ -53,11 +54,12 @@ from nicemu.tables.capture import MAX_CAPTURE
 from nicemu.tables.heap import pop
 from nicemu.tables.records import Stop
 from nicemu.tables.rows import control, event, nic, qp, vector
-from nicemu.tables.trace import MAX_TRACE
+from nicemu.tables.trace import MAX_TRACE, Ev, trace
 from nicemu.tables.world import World
 
 DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
 GO_ON = -1
+DOORBELL, SEND_BANK, RECV_BANK = int(Ev.DOORBELL), int(Doorbell.SEND), int(Doorbell.RECV)
 
 
 def doorbell(world, row, receives):
@@ -66,6 +68,8 @@ def doorbell(world, row, receives):
     q = qp(world, row)
     if q.valid == 0:
         return 0
+    if receives == 0:
+        trace(world, DOORBELL, q.nic, q.number, SEND_BANK, program_ring.sends_posted(world, row), 0)
     if q.state == qp_state.ERR:
         if receives and ask(world, q.nic, hooks.LATE_RECEIVE, row, 0) == 0:
             return 0

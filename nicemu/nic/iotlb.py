@@ -91,8 +91,9 @@ def translate(world, nic_number, mkey_row, page):
         n.iotlb_hits += 1
         return line.entry
     n.iotlb_misses += 1
+    before = n.translation_delay
     entry = second_level(world, n, mkey_row, page)
-    trace(world, IOTLB_MISS, nic_number, mkey(world, mkey_row).number, page, 0, 0)
+    trace(world, IOTLB_MISS, nic_number, mkey(world, mkey_row).number, page, n.translation_delay - before, 0)
     if entry == 0:
         return 0
     chosen = ask(world, nic_number, hooks.IOTLB_VICTIM, nic_number, first)

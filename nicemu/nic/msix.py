@@ -90,5 +90,5 @@ def interrupt(world, eq_row, nic_number):
     c.interrupts += 1
     row.count += 1
     n.interrupts += 1
-    trace(world, INTERRUPT, nic_number, number, 0, 0, 0)
+    trace(world, INTERRUPT, nic_number, number, 0, c.now - row.asserted_at, 0)
     return 0

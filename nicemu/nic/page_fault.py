@@ -19,7 +19,7 @@ from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
 from nicemu.tables.rows import control, eq, fault, mkey, nic, packet, qp, sq_entry, vector
-from nicemu.tables.trace import Ev, trace
+from nicemu.tables.trace import Ev, trace, two
 
 RESPONDER_RDMA, REQUESTER_SEND = int(FaultType.RESPONDER_RDMA), int(FaultType.REQUESTER_SEND)
 RESPONDER_RECV, REQUESTER_READ = int(FaultType.RESPONDER_RECV), int(FaultType.REQUESTER_READ)
@@ -86,7 +86,8 @@ def raise_fault(world, q_row, kind, wqe, committed, op_length):
     f.waiting = 0
     n.page_faults += 1
     m = mkey(world, f.mkey)
-    trace(world, FAULT, q.nic, kind, q.number, m.number, (f.va >> PAGE_SHIFT) - (m.base >> PAGE_SHIFT))
+    page = (f.va >> PAGE_SHIFT) - (m.base >> PAGE_SHIFT)
+    trace(world, FAULT, q.nic, kind, two(q.number, wqe), m.number, page)
     if reported(world, q_row) > n.max_fault_per_qp:
         f.waiting = 1
         return

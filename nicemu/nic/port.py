@@ -11,7 +11,7 @@ from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import nic, packet, qp, vector
-from nicemu.tables.trace import Ev, trace
+from nicemu.tables.trace import Ev, trace, two
 from nicemu.wire import opcode as bth
 
 SEND = int(Ev.SEND)
@@ -36,7 +36,7 @@ def depart(world, p, incarnation):
         return call(vector(world, units.GATHER_FAILED).address, world, p, incarnation)
     n.packets_sent += 1
     n.bytes_sent += row.payload
-    trace(world, SEND, row.source_nic, row.opcode, row.psn, row.dest_qpn, row.payload)
+    trace(world, SEND, row.source_nic, row.opcode, row.psn, row.dest_qpn, two(row.payload, row.source_qpn))
     row.segments = 0
     unreliable = row.transport == bth.UC or row.transport == bth.UD or row.transport == bth.RAW
     if unreliable and qp(world, row.qp).incarnation == incarnation:

@@ -6,6 +6,9 @@ Consulted when a doorbell or a packet names a QP. Size and cost from the profile
 from nicemu._jit import jit
 from nicemu.nic.iotlb import fill, find_line, first_way, oldest
 from nicemu.tables.rows import iotlb, nic
+from nicemu.tables.trace import Ev, trace
+
+QP_CACHE_MISS = int(Ev.QP_CACHE_MISS)
 
 
 @jit
@@ -23,4 +26,5 @@ def touch(world, nic_number, q_row):
         return 0
     n.qp_cache_misses += 1
     fill(world, oldest(world, first, n.qp_cache_ways), q_row, 0, 0, n.qp_cache_clock)
+    trace(world, QP_CACHE_MISS, nic_number, q_row - n.qp_base, n.qp_cache_miss_ns, 0, 0)
     return n.qp_cache_miss_ns

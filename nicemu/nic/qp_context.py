@@ -12,7 +12,7 @@ from nicemu.nic.qp_state import QP_STATE, reset
 from nicemu.nic.send_queue import kick
 from nicemu.tables import units
 from nicemu.tables.rows import av, nic, qp, vector
-from nicemu.tables.trace import trace
+from nicemu.tables.trace import Ev, trace
 
 M_STATE, M_ACCESS, M_PKEY, M_PORT = 1, int(QpAttrMask.ACCESS_FLAGS), int(QpAttrMask.PKEY_INDEX), int(QpAttrMask.PORT)
 M_QKEY, M_AV, M_MTU, M_TIMEOUT = int(QpAttrMask.QKEY), int(QpAttrMask.AV), int(QpAttrMask.PATH_MTU), 512
@@ -52,6 +52,7 @@ assert int(QpAttrMask.TIMEOUT) == M_TIMEOUT
     F_RX_FLAGS,
     F_RATE,
 ) = (int(field) for field in QpField)
+QP_PATH = int(Ev.QP_PATH)
 RESET, RTS, SQD, ERR = int(QpState.RESET), int(QpState.RTS), int(QpState.SQD), int(QpState.ERR)
 BAD_PARAM, BAD_STATE, LAST_MTU = int(Status.BAD_PARAM), int(Status.BAD_STATE), max(MTU_BYTES)
 
@@ -77,6 +78,8 @@ def set_path(world, q, mask, mailbox):
         a.dest_nic = q.dest_nic
         a.multicast = 0
         load_vector(a, mailbox + 8 * F_SGID)
+    if mask & (M_AV | M_DEST_QPN):
+        trace(world, QP_PATH, q.nic, q.number, q.dest_nic - 1, q.dest_qpn, q.type)
     if mask & M_RQ_PSN:
         q.epsn = word(mailbox, F_RQ_PSN) & 0xFFFFFF
         q.rx_high = psn_add(q.epsn, -1)

@@ -11,13 +11,13 @@ from nicemu.nic.eq import post_async
 from nicemu.nic.program_ring import SEND_SLOT, move, recvs_posted
 from nicemu.nic.qp_type import ATOMIC_WRITE, SEND, XRC_TGT
 from nicemu.nic.receive_queue import fail_recv, flush_slot
-from nicemu.nic.send_queue import WR_FLUSH_ERR, entry_of, posted, stop_timer, wc_opcode, wqe_address
+from nicemu.nic.send_queue import WQE_DONE, WR_FLUSH_ERR, entry_of, posted, stop_timer, wc_opcode, wqe_address
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
 from nicemu.tables.records import FAULTS_PER_QP, STATE_WORDS
 from nicemu.tables.rows import control, fault, nic, packet, qp, qp_state_base, resource, vector
-from nicemu.tables.trace import Ev, trace
+from nicemu.tables.trace import Ev, trace, two
 
 RESET, RTS, SQD, SQE, ERR = (int(s) for s in (QpState.RESET, QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
 QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHED)
@@ -63,8 +63,9 @@ def flush_sends(world, q_row):
             move(world, q_row, SEND_SLOT, index)
         at = wqe_address(q, index)
         opcode = load32(at + rings.SEND_OPCODE)
-        kind = wc_opcode(opcode if opcode <= ATOMIC_WRITE else SEND)
-        post_cqe(world, q.send_cq, load64(at), q.number, WR_FLUSH_ERR, kind, (0, 0, 0, index, 0), 0)
+        opcode = opcode if opcode <= ATOMIC_WRITE else SEND
+        trace(world, WQE_DONE, q.nic, q.number, index, WR_FLUSH_ERR, two(opcode, 1))
+        post_cqe(world, q.send_cq, load64(at), q.number, WR_FLUSH_ERR, wc_opcode(opcode), (0, 0, 0, index, 0), 0)
         q.sq_una = index + 1
     q.sq_next = q.sq_una
     q.sq_fetched = q.sq_una

@@ -18,12 +18,14 @@ from nicemu.nic.tag_list import buffer_address
 from nicemu.tables import units
 from nicemu.tables.records import SRQ_WQE_BYTES
 from nicemu.tables.rows import packet, qp, srq, srq_wqe_base, vector
+from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
 
 WC_RECV, WC_RECV_IMM = int(WcOpcode.RECV), int(WcOpcode.RECV_RDMA_WITH_IMM)
 GRH, WITH_IMM, WITH_INV = int(WcFlag.GRH), int(WcFlag.WITH_IMM), int(WcFlag.WITH_INV)
 SRQ_ERR, SRQ_LIMIT_REACHED = int(AsyncEvent.SRQ_ERR), int(AsyncEvent.SRQ_LIMIT_REACHED)
 LOCAL_WRITE = 1
+RECV_TAKEN = int(Ev.RECV_TAKEN)
 
 
 @jit
@@ -118,9 +120,11 @@ def take_recv(world, q_row):
     at = recv_address(world, q_row)
     q.recv_wr_id = load64(at)
     count = load32(at + rings.RECV_NUM_SGE)
-    if count > recv_room(world, q_row):
-        return -1
-    return check_sges(world, q_row, q.pd, at + rings.RECV_HEADER_BYTES, count, LOCAL_WRITE)
+    room = -1
+    if count <= recv_room(world, q_row):
+        room = check_sges(world, q_row, q.pd, at + rings.RECV_HEADER_BYTES, count, LOCAL_WRITE)
+    trace(world, RECV_TAKEN, q.nic, q.number, q.recv_wqe, srq(world, q.srq).number, room)
+    return room
 
 
 @jit

@@ -29,11 +29,9 @@ from nicemu.nic.qp_type import (
     is_local,
     is_non_posted,
     is_reliable,
-    takes_receive,
     transport_of,
 )
 from nicemu.nic.send_queue import (
-    FENCE,
     INLINE,
     LOC_PROT_ERR,
     LOC_QP_OP_ERR,
@@ -51,57 +49,16 @@ from nicemu.nic.send_queue import (
     start_timer,
     wqe_address,
 )
+from nicemu.nic.send_window import UNLIMITED, fenced, may_send
 from nicemu.tables import units
 from nicemu.tables.packets import free_packet, new_packet, payload_address
 from nicemu.tables.rows import control, nic, packet, qp, vector
 from nicemu.wire import opcode as bth
 
-WINDOW = 128
-"""Request packets on their way that are not acknowledged yet (rxe's cap)."""
-UNLIMITED = -1
 NS_PER_MS = 1_000_000
 NO_ADDRESS = 16
 """Verdict beside those of dma: the address handle is gone."""
 QP_ACCESS_ERR = int(AsyncEvent.QP_ACCESS_ERR)
-
-
-@jit
-def reads_before(world, q, index):
-    """A READ, atomic or other request with a response before WQE ``index`` that is not done yet."""
-    for i in range(q.sq_una, index):
-        e = entry_of(world, q, i)
-        if is_non_posted(e.opcode) and e.done == 0:
-            return True
-    return False
-
-
-@jit
-def fenced(world, q, e):
-    """A fence holds the WQE at ``sq_next`` back until the READs and atomics before it are done."""
-    return e.flags & FENCE != 0 and reads_before(world, q, q.sq_next)
-
-
-@jit
-def has_credit(q, e):
-    """End-to-end credits allow the message, or nothing is outstanding: then one packet may go and ask (IBA). Credits
-    that went down in the middle of a message do not hold it before a packet has asked: nobody would answer."""
-    if q.lsn == UNLIMITED or not takes_receive(e.opcode) or psn_diff(e.ssn, q.lsn) <= 0:
-        return True
-    return q.una_psn == psn_add(e.first_psn, q.sq_offset) or (q.sq_offset > 0 and e.asked == 0)
-
-
-@jit
-def may_send(world, q):
-    """The WQE at ``sq_next`` may start or go on: window, READ/atomic limit, credits, fence."""
-    e = entry_of(world, q, q.sq_next)
-    if is_non_posted(e.opcode):
-        if e.counted == 0 and q.rd_atomic >= q.max_rd_atomic:
-            return False
-        if psn_ahead(e.last_psn, q.una_psn) >= 1 << 23:
-            return False
-    elif psn_ahead(psn_add(e.first_psn, q.sq_offset), q.una_psn) >= WINDOW or not has_credit(q, e):
-        return False
-    return q.sq_offset > 0 or e.counted != 0 or not fenced(world, q, e)
 
 
 @jit

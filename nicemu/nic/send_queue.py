@@ -36,9 +36,9 @@ from nicemu.nic.segmentation import fits_frames, header_bytes, segment_bytes
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, nic, qp, sq_entry, vector
-from nicemu.tables.trace import Ev, trace
+from nicemu.tables.trace import Ev, trace, two
 
-RETRANSMIT = int(Ev.RETRANSMIT)
+RETRANSMIT, WQE, WQE_DONE = int(Ev.RETRANSMIT), int(Ev.WQE), int(Ev.WQE_DONE)
 SIGNALED, INLINE, FENCE, SOLICITED = 2, 8, int(SendFlag.FENCE), 4
 LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR = 1, 2, 4
 WC_SEND, WC_RDMA_WRITE, WC_RDMA_READ = int(WcOpcode.SEND), int(WcOpcode.RDMA_WRITE), int(WcOpcode.RDMA_READ)
@@ -165,6 +165,7 @@ def fetch(world, q_row):
     e.first_psn = q.next_psn
     e.last_psn = psn_add(q.next_psn, count - 1)
     q.next_psn = psn_add(q.next_psn, count)
+    trace(world, WQE, q.nic, q.number, q.sq_fetched, two(e.opcode, e.first_psn), two(e.length, e.last_psn))
     q.sq_fetched += 1
     if e.status != 0 and e.status != UNSENT:
         q.sq_error = 1
@@ -284,7 +285,9 @@ def complete(world, q_row, index, status):
     if q.rendezvous:
         return call(vector(world, units.RENDEZVOUS).address, world, q_row, index) != 0
     e = entry_of(world, q, index)
-    if status == 0 and q.all_signaled == 0 and e.flags & SIGNALED == 0:
+    signaled = 1 if status != 0 or q.all_signaled != 0 or e.flags & SIGNALED != 0 else 0
+    trace(world, WQE_DONE, q.nic, q.number, index, status, two(e.opcode, signaled))
+    if signaled == 0:
         return True
     opcode = wc_opcode(e.opcode)
     length = e.length if returns_data(e.opcode) else 0

@@ -303,7 +303,7 @@ class QP(Resource):
         else:
             error, refused = post_chain(queue, wr) if may else (errno.EINVAL, wr)  # type: ignore[arg-type]
             if refused is not wr:
-                self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)
+                self._kernel.ring_doorbell(self._device_index, _SEND, self._number, queue.head)  # type: ignore[union-attr]
         if error:
             refuse("Failed to post send", error, refused, bad_wr)
 
@@ -322,7 +322,7 @@ class QP(Resource):
         may = queue is not None and self._state != _RESET
         error, refused = post_chain(queue, wr) if may else (errno.EINVAL, wr)  # type: ignore[arg-type]
         if refused is not wr:
-            self._kernel.ring_doorbell(self._device_index, _RECV, self._number, 0)
+            self._kernel.ring_doorbell(self._device_index, _RECV, self._number, queue.head)  # type: ignore[union-attr]
         if error:
             refuse("Failed to post recv", error, refused, bad_wr)
 

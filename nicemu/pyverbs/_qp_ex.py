@@ -143,7 +143,7 @@ class QPEx(QP):
             raise PyverbsRDMAError("ibv_wr_complete failed.", error or errno.EINVAL)
         if batch and not unseen:
             queue.publish()
-            self._kernel.ring_doorbell(self._device_index, _SEND, self._number, 0)
+            self._kernel.ring_doorbell(self._device_index, _SEND, self._number, queue.head)
 
     def wr_abort(self) -> None:
         """Drop the batch."""

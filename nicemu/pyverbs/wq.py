@@ -160,7 +160,7 @@ class WQ(Resource):
         self._opened()
         error, refused = post_chain(self._queue, wr)
         if refused is not wr:
-            self._kernel.ring_doorbell(self._device_index, Doorbell.RECV, self._number, 0)
+            self._kernel.ring_doorbell(self._device_index, Doorbell.RECV, self._number, self._queue.head)
         if error:
             refuse("Failed to post recv", error, refused, bad_wr)
 

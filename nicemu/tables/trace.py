@@ -18,16 +18,16 @@ MAX_TRACE = TRACE_ROWS // 2
 class Ev(IntEnum):
     """Kinds of device events; the comment names a, b, c, d."""
 
-    SEND = 2  # opcode, psn, qpn, payload bytes
-    RECEIVE = 3  # opcode, psn, qpn, payload bytes
+    SEND = 2  # opcode, psn, qpn of the peer, payload bytes and own qpn
+    RECEIVE = 3  # opcode, psn, own qpn, payload bytes and qpn of the peer
     DROP = 4  # opcode, psn, qpn, reason
     DMA = 5  # mkey, page, bytes, write
-    CQE = 6  # cqn, qpn, status, opcode
+    CQE = 6  # cqn, qpn, status, opcode and index of the WQE
     EQE = 7  # eqn, type, subtype, data
-    INTERRUPT = 8  # vector
+    INTERRUPT = 8  # vector, 1 if it is lost, ns since the device sent it
     COMMAND = 9  # opcode, slot
     COMMAND_DONE = 10  # opcode, slot, status
-    FAULT = 11  # type, qpn, mkey, page
+    FAULT = 11  # type, qpn and index of the WQE, mkey, page
     RESUME = 12  # type, qpn, error
     MTT_UPDATE = 13  # mkey, first page, pages
     MTT_ZAP = 14  # mkey, first page, pages, ns to drain
@@ -37,13 +37,40 @@ class Ev(IntEnum):
     TIMEOUT = 18  # qpn, psn
     QP_STATE = 19  # qpn, state
     VIOLATION = 20  # kind, mkey, page, frame
-    IOTLB_MISS = 21  # mkey, page
+    IOTLB_MISS = 21  # mkey, page, ns it costs
     BACKUP_RING = 22  # qpn, psn, payload bytes, packets in the ring
+    DOORBELL = 23  # qpn, bank, WQEs posted so far
+    WQE = 24  # fetched: qpn, index, opcode and first PSN, bytes and last PSN
+    WQE_DONE = 25  # retired or flushed: qpn, index, status, opcode and 1 if it asked for a CQE
+    RECV_TAKEN = 26  # qpn, index, srqn, bytes it has room for (-1: it is bad)
+    RNR_WAIT = 27  # qpn, psn, ns
+    RNR_OVER = 28  # qpn
+    SQ_HELD = 29  # qpn, index of the WQE that may not start or go on, Held
+    LINK_OUT = 30  # first bit on the NIC's cable: opcode, psn, qpn, ns on the wire
+    LINK_IN = 31  # the same on the switch's cable to the NIC
+    QP_PATH = 32  # qpn, peer's NIC, peer's qpn, QP type
+    RATE = 33  # qpn, kbit/s it may send at
+    QP_CACHE_MISS = 34  # qpn, ns it costs
     INJECT = 40  # impairment, number of the fault, operation, psn
     LINK_DROP = 41  # operation, psn, qpn, LinkDrop
     ECN_MARK = 42  # operation, psn, qpn, bytes queued
     LINK_PAUSE = 43  # 1 paused, 0 going on
     CNP = 44  # 1 sent, 0 received; own qpn, peer's qpn
+
+
+class Held(IntEnum):
+    """Why the send queue may not go on."""
+
+    READS = 1  # as many READs and atomics outstanding as may be
+    WINDOW = 2  # as many packets on their way as may be
+    CREDITS = 3  # the peer has no receive posted that we know of
+    FENCE = 4  # READs and atomics before it are not done
+
+
+@jit
+def two(low, high):
+    """Two values in one word of a row: ``low`` in its low 32 bits."""
+    return high << 32 | low & 0xFFFFFFFF
 
 
 @jit

@@ -161,6 +161,8 @@ class Scheduler:
         self.clock, self.chooser = clock, chooser or Chooser()
         self.current: HostThread | None = None
         self.on_atomic_sleep: Callable[[HostThread, Any], None] = lambda thread, wait: None
+        self.log: Callable[..., None] | None = None
+        """Hears when threads that are no daemons begin, wait for something other than time, go on, and end."""
         self.lockdep: Any = None
         """The lock validator of what runs here (``mm.lockdep``), made by the first lock."""
         self.blocked: dict[int, HostThread] = {}
@@ -175,10 +177,17 @@ class Scheduler:
         yields it, for one step less, so a chooser may stretch it as well."""
         self._threads += 1
         thread = HostThread(name, steps, daemon, self._threads)
+        if self.log is not None and not daemon:
+            self.log("thread_start", thread=thread.number, name=name, delay=delay)
         if delay and self.chooser.steers:
             delay += self.chooser.stretch("cpu")
         self._push(thread, self.clock() + delay)
         return thread
+
+    def event(self, kind: str, **fields: int | str) -> None:
+        """Log an event of the thread that runs; 0: the program itself."""
+        if self.log is not None:
+            self.log(kind, thread=self.current.number if self.current is not None else 0, **fields)
 
     def next_time(self) -> int:
         """When the next thread can run, ns; INFINITY if none is ready or sleeping."""
@@ -201,10 +210,12 @@ class Scheduler:
         self.blocked.pop(thread.number, None)
         thread.steps.close()
         thread.finished = True
+        self._ended(thread)
 
     def wake(self, thread: HostThread, value: Any = None) -> None:
         """Make a blocked thread ready now; its ``yield`` gives ``value``."""
-        self.blocked.pop(thread.number, None)
+        if self.blocked.pop(thread.number, None) and self.log is not None and not thread.daemon:
+            self.log("thread_wake", thread=thread.number)
         thread.send, thread.waits_for = value, None
         self._push(thread, self.clock())
 
@@ -237,8 +248,10 @@ class Scheduler:
             wait = thread.steps.send(value)
         except StopIteration as stop:
             thread.finished, thread.result = True, stop.value
+            self._ended(thread)
         except BaseException as error:
             thread.finished, thread.error = True, error
+            self._ended(thread)
             if not thread.joined:
                 raise
         else:
@@ -265,6 +278,12 @@ class Scheduler:
         else:
             thread.waits_for, thread.since = wait, self.clock()
             self.blocked[thread.number] = thread
+            if self.log is not None and not thread.daemon:
+                self.log("thread_wait", thread=thread.number, what=str(wait))
+
+    def _ended(self, thread: HostThread) -> None:
+        if self.log is not None and not thread.daemon:
+            self.log("thread_end", thread=thread.number, failed=int(thread.error is not None))
 
     def _push(self, thread: HostThread, time: int) -> None:
         self._order += 1

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from nicemu.abi.rings import doorbell_offset
+from nicemu.abi.rings import Doorbell, doorbell_offset
 from nicemu.driver.core import Driver
 from nicemu.timeline.loop import Timeline
 from nicemu.uverbs.dispatch import Dispatcher
@@ -23,6 +23,7 @@ from nicemu.uverbs.messages import GetAsyncEvent, GetCqEvent
 
 T = TypeVar("T")
 QUANTUM_NS = 10_000_000
+DOORBELLS = [bank.name for bank in Doorbell]
 DESTROYS = {"DestroyQp": ("qp",), "DestroyCq": ("completion", "cq"), "DestroySrq": ("srq",), "DestroyWq": ("wq",)}
 """Events that must be acknowledged before a command destroys their object."""
 
@@ -74,7 +75,9 @@ class Endpoint:
         name = type(command).__name__
         file = self.dispatcher.event_file(command)
         if file is not None and file.blocking:
+            self.timeline.host.event("wait", what=name)
             self.timeline.wait(lambda: file.ready, f"{name}: no event")
+            self.timeline.host.event("wait_done", what=name)
         self._await_acknowledgements(command)
         response = self.timeline.call(self.dispatcher.run(command), name)
         if isinstance(command, GetCqEvent):
@@ -111,7 +114,14 @@ class Endpoint:
     def ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
         """Write a doorbell register (``abi.rings.Doorbell``) of a device."""
         device = self.driver.devices[device_index].device
-        self.enter(lambda: device.write_doorbell(doorbell_offset(bank, number), value))
+
+        def ring() -> None:
+            if bank != Doorbell.CQ_ARM:
+                name = DOORBELLS[bank]
+                self.timeline.host.event("doorbell", nic=device_index, bank=name, number=number, producer=value)
+            device.write_doorbell(doorbell_offset(bank, number), value)
+
+        self.enter(ring)
 
     def poll(self, cq_number: int, device_index: int, nonempty: Callable[[], bool],
              quantum_ns: int = QUANTUM_NS) -> bool:  # fmt: skip
@@ -120,9 +130,11 @@ class Endpoint:
 
         def watch() -> bool:
             device.watch(cq_number, True)
+            self.timeline.host.event("poll", nic=device_index, cqn=cq_number)
             try:
                 return self.timeline.poll(nonempty, quantum_ns)
             finally:
+                self.timeline.host.event("poll_done", nic=device_index, cqn=cq_number)
                 device.watch(cq_number, False)
 
         return bool(self.enter(watch))

@@ -240,6 +240,20 @@ def test_firings_are_rows_of_the_event_log(faulty, tmp_path):
     assert rows == [["host", "INJECT", "entry=1", "event=page_fault_slow", "count=1"]]
 
 
+@pytest.mark.parametrize("fault, rows", [
+    ({"event": "lose_interrupt"}, [["lost=1"]]),
+    ({"event": "late_interrupt", "delay_ns": 5000}, [["lost=0"]]),
+])  # fmt: skip
+def test_the_log_says_that_a_message_was_lost_and_of_a_late_one_when_it_came(faulty, tmp_path, fault, rows):
+    lab = faulty({**fault, "vector": 3}, trace=str(tmp_path / "log"))
+    written(lab)
+    lab.flush()
+    found = [line.split() for line in (tmp_path / "log").read_text().splitlines() if "INTERRUPT vector=3" in line]
+    assert [line[4:5] for line in found] == rows
+    flight = int(found[0][5].removeprefix("flight_ns="))
+    assert flight == lab.config.nic.costs.interrupt_ns + fault.get("delay_ns", 0)
+
+
 def test_a_fault_planted_later_counts_from_then_on(faulty):
     lab = faulty()
     context = lab.endpoint.execute(m.OpenDevice("nicemu0"))

@@ -38,7 +38,7 @@ def test_all_packets_but_the_last_carry_exactly_the_mtu(bench, mtu, bytes_):
     bench.log()
     rc.write(1, 2 * bytes_ + 3)
     bench.run()
-    payloads = [d for kind, _, a, b, c, d in bench.trace() if kind.name == "SEND" and a != ACK]
+    payloads = [d & 0xFFFFFFFF for kind, _, a, b, c, d in bench.trace() if kind.name == "SEND" and a != ACK]
     assert payloads == [bytes_, bytes_, 3]
 
 

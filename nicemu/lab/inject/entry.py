@@ -41,14 +41,17 @@ class Injected:
         """It happened."""
         return self.count > 0
 
-    def strikes(self) -> bool:
-        """Here is an occasion: True if the fault takes it, which is a firing."""
+    def strikes(self, do: Callable[[], None] | None = None) -> bool:
+        """Here is an occasion: True if the fault takes it, which is a firing. ``do``: what is to come before its row in
+        the event log."""
         what = self.what
         if self.lab.scheduler.clock() - self.planted_at < what.after_ns:
             return False
         self.seen += 1
         if not self._is_chosen(what):
             return False
+        if do is not None:
+            do()
         self.fire()
         return True
 

@@ -22,26 +22,18 @@ def _divert(entry: Injected, takes: Callable[[], bool]) -> None:
 
 def lose(entry: Injected) -> None:
     """The message never comes."""
-
-    def takes() -> bool:
-        if entry.strikes():
-            entry.device.device.lose_interrupt(entry.what.vector)
-            return True
-        return False
-
-    _divert(entry, takes)
+    device, vector = entry.device.device, entry.what.vector
+    _divert(entry, lambda: entry.strikes(lambda: device.lose_interrupt(vector)))
 
 
 def delay(entry: Injected) -> None:
     """The message is on its way for longer, and no other of the vector meanwhile: the next one is it."""
+    device, what = entry.device.device, entry.what
     coming = [False]
 
     def takes() -> bool:
         was_coming, coming[0] = coming[0], False
-        if was_coming or not entry.strikes():
-            return False
-        coming[0] = True
-        entry.device.device.delay_interrupt(entry.what.vector, entry.what.delay_ns)
-        return True
+        coming[0] = not was_coming and entry.strikes(lambda: device.delay_interrupt(what.vector, what.delay_ns))
+        return coming[0]
 
     _divert(entry, takes)
