@@ -46,16 +46,14 @@ class Watchdog:
             print(f"nicemu: watchdog: {text}", file=sys.stderr, flush=True)
 
     def stuck(self) -> bool:
-        """With nothing left to run: a host thread is blocked, page faults lie unread in their queue or are open."""
+        """With nothing left to run: a host thread is blocked, or page faults lie unread in their queue."""
         if any(not thread.daemon for thread in self.lab.scheduler.blocked.values()):
             return True
-        if any(_unread(device, Eqn.PAGE_FAULT) for device in self.lab.driver.devices):
-            return True
-        return any(True for device in self.lab.driver.devices for _ in _faults(device))
+        return any(_unread(device, Eqn.PAGE_FAULT) for device in self.lab.driver.devices)
 
     def untold(self) -> bool:
-        """Requests lie in a ring whose doorbell did not arrive."""
-        return any(True for device in self.lab.driver.devices for _ in _untold(device))
+        """With nothing left to run: a QP is suspended, or requests lie in a ring whose doorbell did not arrive."""
+        return any(True for device in self.lab.driver.devices for kind in (_faults, _untold) for _ in kind(device))
 
     def interrupted(self) -> str:
         """Who waits for whom when somebody outside has lost patience."""

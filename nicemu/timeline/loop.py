@@ -68,10 +68,10 @@ class Timeline:
         self.stuck: Callable[[], bool] = lambda: False
         """With nothing left to run: somebody waits for what can no longer come."""
         self.untold: Callable[[], bool] = lambda: False
-        """With nothing left to run: the program has work for a device that was not told of it, and may yet tell."""
+        """With nothing left to run: a device will never do what it was asked, or was not told of it. Not asked often."""
         self.alarm: Callable[[str], None] = lambda text: None
         """Hears each report of a stall, before anybody catches its exception."""
-        self._idle_polls = 0
+        self._idle_polls = self._stuck_polls = 0
 
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
@@ -153,18 +153,16 @@ class Timeline:
         """
         deadline = self.host.clock() + quantum_ns
         if self.advance(done, deadline):
-            self._idle_polls = 0
+            self._stuck_polls = self._idle_polls = 0
             return True
         at_rest = self.host.clock() < min(deadline, self.clock.limit())
-        stuck = at_rest and self.stuck()
-        if stuck or (at_rest and self.untold()):
-            self._idle_polls += 1
-            if stuck and self._idle_polls == 1:
-                self.alarm(self.who_waits())
-            if self._idle_polls >= IDLE_POLLS:
-                raise self._stall()
-        else:
-            self._idle_polls = 0
+        self._idle_polls = self._idle_polls + 1 if at_rest else 0
+        self._stuck_polls = self._stuck_polls + 1 if at_rest and self.stuck() else 0
+        if self._stuck_polls == 1:
+            self.alarm(self.who_waits())
+        is_untold = self._idle_polls and self._idle_polls % IDLE_POLLS == 0 and self.untold()
+        if self._stuck_polls >= IDLE_POLLS or is_untold:
+            raise self._stall()
         return False
 
     def _stall(self) -> Quiescent:
