@@ -12,6 +12,8 @@ from nicemu.timeline.loop import IDLE_POLLS
 from nicemu.uverbs import messages as m
 from nicemu.uverbs import srq_messages as s
 from tests.lab.pair import REMOTE, connected_pair
+from tests.lab.test_inject import statuses
+from tests.lab.test_inject_device import post_again
 from tests.lab.test_watchdog import DONTNEED, ODP, post
 
 MS = 1_000_000
@@ -127,3 +129,19 @@ def test_a_lost_event_vector_and_a_program_in_get_async_event(faulty):
     lab = faulty({"event": "lose_interrupt", "vector": 2}, {"event": "port_down", "at_ns": MS})
     context = lab.endpoint.execute(m.OpenDevice("nicemu0"))
     told(lab, lambda: lab.endpoint.execute(m.GetAsyncEvent(context)), "EQ 2 (async events): 1 not consumed")
+
+
+def test_queues_that_failed_and_were_flushed_are_not_taken_for_untold(faulty):
+    lab = faulty({"event": "wqe_corrupt", "field": "lkey", "value": 0})
+    cq, qps, address, mr = connected_pair(lab, REMOTE)
+    for count in range(3):
+        RECV_WQE.pack_into(qps[0].recv_ring, count * rings.recv_stride(2), count, 0, 0)
+    struct.pack_into("<q", qps[0].record, rings.DB_RECV, 3)
+    lab.endpoint.ring_doorbell(0, Doorbell.RECV, qps[0].number, 0)
+    post(lab, qps[0], address, mr)
+    lab.timeline.pass_time(MS)
+    post_again(lab, qps[0], address, mr)
+    lab.timeline.pass_time(MS)
+    assert [status for _, status in statuses(lab, cq)] == [4, 5, 5, 5, 5]
+    poll_in_vain(lab, cq)
+    assert lab.watchdog.reports == []
