@@ -1,8 +1,8 @@
 """Keeps packets of UD and UC, and raw frames, whose receive hits a missing page in the NIC's pinned backup ring.
 
-Imitates the NIC of Lesokhin et al., "Page Fault Support for Network Controllers", ASPLOS'17, where receives of a
-transport that cannot ask its peer to wait do not lose a packet to a page fault. How much the ring holds is the device
-profile's ``backup_ring``. Everything else comes from the default image.
+Imitates: a NIC whose receives of a transport that cannot ask its peer to wait lose no packet to a page fault.
+Source: Lesokhin et al., "Page Fault Support for Network Controllers", ASPLOS'17.
+Inferred: the ring's size (the profile's ``backup_ring``), and that the NIC and not the driver delivers from it.
 """
 
 

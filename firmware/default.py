@@ -1,7 +1,9 @@
 """The plain choices: go-back-N, exact timers, an RNR NAK for a missing page, and a drop where no RNR NAK exists.
 
-Imitates no product. Source: Lesokhin et al., ASPLOS'17 (a missing page at the responder is answered with an RNR NAK);
-Linux rxe (go-back-N, timers as configured).
+Imitates: no product; the InfiniBand specification where it leaves a choice, each time the simplest.
+Source: Lesokhin et al., ASPLOS'17 (a missing page at the responder is answered with an RNR NAK); Linux rxe (go-back-N,
+    timers as configured).
+Inferred: nothing.
 """
 
 

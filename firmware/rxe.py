@@ -1,12 +1,12 @@
 """Linux soft-RoCE (rxe): page faults are served where they happen, timers tick in jiffies, errors are told its way.
 
-Imitates drivers/infiniband/sw/rxe of Linux 7.3 (files named below), on a kernel with 250 ticks a second (Debian's).
-Goes with the profile ``rxe``; what neither has is listed in docs/firmware.md.
+Imitates: rxe of Linux 7.3 on a kernel with 250 ticks a second (Debian's). Goes with the profile ``rxe``; what neither
+    has is listed in docs/firmware.md.
+Source: drivers/infiniband/sw/rxe, the files named at each hook; each habit tried on the device itself (docs/rxe.md).
+Inferred: nothing.
 """
 
-from nicemu.nic.hooks import GO_ON, STALL, TO_ERR
-from nicemu.nic.qp_type import RC, UD
-from nicemu.tables.rows import qp
+from nicemu.firmware import GO_ON, RC, STALL, TO_ERR, UD, qp
 
 JIFFY_NS = 4_000_000
 LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR, WR_FLUSH_ERR, MW_BIND_ERR = 1, 2, 4, 5, 6

@@ -11,6 +11,9 @@ An image reads rows (``qp(world, row).min_rnr_timer``), writes only its state, a
         state = mine(world, row)
         ...
 
+What is random comes from the run's seed: ``below(draw(fabric(world, 0).seed, stream, row, count), limit)`` is a number
+in 0..limit-1 and a function of these and nothing else; ``stream`` keeps the draws of different purposes apart.
+
 State belongs to the image that runs on the NIC; two images of a lab never see each other's.
 """
 
@@ -22,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from nicemu._jit import jit, row_accessor
+from nicemu.fabric.draw import below, draw
 from nicemu.nic.hooks import (
     BY_GAP,
     BY_NAK,
@@ -42,13 +46,15 @@ from nicemu.nic.hooks import (
     STALL,
     TO_ERR,
 )
+from nicemu.nic.qp_type import RAW_PACKET, RC, UC, UD, XRC_INI, XRC_TGT
 from nicemu.tables.records import CONTROL, STATE_WORDS, Slot
-from nicemu.tables.rows import control, cq, eq, fault, mkey, msix, nic, qp
+from nicemu.tables.rows import control, cq, eq, fabric, fault, iotlb, mkey, msix, nic, qp
 
 __all__ = [
     "BY_GAP", "BY_NAK", "BY_RNR", "BY_TIMEOUT", "DROP", "FAULT", "FULL", "GO_BACK", "GO_ON", "KEEP", "KEEP_RATE",
-    "LAZY", "NAK", "ONLY", "REDIRECT", "SELECTIVE", "STALL", "TO_ERR", "control", "cq", "eq", "fault", "jit", "mkey",
-    "msix", "nic", "nic_state", "qp", "qp_state",
+    "LAZY", "NAK", "ONLY", "RAW_PACKET", "RC", "REDIRECT", "SELECTIVE", "STALL", "TO_ERR", "UC", "UD", "XRC_INI",
+    "XRC_TGT", "below", "control", "cq", "draw", "eq", "fabric", "fault", "iotlb", "jit", "mkey", "msix", "nic",
+    "nic_state", "qp", "qp_state",
 ]  # fmt: skip
 
 _TRAP = CONTROL.fields["trap"][1]  # type: ignore[index]
@@ -69,7 +75,11 @@ def qp_state(*names: str) -> Callable[..., Any]:
 
 def _accessor(slot: Slot, names: tuple[str, ...]) -> Callable[..., Any]:
     if not 0 < len(names) <= STATE_WORDS or len(set(names)) < len(names):
-        raise ValueError(f"state: expected 1 to {STATE_WORDS} names, each once, given {len(names)}: {', '.join(names)}")
+        listed = ", ".join(map(str, names))
+        raise ValueError(f"state: expected 1 to {STATE_WORDS} names, each once, given {len(names)}: {listed}")
+    for name in names:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(f"state: expected names of fields, given {name!r}")
     offsets = [8 * i for i in range(len(names))]
     layout = {"names": list(names), "formats": [np.int64] * len(names), "offsets": offsets, "itemsize": 8 * STATE_WORDS}
     return row_accessor(np.dtype(layout, align=True), int(slot), _TRAP)  # type: ignore[call-overload]

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "secondary_mmu": {"mm"} | BOTTOM,
     "fabric": {"_jit", "tables", "wire"},
     "nic": {"_jit", "abi", "tables", "memory", "wire", "fabric"},
-    "firmware": {"_jit", "nic", "tables"},
+    "firmware": {"_jit", "nic", "fabric", "tables"},
     "driver": {"nic", "mm"} | BOTTOM,
     "uverbs": {"driver"} | BOTTOM,
     "pyverbs": {"uverbs", "abi"},
@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "check": {"lab", "observe", "uverbs", "driver", "nic", "fabric", "mm", "secondary_mmu"} | BOTTOM,
     "_alias": set(),
     "_tracebacks": set(),
-    "cli": {"check", "lab", "config", "pyverbs", "uverbs", "_alias", "_tracebacks"},
+    "cli": {"check", "lab", "nic", "config", "pyverbs", "uverbs", "_alias", "_tracebacks"},
     "pytest_plugin": {
         "cli",
         "lab",

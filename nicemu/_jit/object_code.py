@@ -7,6 +7,7 @@ of everything compiled code depends on; a file's name adds the function and the 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import functools
@@ -17,18 +18,22 @@ import itertools
 import marshal
 import os
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent.parent
 KERNEL_FOLDERS = ("_jit", "abi", "tables", "memory", "nic", "fabric", "wire")
 NOT_KERNELS = frozenset((
-    "_jit/object_code.py", "_jit/twins.py",
+    "_jit/foreign.py", "_jit/object_code.py", "_jit/twins.py",
     "fabric/cable.py", "fabric/fabric.py", "fabric/story.py",
     "memory/arena.py", "memory/frame_ids.py", "memory/frames.py", "memory/safe_copy.py", "memory/slots.py",
     "nic/compile.py", "nic/device.py", "nic/doorbell.py",
-    "nic/firmware.py", "tables/world.py", "wire/frame.py", "wire/packet.py", "wire/pcapng.py",
+    "nic/firmware.py", "nic/hook_table.py", "nic/image_code.py", "nic/image_rules.py",
+    "nic/image_source.py",
+    "tables/world.py", "wire/frame.py", "wire/packet.py", "wire/pcapng.py",
 ))  # fmt: skip
 """Files of those folders that compile nothing: editing them keeps the cache."""
 COMPILERS = ("numba", "llvmlite", "numpy")
@@ -118,6 +123,20 @@ def _key(function: Callable[..., Any], shape: object) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
+@dataclass
+class Work:
+    """What this process did with one cache folder."""
+
+    cached: int = 0
+    compiled: int = 0
+    seconds: float = 0.0
+    """Wall-clock time of compiling, with numba's import if that was the first of it."""
+
+
+work: dict[str, Work] = collections.defaultdict(Work)
+"""By the folder's name."""
+cold: set[str] = set()
+"""Folders that other processes have just filled for this one: what comes from there counts as compiled."""
 _closures = itertools.count()
 
 
@@ -132,9 +151,14 @@ def address_of(function: Callable[..., Any], folder: Path, arguments: int, retur
         symbol += f".{next(_closures)}"
         return _link(symbol, _compile(function, symbol, arguments, returns, python))
     file = folder / f"{function.__module__}.{function.__qualname__}-{key}.o"
-    code = _read(file)
+    code, started = _read(file), time.perf_counter()
+    if code is not None and folder.name not in cold:
+        work[folder.name].cached += 1
+    else:
+        work[folder.name].compiled += 1
     if code is None:
         code = _compile(function, symbol, arguments, returns, python)
+        work[folder.name].seconds += time.perf_counter() - started
         with contextlib.suppress(OSError):  # a folder that cannot be written costs the next process its time
             _write(file, code)
     return _link(symbol, code)

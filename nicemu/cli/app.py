@@ -7,6 +7,7 @@ import typer
 import nicemu
 from nicemu.cli import check, devinfo, fuzz, run
 from nicemu.cli.conformance import command as conformance
+from nicemu.cli.firmware import command as firmware
 from nicemu.cli.rxe_lab import command as rxe_lab
 
 app = typer.Typer(
@@ -39,4 +40,5 @@ app.command("devinfo")(devinfo.devinfo)
 app.command("conformance")(conformance.conformance)
 app.command("check")(check.check)
 app.command("fuzz")(fuzz.fuzz)
+app.add_typer(firmware.firmware, name="firmware")
 app.add_typer(rxe_lab.lab, name="lab")

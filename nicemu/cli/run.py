@@ -48,7 +48,12 @@ def run(
     name: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="What a device is called; again for the next one.")
     ] = None,
-    firmware: Annotated[str | None, typer.Option(metavar="FILE", help="A firmware image: name or path.")] = None,
+    firmware: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="A firmware image: name or path; again for the next NIC.")
+    ] = None,
+    check_firmware: Annotated[
+        bool, typer.Option("--check-firmware", help="Refuse hooks that write, or answer, what they may not.")
+    ] = False,
     seed: Annotated[str | None, typer.Option(metavar="N", help="One seed, one history.")] = None,
     discipline: Annotated[str | None, typer.Option(help="When mm operations notify: v3.6 ... v6.12.")] = None,
     memory: Annotated[str | None, typer.Option(help="arena: real memory; model: simulated RAM.")] = None,
@@ -72,7 +77,8 @@ def run(
     overrides = {
         "seed": _number(seed),
         "names": name or None,
-        "firmware": _from_here(firmware),
+        "firmware": _from_here(firmware or []),
+        "check_firmware": True if check_firmware else None,
         "discipline": discipline,
         "memory": memory,
         "force_odp": True if force_odp else None,
@@ -95,9 +101,10 @@ def _number(text: str | None) -> int | float | str | None:
     return text
 
 
-def _from_here(firmware: str | None) -> str | None:
+def _from_here(images: list[str]) -> str | list[str] | None:
     """A file in the working directory may be given without a slash, like any file on a command line."""
-    return f"./{firmware}" if firmware and "/" not in firmware and Path(firmware).is_file() else firmware
+    found = [f"./{image}" if "/" not in image and Path(image).is_file() else image for image in images]
+    return found[0] if len(found) == 1 else found or None
 
 
 def _run(
@@ -129,6 +136,8 @@ def _run(
     status = program.run_program(loaded, words)
     lab = session.current()
     if lab is not None:
+        if lab.world.complaint is not None:  # the program may have caught it
+            raise lab.world.complaint
         if status == program.INTERRUPTED:
             print(f"nicemu: {lab.watchdog.interrupted()}", file=sys.stderr)
         lab.flush()
@@ -156,7 +165,7 @@ def _idle_faults(lab: Any, config: str | None) -> bool:
 
 def _check_firmware(config: Any) -> None:
     """A firmware image that cannot be used is said so before the program starts."""
-    if config.firmware == "default":
+    if config.firmware == ("default",):
         return
     from nicemu import lab
 

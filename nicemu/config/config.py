@@ -15,7 +15,7 @@ from nicemu.config.injection.device import FIRST_COMPLETION_VECTOR, PacketFault
 from nicemu.config.injection.events import GidChange
 from nicemu.config.mutants import MUTANTS
 from nicemu.config.nic_profile import NicProfile
-from nicemu.config.profiles import load_profile
+from nicemu.config.profiles import load_profile, unlike
 from nicemu.config.types import Record
 
 Discipline = Literal["v3.6", "v3.6+srcu", "v3.7-seed", "v3.7", "v6.12"]
@@ -32,17 +32,9 @@ def _base(info: ValidationInfo) -> Path | None:
 
 def _nic(value: Any, info: ValidationInfo) -> Any:
     """A name, a path, or fields; with `like: NAME` among them what they do not say is as in that profile."""
-    if isinstance(value, dict) and isinstance(value.get("like"), str):
-        base = load_profile(NicProfile, "nic", value["like"], _base(info)).to_dict()
-        return _over(base, {name: given for name, given in value.items() if name != "like"})
+    if isinstance(value, dict):
+        return unlike(NicProfile, "nic", value, _base(info))
     return load_profile(NicProfile, "nic", value, _base(info)) if isinstance(value, str) else value
-
-
-def _over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What is given, over what `base` has, in groups of fields too."""
-    groups = {name: _over(base[name], value) for name, value in given.items()
-              if isinstance(value, dict) and isinstance(base.get(name), dict)}  # fmt: skip
-    return base | given | groups
 
 
 def _host(value: Any, info: ValidationInfo) -> Any:
@@ -70,7 +62,7 @@ def _writable(path: Path | None) -> Path | None:
     return path
 
 
-def _firmware(value: str, info: ValidationInfo) -> str:
+def _image(value: str, info: ValidationInfo) -> str:
     """Keep the name of a shipped image; make a path absolute. `default` is built in."""
     if value == "default":
         return value
@@ -79,6 +71,11 @@ def _firmware(value: str, info: ValidationInfo) -> str:
         known = ", ".join(sorted({"default", *paths.shipped_names("firmware", ".py")}))
         raise ValueError(f": expected a Python file that exists or one of the shipped images ({known})")
     return str(path) if "/" in value or value.endswith(".py") else value
+
+
+def _images(value: Any, info: ValidationInfo) -> Any:
+    """One image alone is every NIC's."""
+    return (_image(value, info),) if isinstance(value, str) else value
 
 
 def _device_name(value: str) -> str:
@@ -101,7 +98,10 @@ class Config(Record):
     memory: Literal["arena", "model"] = "arena"
     discipline: Discipline = "v6.12"
     subscriber: Subscriber = "auto"
-    firmware: Annotated[str, AfterValidator(_firmware)] = "default"
+    firmware: Annotated[
+        tuple[Annotated[str, AfterValidator(_image)], ...], BeforeValidator(_images), Field(strict=False, min_length=1)
+    ] = ("default",)
+    check_firmware: bool = False
     sanitizer: bool = True
     force_odp: bool = False
     evict_per_ms: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0  # per virtual millisecond
@@ -123,14 +123,22 @@ class Config(Record):
         return (*self.names, *(f"nicemu{number}" for number in range(len(self.names), self.nics)))
 
     @property
-    def firmware_path(self) -> Path | None:
-        """The file of the firmware image; None if it is the built-in default and no file is shipped for it."""
-        return paths.find(self.firmware, "firmware", ".py")
+    def firmware_paths(self) -> tuple[Path, ...]:
+        """The file of each NIC's firmware image."""
+        names = self.firmware * self.nics if len(self.firmware) == 1 else self.firmware
+        found = (paths.find(name, "firmware", ".py") for name in names)
+        return tuple(path or paths.shipped("firmware") / f"{name}.py" for path, name in zip(found, names, strict=True))
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> Self:
         if len(self.names) > self.nics or len(set(self.device_names)) < self.nics:
             raise ValueError(f"names: expected at most {self.nics} (nics) names, each once")
+        return self
+
+    @model_validator(mode="after")
+    def _every_nic_has_an_image(self) -> Self:
+        if len(self.firmware) not in (1, self.nics):
+            raise ValueError(f"firmware: expected one image, or {self.nics} (nics), one for each NIC")
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nicemu.config.types import Count, Nanoseconds, Pages, Record
+from nicemu.config.types import Count, Nanoseconds, Pages, Record, Spread
 
 
 class HostCosts(Record):
@@ -30,6 +30,7 @@ class HostCosts(Record):
     driver_fault_ns: Nanoseconds = 4_000  # the page-fault work, without faulting pages in
     driver_fault_page_ns: Nanoseconds = 90
     invalidate_check_ns: Nanoseconds = 2_800  # is anything of the range mapped by the device?
+    invalidate_check_batch_ns: Nanoseconds = 0  # each further 64 pages of the range
     invalidate_page_ns: Nanoseconds = 11  # bookkeeping of each page
     invalidate_done_ns: Nanoseconds = 500
 
@@ -56,3 +57,4 @@ class HostProfile(Record):
     nr_hugepages_1g: Annotated[int, Field(ge=0)] = 0
     hung_task_timeout_ns: Nanoseconds = 10_000_000_000  # a host thread blocked so long is reported; 0: never
     costs: HostCosts = HostCosts()
+    spread: Spread | None = None  # of what a page fault of the device, or an invalidation, takes: a draw each

@@ -10,7 +10,7 @@ from nicemu.config.errors import ConfigError
 from nicemu.config.validate import validate
 from nicemu.config.yaml_file import COMMAND_LINE, YamlFile, read_yaml
 
-FORCE_ODP = {"force_odp": True, "firmware": "backup_ring"}
+FORCE_ODP = {"force_odp": True, "firmware": ("backup_ring",)}
 """What test suites that do not send again need to run on demand: hardware drops what comes to an absent page of an
 unconnected receive, and this image keeps it."""
 

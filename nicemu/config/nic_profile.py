@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from nicemu.config.raw_packet_profile import RawPacketProfile
 from nicemu.config.software_profile import Defect, DeviceFlag, OdpProfile, SoftwareProfile
-from nicemu.config.types import Count, CountOrNone, Nanoseconds, Record, Word32
+from nicemu.config.types import Count, CountOrNone, Nanoseconds, Record, Spread, Word32
 
 IbMtu = Literal[256, 512, 1024, 2048, 4096]
 
@@ -57,6 +57,7 @@ class NicCosts(Record):
     zap_ns: Nanoseconds = 8_650
     zap_page_ns: Nanoseconds = 30
     fault_detect_ns: Nanoseconds = 127_400  # absent translation seen -> page-fault EQE written
+    fault_detect_page_ns: Nanoseconds = 0  # each further page that the driver is asked for
     interrupt_ns: Nanoseconds = 2_000  # MSI-X write -> handler entered
     resume_ns: Nanoseconds = 76_250  # resume command -> transmission goes on
 
@@ -151,6 +152,7 @@ class NicProfile(Record):
     cq_spare_slot: bool = False  # one slot of a CQ's ring stays free: it holds as many entries as it reports
     ack_request_every: Annotated[int, Field(ge=1, le=128)] = 32  # packets of a long message until one asks for an ACK
     cnp_interval_ns: Nanoseconds = 4_000  # a QP answers ECN marks with at most one CNP in this time
+    congestion_timer_ns: Nanoseconds = 55_000  # a QP whose rate firmware limits asks it so often; 0: never
     end_to_end_credits: bool = False  # ACKs tell how many receives are posted, and requesters keep to it
     ack_coalescing_ns: Nanoseconds = 0  # one ACK for all that are due within this time
     ack_timeout_floor_ns: Nanoseconds = 0  # the firmware waits at least this long before it retransmits
@@ -166,6 +168,7 @@ class NicProfile(Record):
     interrupt_moderation: InterruptModeration = InterruptModeration()
     tag_matching: TagMatchingProfile = TagMatchingProfile()
     costs: NicCosts = NicCosts()
+    spread: Spread | None = None  # of fault_detect, resume: a draw a fault; of mtt_update, zap: a draw a command
     link: LinkProfile = LinkProfile()
 
     @property

@@ -1,7 +1,8 @@
 """Profiles by name or path, with the file and line of whatever is wrong in them."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from nicemu.config import paths
 from nicemu.config.types import Record
@@ -20,16 +21,32 @@ def load_profile(model: type[Profile], kind: str, name: str, base: Path | None =
     if path is None:
         known = ", ".join(paths.shipped_names(f"configs/{kind}", ".yaml"))
         raise ValueError(f": expected a profile ({known}) or a YAML file that exists")
-    return _load(model, path)
+    return _load(model, kind, path)
+
+
+def unlike(model: type[Profile], kind: str, values: dict[str, Any], base: Path | None) -> dict[str, Any]:
+    """With `like: NAME` among the fields: what they do not say is as in that profile."""
+    if not isinstance(values.get("like"), str):
+        return values
+    other = load_profile(model, kind, values["like"], base).to_dict()
+    return _over(other, {name: given for name, given in values.items() if name != "like"})
+
+
+def _over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What is given, over what `base` has, in groups of fields too."""
+    groups = {name: _over(base[name], value) for name, value in given.items()
+              if isinstance(value, dict) and isinstance(base.get(name), dict)}  # fmt: skip
+    return base | given | groups
 
 
 _read: dict[tuple[type[Record], Path, int], Record] = {}
 """Profiles read before, by file and time of its last change."""
 
 
-def _load(model: type[Profile], path: Path) -> Profile:
+def _load(model: type[Profile], kind: str, path: Path) -> Profile:
     key = (model, path, path.stat().st_mtime_ns)
     profile = _read.get(key)
     if not isinstance(profile, model):
-        profile = _read[key] = validate(model, read_yaml(path))
+        file = read_yaml(path)
+        profile = _read[key] = validate(model, replace(file, values=unlike(model, kind, file.values, path.parent)))
     return profile

@@ -1,8 +1,8 @@
 """The field types of the configuration: integers with units, all strict (a string is never taken for a number)."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Nanoseconds = Annotated[int, Field(ge=0, le=10**12)]
 """Virtual time: up to 1000 seconds."""
@@ -27,3 +27,22 @@ class Record(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain Python values, ready for YAML or JSON."""
         return self.model_dump(mode="json")
+
+
+Factor = Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)]
+
+
+class Spread(Record):
+    """What costs are times: percentiles of a factor, which lies on straight lines between them. The seed draws."""
+
+    p0: Factor = 1.0
+    p50: Factor = 1.0
+    p95: Factor = 1.0
+    p99: Factor = 1.0
+    p100: Factor = 1.0
+
+    @model_validator(mode="after")
+    def _percentiles_ascend(self) -> Self:
+        if not self.p0 <= self.p50 <= self.p95 <= self.p99 <= self.p100:
+            raise ValueError(": expected p0 <= p50 <= p95 <= p99 <= p100")
+        return self

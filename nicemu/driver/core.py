@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from nicemu.driver.counters import DriverCounters, MrCounters, Stages
 from nicemu.driver.device import IbDevice
 from nicemu.driver.handles import Handles
 from nicemu.mm.locks import HARDIRQ
+from nicemu.nic.spread import ONE
 from nicemu.timeline.host import HostThread, Scheduler
 
 if TYPE_CHECKING:
@@ -31,11 +33,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How the driver behaves. ``mutants``: deliberate bugs (``config.mutants``)."""
+    """How the driver behaves. ``mutants``: deliberate bugs (``config.mutants``). ``stretch``: the factor, in 1/65536,
+    of CPU time that item ``number`` of a stream takes (``nic.spread``); None: times are exact."""
 
     subscriber: str = "interval"
     force_odp: bool = False
     mutants: tuple[str, ...] = ()
+    stretch: Callable[[int, int], int] | None = None
 
 
 class Driver:
@@ -62,6 +66,7 @@ class Driver:
         self.wqs: Handles[Wq] = Handles("WQ")
         self.ind_tables: Handles[IndTable] = Handles("indirection table")
         self.flows: Handles[Flow] = Handles("flow")
+        self._drawn: Counter[int] = Counter()
         self.devices = [IbDevice(self, device) for device in devices]
         """In the order of ``device.index``: probed."""
 
@@ -71,6 +76,13 @@ class Driver:
             device = self.devices[index]
             name, delay = device.irq_names[vector], self.costs.irq_ns
             HARDIRQ.enter(self.scheduler.spawn(device.interrupt(vector), name, delay=delay))
+
+    def factor(self, stream: int) -> int:
+        """How long the next item of host work of a stream (``nic.spread``) takes, in 1/65536 of its costs."""
+        if self.options.stretch is None:
+            return ONE
+        self._drawn[stream] += 1
+        return self.options.stretch(stream, self._drawn[stream])
 
     @property
     def thread(self) -> HostThread:

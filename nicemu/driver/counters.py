@@ -47,7 +47,8 @@ class Stages:
 
     Fault: ``detected`` (the NIC saw the missing translation), ``interrupt`` (handler entered),
     ``driver`` (work started), ``mm`` and ``mm_done`` (page table), ``update``, ``update_done`` (device translations),
-    ``resume`` and ``resumed`` (command posted and completed); ``device, mr, pages, retries, error``.
+    ``resume`` and ``resumed`` (command posted and completed), ``goes_on`` (the device lets the queue go on);
+    ``device, mr, pages, retries, error``.
 
     Invalidation: ``notifier`` (callback entered), ``command`` (first ZAP posted), ``drained`` (the last is complete in
     the device), ``interrupt`` (the driver has heard of it), ``returned``; ``device, mr, pages, operation``.

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import struct
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nicemu.abi.command import Command
@@ -22,7 +25,9 @@ from nicemu.driver.umem import page_span
 from nicemu.driver.umem_odp import OnDemand
 from nicemu.driver.wqe import Segment
 from nicemu.mm.page import Fault
+from nicemu.nic.spread import HOST_FAULTS
 from nicemu.timeline.host import Steps
+from nicemu.timeline.stretched import stretched
 
 if TYPE_CHECKING:
     from nicemu.driver.device import IbDevice
@@ -32,6 +37,7 @@ MAX_ACTIVE = 32
 MAX_PAGES = 1024
 """Pages faulted in for one RDMA operation when the firmware names no number."""
 LOW = (1 << 32) - 1
+WORD = struct.Struct("<q")
 WQE, RESPONDER_RECV = int(FaultSubtype.WQE), int(FaultType.RESPONDER_RECV)
 REQUESTER_SEND = int(FaultType.REQUESTER_SEND)
 NAMES = {int(kind): kind.name for kind in FaultType}
@@ -67,27 +73,22 @@ class PageFaultWork:
         self.device, self._name = device, f"kworker/{device.name}-page-fault"
         self.active = 0
         self.waiting: deque[PageFault] = deque()
+        self.fault_in: Callable[[PageFault, dict[str, Any]], Steps[None]] = partial(fault_in, device)
+        """:func:`fault_in`; an injected fault puts itself around it."""
 
     def handle_eqe(self, event: Eqe) -> None:
         """``mlx5_ib_eq_pf_process``: queue the work."""
         self.waiting.append(PageFault.parse(event))
         self._start()
 
-    def fault_in(self, fault: PageFault, stages: dict[str, Any]) -> Steps[None]:
-        """Have everything mapped that the QP needs.
-
-        :raises Fault, DriverError: it cannot be.
-        """
-        reads = fault.type == REQUESTER_SEND and self.device.profile.software.gathers_for_reading
-        for segment in needed(self.device, fault):
-            yield from fault_segment(self.device, segment, stages, reads)
-
     def _start(self) -> None:
         while self.waiting and self.active < MAX_ACTIVE:
             self.active += 1
             driver = self.device.driver
             work = self._work(self.waiting.popleft(), driver.scheduler.clock())
-            driver.scheduler.spawn(work, self._name, delay=driver.costs.driver_fault_ns)
+            factor = driver.factor(HOST_FAULTS)
+            delay = driver.costs.driver_fault_ns * factor >> 16
+            driver.scheduler.spawn(stretched(work, factor), self._name, delay=delay)
 
     def _work(self, fault: PageFault, started: int) -> Steps[None]:
         try:
@@ -117,7 +118,8 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
     stages["resume"] = clock()
     driver.scheduler.event("fault_resolved", **event, pages=stages["pages"], failed=error)
     with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
-        yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error)
+        reply = yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error, reply_bytes=WORD.size)
+        (stages["goes_on"],) = WORD.unpack(reply)
     stages["resumed"], stages["error"] = clock(), error
     driver.stages.faults.append(stages)
 
@@ -125,26 +127,39 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
 def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
     """What has to be mapped for the QP to go on. A QP that is gone needs nothing.
 
-    A WQE fault: all that is left of the WQE; of an SRQ's, the missing page. An RDMA fault (whose key may be an lkey as
-    well): as many bytes from the missing address as the operation still had to do, at most the pages that the firmware
-    asks for. The device has checked the operation's range, so where the missing address lies some bytes further on than
-    the operation stood, the region's end is the end.
+    If the firmware asks for a number of pages, those: from the missing one on, to the end of its region, whatever the
+    operation needs. Else of a WQE fault all that is left of the WQE (of an SRQ's, the missing page), and of an RDMA
+    fault (whose key may be an lkey as well) as many bytes from the missing address as the operation still had to do.
+    The device has checked the operation's range, so where the missing address lies some bytes further on than the
+    operation stood, the region's end is the end.
     """
-    if fault.subtype == WQE:
-        pair = device.qps.get(fault.qpn)
-        if pair is None:
-            return []
+    pair = device.qps.get(fault.qpn)
+    if fault.subtype == WQE and pair is None:
+        return []
+    if fault.subtype == WQE and pair is not None and not fault.pages:
         if fault.type == RESPONDER_RECV and not pair.recv_slots:
             return [Segment(fault.key, fault.va, 1)]
         return wqe.remaining(wqe.data_segments(pair, fault.type, fault.last), fault.bytes_committed)
-    length = max(fault.last, 1)
     region = device.odp_mkeys.get(fault.key >> KEY_BITS)
+    length = fault.pages << PAGE_SHIFT or max(fault.last, 1)
     if region is None:
         return [Segment(fault.key, fault.va, length)]
     start, pages = page_span(fault.va - region.iova + region.address, length)
     end = start - region.address + region.iova + (min(pages, fault.pages or MAX_PAGES) << PAGE_SHIFT)
     end = max(min(end, fault.va + length, region.iova + region.length), fault.va + 1)
     return [Segment(fault.key, fault.va, end - fault.va)]
+
+
+def fault_in(device: IbDevice, fault: PageFault, stages: dict[str, Any]) -> Steps[None]:
+    """Map what is needed. If pages that the firmware has asked for cannot be had, only the missing one matters."""
+    reads = fault.type == REQUESTER_SEND and device.profile.software.gathers_for_reading
+    for segment in needed(device, fault):
+        try:
+            yield from fault_segment(device, segment, stages, reads)
+        except Fault:
+            if not fault.pages or segment.length == 1:
+                raise
+            yield from fault_segment(device, segment._replace(length=1), stages, reads)
 
 
 def fault_segment(device: IbDevice, segment: Segment, stages: dict[str, Any], reads: bool = False) -> Steps[None]:

@@ -23,13 +23,17 @@ from nicemu.driver.notifier import Subscription
 from nicemu.driver.page_list import PageList
 from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page
 from nicemu.mm.locks import Mutex
+from nicemu.nic.spread import HOST_INVALIDATIONS
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Completion, Steps
+from nicemu.timeline.stretched import stretched
 
 if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
 
 T = TypeVar("T")
+CHECKED_AT_ONCE = 64
+"""Pages of a word of the bitmap of mapped pages."""
 ZAP_ALIGN = 8
 """MTT entries are written 64 bytes at a time: a hole ends a block only at such a boundary (``UMR_MTT_ALIGNMENT``)."""
 
@@ -107,7 +111,8 @@ class UmemOdp(OnDemand):
 
     def zap(self, start: int, end: int, begin: Callable[[], None], operation: str) -> Steps[None]:
         """An invalidation of [start, end), for its notifier."""
-        yield from invalidate(self, start, end, begin, operation)
+        factor = self.region.pd.context.driver.factor(HOST_INVALIDATIONS)
+        yield from stretched(invalidate(self, start, end, begin, operation), factor)
 
     def pages_between(self, start: int, end: int) -> tuple[int, int]:
         """The part of an address range that lies in this memory, as page numbers [first, last)."""
@@ -279,6 +284,8 @@ def invalidate(memory: UmemOdp, start: int, end: int, begin: Callable[[], None],
         if not len(numbers):
             return
         pages = len(numbers)
+        if costs.invalidate_check_batch_ns:
+            yield (pages - 1) // CHECKED_AT_ONCE * costs.invalidate_check_batch_ns
         stages = {
             "device": region.device.index,
             "mr": region.number,

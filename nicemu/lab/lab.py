@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ from nicemu.driver import ring
 from nicemu.driver.core import Driver, Options
 from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
+from nicemu.lab.hook_check import watch_hooks
 from nicemu.lab.inject import Injected, inject
 from nicemu.lab.plant import planted
 from nicemu.lab.watchdog import Watchdog
@@ -28,10 +29,9 @@ from nicemu.mm.compound import HPAGE_PMD_NR, HPAGE_PUD_NR
 from nicemu.mm.host import Host
 from nicemu.mm.memcg import Memcg
 from nicemu.mm.syscalls import Process
-from nicemu.nic import firmware
+from nicemu.nic import firmware, spread
 from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
-from nicemu.nic.hooks import Hook
 from nicemu.observe.event_log import EventLog
 from nicemu.observe.packet_capture import PacketCapture
 from nicemu.tables import World
@@ -49,17 +49,16 @@ def _writing(option: str, path: Path) -> Iterator[None]:
         raise ConfigError(text) from None
 
 
-def load_firmware(config: Any) -> firmware.Image:
-    """The configured firmware image, its hooks compiled.
+def load_firmware(config: Any) -> list[firmware.Image]:
+    """The firmware image of each NIC, its hooks compiled.
 
     :raises FirmwareError: it cannot be read, has no usable hooks, or does not compile.
     """
     default = firmware.load(shipped("firmware") / "default.py")
-    path = config.firmware_path
-    image = firmware.load(path, default) if path and path != default.path else default
-    for hook in Hook:
-        image.address(hook)
-    return image
+    images = [default if path == default.path else firmware.load(path, default) for path in config.firmware_paths]
+    for image in images:
+        image.compile()
+    return images
 
 
 class Lab:
@@ -103,7 +102,7 @@ class Lab:
         if config.pcap:
             with _writing("pcap", config.pcap):
                 self.capture = self._capture(config.pcap.open("wb"))
-        options = Options(config.notifier_subscriber, config.force_odp, config.mutants)
+        options = Options(config.notifier_subscriber, config.force_odp, config.mutants, self._stretch())
         self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: stamp[0], options,
                              allocate)  # fmt: skip
         self.timeline = Timeline(self.engine, self.scheduler, self.driver.deliver, clock or VirtualClock())
@@ -139,13 +138,23 @@ class Lab:
 
     def _devices(self) -> list[Device]:
         config = self.config
-        image = load_firmware(config)
         devices = [
-            Device(self.world, i, config.nic, image, config.mutants, name) for i, name in enumerate(config.device_names)
+            Device(self.world, i, config.nic, image, config.mutants, name)
+            for i, (name, image) in enumerate(zip(config.device_names, load_firmware(config), strict=True))
         ]
         for device in devices:
             device.router = self.route  # type: ignore[method-assign]
+        self.watches = [watch_hooks(device) for device in devices if config.check_firmware]
         return devices
+
+    def _stretch(self) -> Callable[[int, int], int] | None:
+        """Draws for the host's costs, if they lie apart."""
+        if self.config.host.spread is None:
+            return None
+        row = self.config.nics + 1
+        spread.configure(self.world.spread[row], self.config.host.spread)
+        address = self.world.address
+        return lambda stream, number: int(spread.host_factor(address, row, stream, number))
 
     def _capture(self, stream: BinaryIO) -> PacketCapture:
         """Every NIC's port is a link; what leads to it is another one where something can change a packet."""

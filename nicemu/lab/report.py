@@ -7,27 +7,14 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from nicemu.nic import engine, firmware
+from nicemu.observe import stages
 from nicemu.tables.records import ViolationKind
 
 if TYPE_CHECKING:
     from nicemu.lab.lab import Lab
 
 BAR = 36
-FAULT_STAGES = (
-    ("NIC detects, firmware reports", "detected", "interrupt"),
-    ("interrupt handler", "interrupt", "driver"),
-    ("driver: whose page is it", "driver", "mm"),
-    ("page table (mm faults it in)", "mm", "mm_done"),
-    ("driver builds the update", "mm_done", "update"),
-    ("device updates its MTT", "update", "update_done"),
-    ("resume command", "resume", "resumed"),
-)  # fmt: skip
-INVALIDATION_STAGES = (
-    ("notifier: does the device map it", "notifier", "command"),
-    ("device: command, IOTLB flush, drain", "command", "drained"),
-    ("completion interrupt", "drained", "interrupt"),
-    ("driver's books, return to mm", "interrupt", "returned"),
-)  # fmt: skip
 
 
 def _table(title: str, rows: list[tuple[str, int]], note: str = "") -> None:
@@ -39,21 +26,18 @@ def _table(title: str, rows: list[tuple[str, int]], note: str = "") -> None:
     print(f"  {'total':<40} {total / 1000:>9.2f} us  {note}", file=sys.stderr)
 
 
-def _stages(entry: dict[str, Any], layout: tuple[tuple[str, str, str], ...]) -> list[tuple[str, int]]:
-    return [(name, entry[end] - entry[start]) for name, start, end in layout if start in entry and end in entry]
+def _rows(entry: stages.Entry, layout: tuple[stages.Step, ...]) -> list[tuple[str, int]]:
+    return [(step.title, ns) for step, ns in stages.steps(entry, layout)]
 
 
 def print_stages(lab: Lab) -> None:
-    """The stages of the first complete page fault and the first invalidation, with their virtual times."""
-    costs = lab.config.nic.costs
-    resume_ns = costs.doorbell_ns + costs.command_ns + costs.resume_ns
-    for fault in [f for f in lab.driver.stages.faults if f.get("pages") and not f["error"]][:1]:
-        rows = _stages(fault, FAULT_STAGES)
-        rows.append(("NIC resumes the queue", fault["resume"] + resume_ns - fault["resumed"]))
+    """The steps of the first complete page fault and the first invalidation, with their virtual times."""
+    for fault in [f for f in lab.driver.stages.faults if stages.complete(f)][:1]:
+        rows = _rows(fault, stages.FAULT)
         _table(f"One page fault (MR {fault['mr']}, {fault['pages']} pages)", rows, "minor fault, ASPLOS'17: 215 us")
     for entry in list(lab.driver.stages.invalidations)[:1]:
         title = f"One invalidation (MR {entry['mr']}, {entry['pages']} pages, {entry['operation']})"
-        _table(title, _stages(entry, INVALIDATION_STAGES), "ASPLOS'17: 16.9 us for one page")
+        _table(title, _rows(entry, stages.INVALIDATION), "ASPLOS'17: 16.9 us for one page")
 
 
 def _line(name: str, counters: dict[str, int]) -> None:
@@ -70,6 +54,9 @@ def print_stats(lab: Lab) -> None:
     for device in lab.devices:
         _line(device.name, device.counters())
     _line("host", dict(sorted(lab.host.counters.items())) | {"frames_peak": lab.frames.peak})
+    for image in {device.image.path: device.image for device in lab.devices}.values():
+        print(f"  {'firmware':<10} {image.name}: {firmware.code_text(image)}", file=sys.stderr)
+    print(f"  {'engine':<10} {engine.code_text()}", file=sys.stderr)
     for line in lab.fabric.report():
         print(f"  {line}", file=sys.stderr)
     for entry in lab.injected:

@@ -65,9 +65,16 @@ def leave(n, row, delivered):
 @jit
 def suspend(world, q_row, p):
     """Packet ``p`` goes back to the head of its QP's queue, which waits for the resume."""
+    packet(world, p).segments = 0
+    queue_first(world, q_row, p)
+    qp(world, q_row).recv_suspended = 1
+
+
+@jit
+def queue_first(world, q_row, p):
+    """Packet ``p`` is the next that the responder takes."""
     q = qp(world, q_row)
     row = packet(world, p)
-    row.segments = 0
     if row.counted:
         q.rx_non_posted += 1
     row.next = q.rx_head
@@ -76,4 +83,3 @@ def suspend(world, q_row, p):
     q.rx_head = p
     q.rx_waiting += 1
     nic(world, q.nic).rx_waiting += 1
-    q.recv_suspended = 1

@@ -5,15 +5,16 @@ entries and flushes the IOTLB at once and completes when DMA translated before h
 bytes that the QP accepted are in memory. The completion is an EQE.
 """
 
-from nicemu._jit import jit, load32, store32
+from nicemu._jit import jit, load32, store32, store64
 from nicemu.abi import command as abi
 from nicemu.abi.command import Command, Status
 from nicemu.abi.rings import EqeType
 from nicemu.nic import cq_command, mkey_command
-from nicemu.nic.command_slot import param, slot_address
+from nicemu.nic.command_slot import mailbox, param, slot_address
 from nicemu.nic.cq_command import is_cq_command
 from nicemu.nic.eq import post_eqe
 from nicemu.nic.mkey_command import is_mkey_command
+from nicemu.nic.page_fault import resume_time
 from nicemu.nic.psn import in_range
 from nicemu.nic.qp_command import landed, object_command
 from nicemu.nic.rss import rqt_command
@@ -50,6 +51,15 @@ def check_token(n, at):
     """Status of a resume: its token names a fault of this NIC."""
     known = in_range(param(at, 0), 1, n.qp_base * FAULTS_PER_QP, n.qp_count * FAULTS_PER_QP)
     return OK if known else BAD_RESOURCE
+
+
+@jit
+def resume_later(world, n, at):
+    """PAGE_FAULT_RESUME: firmware restarts the queue after a while; the mailbox, if there is one, says when."""
+    when = control(world, 0).now + resume_time(world, n, param(at, 0))
+    if mailbox(at) != 0:
+        store64(mailbox(at), when)
+    push(world, when, units.RESUME, param(at, 0), param(at, 1))
 
 
 @jit
@@ -92,7 +102,7 @@ def command(world, nic_number, slot):
     elif opcode == PAGE_FAULT_RESUME:
         status = check_token(n, at)
         if status == OK:
-            push(world, now + n.resume_ns, units.RESUME, param(at, 0), param(at, 1))
+            resume_later(world, n, at)
     else:
         status = execute(world, n, opcode, at)
         if opcode == MODIFY_QP and status == OK:

@@ -9,10 +9,11 @@ import sys
 from nicemu import _jit
 from nicemu.memory import copy, frame_rows
 from nicemu.nic.engine import HEAVY_FIRST, UNITS, run
+from nicemu.nic.spread import host_factor
 from nicemu.tables import units
 from nicemu.tables.heap import schedule
 
-ENTRIES = (run, schedule, copy.read_page, copy.write_page,
+ENTRIES = (run, schedule, host_factor, copy.read_page, copy.write_page,
            frame_rows.begin_rows, frame_rows.end_rows, frame_rows.put_rows, frame_rows.map_rows)  # fmt: skip
 NAMES = {number: name for name, number in vars(units).items() if isinstance(number, int)}
 

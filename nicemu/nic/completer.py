@@ -4,8 +4,9 @@ from nicemu._jit import call, jit, store64
 from nicemu.abi import rings
 from nicemu.abi.verbs import WcStatus
 from nicemu.nic import dma, hooks
-from nicemu.nic.dma import hold, move, translate_sges
-from nicemu.nic.hooks import ask
+from nicemu.nic.congestion import has_own, set_rate
+from nicemu.nic.dma import commit_later, move, translate_sges
+from nicemu.nic.hooks import BY_GAP, BY_NAK, BY_RNR, BY_TIMEOUT, ONLY, ask
 from nicemu.nic.page_fault import HOLDS, REQUESTER_READ, fail_entry, raise_fault
 from nicemu.nic.psn import psn_add, psn_diff
 from nicemu.nic.qp_type import RDMA_READ, is_non_posted, returns_data
@@ -14,7 +15,10 @@ from nicemu.nic.send_queue import (
     LOC_PROT_ERR,
     RTS,
     SQD,
+    await_timer,
     entry_of,
+    go_back,
+    jump,
     rewind,
     skip_acknowledged,
     start_timer,
@@ -88,15 +92,26 @@ def min_psn(a, b):
 
 
 @jit
+def max_psn(a, b):
+    """The later of two PSNs."""
+    return b if psn_diff(a, b) < 0 else a
+
+
+@jit
 def progress(world, q_row, una):
     """The oldest unacknowledged PSN moved: reload both retry counters (rxe_comp.c)."""
     q = qp(world, q_row)
-    if psn_diff(una, q.una_psn) > 0:
+    fresh = psn_diff(una, q.una_psn)
+    if fresh > 0:
         q.una_psn = una
         q.rewound = 0
         q.retries = q.retry_cnt
         q.rnr_retries = q.rnr_retry
+        if has_own(world, q.nic, hooks.CC_ACK):
+            set_rate(world, q_row, ask(world, q.nic, hooks.CC_ACK, q_row, fresh))
         start_timer(world, q_row)
+        if q.jumps and psn_diff(psn_of_next(world, q), una) < 0:
+            jump(q)
         if psn_diff(psn_of_next(world, q), una) < 0:
             skip_acknowledged(world, q)
 
@@ -120,8 +135,8 @@ def fail_oldest(world, q_row, psn, status):
 
 
 @jit
-def retry(world, q_row, psn):
-    """Go back to ``psn`` at the cost of one retry, or fail with RETRY_EXC_ERR."""
+def retry(world, q_row, reason, psn):
+    """Send ``psn`` again at the cost of one retry, or fail with RETRY_EXC_ERR."""
     q = qp(world, q_row)
     infinite = q.retry_cnt == INFINITE and nic(world, q.nic).retry_7_infinite != 0
     if not infinite:
@@ -129,7 +144,7 @@ def retry(world, q_row, psn):
             fail_oldest(world, q_row, q.una_psn, RETRY_EXC_ERR)
             return
         q.retries -= 1
-    rewind(world, q_row, psn)
+    rewind(world, q_row, reason, psn)
     start_timer(world, q_row)
 
 
@@ -140,7 +155,7 @@ def implied_nak(world, q_row):
     if q.rewound & IMPLIED or q.read_suspended:
         return
     nic(world, q.nic).reads_rewound += 1
-    retry(world, q_row, q.una_psn)
+    retry(world, q_row, BY_GAP, q.una_psn)
     q.rewound |= IMPLIED
 
 
@@ -151,14 +166,14 @@ def sequence_nak(world, q_row, psn):
     q = qp(world, q_row)
     if q.rewound & NAKED:
         return
-    retry(world, q_row, psn)
+    retry(world, q_row, BY_NAK, psn)
     q.rewound |= NAKED
 
 
 @jit
 def rnr_nak(world, q_row, psn, code):
     """Wait the RNR timer, then go back to ``psn``; 7 retries are infinite (rxe_comp.c). While it waits nothing is sent,
-    so another one is a copy."""
+    so another one is a copy. Firmware may let the rest of the queue go on and send only ``psn`` after the wait."""
     q = qp(world, q_row)
     if control(world, 0).now < q.rnr_until:
         return
@@ -167,7 +182,10 @@ def rnr_nak(world, q_row, psn, code):
             fail_oldest(world, q_row, psn, RNR_RETRY_EXC_ERR)
             return
         q.rnr_retries -= 1
-    rewind(world, q_row, psn)
+    if ask(world, q.nic, hooks.RETRANSMIT, q_row, BY_RNR << 24 | psn) == ONLY:
+        q.rnr_alone, q.rnr_psn = 1, psn
+    else:
+        go_back(world, q_row, psn, False)
     if nic(world, q.nic).ack_timer_in_rnr == 0:
         stop_timer(world, q_row)
     now = control(world, 0).now
@@ -304,11 +322,7 @@ def completer(world, q_row, p):
         ack_or_nak(world, q_row, p)
         free_packet(world, p)
     elif accept_response(world, q_row, p):
-        n = nic(world, q.nic)
-        n.dma_last = max(n.dma_last, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)
-        hold(world, p, n.dma_last)
-        q.commit_until = n.dma_last
-        push(world, n.dma_last, units.COMMIT, p, q.incarnation)
+        commit_later(world, q_row, p)
         return 0
     elif q.read_suspended == HOLDS:
         wait(world, q, p)
@@ -333,23 +347,24 @@ def commit_response(world, q_row, p):
     return call(vector(world, units.RETIRE).address, world, q_row, 0)
 
 
-def ack_timer(world, q_row, _):
+def ack_timer(world, q_row, due):
     """ACK_TIMER: nothing came for the timeout: go back to the oldest unacknowledged packet."""
     q = qp(world, q_row)
     c = control(world, 0)
-    if q.timer_deadline == 0:
-        q.timer_event = 0
+    if due != q.timer_event or q.timer_deadline == 0:
+        if due == q.timer_event:
+            q.timer_event = 0
         c.stale -= 1
         return 0
     if c.now < q.timer_deadline:
-        push(world, q.timer_deadline, units.ACK_TIMER, q_row, 0)
+        await_timer(world, q_row)
         return 0
     q.timer_event = 0
     q.timer_deadline = 0
     nic(world, q.nic).timeouts += 1
     q.rewound = 0
     trace(world, TIMEOUT, q.nic, q.number, q.una_psn, 0, 0)
-    retry(world, q_row, q.una_psn)
+    retry(world, q_row, BY_TIMEOUT, q.una_psn)
     return call(vector(world, units.RETIRE).address, world, q_row, 0)
 
 
@@ -359,5 +374,8 @@ def rnr_timer(world, q_row, incarnation):
     if q.incarnation == incarnation and q.rnr_until != 0 and control(world, 0).now >= q.rnr_until:
         q.rnr_until = 0
         trace(world, RNR_OVER, q.nic, q.number, 0, 0, 0)
+        if q.rnr_alone:
+            q.rnr_alone = 0
+            go_back(world, q_row, max_psn(q.rnr_psn, q.una_psn), True)
         return call(vector(world, units.RETIRE).address, world, q_row, 0)
     return 0

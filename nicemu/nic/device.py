@@ -14,7 +14,7 @@ from nicemu import _jit
 from nicemu.abi.rings import Doorbell
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.fabric import cable
-from nicemu.nic import firmware, hooks
+from nicemu.nic import firmware, hooks, spread
 from nicemu.nic.defects import Defect
 from nicemu.nic.qp_state import ERR
 from nicemu.nic.row_pool import RowPool
@@ -27,6 +27,7 @@ from nicemu.wire.ip import mac_of_guid
 COSTS = (
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns", "mtt_level_ns",
+    "fault_detect_page_ns",
 )  # fmt: skip
 SEND, CQ_ARM, EQ_ARM, COMMAND, RECV, TAG_OPS = map(int, Doorbell)
 GID_PREFIX = bytes.fromhex("fe80000000000000")
@@ -84,9 +85,10 @@ class Device:
         row, profile = self.row, self.profile
         for name in COSTS:
             row[name] = getattr(profile.costs, name)
+        spread.configure(self.world.spread[self.index + 1], profile.spread)
         row.ps_per_byte = cable.ps_per_byte(profile.link.rate_gbps)
         cable.plug_in(self.world, self.index + 1, int(row.ps_per_byte), profile.link.delay_ns)
-        row.cnp_interval_ns = profile.cnp_interval_ns
+        row.cnp_interval_ns, row.congestion_timer_ns = profile.cnp_interval_ns, profile.congestion_timer_ns
         self._place_caches()
         self.memory = lazy_bytes(profile.max_dm_size)
         """Device memory, as the driver sees it through a BAR."""
@@ -103,6 +105,7 @@ class Device:
         row.backup_entries, row.backup_bytes = profile.backup_ring.entries, profile.backup_ring.bytes
         row.zap_without_flush = int("zap_without_flush" in mutants)
         row.zap_without_drain = int("zap_without_drain" in mutants)
+        row.asks = sum(1 << hook for hook in self.image.own)
         for hook in hooks.Hook:
             self.world.hook[int(row.hook_base) + hook].address = self.image.address(hook)
 

@@ -14,9 +14,10 @@ from nicemu.nic.defects import LATE_ELEMENTS, PAGE_OFFSET, has
 from nicemu.nic.iotlb import translate
 from nicemu.nic.mkey import IMPLICIT, check_mkey, child_of
 from nicemu.tables import units
+from nicemu.tables.heap import push
 from nicemu.tables.packets import payload_address
 from nicemu.tables.records import SEGMENTS_PER_PACKET
-from nicemu.tables.rows import control, frame, mkey, packet, qp, segment, vector
+from nicemu.tables.rows import control, frame, mkey, nic, packet, qp, segment, vector
 from nicemu.tables.trace import Ev, trace
 
 OK, FAULT, BAD_KEY, TOO_SHORT, TOO_MANY = 0, 1, 2, 3, 4
@@ -91,6 +92,7 @@ def translate_range(world, p, mkey_row, va, length, write):
             c = control(world, 0)
             c.fault_address = va
             c.fault_mkey = mkey_row
+            c.fault_write = 1 if write else 0
             return FAULT
         offset = within & WITHIN_PAGE
         chunk = min(length, PAGE_BYTES - offset)
@@ -164,6 +166,17 @@ def hold(world, p, until):
         if s.via != s.mkey:
             m = mkey(world, s.via)
             m.busy_until = max(m.busy_until, until)
+
+
+@jit
+def commit_later(world, q_row, p):
+    """Packet ``p`` commits at least the PCIe latency from now, behind those before it: its second DMA instant."""
+    q = qp(world, q_row)
+    n = nic(world, q.nic)
+    n.dma_last = max(n.dma_last, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)
+    hold(world, p, n.dma_last)
+    q.commit_until = n.dma_last
+    push(world, n.dma_last, units.COMMIT, p, q.incarnation)
 
 
 @jit

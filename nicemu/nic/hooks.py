@@ -19,7 +19,8 @@ class Hook(IntEnum):
     """QP row, its min_rnr_timer -> RNR timer code 0..31 to NAK with, -1 to drop silently, or -2 to let the request wait
     for the page, and all behind it, as long as the backup ring has room for them."""
     FAULT_PAGES = 1
-    """QP row, fault row -> pages to ask the driver for, 0: the whole operation."""
+    """QP row, fault row -> pages to ask the driver for, from the missing one on (what the operation does not need is
+    prefetched), 0: the whole operation."""
     ACK = 2
     """QP row, PSN of a packet without AckReq -> 1 to acknowledge it now."""
     ACK_TIMEOUT = 3
@@ -73,18 +74,19 @@ class Hook(IntEnum):
     now."""
     RETRANSMIT = 21
     """QP row, reason << 24 | PSN (``BY_TIMEOUT``, ``BY_NAK``, ``BY_RNR``, ``BY_GAP``) -> ``GO_BACK``: send all from
-    that PSN on again, or ``ONLY``: its packet, or the READ from there on, and go on where the queue was."""
+    that PSN on again, or ``ONLY``: its packet, or the READ from there on, and go on where the queue was. An RNR NAK,
+    ``ONLY``: the queue goes on at once, and that packet goes out alone when the wait is over."""
     PSN_AHEAD = 22
     """QP row, packets missing before a request -> ``NAK`` once for the gap, ``DROP`` silently, or ``KEEP`` it until the
     gap is closed (and NAK once)."""
     AFTER_RNR = 23
-    """QP row, packets missing before a request that comes while an RNR NAK is out -> ``DROP``, or ``NAK``."""
+    """QP row, packets missing before a request that comes while an RNR NAK is out -> ``DROP``, ``NAK`` or ``KEEP``."""
     NEXT_TURN = 24
     """QP row, ns until the port takes another packet -> ns until this QP may send its next one."""
     INTERRUPT_MODERATION = 25
     """EQ row, ns by the profile (0: off) -> ns to hold a message back, 0: send it now."""
     CC_SENT = 26
-    """QP row, payload bytes of a request packet that left -> sending rate in kbit/s, 0: as fast as the port,
+    """QP row, payload bytes of a request or READ response that left -> sending rate in kbit/s, 0: as fast as the port,
     ``KEEP_RATE``: as before."""
     CC_ACK = 27
     """QP row, packets newly acknowledged -> rate, as CC_SENT."""
@@ -93,7 +95,7 @@ class Hook(IntEnum):
     CC_CNP = 29
     """QP row a CNP came for, 0 -> rate, as CC_SENT."""
     CC_TIMER = 30
-    """QP row whose rate is limited, every ``congestion_timer_ns`` -> rate, as CC_SENT."""
+    """QP row whose rate is limited, 0; every ``congestion_timer_ns`` -> rate, as CC_SENT."""
 
 
 # the same numbers as plain integers, for kernels
@@ -112,7 +114,7 @@ FAULT, REDIRECT = 0, 1
 SELECTIVE, FULL, LAZY = 0, 1, 2
 """Answers of INVALIDATION."""
 BY_TIMEOUT, BY_NAK, BY_RNR, BY_GAP = 0, 1, 2, 3
-"""Reasons of RETRANSMIT: the ACK timer, a sequence NAK, the end of an RNR wait, a missing response."""
+"""Reasons of RETRANSMIT: the ACK timer, a sequence NAK, an RNR NAK, a missing response."""
 GO_BACK, ONLY = 0, 1
 """Answers of RETRANSMIT."""
 NAK, DROP, KEEP = 0, 1, 2

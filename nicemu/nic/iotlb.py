@@ -59,8 +59,8 @@ def walk(world, n, mkey_row, page):
 
 
 @jit
-def second_level(world, n, mkey_row, page):
-    """The MTT entry of a page from the second level, or else by a walk that fills it."""
+def second_level(world, n, mkey_row, page, keep):
+    """The MTT entry of a page from the second level, or else by a walk that fills it if ``keep``."""
     if n.l2_ways == 0:
         return walk(world, n, mkey_row, page)
     first = first_way(n.l2_base, n.l2_sets, n.l2_ways, mkey_row, page)
@@ -73,7 +73,7 @@ def second_level(world, n, mkey_row, page):
         return line.entry
     n.l2_iotlb_misses += 1
     entry = walk(world, n, mkey_row, page)
-    if entry != 0:
+    if entry != 0 and keep:
         fill(world, oldest(world, first, n.l2_ways), mkey_row, page, entry, n.iotlb_clock)
     return entry
 
@@ -91,11 +91,15 @@ def translate(world, nic_number, mkey_row, page):
         n.iotlb_hits += 1
         return line.entry
     n.iotlb_misses += 1
+    keep = ask(world, nic_number, hooks.IOTLB_FILL, nic_number, mkey_row)
     before = n.translation_delay
-    entry = second_level(world, n, mkey_row, page)
+    entry = second_level(world, n, mkey_row, page, keep)
     trace(world, IOTLB_MISS, nic_number, mkey(world, mkey_row).number, page, n.translation_delay - before, 0)
     if entry == 0:
         return 0
+    if keep == 0:
+        n.iotlb_bypasses += 1
+        return entry
     chosen = ask(world, nic_number, hooks.IOTLB_VICTIM, nic_number, first)
     victim = first + chosen % n.iotlb_ways if chosen >= 0 else oldest(world, first, n.iotlb_ways)
     if iotlb(world, victim).mkey != 0:
@@ -127,3 +131,13 @@ def flush(world, nic_number, mkey_row, first_page, pages):
     flush_level(world, (n.iotlb_base, n.iotlb_sets, n.iotlb_ways), mkey_row, first_page, pages)
     if n.l2_ways != 0:
         flush_level(world, (n.l2_base, n.l2_sets, n.l2_ways), mkey_row, first_page, pages)
+
+
+@jit
+def flush_all(world, n):
+    """Forget every translation of the NIC."""
+    for row in range(n.iotlb_base, n.iotlb_base + n.iotlb_sets * n.iotlb_ways):
+        fill(world, row, 0, 0, 0, 0)
+    for row in range(n.l2_base, n.l2_base + n.l2_sets * n.l2_ways):
+        fill(world, row, 0, 0, 0, 0)
+    n.iotlb_full_flushes += 1

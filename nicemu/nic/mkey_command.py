@@ -7,11 +7,13 @@ does so at once, in the tables and in the IOTLB, and completes when the DMA tran
 from nicemu._jit import fill_bytes, jit, store64
 from nicemu.abi.command import IMPLICIT_SHIFT, Command, MkeyFlag, Rereg, Status
 from nicemu.abi.verbs import PAGE_SHIFT
-from nicemu.nic import iotlb, mtt
+from nicemu.nic import hooks, iotlb, mtt
 from nicemu.nic.command_slot import mailbox, param
+from nicemu.nic.hooks import FULL, LAZY, ask
 from nicemu.nic.mkey import IMPLICIT, WINDOW
 from nicemu.nic.mw import close_window
 from nicemu.nic.psn import in_range
+from nicemu.nic.spread import COMMANDS, factor, scaled
 from nicemu.tables import radix
 from nicemu.tables.rows import control, mkey
 from nicemu.tables.trace import Ev, trace
@@ -150,8 +152,20 @@ def check_pages(world, n, at):
 
 
 @jit
+def flush_zapped(world, n, row, first, pages):
+    """IOTLB lines of zapped entries go, as firmware says; a mutant of the device does not ask it."""
+    how = LAZY if n.zap_without_flush else ask(world, n.number, hooks.INVALIDATION, n.number, pages)
+    if how == FULL:
+        iotlb.flush_all(world, n)
+    elif how == LAZY:
+        n.lazy_invalidations += 1
+    else:
+        iotlb.flush(world, n.number, row, first, pages)
+
+
+@jit
 def zap_mtt(world, n, at):
-    """ZAP_MTT: entries and IOTLB lines go at once (unless a mutant of the device does not flush)."""
+    """ZAP_MTT: entries and IOTLB lines go at once."""
     status = check_pages(world, n, at)
     if status != OK:
         return status
@@ -163,8 +177,7 @@ def zap_mtt(world, n, at):
     if m.busy_until > now:
         n.zap_drains += 1
     mtt.zap(world, row, first, pages)
-    if n.zap_without_flush == 0:
-        iotlb.flush(world, n.number, row, first, pages)
+    flush_zapped(world, n, row, first, pages)
     trace(world, EV_ZAP, n.number, m.number, first, pages, max(m.busy_until - now, 0))
     return OK
 
@@ -198,11 +211,12 @@ def execute(world, n, opcode, at):
 def completes_at(world, n, opcode, at):
     """When a command that was executed is done, ns."""
     now = control(world, 0).now
+    stretch = factor(world, n.number, COMMANDS, n.commands)
     if opcode == UPDATE_MTT:
-        return now + n.mtt_update_ns + param(at, 2) * n.mtt_update_page_ns
+        return now + scaled(n.mtt_update_ns + param(at, 2) * n.mtt_update_page_ns, stretch)
     drained = mkey(world, mkey_row(n, at)).busy_until
     if opcode == ZAP_MTT:
-        done = now + n.zap_ns + param(at, 2) * n.zap_page_ns
+        done = now + scaled(n.zap_ns + param(at, 2) * n.zap_page_ns, stretch)
         return done if n.zap_without_drain else max(done, drained)
     if opcode == DESTROY_MKEY or opcode == MODIFY_MKEY:
         return max(now, drained)

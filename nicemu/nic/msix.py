@@ -1,10 +1,12 @@
 """MSI-X: a vector per event queue, with mask, function mask and pending bits (PCI 3.0, 6.8.2), and moderation.
 
 Moderation is the device's own: a message goes out at the event of number ``moderation_count``, or ``moderation_ns``
-after the first one, whichever comes first.
+after the first one, whichever comes first. Firmware is asked at each event, and may say another time.
 """
 
 from nicemu._jit import jit
+from nicemu.nic import hooks
+from nicemu.nic.hooks import ask
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, message, msix, nic
@@ -20,7 +22,8 @@ def assert_vector(world, eq_row, nic_number):
     n = nic(world, nic_number)
     if row.queued and row.masked == 0:
         return
-    if n.moderation_ns == 0 or row.masked or n.function_masked:
+    wait = ask(world, nic_number, hooks.INTERRUPT_MODERATION, eq_row, n.moderation_ns)
+    if wait <= 0 or row.masked or n.function_masked:
         send(world, eq_row, nic_number)
         return
     row.coalesced += 1
@@ -30,7 +33,7 @@ def assert_vector(world, eq_row, nic_number):
     n.interrupts_coalesced += 1
     if row.deadline == 0:
         c = control(world, 0)
-        row.deadline = c.now + n.moderation_ns
+        row.deadline = c.now + wait
         if row.timer_event:
             c.stale -= 1
         else:

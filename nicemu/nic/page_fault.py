@@ -13,8 +13,9 @@ from nicemu.abi.rings import EqeType, FaultSubtype, FaultType
 from nicemu.abi.verbs import PAGE_SHIFT, WcStatus
 from nicemu.nic import hooks
 from nicemu.nic.eq import PAGE_FAULT_EQN, is_full, link_held, post_eqe
-from nicemu.nic.hooks import ask
+from nicemu.nic.hooks import REDIRECT, ask
 from nicemu.nic.qp_type import WORK_QUEUE, is_raw
+from nicemu.nic.spread import FAULTS, factor, scaled
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
@@ -26,6 +27,7 @@ RESPONDER_RECV, REQUESTER_READ = int(FaultType.RESPONDER_RECV), int(FaultType.RE
 PAGE_FAULT, WQE, RDMA = int(EqeType.PAGE_FAULT), int(FaultSubtype.WQE), int(FaultSubtype.RDMA)
 LOC_PROT_ERR = int(WcStatus.LOC_PROT_ERR)
 FAULT, RESUME = int(Ev.FAULT), int(Ev.RESUME)
+WITHIN_PAGE = (1 << PAGE_SHIFT) - 1
 HOLDS = 2
 """``read_suspended``: responses wait, those that come too."""
 READ_WAITS = 2
@@ -46,15 +48,63 @@ def reported(world, q_row):
 @jit
 def report_waiting(world, q_row):
     """One fault of the QP is done: the first that waits is reported now."""
-    q = qp(world, q_row)
     for kind in range(FAULTS_PER_QP):
         row = q_row * FAULTS_PER_QP + kind
         f = fault(world, row)
         if f.open and f.waiting:
             f.waiting = 0
-            n = nic(world, q.nic)
-            push(world, control(world, 0).now + n.fault_detect_ns, units.FAULT_REPORT, row, q.incarnation)
+            find_out(world, row)
             return
+
+
+@jit
+def pages_of(world, f):
+    """Pages that the driver will look at: of the rest of the operation, or as many as firmware asks for."""
+    left = f.op_length
+    if f.type == REQUESTER_SEND or f.type == REQUESTER_READ:
+        left -= f.bytes_committed
+    elif f.type == RESPONDER_RECV and qp(world, f.qp).srq == 0:
+        left = qp(world, f.qp).recv_length - f.bytes_committed
+    pages = ((f.va & WITHIN_PAGE) + max(left, 1) + WITHIN_PAGE) >> PAGE_SHIFT
+    return min(pages, f.pages) if f.pages > 0 else pages
+
+
+@jit
+def find_out(world, row):
+    """Firmware finds out what is missing, and reports it after a while; of a redirected access when its bytes have
+    moved."""
+    f = fault(world, row)
+    q = qp(world, f.qp)
+    n = nic(world, q.nic)
+    f.pages = ask(world, q.nic, hooks.FAULT_PAGES, f.qp, row)
+    ns = n.fault_detect_ns + (pages_of(world, f) - 1) * n.fault_detect_page_ns
+    ns = ask(world, q.nic, hooks.FAULT_DETECT, f.qp, scaled(ns, f.factor))
+    if f.redirected:
+        ns += n.pcie_latency_ns
+    push(world, control(world, 0).now + ns, units.FAULT_REPORT, row, q.incarnation)
+
+
+@jit
+def redirects(world, q_row):
+    """The bytes of a missing page go to or come from the redirect page: firmware's choice. What they are nobody ever
+    sees: the access is repeated when the page is there."""
+    q = qp(world, q_row)
+    if ask(world, q.nic, hooks.MISSING_PAGE, q_row, control(world, 0).fault_write) != REDIRECT:
+        return 0
+    nic(world, q.nic).redirects += 1
+    return 1
+
+
+@jit
+def try_later(world, row):
+    """Firmware may let a send queue or a READ try again before the driver resumes it."""
+    f = fault(world, row)
+    if f.retrying or (f.type != REQUESTER_SEND and f.type != REQUESTER_READ):
+        return
+    wait = ask(world, qp(world, f.qp).nic, hooks.REQUESTER_FAULT, f.qp, f.type)
+    if wait > 0:
+        f.retrying = 1
+        push(world, control(world, 0).now + wait, units.FAULT_RETRY, row, f.number)
 
 
 @jit
@@ -65,9 +115,11 @@ def raise_fault(world, q_row, kind, wqe, committed, op_length):
     row = q_row * FAULTS_PER_QP + kind
     f = fault(world, row)
     n = nic(world, q.nic)
+    redirected = redirects(world, q_row)
     if f.open:
         f.merged += 1
         n.page_faults_merged += 1
+        try_later(world, row)
         return
     f.open = 1
     f.type = kind
@@ -84,14 +136,19 @@ def raise_fault(world, q_row, kind, wqe, committed, op_length):
     if f.held:
         f.held = 2
     f.waiting = 0
+    f.redirected = redirected
+    f.retrying = 0
     n.page_faults += 1
+    f.number = n.page_faults
+    f.factor = factor(world, q.nic, FAULTS, f.number)
     m = mkey(world, f.mkey)
     page = (f.va >> PAGE_SHIFT) - (m.base >> PAGE_SHIFT)
     trace(world, FAULT, q.nic, kind, two(q.number, wqe), m.number, page)
+    try_later(world, row)
     if reported(world, q_row) > n.max_fault_per_qp:
         f.waiting = 1
         return
-    push(world, c.now + n.fault_detect_ns, units.FAULT_REPORT, row, q.incarnation)
+    find_out(world, row)
 
 
 def report(world, row, incarnation):
@@ -140,7 +197,6 @@ def post_fault(world, row):
     in_srq = f.type == RESPONDER_RECV and (q.srq != 0 or q.type == WORK_QUEUE)
     subtype = RDMA if f.type == RESPONDER_RDMA or in_srq else WQE
     last = f.op_length if subtype == RDMA else f.wqe & 0xFFFFFFFF
-    f.pages = ask(world, q.nic, hooks.FAULT_PAGES, f.qp, row)
     asked = last | f.pages << 32
     words = (q.number | f.type << 32, row, mkey(world, f.mkey).key, f.va, f.bytes_committed, asked, f.time)
     post_eqe(world, nic(world, q.nic).eq_base + PAGE_FAULT_EQN, PAGE_FAULT, subtype, words)
@@ -183,26 +239,53 @@ def resume(world, row, error):
     if f.psn != q.incarnation:
         return 0
     report_waiting(world, f.qp)
+    if f.type == REQUESTER_SEND or f.type == REQUESTER_READ:
+        return restart_requester(world, row, error)
+    f.error = error
+    if q.recv_suspended == 0:
+        return 0
+    reads = q.recv_suspended == READ_WAITS
+    q.recv_suspended = 0
+    if reads:
+        return call(vector(world, units.READ_RESPONSE).address, world, f.qp, q.incarnation)
+    waits = units.RAW_RESUME if is_raw(q) else units.RESPONDER
+    return call(vector(world, waits).address, world, f.qp, 0)
+
+
+@jit
+def restart_requester(world, row, error):
+    """The send queue, or the READ, that fault ``row`` holds goes on; with an error its WQE fails."""
+    f = fault(world, row)
+    q = qp(world, f.qp)
     if f.type == REQUESTER_SEND:
         q.sq_suspended = 0
-    elif f.type == REQUESTER_READ:
+    else:
         holds = q.read_suspended == HOLDS
         q.read_suspended = 0
         if holds and error == 0:
             return release_responses(world, f.qp)
-    else:
-        f.error = error
-        if q.recv_suspended == 0:
-            return 0
-        reads = q.recv_suspended == READ_WAITS
-        q.recv_suspended = 0
-        if reads:
-            return call(vector(world, units.READ_RESPONSE).address, world, f.qp, q.incarnation)
-        waits = units.RAW_RESUME if is_raw(q) else units.RESPONDER
-        return call(vector(world, waits).address, world, f.qp, 0)
     if error:
         fail_entry(world, f.qp, f.wqe, LOC_PROT_ERR)
     return call(vector(world, units.RETIRE).address, world, f.qp, 1 if f.type == REQUESTER_READ else 0)
+
+
+def retry(world, row, number):
+    """FAULT_RETRY: what the fault holds tries again; if the page is still missing, that is merged with the fault."""
+    f = fault(world, row)
+    if f.open == 0 or f.number != number or f.psn != qp(world, f.qp).incarnation:
+        return 0
+    f.retrying = 0
+    nic(world, qp(world, f.qp).nic).fault_retries += 1
+    return restart_requester(world, row, 0)
+
+
+@jit
+def resume_time(world, n, row):
+    """From decoding the resume of fault ``row`` to going on, ns; of one that is closed it makes no difference."""
+    f = fault(world, row)
+    if f.open == 0:
+        return n.resume_ns
+    return ask(world, n.number, hooks.RESUME, f.qp, scaled(n.resume_ns, f.factor))
 
 
 @jit

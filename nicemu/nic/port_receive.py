@@ -1,14 +1,16 @@
 """Ingress port: what is checked before anything looks for a QP.
 
 A corrupt packet fails its ICRC and is dropped. A packet that a switch marked is answered with a CNP to its sender, at
-most one per QP and ``cnp_interval_ns``; a CNP is counted and goes no further (RoCEv2 congestion management).
-
-Left out: rate control. ``notified`` is where a firmware's reaction point belongs.
+most one per QP and ``cnp_interval_ns``, or as firmware says; a CNP goes to firmware and no further (RoCEv2
+congestion management).
 """
 
 from nicemu._jit import jit
 from nicemu.abi.verbs import QpState
 from nicemu.fabric.link import downlink
+from nicemu.nic import hooks
+from nicemu.nic.congestion import set_rate
+from nicemu.nic.hooks import ask
 from nicemu.nic.port import transmit
 from nicemu.nic.qp_type import UD
 from nicemu.tables.packets import free_packet, new_packet
@@ -39,7 +41,8 @@ def send_cnp(world, q_row, p):
     q = qp(world, q_row)
     row = packet(world, p)
     now = control(world, 0).now
-    if now < q.next_cnp:
+    over = 1 if now >= q.next_cnp else 0
+    if ask(world, q.nic, hooks.CC_ECN, q_row, over) == 0:
         return
     cnp = new_packet(world, q.nic)
     if cnp == 0:
@@ -77,8 +80,11 @@ def marked(world, p):
 
 @jit
 def notified(world, nic_number, p):
-    """A CNP arrived. Congestion control would cut the rate of the QP that it names; today it is counted."""
+    """A CNP arrived: firmware cuts the rate of the QP that it names, or not."""
     row = packet(world, p)
+    q_row = live_qp(world, nic_number, row.dest_qpn)
+    if q_row != 0:
+        set_rate(world, q_row, ask(world, nic_number, hooks.CC_CNP, q_row, 0))
     nic(world, nic_number).cnps_received += 1
     trace(world, CNP, nic_number, 0, row.dest_qpn, row.source_qpn, 0)
 

@@ -104,6 +104,8 @@ def set_sender(q, mask, mailbox):
         q.max_rd_atomic = word(mailbox, F_RD_ATOMIC)
     if mask & M_RATE:
         q.rate_kbps = max(word(mailbox, F_RATE), 0)
+        if q.rate_kbps == 0:
+            q.paced_until = 0
     if mask & M_RX_FLAGS:
         q.rx_flags = word(mailbox, F_RX_FLAGS)
     if mask & M_SQ_PSN:

@@ -11,6 +11,7 @@ from nicemu.nic.eq import post_async
 from nicemu.nic.program_ring import SEND_SLOT, move, recvs_posted
 from nicemu.nic.qp_type import ATOMIC_WRITE, SEND, XRC_TGT
 from nicemu.nic.receive_queue import fail_recv, flush_slot
+from nicemu.nic.reorder import drop_kept
 from nicemu.nic.send_queue import WQE_DONE, WR_FLUSH_ERR, entry_of, posted, stop_timer, wc_opcode, wqe_address
 from nicemu.tables import units
 from nicemu.tables.heap import push
@@ -25,7 +26,8 @@ QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHE
 
 @jit
 def drop_received(world, q):
-    """Free the requests that wait in the responder's queue, and the responses that wait for a page."""
+    """Free the requests that wait in the responder's queue or for others before them, and the responses that wait for a
+    page."""
     n = nic(world, q.nic)
     q.recv_suspended = 0
     while q.rx_head != 0:
@@ -40,6 +42,7 @@ def drop_received(world, q):
         q.cx_head = packet(world, p).next
         free_packet(world, p)
     q.cx_waiting = 0
+    drop_kept(world, q)
 
 
 @jit
@@ -151,7 +154,8 @@ def reset(world, q_row):
     q.commit_failed = q.drop_message = q.comm_est = q.last_wqe = q.sq_draining = q.sqd_notify = 0
     q.ssn = q.rx_non_posted = q.ack_event = 0
     q.tagging = q.tag = q.rndv_produced = q.rndv_open = 0
-    q.rate_kbps = q.paced_until = 0
+    q.rate_kbps = q.paced_until = q.cc_kbps = q.cc_timer = 0
+    q.jumps = q.rnr_alone = 0
     q.lsn = q.faulted_psn = q.failed_wqe = -1
     for i in range(nic(world, q.nic).resources):
         resource(world, q.resource_base + i).kind = 0

@@ -3,6 +3,8 @@
 from nicemu._jit import call, jit
 from nicemu.abi.verbs import Access, AsyncEvent
 from nicemu.nic import hooks
+from nicemu.nic.check_psn import RNR_OUT
+from nicemu.nic.congestion import next_turn
 from nicemu.nic.dma import translate_range
 from nicemu.nic.hooks import STALL, ask
 from nicemu.nic.mkey import check_mkey
@@ -64,7 +66,7 @@ def read_faulted(world, q_row, psn):
         send_reply(world, q_row, bth.ACKNOWLEDGE, psn, bth.RNR_NAK | code)
     if psn_add(r.last_psn, 1) == q.epsn:
         q.epsn = psn
-        q.nak_pending = 1
+        q.nak_pending = RNR_OUT
         if psn == r.first_psn:
             r.kind = 0
         else:
@@ -102,18 +104,21 @@ def read_response(world, q_row, incarnation):
     p = reply(world, q_row, read_opcode(psn, r), psn, credit_syndrome(world, q_row))
     if p == 0:
         return 0
-    packet(world, p).payload = min(r.length - done, q.mtu)
+    payload = min(r.length - done, q.mtu)
+    packet(world, p).payload = payload
     n.translation_delay = 0
     if not gather(world, q_row, p, r, done):
         return 0
     now = control(world, 0).now
     transmit(world, p, max(now + n.pcie_latency_ns + n.translation_delay, n.dma_last))
+    pause = next_turn(world, q_row, payload)
+    if q.cc_kbps != 0:
+        pause = max(pause, q.paced_until - now)
     r.next_psn = psn_add(psn, 1)
     if psn == r.last_psn:
         q.msn = psn_add(q.msn, 1)
         q.read_active = 0
         call(vector(world, units.RESPONDER).address, world, q_row, 0)
         return 0
-    pause = max(n.packet_ns, n.port_free - n.pcie_latency_ns - now)
     push(world, now + pause, units.READ_RESPONSE, q_row, incarnation)
     return 0

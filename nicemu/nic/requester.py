@@ -8,6 +8,7 @@ from nicemu._jit import call, copy_bytes, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.nic import dma
+from nicemu.nic.congestion import next_turn, paced
 from nicemu.nic.datagram import address, find_av
 from nicemu.nic.dma import translate_sges
 from nicemu.nic.mw import bind_mw, local_inv
@@ -43,6 +44,7 @@ from nicemu.nic.send_queue import (
     WR_FLUSH_ERR,
     entry_of,
     fetch,
+    jump,
     kick,
     pass_over,
     posted,
@@ -55,7 +57,6 @@ from nicemu.tables.packets import free_packet, new_packet, payload_address
 from nicemu.tables.rows import control, nic, packet, qp, vector
 from nicemu.wire import opcode as bth
 
-NS_PER_MS = 1_000_000
 NO_ADDRESS = 16
 """Verdict beside those of dma: the address handle is gone."""
 QP_ACCESS_ERR = int(AsyncEvent.QP_ACCESS_ERR)
@@ -200,6 +201,8 @@ def went_out(world, q_row, p):
         q.sq_offset = 0
     else:
         q.sq_offset += 1
+    if q.jumps:
+        jump(q)
     if q.timer_deadline == 0:
         start_timer(world, q_row)
 
@@ -218,7 +221,7 @@ def ready(world, q_row):
     """The requester has something to send now; fetches the WQE if needed."""
     q = qp(world, q_row)
     c = control(world, 0)
-    if q.sq_suspended or q.read_suspended or c.now < q.rnr_until:
+    if q.sq_suspended or q.read_suspended or (c.now < q.rnr_until and q.rnr_alone == 0):
         return False
     if q.state != RTS:
         return q.state == SQD and goes_on(world, q)
@@ -252,17 +255,6 @@ def perform_local(world, q_row):
     e.done = 1
     q.sq_next += 1
     return call(vector(world, units.RETIRE).address, world, q_row, 0)
-
-
-@jit
-def paced(world, q_row):
-    """Packet pacing: the next frame has to wait; the requester comes again when it may go."""
-    q = qp(world, q_row)
-    wait = q.paced_until - control(world, 0).now
-    if q.rate_kbps == 0 or wait <= 0:
-        return False
-    kick(world, q_row, wait)
-    return True
 
 
 @jit
@@ -313,11 +305,9 @@ def requester(world, q_row, incarnation):
         held_back(world, q_row, verdict)
         return 0
     went_out(world, q_row, p)
-    now = control(world, 0).now
-    if q.rate_kbps:
-        q.paced_until = now + packet(world, p).payload * 8 * NS_PER_MS // q.rate_kbps
-    transmit(world, p, now + n.pcie_latency_ns + n.translation_delay)
-    kick(world, q_row, max(n.packet_ns, n.port_free - n.pcie_latency_ns - now))
+    payload = packet(world, p).payload
+    transmit(world, p, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)
+    kick(world, q_row, next_turn(world, q_row, payload))
     return 0
 
 

@@ -12,22 +12,25 @@ from nicemu.abi.tag_matching import TMH_BYTES
 from nicemu.abi.verbs import AsyncEvent, QpState, SrqType
 from nicemu.nic import dma, hooks
 from nicemu.nic.backup_ring import enter, keep, leave, suspend
+from nicemu.nic.check_psn import RNR_OUT, check_psn
 from nicemu.nic.check_rkey import REMOTE_WRITE, check_rkey
 from nicemu.nic.datagram import GRH_BYTES, write_grh
-from nicemu.nic.dma import hold, translate_range, translate_sges
+from nicemu.nic.dma import commit_later, translate_range, translate_sges
 from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import STALL, TO_ERR, ask
 from nicemu.nic.mkey import check_mkey
 from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before, raise_fault
-from nicemu.nic.psn import psn_add, psn_diff
+from nicemu.nic.psn import psn_add
 from nicemu.nic.qp_cache import touch
-from nicemu.nic.qp_type import UC, UD, XRC_TGT, is_reliable
+from nicemu.nic.qp_type import UD, XRC_TGT, is_reliable
 from nicemu.nic.receive_queue import recv_address, recv_available, recv_count, take_recv
-from nicemu.nic.responder_resource import open_resource, replay, resumes_cut_read, saved
+from nicemu.nic.reorder import ask_for_gap, keep_ahead, let_follow
+from nicemu.nic.responder_resource import open_resource, replay, saved
 from nicemu.nic.tag_list import EAGER, placed, serves_tags
 from nicemu.nic.verdict import (
     ACCEPT,
     ACCESS_ERROR,
+    AHEAD,
     DROP,
     HOLD,
     INVALID,
@@ -40,9 +43,8 @@ from nicemu.nic.verdict import (
     SAVED,
 )
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
-from nicemu.tables.rows import control, nic, packet, qp, resource, srq, vector
+from nicemu.tables.rows import nic, packet, qp, resource, srq, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
 from nicemu.wire.opcode import ends, is_send, is_write, place, starts, with_imm
@@ -50,45 +52,6 @@ from nicemu.wire.opcode import ends, is_send, is_write, place, starts, with_imm
 RTR, SQE, XRC_SRQ = int(QpState.RTR), int(QpState.SQE), int(SrqType.XRC)
 DROP_EVENT, COMM_EST = int(Ev.DROP), int(AsyncEvent.COMM_EST)
 MAX_MESSAGE = 1 << 31
-
-
-@jit
-def check_psn(world, q, row):
-    """Expected: accept. Behind: a duplicate. Ahead: one NAK for the gap, then silence (rxe check_psn)."""
-    if q.type == UD:
-        return ACCEPT
-    if q.type == UC:
-        return check_unreliable_psn(world, q, row)
-    gap = psn_diff(row.psn, q.epsn)
-    if gap == 0:
-        q.nak_pending = 0
-        return ACCEPT
-    n = nic(world, q.nic)
-    if gap > 0:
-        n.out_of_sequence += 1
-        if q.nak_pending:
-            return DROP
-        q.nak_pending = 1
-        return NAK_SEQUENCE
-    n.duplicates += 1
-    if row.opcode == bth.READ_REQUEST:
-        return ACCEPT if resumes_cut_read(world, q, row) else REPLAY
-    return SAVED if bth.is_non_posted(row.opcode) else REACK
-
-
-@jit
-def check_unreliable_psn(world, q, row):
-    """UC: a gap discards the message in progress; the next FIRST or ONLY starts anew (rxe check_psn)."""
-    if starts(row.opcode):
-        q.epsn = row.psn
-        q.drop_message = 0
-        q.message_opcode = 0
-        q.message_offset = 0
-        return ACCEPT
-    if row.psn != q.epsn:
-        nic(world, q.nic).out_of_sequence += 1
-        return DROP
-    return DROP if q.drop_message else ACCEPT
 
 
 @jit
@@ -245,7 +208,7 @@ def judge(world, q_row, p):
     row = packet(world, p)
     row.kind = q.nic
     row.qp = q_row
-    verdict = check_psn(world, q, row)
+    verdict = check_psn(world, q_row, row)
     if verdict == ACCEPT:
         verdict = check_op_seq(q, row)
     if verdict == ACCEPT:
@@ -308,7 +271,7 @@ def accepted(world, q_row, p):
 def rnr_code(world, q_row, row):
     """RNR timer code of the NAK, negative: drop in silence. Firmware has decided about page faults."""
     q = qp(world, q_row)
-    q.nak_pending = 1
+    q.nak_pending = RNR_OUT
     if q.faulted_psn != row.psn:
         return q.min_rnr_timer
     q.faulted_psn = -1
@@ -350,6 +313,9 @@ def handle(world, q_row, p):
     if verdict == HOLD:
         suspend(world, q_row, p)
         return
+    if verdict == AHEAD:
+        keep_ahead(world, q_row, p)
+        return
     leave(n, row, verdict == ACCEPT)
     if verdict == DROP:
         trace(world, DROP_EVENT, q.nic, row.opcode, row.psn, q.number, 0)
@@ -364,10 +330,7 @@ def handle(world, q_row, p):
         q.read_active, q.read_counted = row.entry, row.counted
         r = resource(world, row.entry)
         r.next_psn = r.first_psn
-    n.dma_last = max(n.dma_last, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)
-    hold(world, p, n.dma_last)
-    q.commit_until = n.dma_last
-    push(world, n.dma_last, units.COMMIT, p, q.incarnation)
+    commit_later(world, q_row, p)
 
 
 @jit
@@ -383,7 +346,12 @@ def responder(world, q_row, _):
     page."""
     q = qp(world, q_row)
     n = nic(world, q.nic)
-    while q.rx_head != 0 and q.read_active == 0 and q.recv_suspended == 0:
+    while q.read_active == 0 and q.recv_suspended == 0:
+        if q.ahead_head != 0:
+            let_follow(world, q_row)
+        if q.rx_head == 0:
+            ask_for_gap(world, q_row)
+            return 0
         p = q.rx_head
         row = packet(world, p)
         q.rx_head = row.next

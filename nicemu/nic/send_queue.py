@@ -11,7 +11,7 @@ from nicemu.nic.cq import post_cqe
 from nicemu.nic.datagram import find_av
 from nicemu.nic.dma import check_sges
 from nicemu.nic.eq import post_async
-from nicemu.nic.hooks import GO_ON, TO_ERR, ask
+from nicemu.nic.hooks import BY_GAP, GO_ON, ONLY, TO_ERR, ask
 from nicemu.nic.program_ring import SEND_SLOT, move, sends_posted
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.qp_type import (
@@ -226,11 +226,21 @@ def start_timer(world, q_row):
     period = ask(world, q.nic, hooks.ACK_TIMEOUT, q_row, ACK_TIMEOUT_UNIT_NS << q.timeout)
     was_off = q.timer_deadline == 0
     q.timer_deadline = c.now + max(period, nic(world, q.nic).ack_timeout_floor_ns)
-    if q.timer_event == 0:
-        q.timer_event = 1
-        push(world, q.timer_deadline, units.ACK_TIMER, q_row, 0)
+    late = q.timer_deadline < q.timer_event
+    if q.timer_event == 0 or late:
+        if late and not was_off:
+            c.stale += 1
+        await_timer(world, q_row)
     elif was_off:
         c.stale -= 1
+
+
+@jit
+def await_timer(world, q_row):
+    """An event at the ACK timer's deadline. One that is in the heap already, and later, is not the QP's any more."""
+    q = qp(world, q_row)
+    q.timer_event = q.timer_deadline
+    push(world, q.timer_deadline, units.ACK_TIMER, q_row, q.timer_deadline)
 
 
 @jit
@@ -244,19 +254,41 @@ def stop_timer(world, q_row):
 
 
 @jit
-def rewind(world, q_row, psn):
-    """Go back: the next packet sent is the one of ``psn`` (go-back-N)."""
+def rewind(world, q_row, reason, psn):
+    """The next packet sent is the one of ``psn``; firmware says whether all behind it follow (go-back-N)."""
+    only = ask(world, qp(world, q_row).nic, hooks.RETRANSMIT, q_row, reason << 24 | psn) == ONLY
+    go_back(world, q_row, psn, only)
+
+
+@jit
+def go_back(world, q_row, psn, only):
+    """The next packet sent is the one of ``psn``. ``only``: then the queue goes on where it is now."""
     q = qp(world, q_row)
+    q.rnr_alone = 0
+    if not only:
+        q.jumps = 0
     for index in range(q.sq_una, q.sq_fetched):
         e = entry_of(world, q, index)
         if psn_diff(psn, e.last_psn) <= 0:
             if index > q.sq_next:
+                q.jumps = 0
                 return
+            offset = max(psn_diff(psn, e.first_psn), 0)
+            if only and q.jumps == 0 and (index < q.sq_next or offset < q.sq_offset):
+                q.jumps, q.jump_next, q.jump_offset = 1, q.sq_next, q.sq_offset
             q.sq_next = index
-            q.sq_offset = max(psn_diff(psn, e.first_psn), 0)
+            q.sq_offset = offset
             nic(world, q.nic).retransmits += 1
             trace(world, RETRANSMIT, q.nic, q.number, psn, 0, 0)
             return
+
+
+@jit
+def jump(q):
+    """The one packet to be sent again was sent, or is acknowledged: the queue goes on where it was."""
+    q.jumps = 0
+    q.sq_next = q.jump_next
+    q.sq_offset = q.jump_offset
 
 
 @jit
@@ -347,7 +379,7 @@ def retire(world, q_row, go_on):
     if q.state != RTS and q.state != SQD:
         return 0
     if go_on:
-        rewind(world, q_row, q.una_psn)
+        rewind(world, q_row, BY_GAP, q.una_psn)
     while q.sq_una < q.sq_fetched:
         e = entry_of(world, q, q.sq_una)
         status = e.status & 255

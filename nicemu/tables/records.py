@@ -22,6 +22,7 @@ from nicemu.tables.raw_records import HEADERS as HEADERS
 from nicemu.tables.raw_records import RQT as RQT
 from nicemu.tables.raw_records import RQT_ENTRY as RQT_ENTRY
 from nicemu.tables.record import record
+from nicemu.tables.spread import SPREAD as SPREAD
 
 CONTROL = record(
     "trap", "trap_row",      # our bug or a resource limit: code and row; the run stops (see Trap and row_accessor)
@@ -42,7 +43,7 @@ CONTROL = record(
     "pid", "scratch_fd",     # for fault-safe copies; scratch_fd > 0: through this memfd instead of process_vm_*
     "scratch_map",           # address of the memfd's first page
     "fault_address",         # va at which the last translation failed
-    "fault_mkey",            # and its mkey row
+    "fault_mkey", "fault_write",  # its mkey row; 1: to be written
     "graveyard",             # address of the poisoned page: stale writes to it are lost
 )  # fmt: skip
 
@@ -67,13 +68,16 @@ NIC = record(
     "ps_per_byte", "mtu",
     "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
-    "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns",
+    "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns", "fault_detect_page_ns",
     "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
     "ack_timer_in_rnr",      # 1: the ACK timer goes on in an RNR wait
     "defects",               # bits of ``nic.defects.Defect``
     "cq_spare",              # slots of a CQ that stay free
     "ack_request_every",     # packets of a long message until one asks for an ACK
     "cnp_interval_ns",       # at most one CNP per QP in this time
+    "congestion_timer_ns",   # a QP with a limited rate asks firmware so often
+    "asks",                  # bits of Hook: its image has one of its own; those of each packet are asked only then
+    "requests_waiting",      # requests ahead of a gap that are kept, of all QPs
     "zap_without_flush", "zap_without_drain",
     "function_masked",       # MSI-X control: no vector sends
     "moderation_count", "moderation_ns",  # of every vector; 0: off
@@ -89,11 +93,12 @@ NIC = record(
     "timeouts", "duplicates", "commands", "zaps", "zap_drains", "cqes", "interrupts", "resumes", "reads_rewound",
     "icrc_errors", "port_down_drops", "ecn_marked_packets", "cnps_sent", "cnps_received",
     "out_of_sequence", "bad_pkeys", "bad_qkeys", "malformed", "l2_iotlb_hits", "l2_iotlb_misses", "qp_cache_hits",
-    "qp_cache_misses", "mw_binds", "mw_invalidations",
+    "qp_cache_misses", "mw_binds", "mw_invalidations", "requests_kept",
     "tags_matched", "tags_unexpected", "rendezvous",
     "cq_overruns", "cq_events_held", "faults_held", "events_lost", "interrupts_coalesced", "interrupts_lost",
     "raw_unsteered", "raw_no_buffer",  # raw frames that no flow wanted; for which no receive WQE was posted
     "fault_drops", "backup_ring_packets", "backup_ring_delivered", "backup_ring_discards", "backup_ring_drops",
+    "redirects", "fault_retries", "iotlb_bypasses", "iotlb_full_flushes", "lazy_invalidations",
 )  # fmt: skip
 
 QP = record(
@@ -115,14 +120,17 @@ QP = record(
     "retries", "rnr_retries",
     "rnr_until",             # 0, or the time an RNR wait ends
     "sent_psn",              # highest PSN ever sent, plus 1
+    "jumps", "jump_next", "jump_offset",  # 1: one packet is sent again, then it goes on at that sq_next, sq_offset
+    "rnr_alone", "rnr_psn",  # 1: the RNR wait holds this PSN only
     "incarnation",           # moves on at RESET: events of an earlier life are ignored
     "timer_deadline",        # 0: ACK timer off
-    "timer_event",           # a TIMER event is in the heap
+    "timer_event",           # 0, or when the ACK_TIMER event in the heap is due
     "read_suspended",        # a page fault of READ data: until it is resumed responses are dropped (1) or wait (2)
     "cx_head", "cx_tail", "cx_waiting",  # responses that wait, and how many
     # responder
     "epsn", "msn",
-    "nak_pending",           # a NAK or RNR NAK was sent for the expected PSN: drop what is ahead of it
+    "nak_pending",           # for the expected PSN a NAK (1) or RNR NAK (2) was sent: drop what is ahead of it
+    "ahead_head", "ahead_count",  # requests kept until the gap in front of them is closed, by PSN, and how many
     "resp_error",            # a request failed: nothing more is accepted
     "rq_next",               # next receive WQE
     "message_opcode",        # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
@@ -151,6 +159,8 @@ QP = record(
     "rqt", "hash_fields",    # RSS: row of its indirection table, RxHash; 0: it has a receive queue of its own
     "tso_header",            # bytes that a TSO WQE may bring as headers
     "rate_kbps", "paced_until",  # packet pacing; 0: as fast as the port
+    "cc_kbps",               # the same by congestion control
+    "cc_timer",              # 0, or a CONGESTION_TIMER is in the heap: 1 + how often in a row it changed nothing
     "tagging", "tag",        # the message in progress at a TM-SRQ: a ``tag_list.Tagging``; TAG row it matched, 0: none
     "rendezvous",            # 1: the send queue is the device's own, for rendezvous
     "rndv_produced",         # WQEs that the device wrote into it
@@ -211,7 +221,10 @@ IOTLB = record("mkey", "page", "entry", "clock")
 
 FAULT = record(
     "open", "type", "qp", "mkey", "va", "psn", "wqe", "bytes_committed", "op_length", "error", "time", "merged",
-    "pages",
+    "pages",                 # to ask the driver for; 0: all of the operation
+    "number", "factor",      # of the NIC's faults; what its costs are times, in 1/65536
+    "redirected",            # 1: firmware let bytes move to or from the redirect page
+    "retrying",              # 1: a FAULT_RETRY is in the heap
     "waiting",               # not reported yet: the QP has as many reported as it may
     "held", "next_held",     # in the page-fault EQ's held list: 1 with a report due, 2 without (its QP was reset)
 )  # fmt: skip
@@ -344,8 +357,8 @@ class Slot(IntEnum):
         CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE,
         VECTOR, HOOK, NIC_STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
         IMPAIR, TAP, NUMBER, FIRED, CAPTURE, CAPTURED, TAG_LIST, TAG, TAG_WQE, HEADERS, FLOW, RQT, RQT_ENTRY,
-        HASH_KEY, QP_STATE,
-    ) = range(45)  # fmt: skip
+        HASH_KEY, QP_STATE, SPREAD,
+    ) = range(46)  # fmt: skip
 
 
 class FrameKind(IntEnum):

@@ -25,10 +25,14 @@ ACK, SQ_ERROR, SENT = range(21, 24)
 LINK_FREE, SWITCH_IN, PAUSE, LINK_SEND, LINK_START = range(48, 53)
 # queues and interrupts
 CQ_TIMER, VECTOR_TIMER, DEVICE_EVENT, RELEASE_HELD, CQ_RIPEN = range(40, 45)
+# a faulting queue tries again by itself
+FAULT_RETRY = 36
 # rings in memory of the program
 PROGRAM_RING = 38
 # what hardly any firmware asks for
 RECV_TELLS, MISPLACE = 45, 46
+# congestion control
+CONGESTION_TIMER = 37
 # raw Ethernet frames
 RAW_BUILD, RAW_DEPART, RAW_ARRIVE, RAW_COMMIT, RAW_RESUME = range(30, 35)
 # tag matching: an event, and what is reached only through the vector

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 from dataclasses import dataclass
 from typing import Any
@@ -124,6 +125,7 @@ class World:
     hash_key: Any
     nic_state: Any
     qp_state: Any
+    spread: Any
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self.capacity = c = capacity or Capacity()
@@ -144,6 +146,7 @@ class World:
             Slot.HEADERS: 1, Slot.FLOW: n * c.flows + 1, Slot.RQT: n * c.rqts + 1,
             Slot.RQT_ENTRY: (n * c.rqts + 1) * RQT_ENTRIES, Slot.HASH_KEY: (n * c.qps + 1) * HASH_KEY_BYTES,
             Slot.TAG_LIST: n * c.srqs + 1, Slot.TAG: n * c.tags + 1, Slot.TAG_WQE: (n * c.tags + 1) * TAG_WQE_BYTES,
+            Slot.SPREAD: n + 2,
         }  # fmt: skip
         self.tables: list[np.recarray] = []
         vector = np.zeros((len(Slot), 2), np.int64)
@@ -166,6 +169,9 @@ class World:
         self._nodes = self.node["entries"]
         self._node_free, self._node_next = (memoryview(row[name]) for name in ("node_free", "node_next"))
         self.fabric[0].nics = n
+        self.complaint: Exception | None = None
+        """Why the trap word is set, if whoever set it can say more than that word."""
+        self._said = False
 
     @staticmethod
     def _dtype(slot: Slot) -> np.dtype:
@@ -208,8 +214,11 @@ class World:
         self.nodes[node, 0] = self._node_free[0]
         self._node_free[0] = node
 
-    def trap_error(self) -> WorldError:
-        """What the trap word says, as an exception."""
+    def trap_error(self) -> Exception:
+        """What the trap word says, as an exception. A complaint is said once; from then on the device is gone."""
+        if self.complaint is not None:
+            said, self._said = self._said, True
+            return OSError(errno.ENODEV, str(self.complaint)) if said else self.complaint
         control = self.control[0]
         code, row = int(control.trap), int(control.trap_row)
         if 0 < code <= len(Slot):

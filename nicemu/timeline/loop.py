@@ -68,7 +68,7 @@ class Timeline:
         self.stuck: Callable[[], bool] = lambda: False
         """With nothing left to run: somebody waits for what can no longer come."""
         self.untold: Callable[[], bool] = lambda: False
-        """With nothing left to run: a device will never do what it was asked, or was not told of it. Not asked often."""
+        """With nothing left to run: a device will never do what it was asked, or was not told of it. Seldom asked."""
         self.alarm: Callable[[str], None] = lambda text: None
         """Hears each report of a stall, before anybody catches its exception."""
         self._idle_polls = self._stuck_polls = 0

@@ -139,10 +139,16 @@ Decide = Callable[[Any], str | None]
 
 def run(there: Program, back: Program, schedule: Decide | None, retry_cnt: int = 7, cold: bool = False) -> End:
     """Both QPs run their programs at the same time."""
-    bench = Bench()
+    return run_on(Bench(), (there, back), schedule, retry_cnt, cold)
+
+
+def run_on(
+    bench: Bench, programs: tuple[Program, Program], schedule: Decide | None, retry_cnt: int = 7, cold: bool = False
+) -> End:
+    """The same on a NIC with other firmware."""
     values = dict(TIMEOUT=5, MIN_RNR_TIMER=5, RETRY_CNT=retry_cnt, RNR_RETRY=7, ACCESS=RIGHTS)
     a, b = pair(bench, **values)
-    sides = [Side(bench, a, b, there, cold), Side(bench, b, a, back, cold)]
+    sides = [Side(bench, a, b, programs[0], cold), Side(bench, b, a, programs[1], cold)]
     for side in sides:
         side.post()
     regions = {mr.key: mr for side in sides for mr in (side.near, side.far)}

@@ -3,7 +3,7 @@
 import pytest
 
 from nicemu._jit import entry
-from nicemu.tables import World, records, trace
+from nicemu.tables import World, records, trace, units
 from nicemu.tables.records import Slot, Trap
 from nicemu.tables.trace import MAX_TRACE, Ev
 from nicemu.tables.world import Capacity
@@ -84,3 +84,8 @@ def test_the_log_never_runs_over_its_table():
     for _ in range(200):
         log(world.address, Ev.SEND, 1, 2)
     assert world.control[0].trace_count <= len(world.trace) and world.control[0].trap == 0
+
+
+def test_every_unit_has_a_number_of_its_own():
+    numbers = [value for name, value in vars(units).items() if name.isupper()]
+    assert len(set(numbers)) == len(numbers) and max(numbers) < SMALL.units

@@ -1,0 +1,1 @@
+"""`nicemu firmware`: images looked at, checked and begun."""
