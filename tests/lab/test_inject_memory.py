@@ -139,3 +139,16 @@ def test_an_oom_killer_that_may_kill_nobody_says_so(faulty):
     lab = faulty({"event": "oom_kill", "at_ns": MS})
     lab.timeline.pass_time(2 * MS)
     assert idle(lab) == ["inject.0: oom_kill: did not fire: no process may be killed (host.oom_kills_program)"]
+
+
+def test_a_page_of_shared_memory_that_cannot_be_read_back_is_not_left_in_the_page_cache(faulty):
+    lab = faulty({"event": "swap_read_error"})
+    process = lab.endpoint.process
+    buffer = process.mmap_shared(4096, 3)
+    process.write(buffer, b"kept")
+    process.madvise(buffer, 4096, PAGEOUT)
+    free = lab.frames.available
+    with pytest.raises(Fault) as caught:
+        process.read(buffer, 4)
+    assert caught.value.signal == "SIGBUS" and lab.frames.available == free
+    assert process.read(buffer, 4) == b"kept"
