@@ -134,7 +134,7 @@ ASKS: dict[Hook, Ask] = {
         "ns until this QP may send its next one", _NS, "qp.rate_kbps qp.cc_kbps qp.paced_until qp.mtu nic.port_free"),
     Hook.INTERRUPT_MODERATION: Ask(
         "an event is written and its message could go", "eq", "`interrupt_moderation.time_ns` of the profile, 0: off",
-        "ns to hold the message back; 0: send it now", _NS, "eq.number eq.produced msix.asserted_at msix.messages"),
+        "ns to hold the message back; 0: send it now", _NS, "eq.number eq.produced msix.asserted_at msix.coalesced"),
     Hook.CC_SENT: Ask(
         "a request packet or a READ response left", "qp", "payload, bytes",
         "sending rate, kbit/s; 0: as fast as the port; -1 (`KEEP_RATE`): as before", _RATE, "qp.cc_kbps qp.psn"),
@@ -204,7 +204,7 @@ FIELDS: dict[str, str] = {
     "eq.number": "vector: 1 commands, 2 async events, 3 page faults, 4 and up completions",
     "eq.produced": "events ever written",
     "msix.asserted_at": "virtual time of the last message, ns (row of the EQ)",
-    "msix.messages": "messages that left",
+    "msix.coalesced": "events since the last message, under moderation",
     "fault.va": "address at which the translation failed",
     "fault.type": "`FaultType`: 0 RDMA at the responder, 1 SEND, 2 receive, 3 READ at the requester",
     "fault.bytes_committed": "bytes of the operation that are done",
