@@ -15,6 +15,8 @@ from nicemu.config.errors import ConfigError
 
 STALLED = 1
 """Exit status of a program that ended well although the watchdog had something to report."""
+IDLE_FAULT = 1
+"""Exit status of a program that ended well although a fault that must fire did not: it has shown nothing."""
 
 
 class RunCommand(TyperCommand):
@@ -136,7 +138,7 @@ class Leaves:
 
 def _run(module: str | None, words: list[str], config: str | None, overrides: dict[str, Any], leaves: Leaves) -> int:
     from nicemu import _alias
-    from nicemu.cli import program
+    from nicemu import _program as program
     from nicemu.config import load_config
 
     record = _record(leaves.record)
@@ -157,7 +159,7 @@ def _run(module: str | None, words: list[str], config: str | None, overrides: di
         _write_sysfs(leaves.sysfs)
         os.environ["SYSFS_PATH"] = str(leaves.sysfs.resolve())
     status = program.run_program(loaded, words)
-    status = _ended(status, leaves)
+    status = _ended(status, leaves, config)
     if record is not None:
         record.end(nicemu=__version__, program=str(module or script), arguments=words, exit_status=status)
     return status
@@ -179,9 +181,9 @@ def _lab() -> Any:
     return session.current()
 
 
-def _ended(status: int, leaves: Leaves) -> int:
+def _ended(status: int, leaves: Leaves, config: str | None) -> int:
     """Say and write what is left to say and write; the exit status of all."""
-    from nicemu.cli import program
+    from nicemu import _program as program
     from nicemu.uverbs import session
 
     lab = session.current()
@@ -195,10 +197,22 @@ def _ended(status: int, leaves: Leaves) -> int:
             _write_sysfs(leaves.sysfs)
         if status == 0 and lab.watchdog.reports:
             status = STALLED
+        if _idle_faults(lab, config):
+            status = status or IDLE_FAULT
     if leaves.stats or leaves.stages:
         sys.stdout.flush()
         _report(leaves.stats, leaves.stages)
     return status
+
+
+def _idle_faults(lab: Any, config: str | None) -> bool:
+    """Say which faults did not happen; True if there are any."""
+    from nicemu.lab.inject import idle
+
+    lines = idle(lab)
+    for line in lines:
+        print(f"nicemu: {config or 'command line'}: {line}", file=sys.stderr)
+    return bool(lines)
 
 
 def _check_firmware(config: Any) -> None:

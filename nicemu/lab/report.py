@@ -20,7 +20,7 @@ def _table(title: str, rows: list[tuple[str, int]], note: str = "") -> None:
     print(f"\n{title}", file=sys.stderr)
     total = sum(ns for _, ns in rows) or 1
     for name, ns in rows:
-        bar = "#" * max(1, round(BAR * ns / total)) if ns else ""
+        bar = "#" * max(1, round(BAR * ns / total)) if ns > 0 else ""
         print(f"  {name:<40} {ns / 1000:>9.2f} us  {bar}", file=sys.stderr)
     print(f"  {'total':<40} {total / 1000:>9.2f} us  {note}", file=sys.stderr)
 

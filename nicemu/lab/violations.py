@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nicemu.tables.records import ViolationKind
 
@@ -25,5 +25,10 @@ def violation_lines(lab: Lab, limit: int) -> Iterator[str]:
         what = "write to" if row.write else "read of"
         yield (f"{int(row.time)} ns: {what} {kind} page {int(row.page)} of MR {int(row.mkey)} "
                f"(frame {int(row.frame)}); translated at {int(row.translated_at)} ns through an entry of stamp "
-               f"{int(row.made_stamp)}, taken at stamp {int(row.taken_stamp)} by "
-               f"{lab.frames.operation_name(int(row.operation))}")  # fmt: skip
+               f"{int(row.made_stamp)}, {_why_wrong(lab, row)}")  # fmt: skip
+
+
+def _why_wrong(lab: Lab, row: Any) -> str:
+    if row.kind == ViolationKind.MISTRANSLATED:
+        return "which the table of translations does not have"
+    return f"taken at stamp {int(row.taken_stamp)} by {lab.frames.operation_name(int(row.operation))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -13,11 +14,15 @@ from types import SimpleNamespace
 import pytest
 
 import nicemu
+from nicemu._jit import JIT
+from nicemu.config import load_config
 from nicemu.config.errors import ConfigError
 from nicemu.observe.perfetto import messages
 from nicemu.observe.perfetto.decode import packets
 from nicemu.observe.trace_reader import read
+from nicemu.pyverbs import enums as e
 from nicemu.uverbs import session
+from tests.lab.worlds import BYTES, Ends
 from tests.observe.traced_program import traced
 
 BEGIN, END, INSTANT, COUNTER = 1, 2, 3, 4
@@ -184,6 +189,33 @@ def test_a_trace_stops_at_its_limit_and_the_run_goes_on(
     assert capsys.readouterr().err.count("the run goes on without it") == 1
     whole, part = list(read(folder / name)), list(read(tmp_path / name))
     assert part == whole[: len(part)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not JIT, reason="makes 60 MB of events")
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "long.pftrace"
+    session.reset()
+    session.configure(load_config(None, {"trace": str(path)}))
+    ends = Ends()
+    near, _ = ends.pair()
+    sizes = []
+    for megabytes in (15, 60):
+        while path.stat().st_size < megabytes * 1_000_000:
+            for wr_id in range(8):
+                ends.post(near, e.IBV_WR_RDMA_WRITE, ends.out(BYTES), wr_id)
+            while ends.near.poll(8)[0]:
+                pass
+            session.current().flush()
+        sizes.append(resident_bytes())
+    ends.ctx.close()
+    session.reset()
+    assert sizes[1] - sizes[0] < 4_000_000
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is there."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.parametrize(("value", "data"), [(0, b"\0"), (127, b"\x7f"), (128, b"\x80\x01"), (300, b"\xac\x02")])
