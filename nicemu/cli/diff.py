@@ -27,13 +27,13 @@ def diff(
     """
     from nicemu.observe import diff as comparison
     from nicemu.observe.counters_text import flat
-    from nicemu.observe.run_folder import NoRun, counters_of, trace_of
+    from nicemu.observe.run_folder import NoRun, counters_of, has_counters, trace_of
 
     found = comparison.Difference()
     try:
         traces = trace_of(left), trace_of(right)
         found.divergence = comparison.first_difference(reading(traces[0]), reading(traces[1]))
-        if left.is_dir() and right.is_dir():
+        if has_counters(left) and has_counters(right):
             counters = counters_of(left), counters_of(right)
             found.counters = comparison.changed(flat(counters[0]), flat(counters[1]))
             found.runs = {"left": comparison.given(counters[0]), "right": comparison.given(counters[1])}

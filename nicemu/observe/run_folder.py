@@ -41,6 +41,11 @@ def counters_of(run: Path) -> dict[str, Any]:
     return value
 
 
+def has_counters(run: Path) -> bool:
+    """It is a folder with counters: one of a trace alone has none."""
+    return any((run / name).is_file() for name in (COUNTERS, LIVE))
+
+
 def is_running(run: Path) -> bool:
     """Its program has not ended, or was killed."""
     return (run / LIVE).is_file()

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from nicemu.cli import main
+from nicemu.config import load_config
+from nicemu.config.paths import shipped_names
 from nicemu.lab import record
 from nicemu.observe.run_folder import CAPTURE, COUNTERS, LIVE, TRACE
 from tests.observe.exposition import parse
@@ -130,6 +132,13 @@ def test_a_run_that_was_killed_leaves_its_last_counters(tmp_path: Path, nicemu: 
     assert run("--record", tmp_path / "run", program).returncode == 9
     assert (tmp_path / "run" / LIVE).exists()
     assert "lock reports" in nicemu("stats", tmp_path / "run")[1]
+
+
+@pytest.mark.parametrize("name", shipped_names("configs/lab", ".yaml"))
+def test_the_recorded_configuration_of_a_shipped_lab_reads_back_the_same(tmp_path: Path, name: str) -> None:
+    config = load_config(name)
+    record.Record(tmp_path / "run").inputs(config, None)
+    assert load_config(tmp_path / "run" / "config.yaml").to_dict() == config.to_dict()
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
