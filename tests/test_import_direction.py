@@ -33,7 +33,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "check": {"lab", "observe", "uverbs", "driver", "nic", "fabric", "mm", "secondary_mmu"} | BOTTOM,
     "_alias": set(),
     "_tracebacks": set(),
-    "cli": {"check", "lab", "nic", "config", "pyverbs", "uverbs", "_alias", "_tracebacks"},
+    "_program": {"_tracebacks", "config"},
+    "workloads": {"pyverbs", "observe", "lab"},
+    "experiment": {"workloads", "lab", "uverbs", "nic", "observe", "config", "_alias", "_program"},
+    "cli": {"check", "experiment", "workloads", "lab", "nic", "observe", "config", "pyverbs", "uverbs"}
+    | {"_alias", "_program", "_tracebacks"},
     "pytest_plugin": {
         "cli",
         "lab",

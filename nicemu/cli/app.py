@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import nicemu
-from nicemu.cli import check, devinfo, fuzz, run
+from nicemu.cli import check, devinfo, diff, experiment, fuzz, run, schema, stats, top, why
 from nicemu.cli.conformance import command as conformance
 from nicemu.cli.firmware import command as firmware
 from nicemu.cli.rxe_lab import command as rxe_lab
@@ -40,5 +40,11 @@ app.command("devinfo")(devinfo.devinfo)
 app.command("conformance")(conformance.conformance)
 app.command("check")(check.check)
 app.command("fuzz")(fuzz.fuzz)
+app.command("experiment")(experiment.experiment)
+app.command("schema")(schema.schema)
+app.command("stats")(stats.stats)
+app.command("top")(top.top)
+app.command("why")(why.why)
+app.command("diff")(diff.diff)
 app.add_typer(firmware.firmware, name="firmware")
 app.add_typer(rxe_lab.lab, name="lab")

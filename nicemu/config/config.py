@@ -10,10 +10,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from nicemu.config import paths
 from nicemu.config.fabric_profile import FabricProfile, Impairment
 from nicemu.config.host_profile import HostProfile
-from nicemu.config.injection import FIRST_COMPLETION_VECTOR, Injection
+from nicemu.config.injection import AnyInjection
+from nicemu.config.injection.device import FIRST_COMPLETION_VECTOR, PacketFault
+from nicemu.config.injection.events import GidChange
 from nicemu.config.mutants import MUTANTS
 from nicemu.config.nic_profile import NicProfile
-from nicemu.config.profiles import load_profile, unlike
+from nicemu.config.profiles import Profile, load_profile, unlike
 from nicemu.config.types import Record
 
 Discipline = Literal["v3.6", "v3.6+srcu", "v3.7-seed", "v3.7", "v6.12"]
@@ -28,15 +30,19 @@ def _base(info: ValidationInfo) -> Path | None:
     return (info.context or {}).get("base")
 
 
-def _nic(value: Any, info: ValidationInfo) -> Any:
+def _profile(model: type[Profile], kind: str, value: Any, base: Path | None) -> Any:
     """A name, a path, or fields; with `like: NAME` among them what they do not say is as in that profile."""
     if isinstance(value, dict):
-        return unlike(NicProfile, "nic", value, _base(info))
-    return load_profile(NicProfile, "nic", value, _base(info)) if isinstance(value, str) else value
+        return unlike(model, kind, value, base)
+    return load_profile(model, kind, value, base) if isinstance(value, str) else value
+
+
+def _nic(value: Any, info: ValidationInfo) -> Any:
+    return _profile(NicProfile, "nic", value, _base(info))
 
 
 def _host(value: Any, info: ValidationInfo) -> Any:
-    return load_profile(HostProfile, "host", value, _base(info)) if isinstance(value, str) else value
+    return _profile(HostProfile, "host", value, _base(info))
 
 
 def _default_nic() -> NicProfile:
@@ -106,7 +112,7 @@ class Config(Record):
     trace: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
     trace_limit_mb: Annotated[int, Field(ge=1)] | None = None  # then the trace ends; the run goes on
     pcap: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
-    inject: Annotated[tuple[Injection, ...], Field(strict=False)] = ()
+    inject: Annotated[tuple[AnyInjection, ...], Field(strict=False)] = ()
     mutants: Annotated[tuple[Mutant, ...], Field(strict=False)] = ()
 
     @property
@@ -159,10 +165,11 @@ class Config(Record):
     def _injections_have_a_place(self) -> Self:
         last = FIRST_COMPLETION_VECTOR + self.nic.num_comp_vectors - 1
         for i, item in enumerate(self.inject):
-            if item.nic >= self.nics:
+            nics = (item.nics or ()) if isinstance(item, PacketFault) else (getattr(item, "nic", 0),)
+            if any(nic >= self.nics for nic in nics):
                 raise ValueError(f"inject: expected entry {i} on a NIC 0..{self.nics - 1}")
-            if item.vector is not None and item.vector > last:
+            if getattr(item, "vector", 0) > last:
                 raise ValueError(f"inject: expected entry {i} on a vector 1..{last}")
-            if item.event == "gid_change" and item.index >= self.nic.gid_tbl_len:
+            if isinstance(item, GidChange) and item.index >= self.nic.gid_tbl_len:
                 raise ValueError(f"inject: expected entry {i} on a GID index 0..{self.nic.gid_tbl_len - 1}")
         return self

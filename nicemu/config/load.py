@@ -25,7 +25,7 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     overridden = frozenset(given)
     if path is None:
         return validate(Config, YamlFile(COMMAND_LINE, given, overridden=overridden))
-    file = _find(str(path))
+    file = find_lab(str(path))
     read = read_yaml(file)
     config = validate(Config, read, base=file.parent)
     if not given:
@@ -34,8 +34,9 @@ def load_config(path: str | Path | None = None, overrides: Mapping[str, Any] | N
     return validate(Config, YamlFile(read.name, {**kept, **given}, read.lines, overridden))
 
 
-def _find(name: str) -> Path:
-    found = paths.find(name, "configs/lab", ".yaml")
+def find_lab(name: str, base: Path | None = None) -> Path:
+    """The file of a lab: a shipped name, or a path relative to `base`. Raises ConfigError."""
+    found = paths.find(name, "configs/lab", ".yaml", base)
     if found is None and Path(name).is_file():
         found = Path(name)
     if found is None:

@@ -41,12 +41,20 @@ def _over(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 _read: dict[tuple[type[Record], Path, int], Record] = {}
 """Profiles read before, by file and time of its last change."""
+_reading: list[Path] = []
+"""Profiles being read: each is like the one behind it."""
 
 
 def _load(model: type[Profile], kind: str, path: Path) -> Profile:
     key = (model, path, path.stat().st_mtime_ns)
     profile = _read.get(key)
     if not isinstance(profile, model):
-        file = read_yaml(path)
-        profile = _read[key] = validate(model, replace(file, values=unlike(model, kind, file.values, path.parent)))
+        if path in _reading:
+            raise ValueError(f": expected a profile that is not like itself ({path.name})")
+        _reading.append(path)
+        try:
+            file = read_yaml(path)
+            profile = _read[key] = validate(model, replace(file, values=unlike(model, kind, file.values, path.parent)))
+        finally:
+            _reading.remove(path)
     return profile

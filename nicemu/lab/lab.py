@@ -19,7 +19,7 @@ from nicemu.driver.core import Driver, Options
 from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
 from nicemu.lab.hook_check import watch_hooks
-from nicemu.lab.inject import inject
+from nicemu.lab.inject import Injected, inject
 from nicemu.lab.plant import planted
 from nicemu.lab.tracing import open_log
 from nicemu.lab.watchdog import Watchdog
@@ -113,9 +113,10 @@ class Lab:
         self.endpoint = Endpoint(self.timeline, self.driver, self.process)
         self.pumped = 0
         """Firings of the wall-clock pump: they make the history depend on real time."""
-        self.watchdog = Watchdog(self)
-        self.injected = inject(self)
+        self.injected: list[Injected] = []
         """What ``inject:`` asked for, and whether it fired."""
+        self.watchdog = Watchdog(self)
+        self.injected += inject(self)
         if config.evict_per_ms:
             self.scheduler.spawn(evictor(self, config.evict_per_ms), "evictor", daemon=True)
 

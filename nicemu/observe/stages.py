@@ -41,7 +41,7 @@ FAULT = (
     Step("driver", "driver builds the update", "mm_done", "update"),
     Step("update", "device updates its MTT", "update", "resume"),
     Step("resume", "resume command", "resume", "resumed"),
-    Step("resume", "NIC resumes the queue", "resumed", "goes_on"),
+    Step("resume", "NIC resumes the queue", "resumed", "goes_on"),  # negative: before the driver has heard
 )
 INVALIDATION = (
     Step("check", "notifier: does the device map it", "notifier", "command"),

@@ -23,6 +23,8 @@ from nicemu.tables.raw_records import RQT as RQT
 from nicemu.tables.raw_records import RQT_ENTRY as RQT_ENTRY
 from nicemu.tables.record import record
 from nicemu.tables.spread import SPREAD as SPREAD
+from nicemu.tables.tag_records import TAG as TAG
+from nicemu.tables.tag_records import TAG_LIST as TAG_LIST
 
 CONTROL = record(
     "trap", "trap_row",      # our bug or a resource limit: code and row; the run stops (see Trap and row_accessor)
@@ -197,7 +199,6 @@ MSIX = record(
     "masked", "pending", "count", "queued", "nic", "vector", "asserted_at",
     "coalesced",             # events since the last message, under moderation
     "deadline", "timer_event",  # 0, or when moderation sends the message; a VECTOR_TIMER is in the heap
-    "messages", "lose_at",   # messages that left the device; number of the one to lose, 0: none
     "lost",                  # messages lost by injection
 )  # fmt: skip
 
@@ -271,26 +272,6 @@ SRQ = record(
     "type", "xrcd", "cq",    # XRC: domain, row of the CQ of all its completions
     "error",                 # SRQ_ERR was raised: nothing more is taken
     "ring_mkey", "record_mkey",  # as of a QP
-)  # fmt: skip
-
-TAG_LIST = record(
-    "first", "count",        # rows of TAG
-    "head", "tail",          # posted tags in the order of matching: TAG rows, 0: none
-    "ring", "slots", "doorbell_record",  # operations: counters of the library and of the device
-    "next",                  # next operation
-    "busy",                  # an operation is being fetched
-    "qpn",                   # QP number that completions of operations carry
-    "unexpected",            # messages that matched nothing, 16 bits
-    "handled",               # how many of them software says it has handled
-)  # fmt: skip
-"""The tag list of a TM-SRQ, in the row of its SRQ."""
-
-TAG = record(
-    "list",                  # row of its list
-    "state",                 # a ``tag_list.TagState``
-    "active",                # may match: software and device were in step since it was added
-    "tag", "mask",
-    "next", "previous",
 )  # fmt: skip
 
 AV = record(
@@ -383,7 +364,7 @@ class Trap(IntEnum):
 class ViolationKind(IntEnum):
     """What the DMA sanitizer found."""
 
-    INVALIDATED, FREED, WRITE_PROTECTED = 1, 2, 3
+    INVALIDATED, FREED, WRITE_PROTECTED, MISTRANSLATED = 1, 2, 3, 4
 
 
 SEGMENTS_PER_PACKET = 72

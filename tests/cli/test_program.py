@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from nicemu.cli.program import load_module, load_script
+from nicemu._program import load_module, load_script
 from nicemu.config import ConfigError
 
 RUN = """
 import sys
-from nicemu.cli.program import load_module, load_script, run_program
+from nicemu._program import load_module, load_script, run_program
 kind, name, *rest = sys.argv[1:]
 sys.exit(run_program(load_module(name) if kind == "-m" else load_script(name), rest))
 """

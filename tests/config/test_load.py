@@ -48,6 +48,28 @@ def test_every_shipped_profile_loads_and_says_its_name_and_source(kind: str) -> 
         assert profile.source
 
 
+def test_a_profile_in_a_file_may_be_like_another() -> None:
+    own = {"name", "description", "source", "ack_timeout_floor_ns"}
+    profiles = [load_config(None, {"nic": name}).nic.model_dump() for name in ("connectx4", "connectib")]
+    assert {name for name in profiles[0] if profiles[0][name] != profiles[1][name]} == own
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("like: connectib\nmax_qpp: 5\n", "odd.yaml:2: field max_qpp: expected max_qp"),
+        ("like: nosuch\n", "expected a profile ("),
+        ("like: odd.yaml\n", "expected a profile that is not like itself"),
+    ],
+)
+def test_what_is_wrong_with_such_a_profile_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, {"nic": str(file)})
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_the_default_stages_add_up_to_the_published_page_fault() -> None:
     nic, host = load_config().nic.costs, load_config().host.costs
     total = nic.fault_detect_ns + nic.interrupt_ns + host.fault_ns + host.driver_fault_ns

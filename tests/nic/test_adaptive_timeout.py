@@ -7,7 +7,7 @@ from itertools import pairwise
 from nicemu.abi.verbs import QpState, WcStatus
 from nicemu.tables.trace import Ev
 from tests.nic.conftest import connected
-from tests.nic.images import image
+from tests.nic.image_files import image
 from tests.nic.packets import DROP, Wire
 from tests.nic.testbench import Bench, Qp
 

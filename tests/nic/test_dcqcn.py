@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nicemu import _jit
-from tests.nic.images import image
+from tests.nic.image_files import image
 from tests.nic.objects import Mr, Qp
 from tests.nic.star import Star
 from tests.nic.testbench import WrOpcode

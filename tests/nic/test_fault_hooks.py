@@ -12,7 +12,7 @@ from nicemu.tables.records import ViolationKind
 from tests.nic.conftest import connected
 from tests.nic.images import answering, bench_of, bench_with
 from tests.nic.test_sanitizer import invalidate, violations
-from tests.nic.testbench import Bench
+from tests.nic.testbench import Bench, WrOpcode
 
 
 def reported_after(rc):
@@ -188,6 +188,45 @@ def test_firmware_hears_whether_the_missing_page_is_to_be_written(tmp_path):
     rc.read(2, 8, offset=4096)
     rc.bench.fault()
     assert (int(words.word0), int(words.word1)) == (1, 1)
+
+
+# The NIC of the page-fault paper --------------------------------------------------------------------------------------
+
+
+def test_npf_answers_a_missing_page_with_its_own_timer_and_a_missing_receive_with_the_qps():
+    rc = connected(bench_with("npf"), remote=False, MIN_RNR_TIMER=5)
+    rc.bench.log()
+    rc.write(1, 8)
+    rc.bench.fault()
+    rc.bench.run_for(10_000)
+    rc.b.post_send(1, WrOpcode.SEND, rc.local.sge(8))
+    rc.bench.run_for(100_000)
+    timers = [(a, c) for kind, _, a, _, c, _ in rc.bench.trace() if kind.name == "RNR_NAK"]
+    assert timers[0] == (rc.b.number, 9) and (rc.a.number, 5) in timers
+
+
+def test_npf_drops_read_responses_on_a_missing_page_and_goes_back_after_the_resume():
+    rc = connected(bench_with("npf"), local=False)
+    rc.bench.log()
+    rc.read(1, 3 * 4096)
+    fault = rc.bench.fault()
+    rc.bench.run_for(1_000_000)
+    assert fault["type"] == FaultType.REQUESTER_READ and rc.bench.sent().count(12) == 1
+    rc.local.map()
+    rc.bench.resume(fault["token"])
+    rc.bench.run()
+    assert rc.bench.sent().count(12) == 2 and rc.bench.device.row.timeouts == 0
+    assert rc.a.statuses() == [(1, 0)] and rc.local.data[: 3 * 4096] == rc.remote.data[: 3 * 4096]
+
+
+def test_npf_merges_repeated_faults_of_a_class():
+    rc = connected(bench_with("npf"), remote=False, MIN_RNR_TIMER=1)
+    rc.write(1, 8)
+    rc.bench.fault()
+    rc.bench.run_for(1_000_000)
+    row = rc.bench.device.row
+    assert row.page_faults == 1 and row.page_faults_merged == row.rnr_naks_sent - 1 >= 3
+    assert rc.bench.faults() == []
 
 
 # IOTLB ----------------------------------------------------------------------------------------------------------------

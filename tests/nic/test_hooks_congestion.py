@@ -10,7 +10,7 @@ from nicemu.tables.trace import Ev
 from nicemu.wire import opcode as bth
 from nicemu.wire.opcode import RcOpcode
 from tests.nic.conftest import connected
-from tests.nic.images import written
+from tests.nic.image_files import written
 from tests.nic.packets import inject
 from tests.nic.test_msix import arm, nop, quiet, vectors
 from tests.nic.testbench import Bench, Cq, Qp

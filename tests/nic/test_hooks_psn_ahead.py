@@ -9,7 +9,7 @@ from nicemu.abi.verbs import QpState, QpType
 from nicemu.tables.trace import Ev
 from nicemu.wire.opcode import RcOpcode
 from tests.nic.conftest import connected
-from tests.nic.images import image, written
+from tests.nic.image_files import image, written
 from tests.nic.packets import DROP, Wire, inject
 from tests.nic.testbench import Bench, pair
 
@@ -100,6 +100,13 @@ def test_no_more_than_a_window_is_kept(rc):
     assert kept(rc) == (MOST_AHEAD, MOST_AHEAD)
     put(rc, 0)
     assert expected(rc) == MOST_AHEAD + 1 and free_packets(rc.bench) == free
+
+
+def test_all_qps_together_keep_no_more_than_the_pool_can_spare(rc):
+    free = free_packets(rc.bench)
+    rc.bench.device.row.requests_waiting = 8192
+    put(rc, 1, 2)
+    assert kept(rc) == (0, 8192) and free_packets(rc.bench) == free
 
 
 @pytest.mark.parametrize("end", ["reset", "error", "destroyed"])

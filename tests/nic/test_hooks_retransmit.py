@@ -9,7 +9,7 @@ from nicemu.tables.trace import Ev
 from nicemu.wire import opcode as bth
 from nicemu.wire.opcode import RcOpcode
 from tests.nic.conftest import connected
-from tests.nic.images import image, written
+from tests.nic.image_files import image, written
 from tests.nic.packets import DROP, Wire
 from tests.nic.testbench import Bench
 

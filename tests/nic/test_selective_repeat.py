@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nicemu import _jit
-from tests.nic.images import image
+from tests.nic.image_files import image
 from tests.nic.star import Star
 from tests.nic.test_impairments import (
     DOUBLE,
