@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Callable
-from typing import BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from nicemu._jit import WORLDS
+from nicemu._jit import JIT, WORLDS
+from nicemu._jit.object_code import folder_of
 from nicemu.observe.limited import Limited
 from nicemu.observe.perfetto import messages
 from nicemu.observe.perfetto.encode import LONGEST, encode, finish, finish_qps
@@ -28,7 +31,17 @@ from nicemu.tables.trace import CONTINUED, MAX_TRACE, TRACE_WORDS
 from nicemu.tables.world import World, address_of, lazy_bytes
 
 BUFFER_BYTES = 1 << 20
+Encode = Callable[[int, int, int], int]
 ROW = struct.Struct("<8q")
+
+
+def _loaded(kernel: Any) -> Encode:
+    """A kernel, ready to be called; compiled unless the cache has it, with a line that says so."""
+    if not JIT:
+        return kernel  # type: ignore[no-any-return]
+    if not folder_of(Path(__file__).parent).exists():
+        print("nicemu: compiling the trace writer (once per release)", file=sys.stderr, flush=True)
+    return kernel.load()  # type: ignore[no-any-return]
 
 
 class PerfettoLog:
@@ -39,6 +52,7 @@ class PerfettoLog:
         self.lines = 0
         self.pid = os.getpid()
         self.shapes = Shapes()
+        self._encode, self._finish_qps, self._finish = (_loaded(k) for k in (encode, finish_qps, finish))
         self._place(world, names)
         control = world.control.view(np.ndarray)
         self._on, self._count, self._now, self._ran = (
@@ -94,10 +108,10 @@ class PerfettoLog:
         self._count[0] = 0
         done = 0
         while done < rows:
-            done = self._written(encode, done, rows)
+            done = self._written(self._encode, done, rows)
         self.lines += rows
 
-    def _written(self, kernel: Callable[[int, int, int], int], a: int, b: int) -> int:
+    def _written(self, kernel: Encode, a: int, b: int) -> int:
         """Run a kernel with an empty buffer and write what it made; its answer."""
         self._at[0] = self._start
         answer = kernel(self._address, a, b)
@@ -136,7 +150,7 @@ class PerfettoLog:
         if os.getpid() == self.pid:
             now, row = self._now[0], 1
             while row:
-                row = self._written(finish_qps, row, now)
-            self._written(finish, now, 0)
+                row = self._written(self._finish_qps, row, now)
+            self._written(self._finish, now, 0)
         self.stream.close()
         WORLDS.pop(self._address, None)
