@@ -1,7 +1,7 @@
 """Draw the first work requests of a trace as a picture: docs/pictures/trace.svg.
 
-    nicemu run --trace run.pftrace examples/odp_pingpong.py 1
-    python tools/draw_trace.py run.pftrace docs/pictures/trace.svg
+nicemu run --trace run.pftrace examples/odp_pingpong.py 1
+python tools/draw_trace.py run.pftrace docs/pictures/trace.svg
 """
 
 from __future__ import annotations
