@@ -3,12 +3,11 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from nicemu.cli.reading import reading
-from nicemu.config.errors import ConfigError
+from nicemu.cli.reading import naming, reading
 
 DIFFERENT = 1
 
@@ -27,23 +26,27 @@ def diff(
     """
     from nicemu.observe import diff as comparison
     from nicemu.observe.counters_text import flat
-    from nicemu.observe.run_folder import NoRun, counters_of, has_counters, trace_of
+    from nicemu.observe.run_folder import counters_of, has_counters, trace_of
 
     found = comparison.Difference()
-    try:
-        traces = trace_of(left), trace_of(right)
-        found.divergence = comparison.first_difference(reading(traces[0]), reading(traces[1]))
-        if has_counters(left) and has_counters(right):
-            counters = counters_of(left), counters_of(right)
-            found.counters = comparison.changed(flat(counters[0]), flat(counters[1]))
-            found.runs = {"left": comparison.given(counters[0]), "right": comparison.given(counters[1])}
-        if not found.is_same:
-            found.left, found.right = (comparison.latencies(reading(each)) for each in traces)
-    except NoRun as error:
-        raise ConfigError(str(error)) from error
+    traces = trace_of(left), trace_of(right)
+    found.divergence = comparison.first_difference(reading(traces[0]), reading(traces[1]))
+    if has_counters(left) and has_counters(right):
+        counters = counters_of(left), counters_of(right)
+        found.counters = comparison.changed(flat(counters[0]), flat(counters[1]))
+        found.runs = {"left": comparison.given(counters[0]), "right": comparison.given(counters[1])}
+    if not found.is_same:
+        found.left, found.right = (_latencies(each) for each in traces)
     if as_json:
         typer.echo(json.dumps(comparison.as_dict(found), indent=1))
     else:
         for line in comparison.text(found):
             typer.echo(line)
     sys.exit(0 if found.is_same else DIFFERENT)
+
+
+def _latencies(trace: Path) -> dict[str, Any]:
+    from nicemu.observe.diff import latencies
+
+    with naming(trace):
+        return latencies(reading(trace))

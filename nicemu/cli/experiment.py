@@ -51,19 +51,18 @@ def experiment(
         return
     if file is None:
         raise ConfigError("expected FILE or --list, given neither")
-    from nicemu.experiment import conduct, folder
+    from nicemu.experiment import conduct
 
     document = conduct.load(file)
     wish = conduct.Wish(output or Path("experiments") / document.experiment.name, seed, processes, scheduler,
                         not resume, quick, _pairs(only or []))  # fmt: skip
-    _make(wish.folder)
     try:
         outcome = conduct.conduct(document, wish, Progress().say)
     except KeyboardInterrupt:
         print("\nnicemu: interrupted; runs that are done are kept: the same command does the others", file=sys.stderr)
         raise
     if outcome.measured:
-        folder.write(outcome, wish)
+        _write(outcome, wish)
     raise typer.Exit(_end(outcome, wish, file))
 
 
@@ -74,12 +73,14 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def _make(folder: Path) -> None:
+def _write(outcome: "Outcome", wish: "Wish") -> None:
+    from nicemu.experiment import folder
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.write(outcome, wish)
     except OSError as error:
-        text = f"expected a folder that can be made, given {str(folder)!r}: {error.strerror}"
-        raise ConfigError(f"command line: field --output: {text}") from None
+        text = f"expected a folder that can be written, given {error.filename!r}: {error.strerror}"
+        raise ConfigError(f"command line: field --output: {text}") from error
 
 
 def _list() -> None:

@@ -1,14 +1,28 @@
 """Reading a long trace, with a sign of life on a terminal."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from nicemu.config.errors import ConfigError
+
 PERIOD_S = 1.0
 CHECKED_EVERY = 4096
 """Events between looks at the clock."""
+
+
+@contextlib.contextmanager
+def naming(trace: Path) -> Iterator[None]:
+    """What is wrong with an event is said of this file."""
+    from nicemu.observe.work_requests import StrangeEvent
+
+    try:
+        yield
+    except StrangeEvent as error:
+        raise ConfigError(str(error), file=str(trace)) from error
 
 
 def reading(trace: Path) -> Iterator[Any]:

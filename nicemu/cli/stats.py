@@ -25,12 +25,9 @@ def stats(
     """
     from nicemu.observe import counters_text
     from nicemu.observe.prometheus import exposition
-    from nicemu.observe.run_folder import NoRun, counters_of
+    from nicemu.observe.run_folder import counters_of
 
-    try:
-        snapshot = counters_of(run)
-    except NoRun as error:
-        raise ConfigError(str(error)) from error
+    snapshot = counters_of(run)
     if prometheus and as_json:
         raise ConfigError("expected one of --prometheus and --json, given both")
     if prometheus:

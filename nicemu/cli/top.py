@@ -10,8 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from nicemu.config.errors import ConfigError
-
 ROWS = 20
 """QPs and MRs shown: the busiest."""
 PATIENCE_S = 10.0
@@ -30,15 +28,10 @@ def top(
 
     Example: nicemu run --record out PROGRAM.py & nicemu top out
     """
-    from nicemu.observe.run_folder import NoRun
-
-    try:
-        if once or not sys.stdout.isatty():
-            _print_one(run)
-        else:
-            _show(run, interval)
-    except NoRun as error:
-        raise ConfigError(str(error)) from error
+    if once or not sys.stdout.isatty():
+        _print_one(run)
+    else:
+        _show(run, interval)
 
 
 def _print_one(run: Path) -> None:

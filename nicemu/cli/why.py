@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nicemu.cli.reading import reading
+from nicemu.cli.reading import naming, reading
 from nicemu.config.errors import ConfigError
 
 SHOWN = 5
@@ -38,16 +38,15 @@ def why(
     """
     from nicemu.observe import why as analysis
     from nicemu.observe import why_text
-    from nicemu.observe.run_folder import NoRun, trace_of
+    from nicemu.observe.run_folder import trace_of
 
     words = " ".join(request or [])
     asked = analysis.parse(words) if words else None
     if words and asked is None:
         raise ConfigError(f"expected a work request as 5:12 or 'QP 5 #12' (QP, number of the WR), given {words!r}")
-    try:
-        found = analysis.analyse(reading(trace_of(trace)), slowest or SHOWN, asked)
-    except NoRun as error:
-        raise ConfigError(str(error)) from error
+    file = trace_of(trace)
+    with naming(file):
+        found = analysis.analyse(reading(file), slowest or SHOWN, asked)
     if asked is not None and found.asked is None:
         raise ConfigError(f"{trace}: expected a work request of this run, given {words!r} (without: the slowest)")
     shown = [found.asked] if found.asked is not None else found.slowest if slowest else []

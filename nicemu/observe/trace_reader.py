@@ -10,7 +10,7 @@ from typing import NamedTuple
 from nicemu.config.errors import ConfigError
 from nicemu.observe.perfetto.decode import events
 
-NUMBER = re.compile(r"-?\d+")
+NUMBER, TIME = re.compile(r"-?[0-9]{1,19}"), re.compile(r"[0-9]{1,18}")
 PERFETTO = (".pftrace", ".perfetto-trace")
 """Names of files that are written and read as Perfetto traces."""
 
@@ -54,7 +54,7 @@ def _read_text(path: Path) -> Iterator[Event]:
 
 def _event(path: Path, number: int, line: str) -> Event:
     words = line.split()
-    if len(words) < 3 or not words[0].isdigit():
+    if len(words) < 3 or not TIME.fullmatch(words[0]):
         raise ConfigError(f"{path}:{number}: expected 'time who event name=value ...', given {line.strip()[:60]!r}")
     fields = {name: value(text) for name, _, text in (word.partition("=") for word in words[3:])}
     return Event(int(words[0]), words[1], words[2], fields)

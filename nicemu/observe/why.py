@@ -92,7 +92,8 @@ class Asked:
 
 def parse(text: str) -> Asked | None:
     """``5:12``, ``QP 5 #12``, ``nic1 QP 5 #12``; None if it is no such name."""
-    found = re.fullmatch(r"(?:nic(\d+)[\s/:]+)?(?:QP\s*)?(\d+)\s*[:#\s]\s*#?(\d+)", text.strip(), re.IGNORECASE)
+    form = r"(?:nic(\d{1,9})[\s/:]+)?(?:QP\s*)?(\d{1,9})\s*[:#\s]\s*#?(\d{1,18})"
+    found = re.fullmatch(form, text.strip(), re.IGNORECASE)
     if found is None:
         return None
     nic, qpn, index = found.groups()

@@ -48,7 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "a"
     done = run("--record", path, "--stats", PINGPONG, 1)
     assert done.returncode == 0, done.stderr
-    (path.parent / "stats").write_text(done.stderr)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("nicemu: compiling")]
+    (path.parent / "stats").write_text("\n".join(said))
     return path
 
 
@@ -163,3 +164,53 @@ def test_bad_input_gets_one_line_and_status_2(arguments: list[str], message: str
     assert status == 2
     assert errors.startswith(f"nicemu: error: {message}")
     assert errors.count("\n") == 1
+
+
+DAMMING = ROOT / "tests" / "data" / "damming.log"
+
+
+@pytest.mark.parametrize("line", [
+    "² nic0 WQE qpn=2", f"{'9' * 5000} nic0 WQE qpn=2", "7 nic0 WQE", "7 nic0 WQE_DONE qpn=x index= status=y",
+    "7 nic0 SEND opcode=5", "7 nowhere WQE qpn=1 index=0", "7 host fault_work mr=", "7 nic0",
+])  # fmt: skip
+@pytest.mark.parametrize("command", ["why", "diff"])
+def test_an_event_that_nobody_wrote_is_refused_with_its_file(
+    line: str, command: str, tmp_path: Path, nicemu: Reader
+) -> None:
+    trace = tmp_path / "strange.log"
+    trace.write_text(f"{DAMMING.read_text()}{line}\n", encoding="utf-8")
+    status, _, said = nicemu(command, trace, *([DAMMING] if command == "diff" else []))
+    assert (status, said.count("\n")) == (2, 1), said
+    assert str(trace) in said and "expected" in said
+
+
+@pytest.mark.parametrize("place", [1, 3, 100, 5_000])
+@pytest.mark.parametrize("junk", [b"\xff" * 40, b"\0" * 40, b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"])
+def test_a_perfetto_trace_with_other_bytes_in_it_is_no_trace(
+    folder: Path, place: int, junk: bytes, tmp_path: Path, nicemu: Reader
+) -> None:
+    trace = tmp_path / "strange.pftrace"
+    data = (folder / TRACE).read_bytes()
+    trace.write_bytes(data[:place] + junk + data[place + len(junk) : 20_000])
+    status, _, said = nicemu("why", trace)
+    assert status in (0, 2) and said.count("\n") == (status == 2), said
+
+
+@pytest.mark.parametrize("change", [
+    {"virtual_ns": None}, {"virtual_ns": "7"}, {"mr": None}, {"mr": {"1": {}}}, {"nic": {"nicemu0": {"timeouts": []}}},
+    {"qp": [1]}, {"notes": [1]}, {"host": {"pgfault": {}}},
+])  # fmt: skip
+@pytest.mark.parametrize("command", [("stats",), ("stats", "--prometheus"), ("top", "--once")])
+def test_counters_of_another_shape_are_refused_with_the_field(
+    folder: Path, change: dict[str, object], command: tuple[str, ...], tmp_path: Path, nicemu: Reader
+) -> None:
+    counters = tmp_path / COUNTERS
+    counters.write_text(json.dumps(json.loads((folder / COUNTERS).read_text()) | change))
+    status, _, said = nicemu(*command, tmp_path)
+    assert (status, said.count("\n")) == (2, 1), said
+    assert f"{counters}: field {next(iter(change))}" in said
+
+
+def test_json_without_end_is_no_counters(tmp_path: Path, nicemu: Reader) -> None:
+    (tmp_path / COUNTERS).write_text("[" * 100_000)
+    assert nicemu("stats", tmp_path)[0] == 2

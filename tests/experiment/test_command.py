@@ -106,3 +106,30 @@ def test_a_schema_is_json_with_the_fields(kind, capsys):
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ConfigError, match="expected one of experiment, lab, nic, host, given 'cable'"):
         schema("cable")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"columns": [], "counters": {}}', "[" * 100_000])
+def test_a_run_that_is_not_what_was_kept_is_refused_with_its_file(tmp_path, capsys, text):
+    status(tmp_path, capsys)
+    kept = min((tmp_path / "out" / "runs").glob("*.json"))
+    kept.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        status(tmp_path, capsys)
+    assert str(caught.value).startswith(f"{kept}: expected a finished run, given ")
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, capsys):
+    thesis = tmp_path / "out" / "inputs" / "thesis.tex"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("x")
+    with pytest.raises(ConfigError, match="expected an empty folder or that of an earlier call, given one with 'inpu"):
+        status(tmp_path, capsys)
+    assert thesis.read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["inputs"])
+def test_a_file_where_a_folder_should_be_is_said_in_one_line(tmp_path, capsys, name):
+    (tmp_path / "out" / "runs").mkdir(parents=True)
+    (tmp_path / "out" / name).write_text("x")
+    with pytest.raises(ConfigError, match=f"field --output: expected a folder that can be written, given '.*{name}'"):
+        status(tmp_path, capsys)

@@ -67,9 +67,13 @@ def corrupt(entry: Injected) -> None:
         if pair is None or what.qpn not in (None, number):
             return
         ring, slots, stride = queue_of(pair, what.queue)
+        if sum(place_of(what)) > stride:
+            entry.refused = f"requests of QP {number} have no element {what.sge}"
+            return
         last = posted(pair, what.queue)
         first = looked_at.get(pair, 0)
-        for count in range(first if first <= last else 0, last):  # a QP that was reset counts anew
+        first = first if first <= last else 0  # a QP that was reset counts anew
+        for count in range(max(first, last - slots), last):  # the counter is the program's: it may say anything
             if entry.strikes():
                 change(what, ring, (count & slots - 1) * stride)
         looked_at[pair] = last

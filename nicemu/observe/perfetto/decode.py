@@ -21,21 +21,30 @@ def packets(path: Path) -> Iterator[Any]:
     :raises ConfigError: it is no Perfetto trace.
     """
     kind = importlib.import_module("perfetto.protos.perfetto.trace.perfetto_trace_pb2").TracePacket
+    broken = importlib.import_module("google.protobuf.message").DecodeError
     with path.open("rb") as stream:
         while head := stream.read(1):
             size = _length(stream) if head == b"\x0a" else LONGEST_PACKET + 1
             if size > LONGEST_PACKET:
-                raise ConfigError(f"{path}: expected a Perfetto trace, given other bytes at {stream.tell() - 1}")
+                raise _strange(path, stream.tell() - 1)
             data = stream.read(size)
             if len(data) < size:
                 return
-            yield kind.FromString(data)
+            try:
+                packet = kind.FromString(data)
+            except broken:
+                raise _strange(path, stream.tell() - size) from None
+            yield packet
+
+
+def _strange(path: Path, place: int) -> ConfigError:
+    return ConfigError(f"{path}: expected a Perfetto trace, given other bytes at {place}")
 
 
 def _length(stream: BinaryIO) -> int:
-    """A varint; at the end of the file what there is of it."""
+    """A varint of at most 64 bits; at the end of the file what there is of it."""
     value = shift = 0
-    while byte := stream.read(1):
+    while shift < 64 and (byte := stream.read(1)):
         value |= (byte[0] & 127) << shift
         shift += 7
         if byte[0] < 128:
@@ -71,7 +80,10 @@ class Names:
 
 
 def events(path: Path) -> Iterator[tuple[int, str, str, dict[str, int | str]]]:
-    """(time ns, who, event, fields) of each event, in their order."""
+    """(time ns, who, event, fields) of each event, in their order.
+
+    :raises ConfigError: it is no Perfetto trace, or not one of nicemu.
+    """
     names = Names()
     for packet in packets(path):
         if not packet.HasField("track_event"):
@@ -79,5 +91,10 @@ def events(path: Path) -> Iterator[tuple[int, str, str, dict[str, int | str]]]:
             continue
         event = packet.track_event
         if event.category_iids:
-            fields = {names.strings[a.name_iid]: names.value(a) for a in event.debug_annotations}
-            yield packet.timestamp, names.who[event.track_uuid], names.strings[event.category_iids[0]], fields
+            try:
+                fields = {names.strings[a.name_iid]: names.value(a) for a in event.debug_annotations}
+                found = packet.timestamp, names.who[event.track_uuid], names.strings[event.category_iids[0]], fields
+            except KeyError as error:
+                expected = "expected strings and tracks that a packet before has named"
+                raise ConfigError(f"{path}: {expected}, given number {error} at {packet.timestamp} ns") from None
+            yield found
