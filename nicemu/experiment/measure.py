@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from nicemu.experiment.schema import Metric, Scalar
 from nicemu.experiment.sweep import REPETITION, Document, Point, same
 from nicemu.experiment.task import Result
+from nicemu.observe.percentile import nearest_rank
 
 RESERVED = ("point", REPETITION, "observation")
 """Columns that results have beside the workload's."""
@@ -67,7 +68,7 @@ def scale(column: str, unit: str) -> float:
 
 
 def aggregate(how: str, values: Sequence[float]) -> float | None:
-    """One number of many. Percentiles are the nearest rank: the smallest value that so many do not exceed."""
+    """One number of many. Percentiles are the nearest rank."""
     if how == "count":
         return len(values)
     if not values:
@@ -78,8 +79,7 @@ def aggregate(how: str, values: Sequence[float]) -> float | None:
         return math.fsum(values)
     if how in ("min", "max"):
         return min(values) if how == "min" else max(values)
-    rank = math.ceil(float(how[1:]) / 100 * len(values))
-    return sorted(values)[max(rank, 1) - 1]
+    return nearest_rank(sorted(values), how[1:])
 
 
 def at(measured: Sequence[Measured], where: Mapping[str, Scalar]) -> list[Measured]:

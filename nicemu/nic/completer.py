@@ -92,12 +92,6 @@ def min_psn(a, b):
 
 
 @jit
-def max_psn(a, b):
-    """The later of two PSNs."""
-    return b if psn_diff(a, b) < 0 else a
-
-
-@jit
 def progress(world, q_row, una):
     """The oldest unacknowledged PSN moved: reload both retry counters (rxe_comp.c)."""
     q = qp(world, q_row)
@@ -374,8 +368,9 @@ def rnr_timer(world, q_row, incarnation):
     if q.incarnation == incarnation and q.rnr_until != 0 and control(world, 0).now >= q.rnr_until:
         q.rnr_until = 0
         trace(world, RNR_OVER, q.nic, q.number, 0, 0, 0)
-        if q.rnr_alone:
-            q.rnr_alone = 0
-            go_back(world, q_row, max_psn(q.rnr_psn, q.una_psn), True)
+        alone = q.rnr_alone != 0 and (q.state == RTS or q.state == SQD)
+        q.rnr_alone = 0
+        if alone and psn_diff(q.rnr_psn, q.una_psn) >= 0:
+            go_back(world, q_row, q.rnr_psn, True)
         return call(vector(world, units.RETIRE).address, world, q_row, 0)
     return 0

@@ -59,11 +59,12 @@ def congestion_timer(world, q_row, incarnation):
     if q.incarnation != incarnation:
         return 0
     quiet, before = q.cc_timer, q.cc_kbps
-    q.cc_timer = 0
     if before == 0 or not RTR <= q.state <= SQE:
+        q.cc_timer = 0
         return 0
     set_rate(world, q_row, ask(world, q.nic, hooks.CC_TIMER, q_row, 0))
     quiet = quiet + 1 if q.cc_kbps == before and not outstanding(q) else 1
+    q.cc_timer = 0
     if q.cc_kbps != 0 and quiet <= MOST_QUIET:
         run_timer(world, q_row)
         q.cc_timer = quiet

@@ -43,7 +43,7 @@ ASKS: dict[Hook, Ask] = {
         "a page fault was seen, before it is reported", "qp", "FAULT row",
         "pages to ask the driver for, from the missing one on; more than the operation needs are prefetched; 0: as "
         "many as the whole operation still needs",
-        ((0, 1 << 20),), "fault.va fault.type fault.bytes_committed fault.op_length fault.psn fault.mkey mkey.length"),
+        ((0, 1 << 20),), "fault.va fault.type fault.bytes_committed fault.op_length fault.mkey mkey.length"),
     Hook.ACK: Ask(
         "a packet that did not ask for an ACK is done", "qp", "PSN", "1: acknowledge it now; 0: wait for one that asks",
         _YES, "qp.epsn qp.msn qp.mtu"),
@@ -209,7 +209,6 @@ FIELDS: dict[str, str] = {
     "fault.type": "`FaultType`: 0 RDMA at the responder, 1 SEND, 2 receive, 3 READ at the requester",
     "fault.bytes_committed": "bytes of the operation that are done",
     "fault.op_length": "bytes of the operation",
-    "fault.psn": "PSN of the packet that hit it",
     "fault.mkey": "MKEY row",
     "fault.time": "virtual time at which it was seen, ns",
     "mkey.base": "address of the first byte",

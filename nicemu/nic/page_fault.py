@@ -132,7 +132,7 @@ def raise_fault(world, q_row, kind, wqe, committed, op_length):
     f.error = 0
     f.time = c.now
     f.merged = 0
-    f.psn = q.incarnation
+    f.incarnation = q.incarnation
     if f.held:
         f.held = 2
     f.waiting = 0
@@ -236,7 +236,7 @@ def resume(world, row, error):
     q = qp(world, f.qp)
     nic(world, q.nic).resumes += 1
     trace(world, RESUME, q.nic, f.type, q.number, error, f.merged)
-    if f.psn != q.incarnation:
+    if f.incarnation != q.incarnation:
         return 0
     report_waiting(world, f.qp)
     if f.type == REQUESTER_SEND or f.type == REQUESTER_READ:
@@ -272,7 +272,7 @@ def restart_requester(world, row, error):
 def retry(world, row, number):
     """FAULT_RETRY: what the fault holds tries again; if the page is still missing, that is merged with the fault."""
     f = fault(world, row)
-    if f.open == 0 or f.number != number or f.psn != qp(world, f.qp).incarnation:
+    if f.open == 0 or f.number != number or f.incarnation != qp(world, f.qp).incarnation:
         return 0
     f.retrying = 0
     nic(world, qp(world, f.qp).nic).fault_retries += 1

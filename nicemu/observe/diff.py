@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
+from nicemu.observe.percentile import nearest_rank
 from nicemu.observe.trace_reader import Event
 from nicemu.observe.work_requests import requests
 
@@ -114,13 +115,8 @@ def latencies(events: Iterable[Event]) -> dict[str, Latencies]:
 
 
 def _distribution(values: list[int]) -> Latencies:
-    p50, p95, p99 = (_percentile(values, share) for share in (50, 95, 99))
+    p50, p95, p99 = (nearest_rank(values, percent) for percent in (50, 95, 99))
     return Latencies(len(values), p50, p95, p99, values[-1])
-
-
-def _percentile(values: list[int], share: int) -> int:
-    """By nearest rank."""
-    return values[max(0, -(-len(values) * share // 100) - 1)]
 
 
 def as_dict(found: Difference) -> dict[str, Any]:

@@ -22,8 +22,6 @@ FAULTS_DOMINATE, NOTABLE, QUEUEING = 0.2, 0.05, 0.3
 FLOOD_QPS, FLOOD_RESENDS = 4, 3
 """Packet flood: so many QPs, each READ of them sent again so often on average."""
 
-Longest = tuple[int, str]
-
 
 class Findings:
     """Counts what the findings need while requests stream by."""

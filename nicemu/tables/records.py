@@ -222,7 +222,7 @@ IOTLB = record("mkey", "page", "entry", "clock")
 """Lines of a NIC's IOTLB, of its second level, and of its QP-context cache (``mkey``: QP row), one behind the other."""
 
 FAULT = record(
-    "open", "type", "qp", "mkey", "va", "psn", "wqe", "bytes_committed", "op_length", "error", "time", "merged",
+    "open", "type", "qp", "mkey", "va", "incarnation", "wqe", "bytes_committed", "op_length", "error", "time", "merged",
     "pages",                 # to ask the driver for; 0: all of the operation
     "number", "factor",      # of the NIC's faults; what its costs are times, in 1/65536
     "redirected",            # 1: firmware let bytes move to or from the redirect page

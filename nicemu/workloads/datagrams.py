@@ -11,7 +11,6 @@ from nicemu.workloads import Row
 from nicemu.workloads.bench import PAGE, Bench
 
 GRH = 40
-QUIET_NS = 10_000_000
 """After so long without a completion none will come."""
 
 

@@ -24,6 +24,11 @@ def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(values, p
     assert sum(value < found for value in values) < share
 
 
+def test_the_percentile_of_a_thousand_values_is_not_one_too_far():
+    """99.9 / 100 * 1000 is more than 999 in floating point."""
+    assert aggregate("p99.9", range(1, 1001)) == 999
+
+
 @LAZY
 @given(VALUES)
 def test_the_order_of_observations_does_not_matter(values):

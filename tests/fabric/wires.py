@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from nicemu import _jit
@@ -10,10 +9,8 @@ from nicemu._jit import jit
 from nicemu.config import NicProfile
 from nicemu.config.fabric_profile import FabricProfile, Impairment
 from nicemu.config.nic_profile import LinkProfile
-from nicemu.config.paths import shipped
 from nicemu.fabric.cable import rows_of
 from nicemu.fabric.fabric import Fabric
-from nicemu.nic import firmware
 from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
 from nicemu.tables import World, units
@@ -24,6 +21,7 @@ from nicemu.tables.rows import packet
 from nicemu.tables.trace import Ev, trace
 from nicemu.tables.world import Capacity
 from nicemu.wire import opcode as bth
+from tests.nic.testbench import default_image
 
 _schedule = schedule.load() if _jit.JIT else schedule
 RECEIVE = int(Ev.RECEIVE)
@@ -46,12 +44,6 @@ def sink(world, p, _):
     return 0
 
 
-@cache
-def image() -> firmware.Image:
-    """The default firmware."""
-    return firmware.load(shipped("firmware") / "default.py")
-
-
 class Wires:
     """``nics`` NICs of 100 Gb/s on wires of 1 us, or as ``fabric`` and ``impairments`` say (fields of the YAML)."""
 
@@ -60,7 +52,7 @@ class Wires:
         self.engine = Engine(self.world)
         self.world.vector[units.ARRIVE].address = _jit.install(sink)
         profile = NicProfile(link=LinkProfile(rate_gbps=GBPS, delay_ns=DELAY_NS))
-        self.devices = [Device(self.world, i, profile, image()) for i in range(nics)]
+        self.devices = [Device(self.world, i, profile, default_image()) for i in range(nics)]
         rules = [Impairment(**fields) for fields in impairments]
         self.fabric = Fabric(self.world, FabricProfile(**fabric or {}), rules, seed)
         self.world.control[0].trace = 1

@@ -112,9 +112,11 @@ def cc_timer(world, row, arg):
     assert rc.bench.world.now == told + 30_000 > start
 
 
-def test_a_lasting_limit_does_not_keep_an_idle_device_busy():
+@pytest.mark.parametrize("answer", ["KEEP_RATE", KBPS])
+def test_a_lasting_limit_does_not_keep_an_idle_device_busy(answer):
     """The timer stops when nothing happens, and starts again with the next packet."""
-    rc = connected(Bench(firmware_image=written(LIMIT)))
+    timer = f"\n\ndef cc_timer(world, row, arg):\n    return {answer}\n"
+    rc = connected(Bench(firmware_image=written(LIMIT + timer)))
     rc.write(1, 8)
     rc.bench.run()
     assert rc.a.row().cc_kbps == KBPS and rc.a.row().cc_timer == 0

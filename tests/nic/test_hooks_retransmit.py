@@ -208,6 +208,20 @@ def test_a_qp_that_ends_in_between_begins_anew(state, waits):
     assert rc.a.statuses() == [(3, 0)]
 
 
+def test_what_an_rnr_nak_held_is_not_sent_again_by_a_qp_in_error():
+    """The end of the wait is nobody's: the receives that come in ERR wait for DMA, and the QP with them."""
+    rc = firmware(ONLY, MIN_RNR_TIMER=14)
+    rc.send(1, 100)
+    rc.bench.run_for(10_000)
+    row = rc.a.row()
+    assert row.rnr_alone == 1
+    row.commit_until = row.rnr_until + 1  # bytes on their way hold the flush back until the wait is over
+    rc.a.modify(1, STATE=QpState.ERR)
+    rc.bench.run()
+    assert rc.bench.device.row.retransmits == 0
+    assert [wr_id for wr_id, _ in rc.a.statuses()] == [1]
+
+
 def test_sqd_finishes_what_was_sent_alone():
     """Drained is said when the request that waited is done too."""
     rc = firmware(ONLY, MIN_RNR_TIMER=14, TIMEOUT=5)

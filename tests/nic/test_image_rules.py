@@ -7,18 +7,14 @@ from pathlib import Path
 import pytest
 
 from nicemu import _jit
-from nicemu.config.paths import shipped
 from nicemu.nic import firmware
 from nicemu.nic.hook_table import ASKS, FIELDS
 from nicemu.nic.hooks import Hook
 from nicemu.tables import records
+from tests.nic.testbench import default_image
 
 WAIT = "def rnr_wait(world, row, arg):\n"
 API = "from nicemu.firmware import"
-
-
-def default() -> firmware.Image:
-    return firmware.load(shipped("firmware") / "default.py")
 
 
 def refusal(folder: Path, source: str) -> str:
@@ -26,7 +22,7 @@ def refusal(folder: Path, source: str) -> str:
     file = folder / "image.py"
     file.write_text(source)
     with pytest.raises(firmware.FirmwareError) as caught:
-        firmware.load(file, default()).compile()
+        firmware.load(file, default_image()).compile()
     name, _, text = str(caught.value).partition(":")
     assert name == str(file) and "\n" not in text
     return text
@@ -148,11 +144,11 @@ def rnr_wait(w, r, a):
 def test_what_is_allowed_loads_and_compiles(tmp_path: Path) -> None:
     file = tmp_path / "good.py"
     file.write_text(GOOD)
-    image = firmware.load(file, default())
+    image = firmware.load(file, default_image())
     image.compile()
     assert image.own == {Hook.RNR_WAIT}
     assert image.doc == "Everything that is allowed."
-    assert image.address(Hook.ACK) == default().address(Hook.ACK)
+    assert image.address(Hook.ACK) == default_image().address(Hook.ACK)
 
 
 def test_every_hook_is_in_the_table_with_fields_that_exist() -> None:
@@ -165,4 +161,4 @@ def test_every_hook_is_in_the_table_with_fields_that_exist() -> None:
 
 
 def test_the_default_image_has_every_hook() -> None:
-    assert set(default().functions) == set(Hook)
+    assert set(default_image().functions) == set(Hook)

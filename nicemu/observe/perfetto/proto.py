@@ -15,7 +15,6 @@ HEAD = int.from_bytes(bytes((0x0A, 0x80, 0, 0x50, 1, 0x68, 2, 0x40)), "little", 
 """Trace.packet, its length; trusted_packet_sequence_id 1; sequence_flags NEEDS_INCREMENTAL_STATE; timestamp follows."""
 TRACK_EVENT = 0x5A
 TYPE, TRACK, NAME_IID, CATEGORY = 0x48, 0x58, 0x50, 0x18
-SLACK = 16
 
 
 @jit

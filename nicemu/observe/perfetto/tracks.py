@@ -3,10 +3,8 @@
 
 from nicemu._jit import jit, store8, store32, store64
 from nicemu.observe.perfetto.proto import (
-    BEGIN,
     COUNTER,
     END,
-    NAME_IID,
     close_event,
     field,
     open_event,
@@ -74,12 +72,6 @@ def lowest_free(lanes):
 def end_slice(world, time, track):
     """The innermost slice of a track ends; nothing but the picture needs it."""
     close_event(world, open_event(world, time, END, track))
-
-
-@jit
-def begin_slice(world, time, track, iid):
-    """A slice that is no event."""
-    close_event(world, field(open_event(world, time, BEGIN, track), NAME_IID, iid))
 
 
 @jit
