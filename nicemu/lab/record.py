@@ -43,10 +43,10 @@ class Record:
     def __init__(self, folder: Path) -> None:
         self.folder, self.pid = folder.resolve(), os.getpid()  # the program may go to another folder
         self.lab: Lab | None = None
-        self._take_over()
+        self._make()
 
-    def _take_over(self) -> None:
-        """Make the folder, or empty that of an earlier run.
+    def _make(self) -> None:
+        """Make the folder; that of an earlier run stays as it is until :meth:`inputs`.
 
         :raises ConfigError: it holds something else, or cannot be written.
         """
@@ -56,9 +56,6 @@ class Record:
             if foreign:
                 text = f"--record: expected an empty folder or an earlier record, given one with {foreign[0]!r}"
                 raise ConfigError(text)
-            shutil.rmtree(self.folder / IMAGES, ignore_errors=True)
-            for name in WRITTEN - {IMAGES}:
-                (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
 
@@ -68,27 +65,29 @@ class Record:
         return {"trace": str(self.folder / TRACE), "pcap": str(self.folder / CAPTURE)}
 
     def inputs(self, config: Any, program: Path | None) -> None:
-        """Write what the run is given."""
+        """Write what the run is given, in the place of an earlier record, of which it may be a part."""
         import yaml
 
         try:
-            fields = config.to_dict() | {"trace": None, "pcap": None}
-            fields["firmware"] = [self._image(name) for name in config.firmware]
+            own = [name for name in dict.fromkeys(config.firmware) if name.endswith(".py")]
+            called = _names(own)
+            files = {called[name]: Path(name).read_bytes() for name in own}
             if program is not None:
-                shutil.copyfile(program, self.folder / "program.py")
-            text = yaml.safe_dump(fields, sort_keys=False)
-            (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+                files["program.py"] = program.read_bytes()
+            firmware = [called.get(name, name) for name in config.firmware]
+            fields = config.to_dict() | {"trace": None, "pcap": None, "firmware": firmware}
+            files["config.yaml"] = yaml.safe_dump(fields, sort_keys=False).encode()
+            self._empty()
+            for place, data in files.items():
+                (self.folder / place).parent.mkdir(exist_ok=True)
+                (self.folder / place).write_bytes(data)
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
 
-    def _image(self, name: str) -> str:
-        """What the record calls a firmware image: one that is not shipped becomes a part of it."""
-        if not name.endswith(".py"):
-            return name
-        images = self.folder / IMAGES
-        images.mkdir(exist_ok=True)
-        shutil.copyfile(name, images / Path(name).name)
-        return f"{IMAGES}/{Path(name).name}"
+    def _empty(self) -> None:
+        shutil.rmtree(self.folder / IMAGES, ignore_errors=True)
+        for name in WRITTEN - {IMAGES}:
+            (self.folder / name).unlink(missing_ok=True)
 
     def begin(self, lab: Lab) -> None:
         """From now on ``live.json`` is kept up to date: when the program enters the timeline, twice a second."""
@@ -116,6 +115,15 @@ class Record:
             fresh.replace(self.folder / name)
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
+
+
+def _names(images: list[str]) -> dict[str, str]:
+    """What a record calls firmware images that are not shipped, by path: each its own name."""
+    called: dict[str, str] = {}
+    for number, image in enumerate(images):
+        place = f"{IMAGES}/{Path(image).name}"
+        called[image] = place if place not in called.values() else f"{IMAGES}/{number}-{Path(image).name}"
+    return called
 
 
 def _cannot_write(folder: Path, error: OSError) -> ConfigError:

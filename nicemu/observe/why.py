@@ -70,7 +70,7 @@ def analyse(events: Iterable[Event], keep: int = 5, asked: Asked | None = None) 
 def _count(found: Analysis, request: WorkRequest) -> None:
     found.requests += 1
     found.unfinished += request.end is None
-    for cause in {piece.cause for piece in request.path}:
+    for cause in dict.fromkeys(piece.cause for piece in request.path):
         found.causes.setdefault(cause, Total()).requests += 1
     for piece in request.path:
         found.causes[piece.cause].ns += piece.ns

@@ -1,6 +1,7 @@
 """`nicemu run --record`, and what reads its folder: stats, top, diff, why."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -146,6 +147,33 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(record.ConfigError, match=r"expected an empty folder or an earlier record, given .*thesis"):
         record.Record(tmp_path)
+
+
+def test_a_record_may_be_run_again_in_its_own_place(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "again"
+    shutil.copytree(folder, place)
+    done = run("--record", place, "--config", place / "config.yaml", place / "program.py", 1)
+    assert done.returncode == 0, done.stderr
+    assert (place / TRACE).read_bytes() == (folder / TRACE).read_bytes()
+
+
+def test_a_refused_command_leaves_an_earlier_record_as_it_was(folder: Path, tmp_path: Path, nicemu: Reader) -> None:
+    place = tmp_path / "again"
+    shutil.copytree(folder, place)
+    status, _, errors = nicemu("run", "--record", place, "--discipline", "v0.1", PINGPONG)
+    assert status == 2 and errors.count("\n") == 1
+    assert {entry.name for entry in place.iterdir()} == {entry.name for entry in folder.iterdir()}
+
+
+def test_two_firmware_images_of_one_name_are_both_kept(tmp_path: Path) -> None:
+    images = [tmp_path / side / "patient.py" for side in ("left", "right")]
+    for number, image in enumerate(images):
+        image.parent.mkdir()
+        image.write_text(f"{PATIENT}# {number}\n")
+    config = load_config(None, {"nics": 2, "firmware": list(map(str, images))})
+    record.Record(tmp_path / "run").inputs(config, None)
+    kept = load_config(tmp_path / "run" / "config.yaml")
+    assert [Path(image).read_text() for image in kept.firmware] == [image.read_text() for image in images]
 
 
 @pytest.mark.parametrize(
