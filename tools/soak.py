@@ -28,7 +28,7 @@ from soak_unreliable import Unreliable
 from nicemu import lab as labs
 from nicemu.config import Config
 from nicemu.config.fabric_profile import Impairment
-from nicemu.lab.report import print_violations
+from nicemu.lab.violations import print_violations
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.addr import AH, AHAttr, GlobalRoute
 from nicemu.pyverbs.cq import CQ

@@ -14,6 +14,9 @@ COMMAND = struct.Struct("<II14qQ")
 COMMAND_BYTES = 128
 COMMAND_STATUS, COMMAND_PARAMS, COMMAND_MAILBOX = 4, 8, 120
 COMMAND_SLOTS = 64
+ANSWER = 0x41_4E_00_00
+"""Fault injection: a slot's status word of this plus an error has the device answer that error, and do nothing. No
+driver writes it, and a device writes only errors themselves."""
 
 
 class Status(IntEnum):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MkeyFlag
-from nicemu.lab.report import violation_lines
+from nicemu.lab.violations import violation_lines
 from nicemu.mm.lock_report import Kind
 from nicemu.mm.page import PIN_SHIFT
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import nicemu
-from nicemu.cli import check, devinfo, experiment, fuzz, run, schema
+from nicemu.cli import check, devinfo, diff, experiment, fuzz, run, schema, stats, top, why
 from nicemu.cli.conformance import command as conformance
 from nicemu.cli.firmware import command as firmware
 from nicemu.cli.rxe_lab import command as rxe_lab
@@ -42,5 +42,9 @@ app.command("check")(check.check)
 app.command("fuzz")(fuzz.fuzz)
 app.command("experiment")(experiment.experiment)
 app.command("schema")(schema.schema)
+app.command("stats")(stats.stats)
+app.command("top")(top.top)
+app.command("why")(why.why)
+app.command("diff")(diff.diff)
 app.add_typer(firmware.firmware, name="firmware")
 app.add_typer(rxe_lab.lab, name="lab")

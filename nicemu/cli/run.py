@@ -3,16 +3,20 @@
 import contextlib
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from nicemu import __version__
 from nicemu.config.errors import ConfigError
 
 STALLED = 1
 """Exit status of a program that ended well although the watchdog had something to report."""
+IDLE_FAULT = 1
+"""Exit status of a program that ended well although a fault that must fire did not: it has shown nothing."""
 
 
 class RunCommand(TyperCommand):
@@ -60,10 +64,22 @@ def run(
         str | None, typer.Option(metavar="RATE", help="Invalidations per virtual millisecond during the run.")
     ] = None,
     mutant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Plant a deliberate bug.")] = None,
-    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the event log.")] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write every event of the run: as text, or for ui.perfetto.dev if FILE ends in .pftrace.",
+        ),
+    ] = None,
+    trace_limit_mb: Annotated[
+        str | None, typer.Option(metavar="N", help="Stop writing the trace at N MB; the run goes on.")
+    ] = None,
     pcap: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the packets: pcapng, for Wireshark.")] = None,
     sysfs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write what /sys would say; SYSFS_PATH tells the program where.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep trace, packets, counters and inputs, for stats, why, diff.")
     ] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print the counters afterwards, on stderr.")] = False,
     stages: Annotated[bool, typer.Option("--stages", help="Print the stages of a fault and an invalidation.")] = False,
@@ -83,12 +99,17 @@ def run(
         "evict_per_ms": _number(evict),
         "mutants": mutant or None,
         "trace": str(trace) if trace else None,
+        "trace_limit_mb": _number(trace_limit_mb),
         "pcap": str(pcap) if pcap else None,
     }
     words = list(arguments or [])
+    if record is not None and (trace or pcap):
+        raise ConfigError(
+            "--record writes trace and capture into its folder: expected no --trace and no --pcap beside it"
+        )
     if module is None and not words:
         raise ConfigError("expected SCRIPT or -m MODULE, given neither")
-    sys.exit(_run(module, words, config, overrides, sysfs, stats, stages))
+    sys.exit(_run(module, words, config, overrides, Leaves(sysfs, record, stats, stages)))
 
 
 def _number(text: str | None) -> int | float | str | None:
@@ -105,33 +126,66 @@ def _from_here(images: list[str]) -> str | list[str] | None:
     return found[0] if len(found) == 1 else found or None
 
 
-def _run(
-    module: str | None,
-    words: list[str],
-    config: str | None,
-    overrides: dict[str, Any],
-    sysfs: Path | None,
-    stats: bool,
-    stages: bool,
-) -> int:
+@dataclass(frozen=True)
+class Leaves:
+    """What a run leaves behind."""
+
+    sysfs: Path | None
+    record: Path | None
+    stats: bool
+    stages: bool
+
+
+def _run(module: str | None, words: list[str], config: str | None, overrides: dict[str, Any], leaves: Leaves) -> int:
     from nicemu import _alias
     from nicemu import _program as program
     from nicemu.config import load_config
 
-    checked = load_config(config, overrides)
+    record = _record(leaves.record)
+    checked = load_config(config, overrides | (record.files if record else {}))
     _check_firmware(checked)
     _alias.install()
+    script = None if module else Path(words[0])
     loaded = program.load_module(module) if module else program.load_script(words.pop(0))
 
     from nicemu.uverbs import session, waits
 
     session.configure(checked)
     waits.install()
-    if sysfs is not None:
-        session.endpoint()  # the program may look there before it opens a device
-        _write_sysfs(sysfs)
-        os.environ["SYSFS_PATH"] = str(sysfs.resolve())
+    if record is not None:
+        record.inputs(checked, script)
+        record.begin(_lab())
+    if leaves.sysfs is not None:  # the program may look there before it opens a device
+        _write_sysfs(leaves.sysfs)
+        os.environ["SYSFS_PATH"] = str(leaves.sysfs.resolve())
     status = program.run_program(loaded, words)
+    status = _ended(status, leaves, config)
+    if record is not None:
+        record.end(nicemu=__version__, program=str(module or script), arguments=words, exit_status=status)
+    return status
+
+
+def _record(folder: Path | None) -> Any:
+    if folder is None:
+        return None
+    from nicemu.lab.record import Record
+
+    return Record(folder)
+
+
+def _lab() -> Any:
+    """The lab of this run, built now if the program has not used it yet."""
+    from nicemu.uverbs import session
+
+    session.endpoint()
+    return session.current()
+
+
+def _ended(status: int, leaves: Leaves, config: str | None) -> int:
+    """Say and write what is left to say and write; the exit status of all."""
+    from nicemu import _program as program
+    from nicemu.uverbs import session
+
     lab = session.current()
     if lab is not None:
         if lab.world.complaint is not None:  # the program may have caught it
@@ -139,14 +193,26 @@ def _run(
         if status == program.INTERRUPTED:
             print(f"nicemu: {lab.watchdog.interrupted()}", file=sys.stderr)
         lab.flush()
-        if sysfs is not None:
-            _write_sysfs(sysfs)
+        if leaves.sysfs is not None:
+            _write_sysfs(leaves.sysfs)
         if status == 0 and lab.watchdog.reports:
             status = STALLED
-    if stats or stages:
+        if _idle_faults(lab, config):
+            status = status or IDLE_FAULT
+    if leaves.stats or leaves.stages:
         sys.stdout.flush()
-        _report(stats, stages)
+        _report(leaves.stats, leaves.stages)
     return status
+
+
+def _idle_faults(lab: Any, config: str | None) -> bool:
+    """Say which faults did not happen; True if there are any."""
+    from nicemu.lab.inject import idle
+
+    lines = idle(lab)
+    for line in lines:
+        print(f"nicemu: {config or 'command line'}: {line}", file=sys.stderr)
+    return bool(lines)
 
 
 def _check_firmware(config: Any) -> None:
@@ -163,9 +229,8 @@ def _check_firmware(config: Any) -> None:
 
 def _write_sysfs(folder: Path) -> None:
     from nicemu.lab.sysfs import write_sysfs
-    from nicemu.uverbs import session
 
-    write_sysfs(session.current(), folder)
+    write_sysfs(_lab(), folder)
 
 
 def _report(stats: bool, stages: bool) -> None:

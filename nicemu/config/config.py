@@ -10,7 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, mod
 from nicemu.config import paths
 from nicemu.config.fabric_profile import FabricProfile, Impairment
 from nicemu.config.host_profile import HostProfile
-from nicemu.config.injection import FIRST_COMPLETION_VECTOR, Injection
+from nicemu.config.injection import AnyInjection
+from nicemu.config.injection.device import FIRST_COMPLETION_VECTOR, PacketFault
+from nicemu.config.injection.events import GidChange
 from nicemu.config.mutants import MUTANTS
 from nicemu.config.nic_profile import NicProfile
 from nicemu.config.profiles import Profile, load_profile, unlike
@@ -108,8 +110,9 @@ class Config(Record):
     force_odp: bool = False
     evict_per_ms: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0  # per virtual millisecond
     trace: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
+    trace_limit_mb: Annotated[int, Field(ge=1)] | None = None  # then the trace ends; the run goes on
     pcap: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None
-    inject: Annotated[tuple[Injection, ...], Field(strict=False)] = ()
+    inject: Annotated[tuple[AnyInjection, ...], Field(strict=False)] = ()
     mutants: Annotated[tuple[Mutant, ...], Field(strict=False)] = ()
 
     @property
@@ -162,10 +165,11 @@ class Config(Record):
     def _injections_have_a_place(self) -> Self:
         last = FIRST_COMPLETION_VECTOR + self.nic.num_comp_vectors - 1
         for i, item in enumerate(self.inject):
-            if item.nic >= self.nics:
+            nics = (item.nics or ()) if isinstance(item, PacketFault) else (getattr(item, "nic", 0),)
+            if any(nic >= self.nics for nic in nics):
                 raise ValueError(f"inject: expected entry {i} on a NIC 0..{self.nics - 1}")
-            if item.vector is not None and item.vector > last:
+            if getattr(item, "vector", 0) > last:
                 raise ValueError(f"inject: expected entry {i} on a vector 1..{last}")
-            if item.event == "gid_change" and item.index >= self.nic.gid_tbl_len:
+            if isinstance(item, GidChange) and item.index >= self.nic.gid_tbl_len:
                 raise ValueError(f"inject: expected entry {i} on a GID index 0..{self.nic.gid_tbl_len - 1}")
         return self

@@ -97,6 +97,7 @@ class Impairment(Record):
 
     kind: Literal["loss", "reorder", "duplicate", "corrupt", "delay", "partition", "rewrite"]
     name: Annotated[str, Field(max_length=60)] = ""
+    must_fire: bool = False  # a run in which no packet was hit fails
     nics: Annotated[tuple[NicIndex, ...] | None, Field(strict=False)] = None  # from 0; null: all
     direction: Literal["out", "in", "both"] | None = None  # null: both for partition, else out
 

@@ -1,16 +1,21 @@
 """The command queue (``mlx5_cmd_exec``): slots, mailboxes, and threads that sleep until the completion's interrupt.
 
 Up to ``COMMAND_SLOTS`` commands are in flight; further threads queue for a slot in order. A slot is free again when
-its completion EQE has been handled, whether anybody waits for it or not.
+its completion EQE has been handled, whether anybody waits for it or not. A command that times out leaves its slot taken
+(``wait_func``: a leak), and with all slots so nothing is tried any more (``mlx5_cmd_all_stalled``).
+
+The timeout runs only for commands that an injected fault has kept from the device: what else keeps one from being
+answered (a lost interrupt, which mlx5 recovers from at that time) is the watchdog's to report.
 """
 
 from __future__ import annotations
 
 import errno
 from collections import deque
+from enum import IntEnum
 from typing import Any
 
-from nicemu.abi.command import COMMAND, COMMAND_BYTES, COMMAND_SLOTS, Command, Status
+from nicemu.abi.command import ANSWER, COMMAND, COMMAND_BYTES, COMMAND_SLOTS, COMMAND_STATUS, Command, Status
 from nicemu.abi.rings import Doorbell, doorbell_offset
 from nicemu.driver.errors import DriverError
 from nicemu.driver.ring import Allocator, Memory
@@ -23,13 +28,24 @@ MTT_CHUNK = MAILBOX_BYTES // 8
 ZEROS = (0,) * 14
 """Parameter words that a command does not use."""
 COMMAND_DOORBELL = doorbell_offset(Doorbell.COMMAND, 0)
-ERRNO = {
+TIMEOUT_NS = 65_000_000_000
+"""``MLX5_TO_CMD_MS`` (60 s), and ``MLX5_CMD_TIMEOUT_RECOVER_MSEC`` (5 s) in which a lost event may yet be found."""
+
+
+class Conclusion(IntEnum):
+    """What the driver makes of a command without an answer; beside ``Status``."""
+
+    TIMED_OUT = 255
+
+
+ERRNO: dict[Status | Conclusion, int] = {
     Status.BAD_OPCODE: errno.EOPNOTSUPP,
     Status.BAD_PARAM: errno.EINVAL,
     Status.BAD_RESOURCE: errno.EINVAL,
     Status.NO_MEMORY: errno.ENOMEM,
     Status.BAD_STATE: errno.EINVAL,
     Status.INTERNAL_ERROR: errno.EIO,
+    Conclusion.TIMED_OUT: errno.ETIMEDOUT,
 }
 """``mlx5_cmd_check``: command status to errno."""
 STATUS = {int(status): status for status in Status}
@@ -49,12 +65,18 @@ class CommandQueue:
         self._free = deque(range(COMMAND_SLOTS))
         self._queue: deque[Completion] = deque()
         self._flight: dict[int, tuple[Completion, int]] = {}
+        self.expected: dict[int, Completion] = {}
+        """Commands that will time out, by slot."""
+        self.stalled: set[int] = set()
+        """Slots of commands that have timed out."""
         self._names = {opcode: f"{opcode.name} of {device.name}" for opcode in Command}
         device.set_command_ring(self._ring.address)
 
     def post(self, opcode: Command, *params: int, mailbox: Any = b"", reply_bytes: int = 0) -> Steps[Completion]:
         """Submit a command. The completion's value is (status, reply, when it was done)."""
         assert len(mailbox) <= MAILBOX_BYTES, "command: mailbox too small"
+        if len(self.stalled) == COMMAND_SLOTS:
+            raise DriverError(errno.EAGAIN, f"{self.device.name}: every command slot waits for an answer")
         slot = self._free.popleft() if self._free else (yield from self._wait_for_slot(opcode))
         box = self._mailboxes[slot]
         if mailbox:
@@ -82,6 +104,24 @@ class CommandQueue:
         else:
             self._free.append(slot)
         completion.complete((STATUS[status], reply, done))
+
+    def opcode(self, slot: int) -> int:
+        """What a slot asks for."""
+        return int.from_bytes(self._ring.view[slot * COMMAND_BYTES :][:4], "little")
+
+    def refuse(self, slot: int, status: Status) -> None:
+        """Fault injection: the device answers with this status and does nothing."""
+        at = slot * COMMAND_BYTES + COMMAND_STATUS
+        self._ring.view[at : at + 4] = (ANSWER + status).to_bytes(4, "little")
+
+    def expect_timeout(self, slot: int) -> None:
+        """Fault injection: nobody answers; :meth:`time_out` ends the wait."""
+        self.expected[slot] = self._flight[slot][0]
+
+    def time_out(self, slot: int) -> None:
+        """``wait_func_handle_exec_timeout``: whoever waits gets ETIMEDOUT; the slot stays the device's."""
+        self.stalled.add(slot)
+        self.expected.pop(slot).complete((Conclusion.TIMED_OUT, b"", self.scheduler.clock()))
 
     def _wait_for_slot(self, opcode: Command) -> Steps[int]:
         turn = Completion(self.scheduler, f"a command slot for {opcode.name}")

@@ -21,10 +21,12 @@ class MrCounters:
     page_prefetch: int = 0
     page_faults_handled: int = 0
     page_invalidations_handled: int = 0
+    device: str = ""
+    """Whose region it is: a label, no counter."""
 
     def items(self) -> list[tuple[str, int]]:
         """(name, value) in the order above."""
-        return [(f.name, getattr(self, f.name)) for f in fields(self)]
+        return [(f.name, getattr(self, f.name)) for f in fields(self) if f.name != "device"]
 
     def add(self, other: MrCounters) -> None:
         """Add another region's counters to these."""

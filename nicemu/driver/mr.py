@@ -132,6 +132,7 @@ def create(pd: Pd, address: int, length: int, access: int, iova: int) -> Mr:
     index, key = mkey.take(pd.context.device)
     region = Mr(pd, index, key, len(driver.mr_counters) + 1, address, length, iova, access)
     driver.mr_counters[region.number] = region.counters
+    region.counters.device = pd.context.device.name
     pd.users += 1
     return region
 

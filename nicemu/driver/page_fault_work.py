@@ -10,6 +10,8 @@ import contextlib
 import errno
 import struct
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nicemu.abi.command import Command
@@ -71,6 +73,8 @@ class PageFaultWork:
         self.device, self._name = device, f"kworker/{device.name}-page-fault"
         self.active = 0
         self.waiting: deque[PageFault] = deque()
+        self.fault_in: Callable[[PageFault, dict[str, Any]], Steps[None]] = partial(fault_in, device)
+        """:func:`fault_in`; an injected fault puts itself around it."""
 
     def handle_eqe(self, event: Eqe) -> None:
         """``mlx5_ib_eq_pf_process``: queue the work."""
@@ -105,7 +109,7 @@ def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
     event = {"nic": device.index, "qpn": fault.qpn, "type": NAMES[fault.type]}
     driver.scheduler.event("fault_work", **event, mr=fault.key >> KEY_BITS)
     try:
-        yield from fault_in(device, fault, stages)
+        yield from device.faults.fault_in(fault, stages)
     except (Fault, DriverError):
         driver.counters.num_failed_resolutions += 1
         error = 1

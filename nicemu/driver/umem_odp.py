@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nicemu.abi.command import Command, Status
+from nicemu.abi.command import Command
 from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE
 from nicemu.driver import mkey
 from nicemu.driver.errors import DriverError
@@ -317,8 +317,7 @@ def take_back(memory: OnDemand, ranges: list[tuple[int, int]], stages: dict[str,
         completion = yield from device.commands.post(Command.ZAP_MTT, memory.region.index, first, pages)
         if driver.broken("skip_device_wait"):
             continue
-        status, _, done = yield completion
-        assert status == Status.OK, f"MR {memory.region.number}: ZAP_MTT failed with {status.name}"
+        _, _, done = yield completion  # as mlx5, which does not look at the answer: the pages go all the same
         if done >= stages["command"]:  # the device stamps its completions
             stages["drained"] = done
     stages["interrupt"] = clock()

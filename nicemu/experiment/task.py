@@ -19,7 +19,7 @@ from nicemu.experiment.schema import Experiment
 from nicemu.experiment.sweep import Document, Point, settings
 
 QUICK_ITERATIONS = 20
-TRACE, CAPTURE = "trace.log", "capture.pcapng"
+TRACE, CAPTURE = "trace.pftrace", "capture.pcapng"
 
 
 class Work(NamedTuple):

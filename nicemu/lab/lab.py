@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -19,8 +19,9 @@ from nicemu.driver.core import Driver, Options
 from nicemu.fabric.fabric import Fabric
 from nicemu.lab.evict import evictor
 from nicemu.lab.hook_check import watch_hooks
-from nicemu.lab.inject import inject
+from nicemu.lab.inject import Injected, inject
 from nicemu.lab.plant import planted
+from nicemu.lab.tracing import open_log
 from nicemu.lab.watchdog import Watchdog
 from nicemu.memory import Frames
 from nicemu.memory.arena import Arena
@@ -32,12 +33,15 @@ from nicemu.mm.syscalls import Process
 from nicemu.nic import firmware, spread
 from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
-from nicemu.observe.event_log import EventLog
 from nicemu.observe.packet_capture import PacketCapture
 from nicemu.tables import World
 from nicemu.tables.world import Capacity
 from nicemu.timeline import Chooser, Scheduler, Timeline, VirtualClock
 from nicemu.uverbs.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from nicemu.observe.event_log import EventLog
+    from nicemu.observe.perfetto.log import PerfettoLog
 
 
 @contextmanager
@@ -73,10 +77,10 @@ class Lab:
         self.world = world = World(self._capacity())
         control = world.control[0]
         control.sanitizer = int(config.sanitizer)
-        self.log: EventLog | None = None
+        self.log: EventLog | PerfettoLog | None = None
         if config.trace:
             with _writing("trace", config.trace):
-                self.log = EventLog(world, config.trace.open("w"))
+                self.log = open_log(world, config)
         self.capture: PacketCapture | None = None
         self.engine = Engine(world, self._drain)
         model_pages = config.host.ram_pages if config.memory == "model" else 0
@@ -109,9 +113,10 @@ class Lab:
         self.endpoint = Endpoint(self.timeline, self.driver, self.process)
         self.pumped = 0
         """Firings of the wall-clock pump: they make the history depend on real time."""
-        self.watchdog = Watchdog(self)
-        self.injected = inject(self)
+        self.injected: list[Injected] = []
         """What ``inject:`` asked for, and whether it fired."""
+        self.watchdog = Watchdog(self)
+        self.injected += inject(self)
         if config.evict_per_ms:
             self.scheduler.spawn(evictor(self, config.evict_per_ms), "evictor", daemon=True)
 

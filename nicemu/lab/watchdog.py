@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.rings import Eqn
 from nicemu.abi.verbs import QpState
+from nicemu.lab.inject.rings import posted
 from nicemu.tables.records import FAULTS_PER_QP
-from nicemu.timeline import HungTask, Sleep, Steps, hung_task
+from nicemu.timeline import HostThread, HungTask, Sleep, Steps, hung_task
 
 if TYPE_CHECKING:
     from nicemu.driver.device import IbDevice
@@ -35,6 +36,7 @@ class Watchdog:
         self._hung: set[int] = set()
         timeline = lab.timeline
         timeline.explain, timeline.stuck, timeline.alarm = self.lines, self.stuck, self.alarm
+        timeline.untold = self.untold
         self._spawn()
 
     def alarm(self, text: str) -> None:
@@ -49,16 +51,21 @@ class Watchdog:
             return True
         return any(_unread(device, Eqn.PAGE_FAULT) for device in self.lab.driver.devices)
 
+    def untold(self) -> bool:
+        """With nothing left to run: a QP is suspended, or requests lie in a ring whose doorbell did not arrive."""
+        return any(True for device in self.lab.driver.devices for kind in (_faults, _untold) for _ in kind(device))
+
     def interrupted(self) -> str:
         """Who waits for whom when somebody outside has lost patience."""
         text = self.lab.timeline.who_waits("interrupted")
         return text if self.lab.pending else f"{text}\n  nothing is left to run: no poll will find anything new"
 
     def lines(self) -> list[str]:
-        """What is not as it should be in the devices: vectors, event queues, CQs, QPs suspended, failed or not done."""
-        found: list[str] = []
+        """What went wrong on purpose, and what is not as it should be in the devices: vectors, event queues, CQs, QPs
+        suspended, failed, not done or not told."""
+        found = [f"inject.{entry.number}: {entry}" for entry in self.lab.injected if entry.fired]
         for device in self.lab.driver.devices:
-            for kind in (_vectors, _queues, _cqs, _faults, _requests):
+            for kind in (_vectors, _queues, _cqs, _faults, _requests, _untold):
                 lines = [f"{device.name} {line}" for line in islice(kind(device), LINES_OF_A_KIND + 1)]
                 found += lines[:LINES_OF_A_KIND] + ["..."] * (len(lines) > LINES_OF_A_KIND)
         return found
@@ -76,12 +83,19 @@ class Watchdog:
             for thread in self.lab.scheduler.blocked.values():
                 if thread.daemon or thread.number in self._hung or now - thread.since < limit:
                     continue
+                if self._will_time_out(thread):
+                    continue
                 self._hung.add(thread.number)
                 head = f"INFO: task {thread.name} blocked for more than {limit / 1e9:g} seconds"
                 text = "\n  ".join([self.lab.timeline.who_waits(head), *hung_task.report(thread)])
                 self.alarm(text)
                 self._spawn()
                 raise HungTask(text)
+
+    def _will_time_out(self, thread: HostThread) -> bool:
+        """It waits for a command, and the driver will give that up."""
+        return any(thread.waits_for is wait for device in self.lab.driver.devices
+                   for wait in device.commands.expected.values())  # fmt: skip
 
 
 def _unread(device: IbDevice, eqn: int) -> int:
@@ -101,7 +115,7 @@ def _vectors(device: IbDevice) -> Iterator[str]:
         words = [("function masked", nic.function_masked), ("masked", row.masked), ("message pending", row.pending)]
         states = [word for word, on in words if on]
         if row.lost:
-            states.append(f"message {int(row.lose_at)} lost")
+            states.append(f"{int(row.lost)} messages lost")
         if states:
             yield f"MSI-X vector {eqn} ({_name(eqn)}): {', '.join(states)}"
 
@@ -142,3 +156,21 @@ def _requests(device: IbDevice) -> Iterator[str]:
         elif waiting > 0:
             why = ", waits after an RNR NAK: the peer had no receive request, or not its page" if row.rnr_until else ""
             yield f"QP {number} ({state.name}): {waiting} requests not done{why}"
+
+
+def _untold(device: IbDevice) -> Iterator[str]:
+    """Of send queues, of receive queues in ERR, which need their doorbell only there, and of lists of tags."""
+    for number, pair in device.qps.items():
+        row: Any = device.device.world.qp[int(device.device.row.qp_base) + number]
+        state = QpState(int(row.state))
+        if state not in (QpState.RTS, QpState.SQE, QpState.ERR):
+            continue
+        sends = posted(pair, "send") - int(row.sq_fetched) if pair.send_slots and not pair.rendezvous else 0
+        receives = posted(pair, "recv") - int(row.rq_next) if pair.recv_slots and state == QpState.ERR else 0
+        for count, what in ((sends, "requests"), (receives, "receive requests")):
+            if count > 0:
+                yield f"QP {number} ({state.name}): {count} {what} posted that the device was not told of"
+    for number, queue in device.srqs.items():
+        producer, consumer = queue.tags.record.view[:16].cast("q") if queue.tags is not None else (0, 0)
+        if producer != consumer:
+            yield f"SRQ {number}: {producer - consumer} tag operations posted that the device was not told of"

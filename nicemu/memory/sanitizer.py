@@ -1,19 +1,32 @@
 """DMA sanitizer: judges every DMA at the instant its bytes move.
 
 A violation if an invalidation of the page has returned since its translation was made, if the frame was freed since,
-or if a write goes through a translation older than the page's write protection. Rows of VIOLATION keep both
+or if a write goes through a translation older than the page's write protection. At level 2 it also looks the page up
+in the mkey's table: another frame there means that a line of the IOTLB was wrong. Rows of VIOLATION keep both
 histories: when and at which mm stamp the translation was made, and which mm operation took the page.
 """
 
 from nicemu._jit import jit
-from nicemu.abi.command import MTT_STAMP_SHIFT
+from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MTT_STAMP_SHIFT
+from nicemu.tables import radix
 from nicemu.tables.records import ViolationKind
 from nicemu.tables.rows import control, frame, mkey, violation
 from nicemu.tables.trace import Ev, trace
 
-INVALIDATED, FREED, WRITE_PROTECTED = (int(kind) for kind in ViolationKind)
+INVALIDATED, FREED, WRITE_PROTECTED, MISTRANSLATED = (int(kind) for kind in ViolationKind)
+FRAME_BITS = (1 << MTT_FRAME_BITS) - 1 << MTT_FRAME_SHIFT
+COMPARES = 2
+"""Level of CONTROL.sanitizer that an injected fault of the IOTLB asks for."""
 VIOLATION = int(Ev.VIOLATION)
 MAX_VIOLATIONS = 1024
+
+
+@jit
+def mistranslated(world, s):
+    """The table leads elsewhere. Nothing there is no contradiction: a ZAP_MTT that drains clears it first."""
+    m = mkey(world, s.mkey)
+    found = radix.find(world, m.root, m.levels, s.page)
+    return found != 0 and (found ^ s.entry) & FRAME_BITS != 0
 
 
 @jit
@@ -27,6 +40,8 @@ def judge(world, s, write):
         return INVALIDATED
     if write and made < f.protected:
         return WRITE_PROTECTED
+    if control(world, 0).sanitizer == COMPARES and mistranslated(world, s):
+        return MISTRANSLATED
     return 0
 
 

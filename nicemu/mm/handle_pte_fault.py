@@ -47,6 +47,7 @@ from nicemu.timeline.host import Steps
 
 if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
+    from nicemu.mm.host import Host
 
 
 def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
@@ -112,7 +113,7 @@ def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool)
     frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page), mm))[0])
     _count(mm, "swap_in", page, 1, write)
     slot = entry >> PFN_SHIFT
-    yield from host.swap.read([slot], [frame])
+    yield from _read_swap(host, [slot], [frame])
     flags = PRESENT | ACCESSED | DIRTY | entry & SWAP_KEPT
     if write and vma.flags & VM_WRITE and not entry & UFFD_WP:
         flags |= WRITTEN
@@ -121,6 +122,15 @@ def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool)
         host.swap.put(slot)
     else:
         host.pages.put(frame)
+
+
+def _read_swap(host: Host, slots: list[int], frames: list[int]) -> Steps[None]:
+    """Read pages into new frames, which go if that fails."""
+    try:
+        yield from host.swap.read(slots, frames)
+    except Fault:
+        host.pages.put_many(np.array(frames, np.int64))
+        raise
 
 
 def _do_cached_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
@@ -247,7 +257,7 @@ def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.n
     host = mm.host
     frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers), mm)
     yield _count_many(mm, "swap_in", numbers, write)
-    yield from host.swap.read((entries >> PFN_SHIFT).tolist(), frames.tolist())
+    yield from _read_swap(host, (entries >> PFN_SHIFT).tolist(), frames.tolist())
     keep = vma.kind == MODEL and not write and not host.swap.full
     flags = PRESENT | ACCESSED | (0 if keep else DIRTY) | (WRITTEN if write and vma.flags & VM_WRITE else 0)
     installed = yield from _install(mm, vma, numbers, entries, frames, flags | entries & SWAP_KEPT)

@@ -15,7 +15,7 @@ import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.file import File, FileKind
-from nicemu.mm.page import PG_DIRTY, PG_FILE, PG_UNEVICTABLE
+from nicemu.mm.page import PG_DIRTY, PG_FILE, PG_UNEVICTABLE, Fault
 from nicemu.tables.records import FrameKind
 from nicemu.timeline.host import Sleep, Steps
 
@@ -84,7 +84,7 @@ def find_lock_page(host: Host, file: File, index: int) -> Steps[int]:
 def read_mapping_page(host: Host, file: File, index: int, mm: AddressSpace | None = None) -> Steps[int]:
     """``find_or_create_page`` and ``read_folio``: the frame with a reference, locked, its bytes there.
 
-    ``mm``: whose control group pays. :raises Fault: ENOMEM.
+    ``mm``: whose control group pays. :raises Fault: ENOMEM; EFAULT, it could not be read back from swap.
     """
     while True:
         frame = yield from find_lock_page(host, file, index)
@@ -95,7 +95,12 @@ def read_mapping_page(host: Host, file: File, index: int, mm: AddressSpace | Non
             break
         host.pages.put(frame)
     add_to_page_cache(host, file, index, frame)
-    yield from _read(host, file, index, frame)
+    try:
+        yield from _read(host, file, index, frame)
+    except Fault:
+        delete_from_page_cache(host, file, frame, "read_error")
+        unlock_page(host, frame)
+        raise
     return frame
 
 

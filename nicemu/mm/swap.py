@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nicemu.abi.verbs import PAGE_SIZE
-from nicemu.mm.page import MODEL, PG_SWAPCACHE
+from nicemu.mm.page import MODEL, PG_SWAPCACHE, Fault
 from nicemu.mm.page_table import PFN_SHIFT, SOFT_DIRTY, SWAP, UFFD_WP
 from nicemu.mm.swap_device import SwapDevice
 from nicemu.tables.records import FrameKind
@@ -141,7 +141,7 @@ class Swap:
 
     def read_cached(self, slot: int, canonical: int, mm: AddressSpace) -> Steps[int]:
         """``read_swap_cache_async``: the cached model page of a slot with a reference, read if need be. 0 if the slot
-        is not in use any more. :raises Fault: ENOMEM."""
+        is not in use any more. :raises Fault: ENOMEM; EFAULT, it could not be read."""
         host = self.host
         while True:
             frame = self.cache.get(slot, 0)
@@ -149,6 +149,9 @@ class Swap:
                 host.pages.get(frame)
                 if slot in self.reading:
                     yield self.reading[slot]
+                    if self.cache.get(slot, 0) != frame:  # it could not be read
+                        host.pages.put(frame)
+                        continue
                 return frame
             frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, canonical, mm))[0])
             if self._users[slot] and slot not in self.cache:
@@ -158,8 +161,14 @@ class Swap:
                 return 0
         self.add_to_cache(slot, frame)
         self.reading[slot] = Completion(host.scheduler, f"swap-in of slot {slot}")
-        yield from self.read([slot], [frame])
-        self.reading.pop(slot).complete()
+        try:
+            yield from self.read([slot], [frame])
+        except Fault:
+            self.forget(frame)
+            host.pages.put(frame)
+            raise
+        finally:
+            self.reading.pop(slot).complete()
         return frame
 
     def duplicate(self, slots: np.ndarray) -> None:

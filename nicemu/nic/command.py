@@ -74,6 +74,13 @@ def frees(opcode):
     return opcode == ZAP_MTT or opcode == PAGE_FAULT_RESUME
 
 
+@jit
+def refusal(at):
+    """The error that an injected fault has this command answered with (``abi.command.ANSWER``), or OK."""
+    status = load32(at + abi.COMMAND_STATUS) - abi.ANSWER
+    return status if OK < status <= INTERNAL_ERROR else OK
+
+
 def command(world, nic_number, slot):
     """COMMAND: decode a slot; schedule its completion."""
     n = nic(world, nic_number)
@@ -83,7 +90,10 @@ def command(world, nic_number, slot):
     n.commands += 1
     trace(world, EV_COMMAND, nic_number, opcode, slot, 0, 0)
     done = now
-    if n.fatal and not frees(opcode):
+    status = refusal(at)
+    if status != OK:
+        pass
+    elif n.fatal and not frees(opcode):
         status = INTERNAL_ERROR
     elif is_mkey_command(opcode):
         status = mkey_command.execute(world, n, opcode, at)

@@ -13,7 +13,9 @@ from nicemu.nic.send_queue import kick, outstanding
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, nic, qp
+from nicemu.tables.trace import Ev, trace
 
+RATE = int(Ev.RATE)
 RTR, SQE = int(QpState.RTR), int(QpState.SQE)
 NS_PER_MS = 1_000_000
 MOST_QUIET = 64
@@ -32,6 +34,8 @@ def set_rate(world, q_row, rate):
     if rate == KEEP_RATE:
         return
     q = qp(world, q_row)
+    if q.cc_kbps != max(rate, 0):
+        trace(world, RATE, q.nic, q.number, max(rate, 0), 0, 0)
     q.cc_kbps = max(rate, 0)
     if q.cc_kbps != 0:
         run_timer(world, q_row)

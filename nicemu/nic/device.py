@@ -20,6 +20,7 @@ from nicemu.nic.qp_state import ERR
 from nicemu.nic.row_pool import RowPool
 from nicemu.tables import units
 from nicemu.tables.heap import schedule
+from nicemu.tables.trace import Ev
 from nicemu.tables.world import World, address_of, lazy_bytes
 from nicemu.wire.ip import mac_of_guid
 
@@ -182,9 +183,42 @@ class Device:
             when = self._now[0] + int(self.row.interrupt_ns)
             self._schedule(self.world.address, when, units.INTERRUPT, at, self.index + 1)
 
-    def lose_interrupt(self, vector: int, nth: int) -> None:
-        """Fault injection: the vector's message of this number (from 1) is lost on its way."""
-        self.world.msix[int(self.row.eq_base) + vector].lose_at = nth
+    def lose_interrupt(self, vector: int) -> None:
+        """Fault injection: the message of the vector that has just reached the host is lost instead."""
+        row = self.world.msix[int(self.row.eq_base) + vector]
+        row.lost += 1
+        row.count -= 1
+        self.row.interrupts_lost += 1
+        self.row.interrupts -= 1
+        event = self._last_event(vector)
+        if event is not None:
+            event.b = 1
+
+    def delay_interrupt(self, vector: int, ns: int) -> None:
+        """Fault injection: that message comes ``ns`` later instead; until then it is in flight."""
+        at = int(self.row.eq_base) + vector
+        row = self.world.msix[at]
+        row.queued = 1
+        row.count -= 1
+        self.row.interrupts -= 1
+        if self._last_event(vector) is not None:
+            self.world.control[0].trace_count -= 1
+        self._schedule(self.world.address, self._now[0] + ns, units.INTERRUPT, at, self.index + 1)
+
+    def _last_event(self, vector: int) -> Any:
+        """The row of the event log that says that the vector's message has come, None if nobody keeps a log."""
+        count = int(self.world.control[0].trace_count)
+        row = self.world.trace[count - 1] if count else None
+        return row if row is not None and (row.kind, row.nic, row.a) == (Ev.INTERRUPT, self.index + 1, vector) else None
+
+    def write_iotlb(self, mkey: int, page: int, entry: int) -> None:
+        """Fault injection: the line of a page of the mkey says ``entry``; if there is none it takes another's."""
+        row, tag = self.row, int(self.row.mkey_base) + mkey
+        first = int(row.iotlb_base) + ((page + tag * 7) & int(row.iotlb_sets) - 1) * int(row.iotlb_ways)
+        lines = self.world.iotlb[first : first + int(row.iotlb_ways)]
+        own = np.flatnonzero((lines.mkey == tag) & (lines.page == page))
+        line = lines[int(own[0]) if len(own) else int(np.argmin(lines.clock))]
+        line.mkey, line.page, line.entry, line.clock = tag, page, entry, row.iotlb_clock
 
     def raise_event(self, event: AsyncEvent) -> None:
         """Fault injection: PORT_ERR, PORT_ACTIVE or DEVICE_FATAL happens now."""

@@ -40,7 +40,7 @@ ASKS: dict[Hook, Ask] = {
         "as long as the backup ring has room, else it is dropped",
         ((-2, 31),), "qp.min_rnr_timer qp.epsn qp.type nic.backup_entries nic.backup_packets"),
     Hook.FAULT_PAGES: Ask(
-        "a page fault is reported", "qp", "FAULT row",
+        "a page fault was seen, before it is reported", "qp", "FAULT row",
         "pages to ask the driver for, from the missing one on; more than the operation needs are prefetched; 0: as "
         "many as the whole operation still needs",
         ((0, 1 << 20),), "fault.va fault.type fault.bytes_committed fault.op_length fault.psn fault.mkey mkey.length"),
@@ -99,18 +99,18 @@ ASKS: dict[Hook, Ask] = {
         "ns after which the device tries again by itself; 0: not before the driver's resume",
         _NS, "qp.una_psn qp.retries"),
     Hook.FAULT_DETECT: Ask(
-        "a missing page was seen", "qp", "`fault_detect_ns` of the profile", "ns until the page-fault event",
-        _NS, "nic.fault_detect_ns nic.page_faults"),
+        "a page fault was seen", "qp", "ns by the profile: `fault_detect_ns`, more for several pages, with its spread",
+        "ns until the page-fault event", _NS, "nic.fault_detect_ns nic.page_faults"),
     Hook.RESUME: Ask(
-        "a resume command was decoded", "qp", "`resume_ns` of the profile", "ns until the queue goes on",
-        _NS, "nic.resume_ns"),
+        "a resume command was decoded", "qp", "ns by the profile: `resume_ns` with its spread",
+        "ns until the queue goes on", _NS, "nic.resume_ns"),
     Hook.MISSING_PAGE: Ask(
         "a translation finds a page missing", "qp", "1: to be written; 0: to be read",
         "0 (`FAULT`): a page fault; 1 (`REDIRECT`): the bytes go to or come from the redirect page, and the device "
         "finds out when they have moved", _YES, "qp.type"),
     Hook.IOTLB_FILL: Ask(
-        "a translation was walked", "nic", "MKEY row",
-        "1: keep it in the IOTLB; 0: use it once", _YES, "nic.iotlb_sets nic.iotlb_ways mkey.length mkey.page_shift"),
+        "a translation is not in the IOTLB", "nic", "MKEY row",
+        "1: keep it there; 0: use it once", _YES, "nic.iotlb_sets nic.iotlb_ways mkey.length mkey.page_shift"),
     Hook.INVALIDATION: Ask(
         "a ZAP_MTT takes pages away", "nic", "pages",
         "0 (`SELECTIVE`): flush their IOTLB lines; 1 (`FULL`): all lines; 2 (`LAZY`): none now",
@@ -131,25 +131,24 @@ ASKS: dict[Hook, Ask] = {
         ((0, 2),), "qp.epsn qp.nak_pending"),
     Hook.NEXT_TURN: Ask(
         "a packet of a QP was handed to the port", "qp", "ns until the port takes another packet",
-        "ns until this QP may send its next one", _NS, "qp.rate_kbps qp.paced_until qp.mtu nic.port_free"),
+        "ns until this QP may send its next one", _NS, "qp.rate_kbps qp.cc_kbps qp.paced_until qp.mtu nic.port_free"),
     Hook.INTERRUPT_MODERATION: Ask(
         "an event is written and its message could go", "eq", "`interrupt_moderation.time_ns` of the profile, 0: off",
-        "ns to hold the message back; 0: send it now", _NS, "eq.number eq.produced msix.asserted_at msix.messages"),
+        "ns to hold the message back; 0: send it now", _NS, "eq.number eq.produced msix.asserted_at msix.coalesced"),
     Hook.CC_SENT: Ask(
         "a request packet or a READ response left", "qp", "payload, bytes",
-        "sending rate, kbit/s; 0: as fast as the port; -1 (`KEEP_RATE`): as before",
-        _RATE, "qp.cc_kbps qp.rate_kbps qp.psn"),
+        "sending rate, kbit/s; 0: as fast as the port; -1 (`KEEP_RATE`): as before", _RATE, "qp.cc_kbps qp.psn"),
     Hook.CC_ACK: Ask(
         "an ACK moves the window", "qp", "packets newly acknowledged", "sending rate, as for `cc_sent`",
-        _RATE, "qp.cc_kbps qp.rate_kbps qp.una_psn"),
+        _RATE, "qp.cc_kbps qp.una_psn"),
     Hook.CC_ECN: Ask(
         "a packet with an ECN mark arrives", "qp", "1: `cnp_interval_ns` is over since the last CNP",
         "1: send a CNP; 0: do not", _YES, "qp.next_cnp nic.cnp_interval_ns"),
     Hook.CC_CNP: Ask(
-        "a CNP arrives", "qp", "0", "sending rate, as for `cc_sent`", _RATE, "qp.cc_kbps qp.rate_kbps"),
+        "a CNP arrives", "qp", "0", "sending rate, as for `cc_sent`", _RATE, "qp.cc_kbps nic.ps_per_byte"),
     Hook.CC_TIMER: Ask(
         "`congestion_timer_ns` went by at a limited rate", "qp", "0", "sending rate, as for `cc_sent`",
-        _RATE, "qp.cc_kbps qp.rate_kbps"),
+        _RATE, "qp.cc_kbps nic.congestion_timer_ns"),
 }  # fmt: skip
 
 
@@ -166,6 +165,7 @@ FIELDS: dict[str, str] = {
     "nic.fault_detect_ns": "by the profile, ns",
     "nic.resume_ns": "by the profile, ns",
     "nic.cnp_interval_ns": "shortest time between CNPs of a QP, ns",
+    "nic.congestion_timer_ns": "time between `cc_timer`, ns",
     "nic.backup_entries": "packets that the backup ring holds",
     "nic.backup_bytes": "bytes that it holds",
     "nic.backup_packets": "packets in it",
@@ -189,11 +189,11 @@ FIELDS: dict[str, str] = {
     "qp.sent_psn": "highest PSN ever sent, plus 1",
     "qp.epsn": "PSN that the responder expects",
     "qp.msn": "messages that the responder has done",
-    "qp.nak_pending": "what is out for the expected PSN: 1 a NAK, 2 an RNR NAK",
+    "qp.nak_pending": "1: a NAK for the expected PSN is out, 2: an RNR NAK",
     "qp.srq": "SRQ row, 0: a receive queue of its own",
     "qp.recv_length": "bytes of the receive at hand",
-    "qp.rate_kbps": "the program's limit of the sending rate, kbit/s; 0: none",
-    "qp.cc_kbps": "congestion control's limit of the sending rate, kbit/s; 0: none",
+    "qp.rate_kbps": "sending rate that the program asked for, kbit/s; 0: as fast as the port",
+    "qp.cc_kbps": "sending rate by congestion control, kbit/s; 0: as fast as the port",
     "qp.paced_until": "virtual time until which pacing holds it, ns",
     "qp.next_cnp": "virtual time of the next CNP at the earliest, ns",
     "cq.nic": "row of its NIC",
@@ -204,7 +204,7 @@ FIELDS: dict[str, str] = {
     "eq.number": "vector: 1 commands, 2 async events, 3 page faults, 4 and up completions",
     "eq.produced": "events ever written",
     "msix.asserted_at": "virtual time of the last message, ns (row of the EQ)",
-    "msix.messages": "messages that left",
+    "msix.coalesced": "events since the last message, under moderation",
     "fault.va": "address at which the translation failed",
     "fault.type": "`FaultType`: 0 RDMA at the responder, 1 SEND, 2 receive, 3 READ at the requester",
     "fault.bytes_committed": "bytes of the operation that are done",

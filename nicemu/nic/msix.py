@@ -78,7 +78,7 @@ def moderated(world, eq_row, nic_number):
 
 
 def interrupt(world, eq_row, nic_number):
-    """INTERRUPT: the message reaches the host, unless the vector was masked meanwhile or an injected fault loses it."""
+    """INTERRUPT: the message reaches the host, unless the vector was masked meanwhile."""
     row = msix(world, eq_row)
     row.queued = 0
     c = control(world, 0)
@@ -87,12 +87,6 @@ def interrupt(world, eq_row, nic_number):
         row.pending = 1
         return 0
     number = eq_row - n.eq_base
-    row.messages += 1
-    if row.messages == row.lose_at:
-        row.lost += 1
-        n.interrupts_lost += 1
-        trace(world, INTERRUPT, nic_number, number, 1, c.now - row.asserted_at, 0)
-        return 0
     at = message(world, c.interrupts)
     at.nic = nic_number
     at.vector = number

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 from typing import TextIO
 
+import numpy as np
+
 from nicemu.abi.command import Command
 from nicemu.abi.rings import Doorbell, EqeType, FaultType
 from nicemu.abi.verbs import QpState, QpType, WcStatus, WrOpcode
+from nicemu.observe.limited import Limited
 from nicemu.tables.fabric_records import LinkDrop
 from nicemu.tables.records import ViolationKind
 from nicemu.tables.trace import Ev, Held
@@ -76,19 +79,20 @@ def word(value: int | str) -> int | str:
 class EventLog:
     """Writes the log to ``stream`` (a file, or any list-like with ``write``)."""
 
-    def __init__(self, world: World, stream: TextIO) -> None:
+    def __init__(self, world: World, stream: TextIO | Limited) -> None:
         self.world, self.stream = world, stream
         self.lines = 0
         self.pid = os.getpid()
+        control = world.control.view(np.ndarray)
+        self._count, self._now = (control[name].data for name in ("trace_count", "now"))
         world.control[0].trace = 1
 
     def drain(self, world: World | None = None) -> None:
         """Move the device's rows into the log."""
-        control = self.world.control[0]
-        count = int(control.trace_count)
+        count = self._count[0]
         if not count or os.getpid() != self.pid:  # a forked child has a copy of the parent's rows
             return
-        control.trace_count = 0
+        self._count[0] = 0
         write = self.stream.write
         for time, _, kind, nic, *values in self.world.trace[:count].tolist():
             name, words = LAYOUT[kind]
@@ -98,9 +102,10 @@ class EventLog:
 
     def host(self, kind: str, **fields: int | str) -> None:
         """One event of the host: program, driver or mm."""
-        self.drain()
-        text = "".join(f" {name}={word(value)}" for name, value in fields.items())
-        self.stream.write(f"{self.world.now:>12} host {kind}{text}\n")
+        if self._count[0]:
+            self.drain()
+        text = "".join([f" {name}={word(value)}" for name, value in fields.items()])
+        self.stream.write(f"{self._now[0]:>12} host {kind}{text}\n")
         self.lines += 1
 
     def flush(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nicemu.config.errors import ConfigError
+from nicemu.observe.perfetto.decode import events
 
 NUMBER = re.compile(r"-?\d+")
 PERFETTO = (".pftrace", ".perfetto-trace")
@@ -32,12 +33,14 @@ def value(text: str) -> int | str:
 def read(path: Path) -> Iterator[Event]:
     """The events of a log, in their order; a log whose run died ends early.
 
-    :raises ConfigError: no such file; a line that is no event.
+    :raises ConfigError: no such file; a line that is no event, bytes that are no packet.
     """
     try:
         if path.suffix in PERFETTO:
-            raise ConfigError(f"{path}: Perfetto traces cannot be read yet")
-        yield from _read_text(path)
+            for time, who, name, fields in events(path):
+                yield Event(time, who, name, {key: value(str(v)) for key, v in fields.items()})
+        else:
+            yield from _read_text(path)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
 

@@ -111,10 +111,18 @@ def check_fired(item: pytest.Item) -> None:
     lab = item.stash.get(LAB, None)
     if lab is None:
         return
-    idle = [str(entry) for entry in lab.injected if not entry.fired]
-    idle += [f"impairment '{name}' never fired" for name, count in lab.fabric.firings() if not count]
+    idle = [str(entry) for entry in lab.injected if entry.what.must_fire and not entry.fired]
+    rules = zip(lab.fabric.rules, lab.fabric.firings(), strict=True)
+    idle += [f"impairment '{name}' never fired" for rule, (name, count) in rules if not count and _is_wanted(rule)]
     if idle:
         pytest.fail("nicemu: " + "; ".join(idle), pytrace=False)
+
+
+def _is_wanted(rule: Any) -> bool:
+    """An impairment that a test asks for has to hit something unless it says otherwise; a packet fault of `inject:`
+    answers for itself."""
+    is_fault = hasattr(rule, "event")
+    return not is_fault and (rule.must_fire or "must_fire" not in rule.model_fields_set)
 
 
 def state(item: pytest.Item) -> list[str]:
@@ -125,7 +133,7 @@ def state(item: pytest.Item) -> list[str]:
     lab = session.current() if session is not None else None
     if lab is None:
         return []
-    from nicemu.lab.report import violation_lines
+    from nicemu.lab.violations import violation_lines
 
     config = lab.config
     whose = "its own lab" if item.stash.get(LAB, None) is lab else "the lab that tests share"

@@ -199,7 +199,6 @@ MSIX = record(
     "masked", "pending", "count", "queued", "nic", "vector", "asserted_at",
     "coalesced",             # events since the last message, under moderation
     "deadline", "timer_event",  # 0, or when moderation sends the message; a VECTOR_TIMER is in the heap
-    "messages", "lose_at",   # messages that left the device; number of the one to lose, 0: none
     "lost",                  # messages lost by injection
 )  # fmt: skip
 
@@ -365,7 +364,7 @@ class Trap(IntEnum):
 class ViolationKind(IntEnum):
     """What the DMA sanitizer found."""
 
-    INVALIDATED, FREED, WRITE_PROTECTED = 1, 2, 3
+    INVALIDATED, FREED, WRITE_PROTECTED, MISTRANSLATED = 1, 2, 3, 4
 
 
 SEGMENTS_PER_PACKET = 72

@@ -15,6 +15,12 @@ MAX_TRACE = TRACE_ROWS // 2
 """The engine stops to drain here; what is left holds the longest event, the flush of two full queues."""
 
 
+WORDS_AT, TRACE_WORDS = 4, 4
+"""Words of a row before its values; values in a row."""
+CONTINUED = 1
+"""Kind of a row with more values of the event before it, which is one of the host (``observe.perfetto``)."""
+
+
 class Ev(IntEnum):
     """Kinds of device events; the comment names a, b, c, d."""
 

@@ -67,9 +67,11 @@ class Timeline:
         """Lines about devices for the report of a stall: interrupts that did not come and the like."""
         self.stuck: Callable[[], bool] = lambda: False
         """With nothing left to run: somebody waits for what can no longer come."""
+        self.untold: Callable[[], bool] = lambda: False
+        """With nothing left to run: a device will never do what it was asked, or was not told of it. Seldom asked."""
         self.alarm: Callable[[str], None] = lambda text: None
         """Hears each report of a stall, before anybody catches its exception."""
-        self._idle_polls = 0
+        self._idle_polls = self._stuck_polls = 0
 
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
@@ -151,16 +153,16 @@ class Timeline:
         """
         deadline = self.host.clock() + quantum_ns
         if self.advance(done, deadline):
-            self._idle_polls = 0
+            self._stuck_polls = self._idle_polls = 0
             return True
-        if self.host.clock() < min(deadline, self.clock.limit()) and self.stuck():
-            self._idle_polls += 1
-            if self._idle_polls == 1:
-                self.alarm(self.who_waits())
-            if self._idle_polls >= IDLE_POLLS:
-                raise self._stall()
-        else:
-            self._idle_polls = 0
+        at_rest = self.host.clock() < min(deadline, self.clock.limit())
+        self._idle_polls = self._idle_polls + 1 if at_rest else 0
+        self._stuck_polls = self._stuck_polls + 1 if at_rest and self.stuck() else 0
+        if self._stuck_polls == 1:
+            self.alarm(self.who_waits())
+        is_untold = self._idle_polls and self._idle_polls % IDLE_POLLS == 0 and self.untold()
+        if self._stuck_polls >= IDLE_POLLS or is_untold:
+            raise self._stall()
         return False
 
     def _stall(self) -> Quiescent:

@@ -30,7 +30,7 @@ import sys, types
 import nicemu._alias
 nicemu._alias.TARGET = "json"
 uverbs = types.ModuleType("nicemu.uverbs")
-fabric = types.SimpleNamespace(firings=list)
+fabric = types.SimpleNamespace(firings=list, rules=[])
 uverbs.session = types.SimpleNamespace(
     configure=lambda config: print("seed", config.seed),
     endpoint=lambda: print("built"),
@@ -145,6 +145,14 @@ def test_no_field(context):
 def test_wrong_fault(nicemu_inject):
     nicemu_inject("port_down", nic=9)
 
+@pytest.mark.nicemu(inject=[{"event": "packet", "kind": "loss", "must_fire": False}],
+                    impairments=[{"kind": "loss", "must_fire": False}])
+def test_nothing_must_happen(context, nicemu_inject):
+    nicemu_inject("lose_interrupt", vector=4, must_fire=False)
+
+def test_a_command_that_never_came(context, nicemu_inject):
+    nicemu_inject("command_failure", command="CREATE_SRQ", status="NO_MEMORY")
+
 def test_unknown_counter(context, nicemu_counters):
     assert nicemu_counters["host.nothing"] == 0
     nicemu_counters["nicemu0.nothing"]
@@ -154,7 +162,7 @@ def test_unknown_counter(context, nicemu_counters):
 def test_what_a_failure_says(pytester: pytest.Pytester, run_on_a_lab: Callable[..., pytest.RunResult]) -> None:
     pytester.makepyfile(test_faults=FAULTS)
     result = run_on_a_lab("--nicemu-timeout", "5", "-rA")  # a new lab takes 0.3 s, more on a busy machine
-    result.assert_outcomes(passed=1, failed=5, errors=2)
+    result.assert_outcomes(passed=2, failed=6, errors=2)
     text = result.stdout.str()
     assert "PASSED test_faults.py::test_after_it" in text
     for expected in (
@@ -165,7 +173,8 @@ def test_what_a_failure_says(pytester: pytest.Pytester, run_on_a_lab: Callable[.
         r"nicemu: impairment 'loss' never fired",
         r"nicemu marker: field seed: expected",
         r"nicemu marker: expected FIELD=VALUE, given 'lossy'",
-        r"ConfigError: inject: field nic: expected int 0\.\.7, given 9\n\ntest_faults\.py:\d+: ConfigError",
+        r"ConfigError: inject: field inject: expected entry 0 on a NIC 0\.\.0, .*\n\ntest_faults\.py:\d+: ConfigError",
+        r"nicemu: command_failure nicemu0 CREATE_SRQ NO_MEMORY: did not fire: never saw a command CREATE_SRQ",
         r"nicemu0\.nothing \(there are .*nicemu0\.packets_sent",
     ):
         assert re.search(expected, text), f"{expected} not in\n{text}"

@@ -147,8 +147,8 @@ def test_an_injection_that_did_not_fire_is_said_so(build, capsys):
     lab = build({"event": "lose_interrupt", "vector": 4, "nth": 9}, {"event": "device_fatal", "at_ns": 10**12})
     print_stats(lab)
     text = capsys.readouterr().err
-    assert "lose_interrupt nicemu0 vector 4 message 9: did not fire" in text
-    assert "device_fatal nicemu0: did not fire" in text
+    assert "lose_interrupt nicemu0 vector 4: did not fire: never saw a message of vector 4" in text
+    assert "device_fatal nicemu0: did not fire: its time, 1000000000000 ns, never came: it is 0 ns" in text
 
 
 def test_a_program_that_waits_for_nothing_is_told(build):
@@ -159,10 +159,19 @@ def test_a_program_that_waits_for_nothing_is_told(build):
 
 
 @pytest.mark.parametrize("entry, said", [
-    ({"event": "meteor"}, "inject.0.event: expected one of port_down"),
-    ({"event": "lose_interrupt"}, "inject.0.vector: expected an MSI-X vector"),
-    ({"event": "port_down", "nth": "x"}, "inject.0.nth: expected int >= 1"),
+    ({"event": "meteor"}, "inject.0.event: expected one of verbs_error"),
+    ({}, "inject.0.event: expected one of verbs_error, wqe_corrupt"),
+    ({"event": "lose_interrupt"}, "inject.0.vector: expected int 1..67"),
+    ({"event": "doorbell_loss", "nth": "x"}, "inject.0.nth: expected int >= 1"),
+    ({"event": "doorbell_loss", "nth": 1, "every": 2}, "inject.0.every: expected only one of nth, every and chance"),
+    ({"event": "port_down", "nth": 3}, "inject.0.nth: expected one of at_ns"),
     ({"event": "port_down", "at": 3}, "inject.0.at: expected one of at_ns"),
+    ({"event": "verbs_error", "call": "reg_mrs", "errno": "EIO"}, "inject.0.call: expected one of open_device"),
+    ({"event": "verbs_error", "call": "reg_mr", "errno": "EWHAT"}, "inject.0.errno: expected one of EPERM"),
+    ({"event": "wqe_corrupt", "field": "lkey"}, "inject.0.value: expected this or bit, one of them"),
+    ({"event": "wqe_corrupt", "queue": "recv", "field": "rkey", "bit": 1}, "inject.0.field: expected one of num_sge"),
+    ({"event": "packet", "kind": "delay"}, "inject.0.delay_ns: expected int >= 1 for delay"),
+    ({"event": "packet", "kind": "loss", "nics": [3]}, "NIC 0..0"),
     ({"event": "port_down", "nic": 1}, "NIC 0..0"),
     ({"event": "mask_vector", "vector": 9}, "vector 1..5"),
     ({"event": "gid_change", "gid": "moon"}, "inject.0.gid: expected an IPv6 or IPv4 address"),

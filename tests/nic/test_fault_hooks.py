@@ -10,7 +10,7 @@ from nicemu.config.nic_profile import IotlbProfile, NicCosts, SecondLevelProfile
 from nicemu.config.types import Spread
 from nicemu.tables.records import ViolationKind
 from tests.nic.conftest import connected
-from tests.nic.images import answering, bench_of, bench_with
+from tests.nic.image_files import answering, bench_of, bench_with
 from tests.nic.test_sanitizer import invalidate, violations
 from tests.nic.testbench import Bench, WrOpcode
 

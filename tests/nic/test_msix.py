@@ -148,27 +148,6 @@ def test_a_masked_vector_is_not_moderated_but_pending():
     assert vectors(bench) == [Eqn.COMMAND]
 
 
-@pytest.mark.parametrize("nth", [1, 3])
-def test_the_nth_message_of_a_vector_is_lost_and_counted(still, nth):
-    before = int(msix(still, Eqn.COMMAND).messages)
-    still.device.lose_interrupt(Eqn.COMMAND, before + nth)
-    for number in range(1, 5):
-        nop(still, number)
-        assert vectors(still) == ([] if number == nth else [Eqn.COMMAND])
-        still.events(Eqn.COMMAND)
-        arm(still, Eqn.COMMAND)
-    assert msix(still, Eqn.COMMAND).lost == 1 and still.device.row.interrupts_lost == 1
-
-
-def test_after_a_lost_message_the_queue_is_silent_until_armed(still):
-    still.device.lose_interrupt(Eqn.COMMAND, int(msix(still, Eqn.COMMAND).messages) + 1)
-    for slot in range(3):
-        nop(still, slot)
-    assert vectors(still) == []
-    arm(still, Eqn.COMMAND)
-    assert vectors(still) == [Eqn.COMMAND]
-
-
 def test_a_count_without_a_time_is_refused():
     with pytest.raises(ValueError, match="time_ns"):
         NicProfile(interrupt_moderation={"count": 3, "time_ns": 0})

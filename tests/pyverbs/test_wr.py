@@ -74,7 +74,7 @@ def test_one_doorbell_for_a_chain_after_the_record(kernel, qp):
     seen = []
     kernel.ring_doorbell = lambda *a: seen.append((a, counters(kernel, qp)))
     qp.post_send(one_send(1, next_wr=one_send(2)))
-    assert seen == [((0, 0, qp.qp_num, 0), (2, 0))]
+    assert seen == [((0, 0, qp.qp_num, 2), (2, 0))]
 
 
 def test_sges_are_copied_when_the_request_is_made(kernel, qp):

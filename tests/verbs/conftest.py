@@ -190,7 +190,7 @@ def device(request: pytest.FixtureRequest, _engine: None) -> Iterator[str]:
     if side_of(request.config) == "rxe":
         yield name or "rxe0"
         return
-    from nicemu.lab.report import violation_lines
+    from nicemu.lab.violations import violation_lines
     from nicemu.timeline.loop import Quiescent
     from nicemu.uverbs import session
 

@@ -1,0 +1,40 @@
+"""`nicemu stats`: the counters of a recorded run, for people, programs and Prometheus."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nicemu.config.errors import ConfigError
+
+
+def stats(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder of nicemu run --record; its program may run.")],
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="Text exposition format, as node_exporter's textfile collector reads.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, in JSON.")] = False,
+) -> None:
+    """Print the counters of a run under the kernel's names.
+
+    What nicemu run --stats prints, again, or the other formats. Counters of MRs are those of rdma stat mr, counters of
+    ports (nicemu0/1) have the names of mlx5's and rxe's hw_counters; those that are 0 are left out of the text.
+
+    Example: nicemu run --record out examples/odp_pingpong.py && nicemu stats --prometheus out > nicemu.prom
+    """
+    from nicemu.observe import counters_text
+    from nicemu.observe.prometheus import exposition
+    from nicemu.observe.run_folder import NoRun, counters_of
+
+    try:
+        snapshot = counters_of(run)
+    except NoRun as error:
+        raise ConfigError(str(error)) from error
+    if prometheus and as_json:
+        raise ConfigError("expected one of --prometheus and --json, given both")
+    if prometheus:
+        text = exposition(snapshot)
+    else:
+        text = (json.dumps(snapshot, indent=1) if as_json else "\n".join(counters_text.lines(snapshot))) + "\n"
+    typer.echo(text, nl=False)

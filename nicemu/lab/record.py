@@ -1,0 +1,141 @@
+"""``nicemu run --record DIR``: one folder that says what a run was given, what happened, and what it counted.
+
+=================  ====================================================================================
+``config.yaml``    the whole configuration, for ``nicemu run --config``
+``firmware/``      firmware images, those that are not shipped
+``program.py``     the program, if it is a file
+``run.json``       its arguments, its exit status, nicemu's version
+``trace.pftrace``  the event log
+``capture.pcapng`` the packets
+``counters.json``  the counters at the end (``nicemu.lab.counters``)
+``live.json``      while the program runs: the counters of half a second ago, for ``nicemu top``
+=================  ====================================================================================
+
+Everything but ``live.json`` is the same for two runs with one seed. Only ``live.json`` knows the wall clock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nicemu.config.errors import ConfigError
+from nicemu.lab.counters import snapshot
+from nicemu.observe.run_folder import CAPTURE, COUNTERS, LIVE, TRACE
+
+if TYPE_CHECKING:
+    from nicemu.lab.lab import Lab
+    from nicemu.tables.records import Stop
+
+PERIOD_S = 0.5
+IMAGES = "firmware"
+WRITTEN = {"config.yaml", IMAGES, "program.py", "run.json", TRACE, CAPTURE, COUNTERS, LIVE}
+
+
+class Record:
+    """The folder of one run. ``begin`` when its lab is there, ``end`` after the program."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.pid = folder.resolve(), os.getpid()  # the program may go to another folder
+        self.lab: Lab | None = None
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Make the folder, or empty that of an earlier run.
+
+        :raises ConfigError: it holds something else, or cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            foreign = sorted({entry.name for entry in self.folder.iterdir()} - WRITTEN)
+            if foreign:
+                text = f"--record: expected an empty folder or an earlier record, given one with {foreign[0]!r}"
+                raise ConfigError(text)
+            shutil.rmtree(self.folder / IMAGES, ignore_errors=True)
+            for name in WRITTEN - {IMAGES}:
+                (self.folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Fields of the lab's configuration: where log and capture go."""
+        return {"trace": str(self.folder / TRACE), "pcap": str(self.folder / CAPTURE)}
+
+    def inputs(self, config: Any, program: Path | None) -> None:
+        """Write what the run is given."""
+        import yaml
+
+        try:
+            fields = config.to_dict() | {"trace": None, "pcap": None}
+            fields["firmware"] = [self._image(name) for name in config.firmware]
+            if program is not None:
+                shutil.copyfile(program, self.folder / "program.py")
+            text = yaml.safe_dump(fields, sort_keys=False)
+            (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+
+    def _image(self, name: str) -> str:
+        """What the record calls a firmware image: one that is not shipped becomes a part of it."""
+        if not name.endswith(".py"):
+            return name
+        images = self.folder / IMAGES
+        images.mkdir(exist_ok=True)
+        shutil.copyfile(name, images / Path(name).name)
+        return f"{IMAGES}/{Path(name).name}"
+
+    def begin(self, lab: Lab) -> None:
+        """From now on ``live.json`` is kept up to date: when the program enters the timeline, twice a second."""
+        self.lab = lab
+        lab.timeline.engine = _Watched(lab.timeline.engine, self.publish)
+
+    def publish(self) -> None:
+        """Write ``live.json``. A forked child's counters are a copy: not its to publish."""
+        if self.lab is not None and os.getpid() == self.pid:
+            self._write(LIVE, snapshot(self.lab) | {"wall_s": time.time()})
+
+    def end(self, **run: Any) -> None:
+        """Write what is known at the end: ``run`` into ``run.json``, and the counters."""
+        if self.lab is None or os.getpid() != self.pid:
+            return
+        self._write("run.json", run)
+        self._write(COUNTERS, snapshot(self.lab))
+        (self.folder / LIVE).unlink(missing_ok=True)
+
+    def _write(self, name: str, value: dict[str, Any]) -> None:
+        """Readers see the old file or the new one, nothing between."""
+        fresh = self.folder / f"{name}.new"
+        try:
+            fresh.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+            fresh.replace(self.folder / name)
+        except OSError as error:
+            raise _cannot_write(self.folder, error) from error
+
+
+def _cannot_write(folder: Path, error: OSError) -> ConfigError:
+    text = f"--record: expected a folder that can be written, given {str(folder)!r}: {error.strerror}"
+    return ConfigError(text)
+
+
+class _Watched:
+    """An engine that tells ``publish`` now and then; the history is the same with and without it."""
+
+    def __init__(self, engine: Any, publish: Callable[[], None]) -> None:
+        self.engine, self.publish = engine, publish
+        self.enter, self.interrupts, self.error = engine.enter, engine.interrupts, engine.error
+        self.set_time = engine.set_time
+        self.due = 0.0
+
+    def run(self, until: int) -> Stop:
+        """As the engine's."""
+        stop: Stop = self.engine.run(until)
+        if time.monotonic() >= self.due:
+            self.publish()
+            self.due = time.monotonic() + PERIOD_S
+        return stop
