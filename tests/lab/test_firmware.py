@@ -41,7 +41,7 @@ def example(folder: Path) -> Path:
 
 
 def cache_of_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the engine and the default's hooks: other tests compile into the shared cache, and earlier runs have."""
+    """A copy of the engine and the default's hooks: other tests compile into the shared cache, earlier runs did."""
     own = folder / "cache"
     for name in (_jit.kernel_digest(), images.load(shipped("firmware") / "default.py").folder):
         shutil.copytree(_jit.cache_root() / name, own / name)
