@@ -54,6 +54,11 @@ def test_a_profile_in_a_file_may_be_like_another() -> None:
     assert {name for name in profiles[0] if profiles[0][name] != profiles[1][name]} == own
 
 
+def test_a_host_may_be_like_a_profile_too() -> None:
+    host = load_config(None, {"host": {"like": "npf", "spread": None}}).host
+    assert host.spread is None and host.costs == load_config(None, {"host": "npf"}).host.costs
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

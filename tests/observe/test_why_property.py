@@ -75,5 +75,6 @@ def test_paths_are_contiguous_and_whole_whatever_a_log_says(steps):
         for piece in request.path:
             assert piece.start == at < piece.end
             at = piece.end
-        assert at == (time if request.end is None else request.end) or not request.path
+        # one that never completes ends with the log, or where its queue was reset
+        assert (at <= time if request.end is None else at == request.end) or not request.path
         assert request.end is None or sum(piece.ns for piece in request.path) == request.latency_ns
