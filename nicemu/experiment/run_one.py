@@ -63,7 +63,12 @@ def _bench(lab: dict[str, Any]) -> Iterator[Bench]:
     try:
         session.endpoint()  # builds the lab
         bench = Bench(session.current())
-        yield bench
+        try:
+            yield bench
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong first is what is told
+                bench.close()
+            raise
         bench.close()
     finally:
         session.reset()

@@ -120,7 +120,7 @@ def load(path: Path, default: Image | None = None) -> Image:
 def _load(path: Path, text: bytes, digest: str, default: Image | None) -> Image:
     try:
         source = Source(ast.parse(text, str(path)), HOOKS)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
         raise FirmwareError(f"{path}:{line}: expected a firmware image, given: {_named(error)}") from error
     _refuse(path, list(image_rules.text_refusals(source)))

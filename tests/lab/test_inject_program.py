@@ -118,6 +118,23 @@ def test_only_the_named_queue_pair_is_touched(faulty):
     assert statuses(lab, cq)[1:] == [(0, WcStatus.LOC_PROT_ERR)]
 
 
+def test_an_element_that_no_request_has_room_for_is_never_written(faulty):
+    lab = faulty({"event": "wqe_corrupt", "field": "addr", "sge": 31, "value": 1})
+    cq, qps, address, mr = connected_pair(lab, REMOTE)
+    post(lab, qps[0], address, mr)
+    lab.timeline.pass_time(MS)
+    assert statuses(lab, cq) == [(0, WcStatus.SUCCESS)]
+    assert str(lab.injected[0]).endswith("did not fire: requests of QP 2 have no element 31")
+
+
+def test_a_producer_counter_gone_mad_is_looked_at_for_one_ring(faulty):
+    lab = faulty({"event": "wqe_corrupt", "field": "lkey", "value": 0, "every": 1})
+    _, qps, _, _ = connected_pair(lab, REMOTE)
+    struct.pack_into("<q", qps[0].record, rings.DB_SEND, 1 << 50)
+    lab.endpoint.ring_doorbell(0, Doorbell.SEND, qps[0].number, 0)
+    assert 0 < lab.injected[0].count <= 64
+
+
 def test_rings_in_memory_of_the_program_change_too(faulty):
     lab = faulty({"event": "wqe_corrupt", "field": "lkey", "value": 0})
     run = lab.endpoint.execute

@@ -38,6 +38,7 @@ RULES = [
     ("def rnr_wait(world, row, arg=1):\n    return 1\n", "given (world, row, arg=1)"),
     ("def rnr_wait(*arguments):\n    return 1\n", "given (*arguments)"),
     ("def rnr_wait(world, row arg):\n    return 1\n", "1: expected a firmware image, given: SyntaxError: "),
+    (f"{WAIT}    return {'-' * 5000}1\n", "1: expected a firmware image, given: "),
     (f"{API} jit\n\n\n@jit\n{WAIT}    return 1\n", "5: hook rnr_wait: expected no decorator"),
     (f"{WAIT}    return 'x'\n", "2: hook rnr_wait: expected integers, given 'x'"),
     (f"{WAIT}    return arg * 1.5\n", "2: hook rnr_wait: expected integers, given 1.5"),
