@@ -6,7 +6,7 @@ from nicemu.abi.verbs import WcStatus
 from nicemu.nic import dma, hooks
 from nicemu.nic.congestion import has_own, set_rate
 from nicemu.nic.dma import commit_later, move, translate_sges
-from nicemu.nic.hooks import BY_GAP, BY_NAK, BY_RNR, BY_TIMEOUT, ONLY, ask
+from nicemu.nic.hooks import BY_GAP, BY_NAK, BY_RNR, BY_TIMEOUT, ONLY, ask, ask_ns
 from nicemu.nic.page_fault import HOLDS, REQUESTER_READ, fail_entry, raise_fault
 from nicemu.nic.psn import psn_add, psn_diff
 from nicemu.nic.qp_type import RDMA_READ, is_non_posted, returns_data
@@ -183,7 +183,7 @@ def rnr_nak(world, q_row, psn, code):
     if nic(world, q.nic).ack_timer_in_rnr == 0:
         stop_timer(world, q_row)
     now = control(world, 0).now
-    q.rnr_until = now + ask(world, q.nic, hooks.RNR_WAIT, q_row, rnr_timer_ns(code))
+    q.rnr_until = now + ask_ns(world, q.nic, hooks.RNR_WAIT, q_row, rnr_timer_ns(code))
     trace(world, RNR_WAIT, q.nic, q.number, psn, q.rnr_until - now, 0)
     push(world, q.rnr_until, units.RNR_TIMER, q_row, q.incarnation)
 

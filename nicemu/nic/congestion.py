@@ -8,7 +8,7 @@ nothing has changed for a while: the next packet starts it again.
 from nicemu._jit import jit
 from nicemu.abi.verbs import QpState
 from nicemu.nic import hooks
-from nicemu.nic.hooks import KEEP_RATE, ask
+from nicemu.nic.hooks import KEEP_RATE, ask, ask_ns
 from nicemu.nic.send_queue import kick, outstanding
 from nicemu.tables import units
 from nicemu.tables.heap import push
@@ -94,7 +94,7 @@ def next_turn(world, q_row, payload):
             run_timer(world, q_row)
     wait = max(n.packet_ns, n.port_free - n.pcie_latency_ns - now)
     if has_own(world, q.nic, hooks.NEXT_TURN):
-        turn = ask(world, q.nic, hooks.NEXT_TURN, q_row, wait)
+        turn = ask_ns(world, q.nic, hooks.NEXT_TURN, q_row, wait)
         if turn > wait:
             q.paced_until = max(q.paced_until, now + turn)
         return max(turn, n.packet_ns)

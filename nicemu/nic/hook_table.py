@@ -10,10 +10,8 @@ from typing import NamedTuple
 
 from nicemu.abi.verbs import WcStatus
 from nicemu.nic import hooks
-from nicemu.nic.hooks import Hook
+from nicemu.nic.hooks import MAX_NS, Hook
 
-MAX_NS = 1 << 50
-"""No answer in ns is longer: 13 days."""
 MAX_KBPS = 1 << 40
 """No rate is higher, kbit/s."""
 _STATUS = int(max(WcStatus))

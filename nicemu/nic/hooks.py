@@ -72,8 +72,17 @@ NAK, DROP, KEEP = 0, 1, 2
 KEEP_RATE = -1
 """Answer of the CC hooks."""
 
+MAX_NS = 1 << 50
+"""The longest time that a hook can answer, ns: 13 days."""
+
 
 @jit
 def ask(world, nic_number, slot, row, arg):
     """The NIC's firmware decides."""
     return call(hook(world, nic(world, nic_number).hook_base + slot).address, world, row, arg)
+
+
+@jit
+def ask_ns(world, nic_number, slot, row, arg):
+    """The NIC's firmware says how long, in ns: whatever it answers, time goes forward and does not overflow."""
+    return min(max(ask(world, nic_number, slot, row, arg), 0), MAX_NS)

@@ -6,7 +6,7 @@ after the first one, whichever comes first. Firmware is asked at each event, and
 
 from nicemu._jit import jit
 from nicemu.nic import hooks
-from nicemu.nic.hooks import ask
+from nicemu.nic.hooks import ask_ns
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.rows import control, message, msix, nic
@@ -22,7 +22,7 @@ def assert_vector(world, eq_row, nic_number):
     n = nic(world, nic_number)
     if row.queued and row.masked == 0:
         return
-    wait = ask(world, nic_number, hooks.INTERRUPT_MODERATION, eq_row, n.moderation_ns)
+    wait = ask_ns(world, nic_number, hooks.INTERRUPT_MODERATION, eq_row, n.moderation_ns)
     if wait <= 0 or row.masked or n.function_masked:
         send(world, eq_row, nic_number)
         return

@@ -13,7 +13,7 @@ from nicemu.abi.rings import EqeType, FaultSubtype, FaultType
 from nicemu.abi.verbs import PAGE_SHIFT, WcStatus
 from nicemu.nic import hooks
 from nicemu.nic.eq import PAGE_FAULT_EQN, is_full, link_held, post_eqe
-from nicemu.nic.hooks import REDIRECT, ask
+from nicemu.nic.hooks import REDIRECT, ask, ask_ns
 from nicemu.nic.qp_type import WORK_QUEUE, is_raw
 from nicemu.nic.spread import FAULTS, factor, scaled
 from nicemu.tables import units
@@ -28,6 +28,8 @@ PAGE_FAULT, WQE, RDMA = int(EqeType.PAGE_FAULT), int(FaultSubtype.WQE), int(Faul
 LOC_PROT_ERR = int(WcStatus.LOC_PROT_ERR)
 FAULT, RESUME = int(Ev.FAULT), int(Ev.RESUME)
 WITHIN_PAGE = (1 << PAGE_SHIFT) - 1
+MOST_PAGES = (1 << 31) - 1
+"""What the EQE's word for the pages asked for has room for."""
 HOLDS = 2
 """``read_suspended``: responses wait, those that come too."""
 READ_WAITS = 2
@@ -76,9 +78,9 @@ def find_out(world, row):
     f = fault(world, row)
     q = qp(world, f.qp)
     n = nic(world, q.nic)
-    f.pages = ask(world, q.nic, hooks.FAULT_PAGES, f.qp, row)
+    f.pages = min(max(ask(world, q.nic, hooks.FAULT_PAGES, f.qp, row), 0), MOST_PAGES)
     ns = n.fault_detect_ns + (pages_of(world, f) - 1) * n.fault_detect_page_ns
-    ns = ask(world, q.nic, hooks.FAULT_DETECT, f.qp, scaled(ns, f.factor))
+    ns = ask_ns(world, q.nic, hooks.FAULT_DETECT, f.qp, scaled(ns, f.factor))
     if f.redirected:
         ns += n.pcie_latency_ns
     push(world, control(world, 0).now + ns, units.FAULT_REPORT, row, q.incarnation)
@@ -101,7 +103,7 @@ def try_later(world, row):
     f = fault(world, row)
     if f.retrying or (f.type != REQUESTER_SEND and f.type != REQUESTER_READ):
         return
-    wait = ask(world, qp(world, f.qp).nic, hooks.REQUESTER_FAULT, f.qp, f.type)
+    wait = ask_ns(world, qp(world, f.qp).nic, hooks.REQUESTER_FAULT, f.qp, f.type)
     if wait > 0:
         f.retrying = 1
         push(world, control(world, 0).now + wait, units.FAULT_RETRY, row, f.number)
@@ -285,7 +287,7 @@ def resume_time(world, n, row):
     f = fault(world, row)
     if f.open == 0:
         return n.resume_ns
-    return ask(world, n.number, hooks.RESUME, f.qp, scaled(n.resume_ns, f.factor))
+    return ask_ns(world, n.number, hooks.RESUME, f.qp, scaled(n.resume_ns, f.factor))
 
 
 @jit

@@ -11,7 +11,7 @@ from nicemu.nic.cq import post_cqe
 from nicemu.nic.datagram import find_av
 from nicemu.nic.dma import check_sges
 from nicemu.nic.eq import post_async
-from nicemu.nic.hooks import BY_GAP, GO_ON, ONLY, TO_ERR, ask
+from nicemu.nic.hooks import BY_GAP, GO_ON, ONLY, TO_ERR, ask, ask_ns
 from nicemu.nic.program_ring import SEND_SLOT, move, sends_posted
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
 from nicemu.nic.qp_type import (
@@ -223,7 +223,7 @@ def start_timer(world, q_row):
     if timer_off(world, q):
         stop_timer(world, q_row)
         return
-    period = ask(world, q.nic, hooks.ACK_TIMEOUT, q_row, ACK_TIMEOUT_UNIT_NS << q.timeout)
+    period = max(ask_ns(world, q.nic, hooks.ACK_TIMEOUT, q_row, ACK_TIMEOUT_UNIT_NS << q.timeout), 1)
     was_off = q.timer_deadline == 0
     q.timer_deadline = c.now + max(period, nic(world, q.nic).ack_timeout_floor_ns)
     late = q.timer_deadline < q.timer_event
