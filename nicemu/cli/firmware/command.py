@@ -64,7 +64,7 @@ def new(
             stream.write(tables.template(chosen))
     except OSError as error:
         raise ConfigError(f"expected a file that can be made, given {str(file)!r}: {error.strerror}") from None
-    print(f"{file}: {len(chosen)} hooks. Change an answer, then: nicemu firmware check {file}")
+    print(f"{file}: {len(chosen)} {'hook' if len(chosen) == 1 else 'hooks'}. Change an answer, then: nicemu firmware check {file}")
 
 
 @firmware.command("check")
