@@ -43,9 +43,11 @@ def experiment(
 ) -> None:
     """Run an experiment: every point of a sweep, compared with what was expected.
 
-    The folder has summary.md, index.html, plots, results.parquet, runs.parquet, trace, capture and counters of one
-    run (for nicemu why, diff and stats), and the exact inputs. A second call does only what is missing. Exit status: 0 all gated expectations hold, 1 one does not
-    or a run failed, 2 bad input. Example: nicemu experiment npf_latency -o /tmp/npf
+    The folder has summary.md, index.html, plots, results.parquet, runs.parquet, the exact inputs, and of one run the
+    trace, capture and counters (for nicemu why, diff and stats). A second call does only what is missing. Exit status:
+    0 all gated expectations hold, 1 one does not or a run failed, 2 bad input.
+
+    Example: nicemu experiment npf_latency -o /tmp/npf
     """
     if listing:
         _list()

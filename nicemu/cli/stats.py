@@ -10,7 +10,9 @@ from nicemu.config.errors import ConfigError
 
 
 def stats(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder of nicemu run --record (its program may run) or an experiment.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A folder of nicemu run --record (it may run still) or experiment.")
+    ],
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="Text exposition format, as node_exporter's textfile collector reads.")
     ] = False,

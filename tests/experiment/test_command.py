@@ -73,7 +73,9 @@ def test_an_answer_that_lacks_points_is_left_out_and_says_which(tmp_path, capsys
     assert "It takes" not in said.out
 
 
-@pytest.mark.parametrize(("answer", "words"), [("{tok size=64}", "metrics .took, sent."), ("{took size=6}", "one of 64,")])
+@pytest.mark.parametrize(
+    ("answer", "words"), [("{tok size=64}", "metrics .took, sent."), ("{took size=6}", "one of 64,")]
+)
 def test_an_answer_of_what_there_is_not_is_refused(tmp_path, answer, words):
     with pytest.raises(ConfigError, match=f"field answer.*: expected {words}"):
         conduct.load(str(written(tmp_path, SENDS, answer=answer)))
