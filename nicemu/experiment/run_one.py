@@ -53,7 +53,7 @@ def _run(task: Task, folder: Path) -> Result:
         result = Result(columns, bench.counters(), bench.now())
         if task.shown:
             write_counters(bench.lab, folder / COUNTERS)
-        bench.close()
+        bench.close()  # a fault may be waiting for this
         result = result._replace(error=idle_faults(bench.lab))
     return result._replace(files=_files(task, folder))
 
@@ -68,7 +68,9 @@ def _bench(lab: dict[str, Any]) -> Iterator[Bench]:
     session.configure(load_config(None, lab))
     try:
         session.endpoint()  # builds the lab
-        yield Bench(session.current())
+        bench = Bench(session.current())
+        yield bench
+        bench.close()
     finally:
         session.reset()
 
