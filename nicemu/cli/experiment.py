@@ -1,6 +1,7 @@
 """`nicemu experiment`: one file, one command, a folder with all that came out."""
 
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -42,9 +43,11 @@ def experiment(
 ) -> None:
     """Run an experiment: every point of a sweep, compared with what was expected.
 
-    The folder has summary.md, index.html, plots, results.parquet, runs.parquet, trace and capture of one run, and the
-    exact inputs. A second call does only what is missing. Exit status: 0 all gated expectations hold, 1 one does not
-    or a run failed, 2 bad input. Example: nicemu experiment npf_latency -o /tmp/npf
+    The folder has summary.md, index.html, plots, results.parquet, runs.parquet, the exact inputs, and of one run the
+    trace, capture and counters (for nicemu why, diff and stats). A second call does only what is missing. Exit status:
+    0 all gated expectations hold, 1 one does not or a run failed, 2 bad input.
+
+    Example: nicemu experiment npf_latency -o /tmp/npf
     """
     if listing:
         _list()
@@ -59,6 +62,7 @@ def experiment(
     try:
         outcome = conduct.conduct(document, wish, Progress().say)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one has nothing to add: we are ending
         print("\nnicemu: interrupted; runs that are done are kept: the same command does the others", file=sys.stderr)
         raise
     if outcome.measured:
@@ -99,7 +103,7 @@ def _list() -> None:
 
 def _end(outcome: "Outcome", wish: "Wish", file: str) -> int:
     """Say how it went; the exit status."""
-    from nicemu.experiment import summary
+    from nicemu.experiment import folder, summary
 
     for failure in outcome.failures:
         print(f"nicemu: a run failed at {failure.point}, repetition {failure.task.repetition}, seed "
@@ -111,10 +115,12 @@ def _end(outcome: "Outcome", wish: "Wish", file: str) -> int:
         mark = {True: "holds", False: "FAILS" if verdict.expectation.gate else "no", None: "shown"}[verdict.ok]
         typer.echo(f"{mark:<6} {verdict.what}: {verdict.model} {verdict.deviation}, expected {verdict.expected} "
                    f"({verdict.expectation.kind})")  # fmt: skip
-    typer.echo(summary.answer(outcome.document, outcome.measured, outcome.verdicts))
+    words = summary.answer(outcome.document, outcome.measured, outcome.verdicts)
+    for line in (words, folder.QUICK if wish.quick else ""):
+        if line:
+            typer.echo(line)
     typer.echo(f"{wish.folder / 'summary.md'}, {wish.folder / 'index.html'}")
-    failed = any(verdict.failed for verdict in outcome.verdicts) and not wish.quick
-    return 1 if failed or outcome.failures else 0
+    return 1 if outcome.failures or any(verdict.failed for verdict in outcome.verdicts) else 0
 
 
 def _again(labels: Mapping[str, object], repetition: int, wish: "Wish", file: str) -> str:

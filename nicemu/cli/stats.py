@@ -10,7 +10,9 @@ from nicemu.config.errors import ConfigError
 
 
 def stats(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder of nicemu run --record; its program may run.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A folder of nicemu run --record (it may run still) or experiment.")
+    ],
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="Text exposition format, as node_exporter's textfile collector reads.")
     ] = False,
@@ -21,7 +23,12 @@ def stats(
     What nicemu run --stats prints, again, or the other formats. Counters of MRs are those of rdma stat mr, counters of
     ports (nicemu0/1) have the names of mlx5's and rxe's hw_counters; those that are 0 are left out of the text.
 
-    Example: nicemu run --record out examples/odp_pingpong.py && nicemu stats --prometheus out > nicemu.prom
+    The NIC's own (nicemu0) count what its blocks and the firmware's hooks did: page_faults, retransmits, zaps.
+    Those of queue pairs and links are in --json and --prometheus only.
+
+    Example: nicemu run --record out --firmware npf examples/odp_pingpong.py && nicemu stats out
+
+    Example: nicemu stats --prometheus out > nicemu.prom
     """
     from nicemu.observe import counters_text
     from nicemu.observe.prometheus import exposition

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from nicemu.config import paths
 from nicemu.config.errors import ConfigError
 from nicemu.config.validate import validate
 from nicemu.config.yaml_file import read_yaml
-from nicemu.experiment import judge, pool, sweep
+from nicemu.experiment import judge, pool, summary, sweep
 from nicemu.experiment.measure import Measured, check_where, measure
 from nicemu.experiment.schema import Experiment
 from nicemu.experiment.script import EXIT_STATUS
@@ -81,6 +82,10 @@ def _check(document: Document) -> None:
                 raise document.wrong(f"plots.{i}.{field}", f"an axis ({', '.join(names)})", axis)
     for i, adjustment in enumerate(document.experiment.adjust):
         check_where(document, f"adjust.{i}.where", adjustment.where, names)
+    for metric, where in summary.places(document.experiment.answer):
+        if metric not in document.experiment.metrics:
+            raise document.wrong("answer", f"metrics ({', '.join(document.experiment.metrics)})", metric)
+        check_where(document, "answer", where, names)
     if document.experiment.show is not None:
         check_where(document, "show.where", document.experiment.show.where, names)
 
@@ -102,6 +107,7 @@ def plan(document: Document, wish: Wish) -> tuple[list[Point], list[Task], Task 
 
 def conduct(document: Document, wish: Wish, said: Callable[[int, int], None]) -> Outcome:
     """Run what is missing and judge. ``said(done, of)`` hears of progress. Raises ConfigError, pool.WorkerLost."""
+    document = _ungated(document) if wish.quick else document
     points, todo, extra = plan(document, wish)
     store = Store(wish.folder)
     store.open(wish.fresh)
@@ -111,15 +117,22 @@ def conduct(document: Document, wish: Wish, said: Callable[[int, int], None]) ->
     failures = []
     done = len(everything) - len(wanted)
     said(done, len(everything))
-    for task, result in _finished(list(wanted.values()), wish):
-        if result.error and not _tolerated(document, result):
-            failures.append(Failure(by_number[task.point], task, result.error))
-        else:
-            store.put(task, result)
-        done += 1
-        said(done, len(everything))
+    with contextlib.closing(_finished(list(wanted.values()), wish)) as finished:  # ends its processes at once
+        for task, result in finished:
+            if result.error and not _tolerated(document, result):
+                failures.append(Failure(by_number[task.point], task, result.error))
+            else:
+                store.put(task, result)
+            done += 1
+            said(done, len(everything))
     failures.sort(key=lambda failure: (failure.task.point, failure.task.repetition))
     return _judged(document, points, todo, extra, store, failures)
+
+
+def _ungated(document: Document) -> Document:
+    """What --quick judges: a few iterations are no result that could fail."""
+    shown = tuple(each.model_copy(update={"gate": False}) for each in document.experiment.expect)
+    return document._replace(experiment=document.experiment.model_copy(update={"expect": shown}))
 
 
 def _tolerated(document: Document, result: Result) -> bool:
@@ -128,13 +141,16 @@ def _tolerated(document: Document, result: Result) -> bool:
     return asked and EXIT_STATUS in result.counters
 
 
-def _finished(wanted: list[Task], wish: Wish) -> pool.Finished:
+def _finished(wanted: list[Task], wish: Wish) -> Generator[tuple[Task, Result]]:
     if not wanted:
-        return iter(())
-    if wish.scheduler:
-        return pool.dask(wanted, wish.scheduler)
+        return
     count = min(wish.processes or pool.cores(), len(wanted))
-    return pool.here(wanted) if count == 1 else pool.processes(wanted, count)
+    if wish.scheduler:
+        yield from pool.dask(wanted, wish.scheduler)
+    elif count == 1:
+        yield from pool.here(wanted)
+    else:
+        yield from pool.processes(wanted, count)
 
 
 def _judged(document: Document, points: list[Point], todo: list[Task], extra: Task | None, store: Store,

@@ -19,6 +19,7 @@ from nicemu.experiment.task import Task
 
 UNFIXED = ("seed", "trace", "pcap")
 """Fields of a lab that differ from run to run."""
+QUICK = "Quick: few iterations. Nothing is gated, and no number here is a result."
 PACKAGES = ("numpy", "numba", "pyarrow", "matplotlib")
 
 
@@ -42,13 +43,15 @@ def notes(outcome: Outcome, wish: Wish) -> Iterator[str]:
     """What the reader must know beside the numbers."""
     seed = outcome.document.experiment.seed if wish.seed is None else wish.seed
     runs = sum(len(tasks) for tasks in outcome.tasks)
-    yield f"{runs} runs at {len(outcome.measured)} points, seed {seed}, nicemu {nicemu.__version__}."
+    done = f"{summary.counted(runs, 'run')} at {summary.counted(len(outcome.measured), 'point')}"
+    yield f"{done}, seed {seed}, nicemu {nicemu.__version__}."
     if wish.quick:
-        yield "**Quick: few iterations. Nothing is gated, and no number here is a result.**"
+        yield f"**{QUICK}**"
     if wish.only:
         yield f"Only {', '.join(f'{name}={value}' for name, value in wish.only.items())}."
     if outcome.failures:
-        yield f"**{len(outcome.failures)} runs failed and are missing here.**"
+        many = len(outcome.failures) > 1
+        yield f"**{summary.counted(len(outcome.failures), 'run')} failed and {'are' if many else 'is'} missing here.**"
 
 
 def _write_inputs(outcome: Outcome, folder: Path) -> None:

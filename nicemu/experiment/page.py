@@ -56,7 +56,8 @@ def _head(outcome: Outcome, notes: Iterable[str]) -> Iterator[str]:
     yield f'<header>\n<p class="kicker">nicemu experiment <code>{_text(experiment.name)}</code></p>'
     yield f"<h1>{_text(experiment.title)}</h1>"
     yield f'<p class="question">{_text(experiment.question)}</p>'
-    yield f'<p class="answer{" bad" if failed else ""}">{_text(answer)}</p>'
+    if answer:
+        yield f'<p class="answer{" bad" if failed else ""}">{_text(answer)}</p>'
     yield f'<p class="note">{" ".join(map(_marked, notes))}</p>'
     if experiment.sources:
         yield '<ol class="sources">' + "".join(f"<li>{_text(each)}</li>" for each in experiment.sources) + "</ol>"
@@ -134,7 +135,7 @@ def _files(outcome: Outcome) -> Iterator[str]:
     yield "<section>\n<h2>The run that is shown</h2>"
     yield f"<p>{_text(str(point))}, seed {task.seed}, {result.virtual_ns / 1e6:,.3f} ms of virtual time.</p>\n<ul>"
     opens = {".pcapng": "packets, for Wireshark", ".pftrace": "events, for ui.perfetto.dev and nicemu why",
-             ".log": "events as text, for nicemu why"}  # fmt: skip
+             ".json": "counters at its end, for nicemu stats"}  # fmt: skip
     for name in sorted(result.files):
         yield f'<li><a href="{name}">{name}</a>: {opens[Path(name).suffix]}</li>'
     yield "</ul>\n</section>"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import importlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -51,11 +53,25 @@ def processes(tasks: list[Task], count: int) -> Finished:
     except BrokenProcessPool as error:
         raise WorkerLost("a process of the pool was killed; finished runs are kept") from error
     except BaseException:  # Ctrl-C: what is under way is given up
-        for process in multiprocessing.active_children():
-            process.terminate()
+        with _uninterrupted():
+            for process in multiprocessing.active_children():
+                process.terminate()
         raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C leaves no process behind. Only the main thread hears of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _warm() -> None:

@@ -13,8 +13,10 @@ from typing import Any
 
 from nicemu import workloads
 from nicemu.config import load_config
+from nicemu.experiment.run_end import idle_faults, write_counters
 from nicemu.experiment.script import run_script
-from nicemu.experiment.task import CAPTURE, TRACE, Result, Task, sources
+from nicemu.experiment.task import SHOWN, Result, Task, sources
+from nicemu.observe.run_folder import CAPTURE, COUNTERS, TRACE
 from nicemu.uverbs import session
 from nicemu.workloads.bench import Bench
 
@@ -49,11 +51,15 @@ def _run(task: Task, folder: Path) -> Result:
     with _bench(lab) as bench:
         columns = _columns(list(_workload(task)(bench, **dict(task.work.values))))
         result = Result(columns, bench.counters(), bench.now())
+        if task.shown:
+            write_counters(bench.lab, folder / COUNTERS)
+        bench.close()  # a fault may be waiting for this
+        result = result._replace(error=idle_faults(bench.lab))
     return result._replace(files=_files(task, folder))
 
 
 def _files(task: Task, folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in (TRACE, CAPTURE)} if task.shown else {}
+    return {name: (folder / name).read_bytes() for name in SHOWN} if task.shown else {}
 
 
 @contextlib.contextmanager

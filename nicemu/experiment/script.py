@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nicemu.experiment.task import TRACE, Result, Task
+from nicemu.experiment.task import Result, Task
+from nicemu.observe.run_folder import COUNTERS, TRACE
 
 REPORT, LAB = "report.json", "lab.json"
 EXIT_STATUS = "script.exit_status"
@@ -34,6 +35,8 @@ def run_script(task: Task, lab: dict[str, Any], folder: Path) -> Result:
     report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     rows = list(latencies(Path(lab["trace"])))
     columns = {name: [row[name] for row in rows] for name in ("nic", "qpn", "request", "opcode", "latency_ns")}
+    if report["idle"]:  # its exit status says nothing then
+        return Result(columns, report["counters"], report["virtual_ns"], report["idle"])
     error = f"{script.name}: exit status {done.returncode}: {words}" if done.returncode else ""
     return Result(columns, report["counters"] | {EXIT_STATUS: done.returncode}, report["virtual_ns"], error)
 
@@ -62,6 +65,7 @@ def main(script: Path, arguments: list[str]) -> int:
     """The process of the program: runs it, leaves the report beside it; its exit status."""
     from nicemu import _alias, _program
     from nicemu.config import load_config
+    from nicemu.experiment.run_end import idle_faults, write_counters
     from nicemu.uverbs import session, waits
     from nicemu.workloads.bench import Bench
 
@@ -73,7 +77,8 @@ def main(script: Path, arguments: list[str]) -> int:
     status = _program.run_program(loaded, arguments)
     session.endpoint()  # a program that opened no device has a lab nevertheless
     lab = session.current()
-    report = {"virtual_ns": int(lab.world.now), "counters": Bench(lab).counters()}
+    report = {"virtual_ns": int(lab.world.now), "counters": Bench(lab).counters(), "idle": idle_faults(lab)}
+    write_counters(lab, script.parent / COUNTERS)
     session.reset()
     (script.parent / REPORT).write_text(json.dumps(report), encoding="utf-8")
     return status

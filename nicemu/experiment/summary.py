@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from nicemu.experiment.judge import Verdict
 from nicemu.experiment.measure import Measured, at, number
@@ -16,8 +16,9 @@ PLACE = re.compile(r"\{(\w+)((?: \w+=[^ }]+)*)\}")
 def text(document: Document, measured: Sequence[Measured], verdicts: Sequence[Verdict], notes: Iterable[str]) -> str:
     """The whole file."""
     experiment = document.experiment
-    lines = [f"# {experiment.title}", "", f"**Question.** {experiment.question}", "",
-             f"**Answer.** {answer(document, measured, verdicts)}", ""]  # fmt: skip
+    lines = [f"# {experiment.title}", "", f"**Question.** {experiment.question}", ""]
+    said = answer(document, measured, verdicts)
+    lines += [f"**Answer.** {said}", ""] if said else []
     lines += [f"- Source: {source}" for source in experiment.sources]
     lines += ["", *notes, ""]
     if verdicts:
@@ -28,25 +29,51 @@ def text(document: Document, measured: Sequence[Measured], verdicts: Sequence[Ve
 
 
 def answer(document: Document, measured: Sequence[Measured], verdicts: Sequence[Verdict]) -> str:
-    """What came out: the file's own sentence with its numbers filled in, and how the expectations fared."""
+    """What came out: the file's own sentence with its numbers filled in, and how the expectations fared. Empty: the
+    file has no sentence, and there was nothing to judge."""
     gates = [verdict for verdict in verdicts if verdict.expectation.gate and verdict.ok is not None]
     failed = [verdict for verdict in gates if verdict.failed]
-    parts = [PLACE.sub(lambda found: _filled(measured, found), document.experiment.answer).strip()]
+    parts = [_sentence(document, measured)]
     if failed:
         worst = "; ".join(f"{verdict.what}: {verdict.model}, expected {verdict.expected}" for verdict in failed[:3])
-        parts.append(f"{len(failed)} of {len(gates)} gated expectations do not hold: {worst}.")
+        verb = "does" if len(failed) == 1 else "do"
+        parts.append(f"{len(failed)} of {counted(len(gates), 'gated expectation')} {verb} not hold: {worst}.")
     elif gates:
         parts.append(f"All {len(gates)} gated expectations hold." if len(gates) > 1 else "The gated expectation holds.")
     idle = sum(verdict.ok is None and not verdict.n for verdict in verdicts)
     if idle:
-        parts.append(f"{idle} could not be judged: their points were not run.")
+        parts.append(f"{counted(idle, 'expectation')} could not be judged: points that were not run.")
     return " ".join(part for part in parts if part)
 
 
-def _filled(measured: Sequence[Measured], found: re.Match[str]) -> str:
-    where = dict(word.split("=", 1) for word in found[2].split())
-    places = [place for place in at(measured, where) if found[1] in place.values]
-    return number(places[0].values[found[1]]) if places else "-"
+def counted(number: int, what: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def places(sentence: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The metrics that an answer has numbers of, each with its point."""
+    return (_place(found) for found in PLACE.finditer(sentence))
+
+
+def _place(found: re.Match[str]) -> tuple[str, dict[str, str]]:
+    return found[1], dict(word.split("=", 1) for word in found[2].split())
+
+
+def _sentence(document: Document, measured: Sequence[Measured]) -> str:
+    """The file's sentence, or which points it lacks: half of it would be another answer."""
+    sentence = document.experiment.answer
+    wheres = [where for metric, where in places(sentence) if _value(measured, metric, where) is None]
+    lacking = dict.fromkeys(" ".join(f"{name}={value}" for name, value in where.items()) or "the only point"
+                            for where in wheres)  # fmt: skip
+    if lacking:
+        return f"The answer is left out: it needs what was not observed here, at {'; '.join(lacking)}."
+    return PLACE.sub(lambda found: number(_value(measured, *_place(found))), sentence).strip()
+
+
+def _value(measured: Sequence[Measured], metric: str, where: Mapping[str, str]) -> float | None:
+    found = at(measured, where)
+    return found[0].values[metric] if found else None
 
 
 def judged(verdicts: Sequence[Verdict]) -> list[tuple[str, ...]]:

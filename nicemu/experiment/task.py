@@ -17,9 +17,11 @@ from nicemu.config.errors import ConfigError
 from nicemu.config.paths import shipped
 from nicemu.experiment.schema import Experiment
 from nicemu.experiment.sweep import Document, Point, settings
+from nicemu.observe.run_folder import CAPTURE, COUNTERS, TRACE
 
 QUICK_ITERATIONS = 20
-TRACE, CAPTURE = "trace.pftrace", "capture.pcapng"
+SHOWN = TRACE, CAPTURE, COUNTERS
+"""What is kept of a shown run."""
 
 
 class Work(NamedTuple):
@@ -44,7 +46,7 @@ class Task(NamedTuple):
     nicemu: str
     """Digest of the nicemu that planned it: a worker with another one refuses."""
     shown: bool = False
-    """Trace and capture are wanted."""
+    """Trace, capture and counters are wanted."""
 
     @property
     def digest(self) -> str:
@@ -61,7 +63,7 @@ class Result(NamedTuple):
     virtual_ns: int
     error: str = ""
     files: Mapping[str, bytes] = MappingProxyType({})
-    """Trace and capture by name, of a shown run."""
+    """Of a shown run: trace, capture and counters by name."""
 
 
 @cache

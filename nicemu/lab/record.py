@@ -90,7 +90,7 @@ class Record:
             (self.folder / name).unlink(missing_ok=True)
 
     def begin(self, lab: Lab) -> None:
-        """From now on ``live.json`` is kept up to date: when the program enters the timeline, twice a second."""
+        """From now on ``live.json`` is kept up to date, twice a second."""
         self.lab = lab
         lab.timeline.engine = _Watched(lab.timeline.engine, self.publish)
 
@@ -132,18 +132,27 @@ def _cannot_write(folder: Path, error: OSError) -> ConfigError:
 
 
 class _Watched:
-    """An engine that tells ``publish`` now and then; the history is the same with and without it."""
+    """An engine that tells ``publish`` now and then; the history is the same with and without it. A run of it may last
+    long (one WRITE of 1 GiB): it tells when the event log is full, too, which it is every few thousand events."""
 
     def __init__(self, engine: Any, publish: Callable[[], None]) -> None:
         self.engine, self.publish = engine, publish
         self.enter, self.interrupts, self.error = engine.enter, engine.interrupts, engine.error
         self.set_time = engine.set_time
+        self.drain, engine.on_trace = engine.on_trace, self._drained
         self.due = 0.0
 
     def run(self, until: int) -> Stop:
         """As the engine's."""
         stop: Stop = self.engine.run(until)
+        self._tell()
+        return stop
+
+    def _drained(self, world: Any) -> None:
+        self.drain(world)
+        self._tell()
+
+    def _tell(self) -> None:
         if time.monotonic() >= self.due:
             self.publish()
             self.due = time.monotonic() + PERIOD_S
-        return stop

@@ -17,23 +17,27 @@ RUN_TEXTS = {
     "nicemu_lock_reports_total": "Sleeps in atomic context, lock inversions and the like that were reported.",
     "nicemu_dma_violations_total": "What the DMA sanitizer found.",
 }
-KERNEL_TEXTS = {
-    "page_faults": "Pages of the MR that were faulted in (rdma stat mr).",
-    "page_invalidations": "Pages of the MR that were invalidated (rdma stat mr).",
-    "page_prefetch": "Pages of the MR that were prefetched (rdma stat mr).",
-    "page_faults_handled": "Page-fault events of the MR (rdma stat mr).",
-    "page_invalidations_handled": "Invalidations of the MR that unmapped something (rdma stat mr).",
-    "sent_pkts": "Packets sent.",
-    "rcvd_pkts": "Packets received.",
-    "send_rnr_err": "RNR NAKs sent.",
-    "out_of_sequence": "Packets that came ahead of the one expected.",
-    "duplicate_request": "Requests that came again.",
-    "local_ack_timeout_err": "Times that the ACK timer ran out.",
-    "np_cnp_sent": "Congestion notification packets sent.",
-    "rp_cnp_handled": "Congestion notification packets received.",
-    "np_ecn_marked_roce_packets": "Packets received with the congestion mark.",
-    "rx_icrc_encapsulated": "Packets with a wrong ICRC.",
+TEXTS = {
+    ("mr", "page_faults"): "Pages of the MR that were faulted in (rdma stat mr).",
+    ("mr", "page_invalidations"): "Pages of the MR that were invalidated (rdma stat mr).",
+    ("mr", "page_prefetch"): "Pages of the MR that were prefetched (rdma stat mr).",
+    ("mr", "page_faults_handled"): "Page-fault events of the MR (rdma stat mr).",
+    ("mr", "page_invalidations_handled"): "Invalidations of the MR that unmapped something (rdma stat mr).",
+    ("nic", "page_faults"): "Page-fault events that the NIC raised, each for one page or many.",
+    ("nic", "page_faults_merged"): "Faults of the NIC that joined an event which was open already.",
+    ("nic", "out_of_sequence"): "Packets that came ahead of the one expected.",
+    ("port", "sent_pkts"): "Packets sent.",
+    ("port", "rcvd_pkts"): "Packets received.",
+    ("port", "send_rnr_err"): "RNR NAKs sent.",
+    ("port", "out_of_sequence"): "Packets that came ahead of the one expected.",
+    ("port", "duplicate_request"): "Requests that came again.",
+    ("port", "local_ack_timeout_err"): "Times that the ACK timer ran out.",
+    ("port", "np_cnp_sent"): "Congestion notification packets sent.",
+    ("port", "rp_cnp_handled"): "Congestion notification packets received.",
+    ("port", "np_ecn_marked_roce_packets"): "Packets received with the congestion mark.",
+    ("port", "rx_icrc_encapsulated"): "Packets with a wrong ICRC.",
 }
+"""By group and counter: groups have counters of one name that count different things."""
 WHAT = {"mr": "MR", "nic": "NIC", "port": "port", "host": "host", "driver": "driver", "link": "link", "qp": "QP"}
 GAUGES = {"frames_peak"}
 
@@ -96,7 +100,7 @@ def _help(name: str) -> str:
     if name in RUN_TEXTS:
         return RUN_TEXTS[name]
     kind, _, counter = name.removeprefix("nicemu_").removesuffix("_total").partition("_")
-    return KERNEL_TEXTS.get(counter) or f"Counter {counter} of the {WHAT[kind]}."
+    return TEXTS.get((kind, counter)) or f"Counter {counter} of the {WHAT[kind]}."
 
 
 def _escaped(value: str) -> str:

@@ -128,6 +128,30 @@ def test_a_run_that_is_watched_has_the_same_history(folder: Path) -> None:
     assert not (watched / LIVE).exists()
 
 
+def test_a_long_run_of_the_engine_is_published_on_the_way() -> None:
+    """Nothing of the host's happens meanwhile: it is told when the event log is full."""
+
+    class Engine:
+        """Its log is full three times in one run."""
+
+        enter = interrupts = error = set_time = None
+        on_trace = staticmethod(lambda world: seen.append("drained"))
+
+        def run(self, until: int) -> int:
+            for _ in range(3):
+                self.on_trace(None)
+            return until
+
+    seen: list[str] = []
+    watched = record._Watched(Engine(), lambda: seen.append("published"))
+    watched.due = float("inf")
+    assert watched.run(5) == 5
+    assert seen == ["drained"] * 3
+    watched.due = 0.0
+    watched.run(5)
+    assert seen[3:] == ["drained", "published", "drained", "drained"]
+
+
 def test_a_run_that_was_killed_leaves_its_last_counters(tmp_path: Path, nicemu: Reader) -> None:
     program = tmp_path / "dies.py"
     program.write_text("import os\nfrom pyverbs.device import Context\nContext(name='nicemu0')\nos._exit(9)\n")

@@ -1,6 +1,7 @@
 """`nicemu experiment` and `nicemu schema`: exit statuses and what they say."""
 
 import json
+import signal
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import typer
 from nicemu.cli import experiment as command
 from nicemu.cli.schema import KINDS, schema
 from nicemu.config.errors import ConfigError
+from nicemu.experiment import conduct
 from tests.experiment.files import SENDS, written
 
 
@@ -36,8 +38,11 @@ def test_status_1_when_one_does_not_and_it_says_which(tmp_path, capsys):
 
 
 def test_quick_gates_nothing(tmp_path, capsys):
-    code, _ = status(tmp_path, capsys, {"expect": [{"metric": "took", "max": 0.001}]}, quick=True)
+    code, said = status(tmp_path, capsys, {"expect": [{"metric": "took", "max": 0.001}]}, quick=True)
     assert code == 0
+    assert "no     time of a SEND" in said.out
+    assert "Nothing is gated" in said.out
+    assert "FAILS" not in said.out and "gated expectation" not in said.out
     assert "Quick" in (tmp_path / "out" / "summary.md").read_text()
 
 
@@ -58,6 +63,47 @@ def test_only_leaves_expectations_of_other_points_open(tmp_path, capsys):
     code, said = status(tmp_path, capsys, {"expect": expect}, only=["size=64"])
     assert code == 0
     assert "not run" in said.out
+
+
+def test_an_answer_that_lacks_points_is_left_out_and_says_which(tmp_path, capsys):
+    answer = {"answer": "It takes {took size=64} and {took size=4096} us, {sent size=4096} packets."}
+    _, said = status(tmp_path, capsys, answer, only=["size=64"])
+    line = next(line for line in said.out.splitlines() if "answer" in line)
+    assert line.startswith("The answer is left out: it needs what was not observed here, at size=4096.")
+    assert "It takes" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"), [("{tok size=64}", "metrics .took, sent."), ("{took size=6}", "one of 64,")]
+)
+def test_an_answer_of_what_there_is_not_is_refused(tmp_path, answer, words):
+    with pytest.raises(ConfigError, match=f"field answer.*: expected {words}"):
+        conduct.load(str(written(tmp_path, SENDS, answer=answer)))
+
+
+IDLE = {"event": "verbs_error", "call": "reg_mr", "errno": "ENOMEM", "nth": 1000}
+
+
+def test_a_fault_that_never_happened_is_told_and_fails_the_run(tmp_path, capsys):
+    code, said = status(tmp_path, capsys, {"lab": {"inject": [IDLE]}, "sweep": {}, "expect": []})
+    assert code == 1
+    assert "faults that never happened: inject.0: " in said.err
+
+
+def test_a_second_interrupt_is_not_heard(tmp_path, monkeypatch):
+    """Until the processes have ended: it would be told by the interpreter, at length."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(conduct, "conduct", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            command.experiment(str(written(tmp_path, SENDS)), output=tmp_path / "out")
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_without_a_terminal_progress_is_plain_lines(tmp_path, capsys, monkeypatch):

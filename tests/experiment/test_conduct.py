@@ -9,10 +9,10 @@ from nicemu.experiment import folder, pool
 from nicemu.experiment.conduct import Wish
 from nicemu.experiment.run_one import run
 from nicemu.experiment.store import Store
-from nicemu.experiment.task import CAPTURE, TRACE
+from nicemu.experiment.task import SHOWN
 from tests.experiment.files import LOSSY, SENDS, document, done
 
-FILES = ("results.parquet", "runs.parquet", "summary.md", "index.html", "inputs/experiment.yaml", TRACE, CAPTURE)
+FILES = ("results.parquet", "runs.parquet", "summary.md", "index.html", "inputs/experiment.yaml", *SHOWN)
 
 
 def folder_of(tmp_path, experiment, name, changes=None, **wishes):

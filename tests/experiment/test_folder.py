@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 import pytest
 import yaml
 
+from nicemu.cli.diff import diff
+from nicemu.cli.stats import stats
+from nicemu.cli.why import why
 from nicemu.experiment import folder
 from nicemu.experiment.conduct import Wish
 from nicemu.experiment.series import chart, distributions
-from nicemu.experiment.task import CAPTURE, TRACE
+from nicemu.experiment.task import SHOWN
 from tests.experiment.files import LOSSY, SENDS, done
 
 PLOTS = [
@@ -59,7 +62,7 @@ def test_the_page_needs_nothing_but_itself(out):
     page = Page(text)
     assert not page.open
     assert page.tags.count("img") == len(PLOTS)
-    assert {ref.split(",")[0] for ref in page.references} == {"data:image/png;base64", TRACE, CAPTURE}
+    assert {ref.split(",")[0] for ref in page.references} == {"data:image/png;base64", *SHOWN}
     assert not re.findall(r"url\(|@import|https?://", text)
     assert "SENDs &amp; bytes" in text
     assert "prefers-color-scheme: dark" in text
@@ -116,8 +119,25 @@ def test_a_chart_has_the_model_and_the_expected_points(out):
     assert [(mark.x, mark.y) for mark in curves[0].marks] == [(5.0, 0.5)]
 
 
+def test_stats_why_and_diff_take_the_folder(out, capsys):
+    stats(out[0])
+    assert "device events" in capsys.readouterr().out
+    why(out[0])
+    assert "send work requests" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        diff(out[0], out[0])
+    assert left.value.code == 0
+    assert "The same history." in capsys.readouterr().out
+
+
 def test_an_experiment_without_plots_and_expectations_has_a_page_too(tmp_path):
     outcome = done(tmp_path, LOSSY, {"show": None})
     folder.write(outcome, Wish(tmp_path / "out"))
     assert not Page((tmp_path / "out" / "index.html").read_text()).open
     assert not (tmp_path / "out" / "plots").exists()
+    assert "Answer" not in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_one_is_said_as_one(tmp_path):
+    outcome = done(tmp_path, SENDS, {"sweep": {}, "expect": []})
+    assert next(folder.notes(outcome, Wish(tmp_path))).startswith("1 run at 1 point, seed 1")

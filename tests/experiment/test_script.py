@@ -1,8 +1,11 @@
 """Pyverbs programs as workloads."""
 
+import json
+
 import pytest
 
 from nicemu.experiment.script import EXIT_STATUS, latencies
+from nicemu.observe.run_folder import COUNTERS
 from tests.experiment.files import SENDS, done
 
 PROGRAM = """
@@ -25,10 +28,10 @@ LOG = """\
 """
 
 
-def ran(tmp_path, status, metrics):
+def ran(tmp_path, status, metrics, **more):
     (tmp_path / "program.py").write_text(PROGRAM)
     changes = {"workload": {"script": "program.py", "arguments": [status]}, "sweep": {}, "expect": [],
-               "metrics": metrics}  # fmt: skip
+               "metrics": metrics} | more  # fmt: skip
     return done(tmp_path, SENDS, changes)
 
 
@@ -43,6 +46,17 @@ def test_a_program_is_run_to_its_end_and_its_lab_counted(tmp_path):
     (point,) = outcome.measured
     assert point.values["commands"] is not None
     assert point.results[0].virtual_ns > 0
+
+
+def test_a_shown_program_leaves_its_counters(tmp_path):
+    _, result = ran(tmp_path, 0, {}, show={}).shown
+    assert json.loads(result.files[COUNTERS])["virtual_ns"] == result.virtual_ns > 0
+
+
+def test_a_fault_that_never_happened_fails_the_run_whatever_its_exit_status(tmp_path):
+    never = {"inject": [{"event": "verbs_error", "call": "reg_mr", "errno": "ENOMEM", "nth": 1000}]}
+    outcome = ran(tmp_path, 3, {"status": {"of": EXIT_STATUS, "aggregate": "max"}}, lab=never)
+    assert outcome.failures[0].error.startswith("faults that never happened: inject.0: ")
 
 
 @pytest.mark.parametrize("looked_at", [True, False])

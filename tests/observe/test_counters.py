@@ -12,7 +12,7 @@ from nicemu.lab.counters import RXE_COUNTERS, snapshot
 from nicemu.lab.sysfs import HW_COUNTERS
 from nicemu.observe import top
 from nicemu.observe.counters_text import flat, lines
-from nicemu.observe.prometheus import exposition
+from nicemu.observe.prometheus import TEXTS, exposition
 from nicemu.observe.rnr_codes import RNR_CODE_NS, shortest_code
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.mem_alloc import MAP_ANONYMOUS_, MAP_PRIVATE_, mmap
@@ -75,6 +75,17 @@ def test_prometheus_text_is_well_formed_and_labelled(counted):
     assert families["nicemu_port_sent_pkts_total"].samples[("device", "nicemu0"), ("port", "1")] == 5
     assert families["nicemu_run_info"].samples == {(("seed", "1"), ("discipline", "v6.12"), ("firmware", "default")): 1}
     assert families["nicemu_host_frames_peak"].type == "gauge"
+
+
+def test_counters_of_one_name_in_two_groups_have_texts_of_their_own(counted):
+    lines = exposition(counted[1]).splitlines()
+    assert "# HELP nicemu_mr_page_faults_total Pages of the MR that were faulted in (rdma stat mr)." in lines
+    assert any(line.startswith("# HELP nicemu_nic_page_faults_total Page-fault events that the NIC ") for line in lines)
+
+
+def test_every_text_is_of_a_counter_that_there_is(counted):
+    names = {(kind, name) for kind in ("mr", "nic", "port") for row in counted[1][kind].values() for name in row}
+    assert set(TEXTS) <= names
 
 
 def test_prometheus_labels_are_escaped(counted):

@@ -64,7 +64,8 @@ def new(
             stream.write(tables.template(chosen))
     except OSError as error:
         raise ConfigError(f"expected a file that can be made, given {str(file)!r}: {error.strerror}") from None
-    print(f"{file}: {len(chosen)} hooks. Change an answer, then: nicemu firmware check {file}")
+    count = f"{len(chosen)} hook{'' if len(chosen) == 1 else 's'}"
+    print(f"{file}: {count}. Change an answer, then: nicemu firmware check {file}")
 
 
 @firmware.command("check")
