@@ -28,7 +28,7 @@ def write(outcome: Outcome, wish: Wish) -> None:
     parquet.write(folder, outcome.document, outcome.measured, outcome.tasks)
     _write_inputs(outcome, folder / "inputs")
     if outcome.shown is not None:
-        for name, data in outcome.shown[1].files.items():
+        for name, data in outcome.shown[1].files:
             (folder / name).write_bytes(data)
     said = list(notes(outcome, wish))
     text = summary.text(outcome.document, outcome.measured, outcome.verdicts, said)

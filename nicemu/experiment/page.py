@@ -135,7 +135,7 @@ def _files(outcome: Outcome) -> Iterator[str]:
     yield f"<p>{_text(str(point))}, seed {task.seed}, {result.virtual_ns / 1e6:,.3f} ms of virtual time.</p>\n<ul>"
     opens = {".pcapng": "packets, for Wireshark", ".pftrace": "events, for ui.perfetto.dev and nicemu why",
              ".log": "events as text, for nicemu why"}  # fmt: skip
-    for name in sorted(result.files):
+    for name, _ in sorted(result.files):
         yield f'<li><a href="{name}">{name}</a>: {opens[Path(name).suffix]}</li>'
     yield "</ul>\n</section>"
 

@@ -52,8 +52,8 @@ def _run(task: Task, folder: Path) -> Result:
     return result._replace(files=_files(task, folder))
 
 
-def _files(task: Task, folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in (TRACE, CAPTURE)} if task.shown else {}
+def _files(task: Task, folder: Path) -> tuple[tuple[str, bytes], ...]:
+    return tuple((name, (folder / name).read_bytes()) for name in (TRACE, CAPTURE)) if task.shown else ()
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ class Store:
         if result.files:
             folder = self.runs / f"{task.digest}.files"
             folder.mkdir(exist_ok=True)
-            for name, data in result.files.items():
+            for name, data in result.files:
                 (folder / name).write_bytes(data)
         inputs = {"seed": task.seed, "lab": json.loads(task.lab), "work": task.work._asdict()}
         text = json.dumps({"inputs": inputs, **result._asdict(), "files": []})
@@ -45,7 +45,8 @@ class Store:
         """A finished run."""
         data = json.loads(self._file(task).read_text(encoding="utf-8"))
         folder = self.runs / f"{task.digest}.files"
-        files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())} if folder.is_dir() else {}
+        kept = sorted(folder.iterdir()) if folder.is_dir() else []
+        files = tuple((file.name, file.read_bytes()) for file in kept)
         return Result(data["columns"], data["counters"], data["virtual_ns"], data["error"], files)
 
     def _file(self, task: Task) -> Path:

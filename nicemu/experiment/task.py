@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import nicemu
@@ -60,8 +59,8 @@ class Result(NamedTuple):
     counters: dict[str, int]
     virtual_ns: int
     error: str = ""
-    files: Mapping[str, bytes] = MappingProxyType({})
-    """Trace and capture by name, of a shown run."""
+    files: tuple[tuple[str, bytes], ...] = ()
+    """Trace and capture by name, of a shown run. Results travel between processes: all of it can be pickled."""
 
 
 @cache
