@@ -113,8 +113,8 @@ def _end(outcome: "Outcome", wish: "Wish", file: str) -> int:
         return 1
     for verdict in outcome.verdicts:
         mark = {True: "holds", False: "FAILS" if verdict.expectation.gate else "no", None: "shown"}[verdict.ok]
-        typer.echo(f"{mark:<6} {verdict.what}: {verdict.model} {verdict.deviation}, expected {verdict.expected} "
-                   f"({verdict.expectation.kind})")  # fmt: skip
+        found = f"{verdict.model} {verdict.deviation}".rstrip()
+        typer.echo(f"{mark:<6} {verdict.what}: {found}, expected {verdict.expected} ({verdict.expectation.kind})")
     words = summary.answer(outcome.document, outcome.measured, outcome.verdicts)
     for line in (words, folder.QUICK if wish.quick else ""):
         if line:

@@ -16,7 +16,7 @@ from nicemu.experiment.schema import Plot
 from nicemu.experiment.series import DISPLAY
 
 ASSETS = Path(__file__).parent / "assets"
-Pictures = Sequence[tuple[Plot, Path]]
+Pictures = Sequence[tuple[Plot, Path, bool]]
 UNIT = re.compile(rf"(?<=\d )({'|'.join(DISPLAY)})\b|(?<=\()({'|'.join(DISPLAY)})(?=\))")
 NUMBER = re.compile(r"(?<=\d) (?=(?:[nµm]?s|[KMGT]i?B)\b|%)")
 KINDS = (
@@ -87,20 +87,20 @@ def _figures(pictures: Pictures) -> Iterator[str]:
     if not pictures:
         return
     yield "<section>\n<h2>Figures</h2>"
-    for number, (plot, file) in enumerate(pictures, 1):
+    for number, (plot, file, marked) in enumerate(pictures, 1):
         data = base64.b64encode(file.read_bytes()).decode()
         title = plot.title or plot.name
         yield (f'<figure><img alt="{_text(title)}" src="data:image/png;base64,{data}">'
-               f"<figcaption><b>Figure {number}.</b> {_text(title)}.{_caption(plot)}</figcaption>"
+               f"<figcaption><b>Figure {number}.</b> {_text(title)}.{_caption(plot, marked)}</figcaption>"
                "</figure>")  # fmt: skip
     yield "</section>"
 
 
-def _caption(plot: Plot) -> str:
-    """What belongs to every picture of its kind."""
+def _caption(plot: Plot, marked: bool) -> str:
+    """What belongs to every picture of its kind; ``marked``: expected values are in it."""
     if plot.kind == "stacked":
         return " Hatched bars are the published values."
-    return " Diamonds are published or expected values with their tolerance, where there are any."
+    return " Diamonds are published or expected values with their tolerance." if marked else ""
 
 
 def _metrics(outcome: Outcome) -> Iterator[str]:

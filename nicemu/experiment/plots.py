@@ -31,12 +31,13 @@ STYLE: dict[str, Any] = {
 FEW_TICKS = 12
 
 
-def draw(document: Document, measured: Sequence[Measured], folder: Path) -> list[tuple[Plot, Path]]:
-    """Every plot of the file as a PNG. Raises ConfigError: matplotlib is missing."""
+def draw(document: Document, measured: Sequence[Measured], folder: Path) -> list[tuple[Plot, Path, bool]]:
+    """Every plot of the file as a PNG; whether it shows expected values. Raises ConfigError: matplotlib is missing."""
     if not document.experiment.plots:
         return []
     try:
         import matplotlib
+        from matplotlib.container import ErrorbarContainer
         from matplotlib.figure import Figure
     except ImportError:
         raise missing("matplotlib", "experiment") from None
@@ -50,7 +51,7 @@ def draw(document: Document, measured: Sequence[Measured], folder: Path) -> list
             _draw(axes, document, plot, measured)
             file = folder / f"{plot.name}.png"
             figure.savefig(file, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.08)
-            drawn.append((plot, file))
+            drawn.append((plot, file, any(isinstance(each, ErrorbarContainer) for each in axes.containers)))
     return drawn
 
 

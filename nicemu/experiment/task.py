@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import nicemu
@@ -62,8 +61,8 @@ class Result(NamedTuple):
     counters: dict[str, int]
     virtual_ns: int
     error: str = ""
-    files: Mapping[str, bytes] = MappingProxyType({})
-    """Of a shown run: trace, capture and counters by name."""
+    files: Mapping[str, bytes] = {}
+    """Of a shown run: trace, capture and counters by name. Results travel between processes: all can be pickled."""
 
 
 @cache

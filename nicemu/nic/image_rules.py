@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nicemu.nic import image_code
-from nicemu.nic.image_source import API, Refusal, Source
+from nicemu.nic.image_source import API, STATE, Refusal, Source, name
 
 PARAMETERS = "three positional parameters without defaults, such as (world, row, arg)"
 CONSTANTS = "an int, a tuple of ints, or a record made by nic_state(...) or qp_state(...)"
@@ -44,6 +44,9 @@ def _statement(source: Source, node: ast.stmt, made: set[str]) -> Iterator[Refus
             yield Refusal(node.lineno, "import", f"from {API} import ...", ", ".join(modules))
     elif isinstance(node, ast.Assign | ast.AnnAssign):
         call = source.state_call(node.value) if node.value else ""
+        named = name(node.value.func) if isinstance(node.value, ast.Call) else ""
+        if named in STATE and named not in source.imported:
+            yield Refusal(node.lineno, named, f"from {API} import {named}", "a name that is not imported")
         if call in made:
             yield Refusal(node.lineno, call, "one record of an image", "a second one")
         made |= {call} - {""}
@@ -62,7 +65,8 @@ def _signature(source: Source, node: ast.FunctionDef) -> Iterator[Refusal]:
         if len(arguments.posonlyargs + arguments.args) != 3 or any(each is not None for each in others):
             yield Refusal(line, title, PARAMETERS, f"({ast.unparse(arguments)})")
     elif node.decorator_list and not source.is_helper(node):
-        yield Refusal(line, title, f"no decorator but @jit of {API}", _decorators(node))
+        unknown = ", which is not imported" if name(node.decorator_list[0]) not in source.imported else ""
+        yield Refusal(line, title, f"no decorator but @jit of {API}", _decorators(node) + unknown)
     elif not node.decorator_list and not node.name.startswith("_"):
         close = difflib.get_close_matches(node.name, sorted(source.hooks), n=1, cutoff=0.5)
         meant = f"did you mean {close[0]}?" if close else "see nicemu firmware hooks"

@@ -108,8 +108,9 @@ def test_the_workloads_text_is_an_input(tmp_path):
     assert first.tasks[0][0].work.text == text
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path):
-    outcome = done(tmp_path, SENDS, {"workload": SENDS["workload"] | {"fails_at": 1024}})
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_fails_is_told_and_the_others_go_on(tmp_path, processes):
+    outcome = done(tmp_path, SENDS, {"workload": SENDS["workload"] | {"fails_at": 1024}}, processes=processes)
     (failure,) = outcome.failures
     assert str(failure.point) == "size=1024"
     assert failure.error.startswith("ValueError: no such size (workload-sends.py, line ")

@@ -134,6 +134,7 @@ from nicemu.firmware import {names}
 #     mine = qp_state("retries_seen")        mine(world, row).retries_seen += 1
 #     whole = nic_state("faults_seen")       whole(world, qp(world, row).nic).faults_seen += 1
 # Integers only; loops are `for ... in range(constant)`; a helper function has @jit above it.
+# Each of these names is imported from nicemu.firmware first.
 '''
 
 
