@@ -34,9 +34,10 @@ class Watchdog:
         self.lab = lab
         self.reports: list[str] = []
         self._hung: set[int] = set()
+        self._noted = False
         timeline = lab.timeline
         timeline.explain, timeline.stuck, timeline.alarm = self.lines, self.stuck, self.alarm
-        timeline.untold = self.untold
+        timeline.untold, timeline.note = self.untold, self.note
         self._spawn()
 
     def alarm(self, text: str) -> None:
@@ -44,6 +45,13 @@ class Watchdog:
         if text not in self.reports:
             self.reports.append(text)
             print(f"nicemu: watchdog: {text}", file=sys.stderr, flush=True)
+
+    def note(self, text: str) -> None:
+        """Say it on stderr, the first time; it is no failure."""
+        if self._noted:
+            return
+        self._noted = True
+        print(f"nicemu: watchdog: {text}", file=sys.stderr, flush=True)
 
     def stuck(self) -> bool:
         """With nothing left to run: a host thread is blocked, or page faults lie unread in their queue."""

@@ -12,6 +12,8 @@ from nicemu.timeline.host import HostThread, Scheduler, Steps
 from nicemu.timeline.hung_task import chain, deadlock_lines
 
 DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = Stop
+VAIN_POLLS = 10_000
+"""Polls in vain, with nothing left to run, after which the only thread of a program hears so; it goes on."""
 IDLE_POLLS = 1000
 """Polls in vain, with nothing left to run and somebody stuck, after which a program that only polls is told."""
 
@@ -71,6 +73,8 @@ class Timeline:
         """With nothing left to run: a device will never do what it was asked, or was not told of it. Seldom asked."""
         self.alarm: Callable[[str], None] = lambda text: None
         """Hears each report of a stall, before anybody catches its exception."""
+        self.note: Callable[[str], None] = lambda text: None
+        """Hears, once, that a program polls although nothing is left to run: that may be meant so."""
         self._idle_polls = self._stuck_polls = 0
 
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
@@ -163,6 +167,8 @@ class Timeline:
         is_untold = self._idle_polls and self._idle_polls % IDLE_POLLS == 0 and self.untold()
         if self._stuck_polls >= IDLE_POLLS or is_untold:
             raise self._stall()
+        if self._idle_polls == VAIN_POLLS and not self._others_may_act():
+            self.note(self.who_waits(f"{VAIN_POLLS:,} polls in vain and nothing left to run"))
         return False
 
     def _stall(self) -> Quiescent:

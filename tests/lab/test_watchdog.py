@@ -12,6 +12,7 @@ from nicemu.abi.verbs import Access, QpAttrMask, WrOpcode
 from nicemu.config import ConfigError, load_config
 from nicemu.lab import Lab
 from nicemu.timeline import HungTask, Quiescent
+from nicemu.timeline.loop import VAIN_POLLS
 from nicemu.uverbs import memory_messages as mem
 from nicemu.uverbs import messages as m
 from tests.lab.pair import REMOTE, connected_pair
@@ -140,6 +141,17 @@ def test_a_poll_in_vain_of_a_healthy_lab_is_no_stall(build):
     for _ in range(2000):
         assert lab.endpoint.poll(cq.number, 0, lambda: False) is False
     assert lab.watchdog.reports == []
+
+
+def test_a_program_that_polls_for_ever_with_nothing_left_to_run_hears_so_once(build, capsys):
+    """It is no failure: the program may mean it, and goes on."""
+    lab = build()
+    cq, *_ = connected_pair(lab, ODP)
+    for _ in range(3 * VAIN_POLLS):
+        lab.endpoint.poll(cq.number, 0, lambda: False)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "in vain" in line]
+    assert "10,000 polls in vain and nothing left to run at " in line
+    assert not lab.watchdog.reports
 
 
 def test_a_wait_longer_than_the_limit_is_reported_though_other_things_go_on(build, capsys):
