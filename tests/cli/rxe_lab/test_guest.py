@@ -21,8 +21,9 @@ from nicemu.config.errors import ConfigError
 UP = ("control", "stage modules\nrxe0 4.2\n")
 DONE = ("control", "status 0\n")
 RUN = """
-import sys
+import signal, sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are begun without
 from nicemu.cli.rxe_lab import guest, image
 from nicemu.cli.rxe_lab.qemu import Machine
 image.ready = lambda *_: image.Image(Path("a"), Path("b"))
