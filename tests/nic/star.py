@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from nicemu.abi import rings
-from nicemu.abi.command import COMMAND_BYTES, COMMAND_SLOTS
-from nicemu.abi.rings import EQE_BYTES, Doorbell, Eqn
 from nicemu.config import NicProfile
 from nicemu.config.fabric_profile import FabricProfile, Impairment
 from nicemu.fabric.fabric import Fabric
@@ -16,7 +13,7 @@ from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
 from nicemu.tables import World
 from nicemu.tables.world import Capacity
-from tests.nic.objects import Cq, Qp, Ring
+from tests.nic.objects import Cq, Qp
 from tests.nic.testbench import Bench, default_image
 
 
@@ -26,18 +23,7 @@ class End(Bench):
     def __init__(self, star: Star, index: int, profile: NicProfile, image: firmware.Image) -> None:
         self.world, self.engine, self.frames = star.world, star.engine, star.frames
         self.device = Device(self.world, index, profile, image)
-        self.pd = 1
-        self.commands, self._mailbox = Ring(COMMAND_SLOTS * COMMAND_BYTES), Ring(1 << 20)
-        self.mailbox = self._mailbox.bytes
-        self.device.set_command_ring(self.commands.address)
-        self.eqs: dict[int, tuple[Ring, Ring]] = {}
-        for eqn in (*Eqn, Eqn.COMPLETION + 1):
-            ring, record = Ring(256 * EQE_BYTES), Ring(16)
-            self.device.attach_eq(int(eqn), ring.address, 256, record.address)
-            self.eqs[int(eqn)] = ring, record
-            self.device.write_doorbell(rings.doorbell_offset(Doorbell.EQ_ARM, int(eqn)), 0)
-        self.interrupts: list[tuple[int, int]] = []
-        self._next = {"mkey": 0, "va": 0x10_0000_0000}
+        self.power_up()
 
 
 class Star:

@@ -6,7 +6,6 @@ No host threads: commands run the engine until their EQE is there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from nicemu.abi.command import (
 from nicemu.abi.rings import EQE, EQE_BYTES, Doorbell, Eqn
 from nicemu.abi.verbs import QpType, WrOpcode
 from nicemu.config import NicProfile
-from nicemu.config.paths import shipped
+from nicemu.lab.fuzz.bench import default_image
 from nicemu.memory import Frames
 from nicemu.nic import firmware
 from nicemu.nic.device import Device
@@ -33,12 +32,6 @@ from nicemu.tables.records import INFINITY, Stop
 from nicemu.tables.trace import Ev
 from nicemu.tables.world import Capacity
 from tests.nic.objects import ALL, SLOTS, Cq, Mr, Qp, Ring, Srq
-
-
-@cache
-def default_image() -> firmware.Image:
-    """The default firmware."""
-    return firmware.load(shipped("firmware") / "default.py")
 
 
 class Bench:
@@ -58,6 +51,10 @@ class Bench:
         control.graveyard, control.sanitizer, control.epoch = self.frames.graveyard, 1, 1
         image = firmware_image or default_image()
         self.device = Device(self.world, 0, profile or NicProfile(), image, mutants)
+        self.power_up()
+
+    def power_up(self) -> None:
+        """What a driver gives a device first: the command ring and event queues."""
         self.pd = 1
         self.commands, self._mailbox = Ring(COMMAND_SLOTS * COMMAND_BYTES), Ring(1 << 20)
         self.mailbox = self._mailbox.bytes
