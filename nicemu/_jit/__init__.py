@@ -31,7 +31,7 @@ from nicemu._jit.object_code import cache_root, kernel_digest
 from nicemu._jit.twins import PYTHON_UNITS, WORLDS
 
 __all__ = [
-    "JIT", "WORLDS", "Kernel", "Native", "base_accessor", "cache_root", "call", "copy_bytes", "entry", "fill_bytes",
+    "JIT", "WORLDS", "Kernel", "Native", "base_accessor", "cache_root", "call", "cold", "copy_bytes", "entry", "fill_bytes",
     "install", "jit", "kernel_digest", "load8", "load32", "load64", "pread", "process_vm_readv", "process_vm_writev",
     "pwrite", "row_accessor", "store8", "store32", "store64",
 ]  # fmt: skip
@@ -77,6 +77,17 @@ class Native:
 def jit(function: Callable[..., Any]) -> Any:
     """A helper, compiled into whoever calls it."""
     return Kernel(function) if JIT else function
+
+
+COLD: set[str] = set()
+"""How numba's names of functions begin that are rarely called."""
+
+
+def cold(function: Callable[..., Any]) -> Any:
+    """A helper that is rarely called: it stays a function of its own, and the way to it is laid out last."""
+    parts = [*function.__module__.split("."), function.__qualname__]
+    COLD.add("_ZN" + "".join(f"{len(part)}{part}" for part in parts) + "B")
+    return jit(function)
 
 
 def entry(signature: str, folder: Path | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

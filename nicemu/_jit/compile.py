@@ -11,7 +11,7 @@ from numba.core import config as numba_config
 from numba.core.registry import cpu_target
 from numba.extending import typeof_impl
 
-from nicemu._jit import Kernel, Native
+from nicemu._jit import COLD, Kernel, Native
 
 OPTIONS = {"error_model": "numpy"}
 CALLEE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -68,8 +68,12 @@ INLINE_THRESHOLD = 325
 def _optimize(module: Any, symbol: str, machine: Any) -> None:
     """Helpers become part of the one function that others see."""
     for function in module.functions:
-        if not function.is_declaration and function.name != symbol:
-            function.linkage = "internal"
+        if function.is_declaration or function.name == symbol:
+            continue
+        function.linkage = "internal"
+        if function.name.partition("B")[0] + "B" in COLD or function.name == "nicemu.out_of_range":
+            function.add_function_attribute("cold")
+            function.add_function_attribute("noinline")
     tuning = llvm.create_pipeline_tuning_options(speed_level=int(numba_config.OPT))
     tuning.inlining_threshold = INLINE_THRESHOLD
     passes = llvm.create_pass_builder(machine, tuning)

@@ -115,6 +115,21 @@ def _never_moves(builder, loaded):
     return loaded
 
 
+def _out_of_range(module):
+    """``nicemu.out_of_range(trap, code, index)``: set the trap word at ``trap`` and the one behind it."""
+    name = "nicemu.out_of_range"
+    if name in module.globals:
+        return module.globals[name]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_i64, _i64, _i64]), name)
+    function.linkage = "linkonce_odr"
+    builder = ir.IRBuilder(function.append_basic_block())
+    trap, code, index = function.args
+    builder.store(code, builder.inttoptr(trap, _i64.as_pointer()))
+    builder.store(index, builder.inttoptr(builder.add(trap, ir.Constant(_i64, 8)), _i64.as_pointer()))
+    builder.ret_void()
+    return function
+
+
 def row(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
     """``row(world, index)``; see :func:`nicemu._jit.row_accessor`."""
     record, size = numba.from_dtype(dtype), dtype.itemsize
@@ -130,8 +145,8 @@ def row(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
             bad = builder.icmp_unsigned(">=", args[1], count)
             with builder.if_then(bad, likely=False):
                 control = _never_moves(builder, builder.load(word(args[0], 0)))
-                builder.store(ir.Constant(_i64, slot + 1), word(control, trap_offset))
-                builder.store(args[1], word(control, trap_offset + 8))
+                at = builder.add(control, ir.Constant(_i64, trap_offset))
+                builder.call(_out_of_range(builder.module), [at, ir.Constant(_i64, slot + 1), args[1]])
             index = builder.select(bad, ir.Constant(_i64, 0), args[1])
             address = builder.add(base, builder.mul(index, ir.Constant(_i64, size)))
             return builder.inttoptr(address, context.get_value_type(record))

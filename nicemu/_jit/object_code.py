@@ -27,7 +27,7 @@ from typing import Any
 PACKAGE = Path(__file__).parent.parent
 KERNEL_FOLDERS = ("_jit", "abi", "tables", "memory", "nic", "fabric", "wire")
 NOT_KERNELS = frozenset((
-    "_jit/foreign.py", "_jit/object_code.py", "_jit/twins.py",
+    "_jit/foreign.py", "_jit/guard.py", "_jit/object_code.py", "_jit/twins.py",
     "fabric/cable.py", "fabric/fabric.py", "fabric/story.py",
     "memory/arena.py", "memory/frame_ids.py", "memory/frames.py", "memory/safe_copy.py", "memory/slots.py",
     "nic/compile.py", "nic/device.py", "nic/doorbell.py",
@@ -223,6 +223,17 @@ def _link(symbol: str, code: bytes) -> int:
         assert address, f"{symbol}: not in its object"
         _linked[symbol] = address, code
     return _linked[symbol][0]
+
+
+def load_assembly(text: str, *symbols: str) -> list[int]:
+    """Addresses of functions of a module that is given as LLVM's assembly text."""
+    llvm, engine = _llvm(), _engine()
+    llvm.initialize_native_asmparser()
+    machine = llvm.Target.from_default_triple().create_target_machine(codemodel="jitdefault", jit=True)
+    header = f'target datalayout = "{machine.target_data}"\ntarget triple = "{machine.triple}"\n'
+    code = machine.emit_object(llvm.parse_assembly(header + text))
+    _link(symbols[0], code)
+    return [engine.get_function_address(symbol) for symbol in symbols]
 
 
 class _MethodDef(ctypes.Structure):

@@ -107,6 +107,7 @@ class Config(Record):
     ] = ("default",)
     check_firmware: bool = False
     sanitizer: bool = True
+    copy_payload: bool = True  # False: RDMA WRITE and READ move no data; times are the same
     force_odp: bool = False
     evict_per_ms: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] = 0.0  # per virtual millisecond
     trace: Annotated[Path | None, BeforeValidator(_path), AfterValidator(_writable)] = None

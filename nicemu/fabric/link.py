@@ -17,7 +17,7 @@ from nicemu.fabric.size import wire_bytes
 from nicemu.tables import units
 from nicemu.tables.capture import capture
 from nicemu.tables.fabric_records import LinkDrop
-from nicemu.tables.heap import push
+from nicemu.tables.heap import arrivals, push, push_packet
 from nicemu.tables.packets import clone_packet, free_packet
 from nicemu.tables.rows import control, fabric, link, packet, vector
 from nicemu.tables.trace import Ev, trace
@@ -74,14 +74,14 @@ def send(world, way, p):
     wire = link(world, way)
     known = row.multicast == 0 and 0 < row.dest_nic <= fabric(world, 0).nics
     if known and wire.plain == 1 and link(world, downlink(row.dest_nic)).plain == 1:
-        size = wire_bytes(world, p)
+        size = row.wire
         if size - FRAMING <= wire.mtu:
             onto_wire(world, way, p, size)
             onto_wire(world, downlink(row.dest_nic), p, size)
             wire_ns = size * wire.ps_per_byte // 1000
             trace(world, LINK_OUT, wire.nic, row.opcode, row.psn, row.dest_qpn, wire_ns)
             arrival = control(world, 0).now + wire_ns + wire.delay_ns
-            push(world, arrival, units.ARRIVE, p, 0)
+            push_packet(world, arrivals(way), arrival, units.ARRIVE, p, 0)
             return 0
     return call(vector(world, units.LINK_SEND).address, world, way, p)
 
@@ -225,9 +225,9 @@ def come_out(world, way, p, arrival):
     """The far end of link ``way``: the switch, the NIC, or, without a switch, the way in to each NIC it is for."""
     f = fabric(world, 0)
     if way & 1 == 0:
-        push(world, arrival, units.ARRIVE, p, 0)
+        push_packet(world, arrivals(way), arrival, units.ARRIVE, p, 0)
     elif f.switched == 1:
-        push(world, arrival + f.latency_ns, units.SWITCH_IN, p, way)
+        push_packet(world, arrivals(way), arrival + f.latency_ns, units.SWITCH_IN, p, way)
     elif packet(world, p).multicast == 0:
         come_in(world, downlink(packet(world, p).dest_nic), p, arrival)
     else:

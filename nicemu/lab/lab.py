@@ -76,7 +76,7 @@ class Lab:
         self.config = config
         self.world = world = World(self._capacity())
         control = world.control[0]
-        control.sanitizer = int(config.sanitizer)
+        control.sanitizer, control.timing_only = int(config.sanitizer), int(not config.copy_payload)
         self.log: EventLog | PerfettoLog | None = None
         if config.trace:
             with _writing("trace", config.trace):

@@ -1,74 +1,56 @@
-"""Copies between device buffers and frames, one per memory kind.
+"""Copies between device buffers and frames. They survive whatever the program did to its memory behind our back.
 
-Arena: plain copies, but the first touch of a page after the program ran is fault-safe, since the program may have
-unmapped or protected it behind our back. Program-owned: always fault-safe, one ``process_vm_*`` call on ourselves (or
-``pwrite``/``pread`` through a memfd where that is forbidden). Model frames and the graveyard: plain copies.
+Both ends go through the same guarded copy (:mod:`nicemu._jit.guard`), whoever owns the memory. Where there is none, one
+``process_vm_*`` call on ourselves, or ``pwrite``/``pread`` through a memfd where that is forbidden.
 """
 
-from nicemu._jit import copy_bytes, entry, jit, pread, process_vm_readv, process_vm_writev, pwrite
-from nicemu.tables.records import FrameKind
+from nicemu._jit import call, cold, copy_bytes, entry, jit, pread, process_vm_readv, process_vm_writev, pwrite
 from nicemu.tables.rows import control, frame
-
-ARENA, PROGRAM = int(FrameKind.ARENA), int(FrameKind.PROGRAM)
 
 
 @jit
-def safe_read(world, destination, source, length):
-    """Copy from an address that may be bad; True if all bytes came."""
+def copy(world, destination, source, length, write):
+    """Bytes to or (``write``) from an address that may be bad; the other one is the device's. True if all went."""
+    c = control(world, 0)
+    if c.copy_code == 0:
+        return ask_kernel(world, destination, source, length, write)
+    if c.watched != c.epoch:
+        c.watched = c.epoch
+        call(c.watch_code, 0, 0, 0)
+    return call(c.copy_code, destination, source, length) == length
+
+
+@cold
+def ask_kernel(world, destination, source, length, write):
+    """A copy that the kernel checks."""
     c = control(world, 0)
     if c.scratch_fd > 0:
+        if write:
+            copy_bytes(c.scratch_map, source, length)
+            return pread(c.scratch_fd, destination, length, 0) == length
         if pwrite(c.scratch_fd, source, length, 0) != length:
             return False
         copy_bytes(destination, c.scratch_map, length)
         return True
+    if write:
+        return process_vm_writev(c.pid, source, destination, length) == length
     return process_vm_readv(c.pid, destination, source, length) == length
-
-
-@jit
-def safe_write(world, destination, source, length):
-    """Copy to an address that may be bad; True if all bytes went."""
-    c = control(world, 0)
-    if c.scratch_fd > 0:
-        copy_bytes(c.scratch_map, source, length)
-        return pread(c.scratch_fd, destination, length, 0) == length
-    return process_vm_writev(c.pid, source, destination, length) == length
 
 
 @jit
 def read_frame(world, f, offset, destination, length):
     """Bytes of a frame into a device buffer; False if the program took the page away."""
     row = frame(world, f)
-    c = control(world, 0)
-    if row.pointer == 0:
-        return False
-    source = row.pointer + offset
-    if row.kind == PROGRAM or (row.kind == ARENA and row.read_epoch != c.epoch):
-        if row.pointer == c.graveyard:
-            copy_bytes(destination, source, length)
-            return True
-        if not safe_read(world, destination, source, length):
-            return False
-        row.read_epoch = c.epoch
-        return True
-    copy_bytes(destination, source, length)
-    return True
+    return row.pointer != 0 and copy(world, destination, row.pointer + offset, length, False)
 
 
 @jit
 def write_frame(world, f, offset, source, length):
     """A device buffer into a frame; a frame that is no longer current swallows it. False: the page was taken away."""
     row = frame(world, f)
-    c = control(world, 0)
-    if row.pointer == c.graveyard or row.pointer == 0:
+    if row.pointer == control(world, 0).graveyard or row.pointer == 0:
         return True
-    destination = row.pointer + offset
-    if row.kind == PROGRAM or (row.kind == ARENA and row.write_epoch != c.epoch):
-        if not safe_write(world, destination, source, length):
-            return False
-        row.write_epoch = c.epoch
-        return True
-    copy_bytes(destination, source, length)
-    return True
+    return copy(world, row.pointer + offset, source, length, True)
 
 
 @entry("int64(int64, int64, int64, int64, int64)")

@@ -92,7 +92,7 @@ class Frames:
         frame = self._take_id()
         generation = self._generation_of[frame] + 1
         # pointer, generation, kind, slot, refcount, then zeros up to canonical
-        ROW.pack_into(self._row_bytes, frame * ROW.size, pointer, generation, kind, slot, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ROW.pack_into(self._row_bytes, frame * ROW.size, pointer, generation, kind, slot, 1, 0, 0, 0, 0, 0, 0, 0,
                       canonical)  # fmt: skip
         self.allocated += 1
         if self.allocated > self.peak:

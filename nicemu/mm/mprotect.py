@@ -99,12 +99,10 @@ def change_protection(mm: AddressSpace, start: int, end: int) -> Steps[None]:
 
 
 def _protect_real_memory(mm: AddressSpace, vma: Vma, prot: int, real: bool) -> OSError | None:
-    """The real mprotect; a device's next touch of these frames is checked again. Gives its error: memory that the
+    """The real mprotect. Gives its error: memory that the
     program unmapped behind our back has no protection to change."""
     if vma.kind == MODEL or not mm.owns_memory:
         return None
-    frames = mm.frames_in(vma.start, vma.end)
-    mm.host.pages.read_epochs[frames] = mm.host.pages.write_epochs[frames] = 0
     mm.retire_isolated(vma.start, vma.end)
     try:
         if vma.kind == ARENA:

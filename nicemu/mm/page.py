@@ -71,7 +71,6 @@ class Pages:
         self.refcounts, self.mapcounts, self.all_flags = rows["refcount"], rows["mapcount"], rows["flags"]
         self.pointers, self.kinds, self.slots = rows["pointer"], rows["kind"], rows["slot"]
         self.indices, self.anon_vmas = rows["va"], rows["address_space"]
-        self.read_epochs, self.write_epochs = rows["read_epoch"], rows["write_epoch"]
         self.refcount, self.mapcount = memoryview(self.refcounts), memoryview(self.mapcounts)
         self.flags, self.pointer, self.kind = (
             memoryview(self.all_flags), memoryview(self.pointers), memoryview(self.kinds))  # fmt: skip

@@ -7,6 +7,7 @@ from nicemu._jit import call, jit
 from nicemu.abi.verbs import AsyncEvent, WcStatus
 from nicemu.nic import hooks
 from nicemu.nic.completer import commit_response
+from nicemu.nic.congestion import has_own
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.dma import atomic_word, move
 from nicemu.nic.eq import post_async
@@ -169,6 +170,13 @@ def finish_message(world, q_row, p):
 
 
 @jit
+def volunteers(world, q_row, row):
+    """Firmware acknowledges a packet that did not ask for it; the default's answer is known: no."""
+    nic_number = qp(world, q_row).nic
+    return has_own(world, nic_number, hooks.ACK) and ask(world, nic_number, hooks.ACK, q_row, row.psn)
+
+
+@jit
 def deliver(world, q_row, p):
     """Bytes of a SEND or WRITE into memory; at the end of a message complete it, then acknowledge. False: a page was
     taken away."""
@@ -181,7 +189,7 @@ def deliver(world, q_row, p):
         return True
     if row.last and not finish_message(world, q_row, p):
         return True
-    if is_reliable(q) and (row.ack_request or ask(world, q.nic, hooks.ACK, q_row, row.psn)):
+    if is_reliable(q) and (row.ack_request or volunteers(world, q_row, row)):
         acknowledge(world, q_row, row.psn)
     return True
 

@@ -14,11 +14,12 @@ from nicemu.nic.defects import LATE_ELEMENTS, PAGE_OFFSET, has
 from nicemu.nic.iotlb import translate
 from nicemu.nic.mkey import IMPLICIT, check_mkey, child_of
 from nicemu.tables import units
-from nicemu.tables.heap import push
+from nicemu.tables.heap import commits, push_packet
 from nicemu.tables.packets import payload_address
 from nicemu.tables.records import SEGMENTS_PER_PACKET
 from nicemu.tables.rows import control, frame, mkey, nic, packet, qp, segment, vector
 from nicemu.tables.trace import Ev, trace
+from nicemu.wire import opcode as bth
 
 OK, FAULT, BAD_KEY, TOO_SHORT, TOO_MANY = 0, 1, 2, 3, 4
 """Verdicts of building a gather or scatter list."""
@@ -176,7 +177,7 @@ def commit_later(world, q_row, p):
     n.dma_last = max(n.dma_last, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)
     hold(world, p, n.dma_last)
     q.commit_until = n.dma_last
-    push(world, n.dma_last, units.COMMIT, p, q.incarnation)
+    push_packet(world, commits(q.nic), n.dma_last, units.COMMIT, p, q.incarnation)
 
 
 @jit
@@ -223,11 +224,19 @@ def copy_segments(world, p, at, write):
 
 
 @jit
+def is_bulk(opcode):
+    """Data of RDMA WRITE and READ: nothing in the device looks at it."""
+    return bth.is_write(opcode) or bth.READ_RESP_FIRST <= opcode <= bth.READ_RESP_ONLY
+
+
+@jit
 def move(world, p, write):
     """Second instant: bytes between the payload buffer and the frames. False if the program took a page away."""
     row = packet(world, p)
     for i in range(row.segments):
         observe(world, row.kind, segment(world, p * SEGMENTS_PER_PACKET + i), write)
+    if control(world, 0).timing_only and is_bulk(row.opcode):
+        return True
     if has(world, row.kind, PAGE_OFFSET):
         return call(vector(world, units.MISPLACE).address, world, p, write) != 0
     return copy_segments(world, p, payload_address(world, p) - row.grh, write)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nicemu import _jit
-from nicemu._jit import call, entry, jit, object_code
+from nicemu._jit import call, entry, guard, jit, object_code
 from nicemu.abi.rings import Doorbell
 from nicemu.fabric import link, pause, switch
 from nicemu.nic import (
@@ -244,10 +244,12 @@ class Engine:
             world.vector[number].address = address
         self._run = run.load() if _jit.JIT else run
         self._address = world.address
-        world.control[0].pid = os.getpid()
+        control = world.control[0]
+        control.pid = os.getpid()
+        control.copy_code, control.watch_code = guard.codes()
 
     def enter(self) -> None:
-        """The program ran since the last call: arena pages are checked again when first touched."""
+        """The program ran since the last call, and may have changed what happens on a bad address."""
         self._epoch[0] += 1
 
     def run(self, until: int) -> Stop:

@@ -8,7 +8,7 @@ from nicemu.fabric import link
 from nicemu.fabric.size import wire_bytes
 from nicemu.nic.dma import hold, move
 from nicemu.tables import units
-from nicemu.tables.heap import push
+from nicemu.tables.heap import departures, push_packet
 from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace, two
@@ -24,8 +24,9 @@ def transmit(world, p, ready):
     n = nic(world, row.source_nic)
     depart = max(ready, n.port_free)
     hold(world, p, depart)
-    n.port_free = depart + wire_bytes(world, p) * n.ps_per_byte // 1000
-    push(world, depart, units.DEPART, p, qp(world, row.qp).incarnation)
+    row.wire = wire_bytes(world, p)
+    n.port_free = depart + row.wire * n.ps_per_byte // 1000
+    push_packet(world, departures(row.source_nic), depart, units.DEPART, p, qp(world, row.qp).incarnation)
 
 
 def depart(world, p, incarnation):

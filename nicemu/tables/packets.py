@@ -41,27 +41,27 @@ def new_packet(world, nic_number):
         return 0
     row = packet(world, p)
     row.next = 0
-    row.source_nic = nic_number
-    row.kind = nic_number
-    row.transport = 0
-    row.pkey = 0xFFFF
-    row.payload = 0
     row.segments = 0
     row.grh = 0
+    row.payload = 0
+    row.length = 0
     row.ack_request = 0
     row.solicited = 0
-    row.verdict = 0
     row.last = 0
-    row.imm = 0
     row.syndrome = 0
-    row.length = 0
+    row.verdict = 0
+    row.transport = 0
+    row.imm = 0
     row.srqn = 0
+    row.av = 0
     row.multicast = 0
     row.ecn = 0
-    row.av = 0
     row.fault = 0
     row.corrupt = 0
     row.tagging = 0
+    row.source_nic = nic_number
+    row.kind = nic_number
+    row.pkey = 0xFFFF
     return p
 
 
@@ -101,6 +101,7 @@ def copy_row(to, row):
     to.compare_add = row.compare_add
     to.swap = row.swap
     to.payload = row.payload
+    to.wire = row.wire
     to.grh = row.grh
     to.verdict = row.verdict
     to.qp = row.qp

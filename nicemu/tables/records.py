@@ -41,15 +41,23 @@ CONTROL = record(
     "violations",            # rows used in VIOLATION
     "trace", "trace_count",  # 1: record events; rows used in TRACE since the last drain
     "capture", "capture_count",  # 1: capture packets; rows used in CAPTURE since the last drain
-    "epoch",                 # counts entries of the program: arena frames are checked once an epoch
-    "pid", "scratch_fd",     # for fault-safe copies; scratch_fd > 0: through this memfd instead of process_vm_*
+    "epoch", "watched",      # counts entries of the program; the one in which the copy's signal handler was looked after
+    "copy_code", "watch_code",  # code of ``_jit.guard``; 0: copies go through the kernel
+    "pid", "scratch_fd",     # for those; scratch_fd > 0: through this memfd instead of process_vm_*
     "scratch_map",           # address of the memfd's first page
+    "timing_only",           # 1: data of RDMA WRITE and READ is not copied
     "fault_address",         # va at which the last translation failed
     "fault_mkey", "fault_write",  # its mkey row; 1: to be written
     "graveyard",             # address of the poisoned page: stale writes to it are lost
 )  # fmt: skip
 
-EVENT = record("time", "sequence", "kind", "a", "b")
+EVENT = record(
+    "time", "sequence", "kind", "a", "b",
+    "lane",                  # 0, or the LANE whose first packet this event is about
+)  # fmt: skip
+
+LANE = record("last")
+"""A lane of packets on their way, in order, of which only the first has an event in the heap; 0: it is empty."""
 
 NIC = record(
     "number",
@@ -232,27 +240,30 @@ FAULT = record(
 )  # fmt: skip
 
 PACKET = record(
-    "next", "source_nic", "dest_nic",
-    "transport", "opcode",   # high three and low five bits of the BTH opcode
-    "psn", "dest_qpn", "source_qpn", "ack_request", "solicited", "pkey",
-    "syndrome", "msn", "va", "rkey", "length",
+    # what ``new_packet`` clears: one piece
+    "next", "segments", "grh",  # grh: bytes in front of the payload that DMA begins with (40); negative: so far behind
+    "payload", "length", "ack_request", "solicited", "last", "syndrome", "verdict", "transport",
     "imm",                   # ImmDt, or the R_Key of an IETH
-    "compare_add", "swap",   # AtomicETH; FLUSH: placement type and selectivity level
-    "qkey",                  # DETH
     "srqn",                  # XRCETH
-    "payload", "segments", "verdict",
-    "write", "qp", "entry", "result", "last", "delay", "kind",
     "av",                    # sender's AV row: how it is addressed
     "multicast",             # 1: for every NIC with a member of the destination GID
     "ecn",                   # 1: congestion experienced
     "fault",                 # number of the injected fault that hit it, 0: none
     "corrupt",               # 0, or 1 + the bit of its bytes from the BTH on that the wire flipped
-    "grh",                   # bytes in front of the payload that DMA begins with (40: GRH); negative: so far behind
-    "wr_id", "cq",           # of the receive WQE that this last packet of a message completes; its CQ
+    "tagging",               # of the QP's message at a TM-SRQ, when the packet was accepted
+    # what every packet has
+    "source_nic", "kind", "pkey",
+    "opcode",                # low five bits of the BTH opcode; ``transport``: the high three
+    "psn", "dest_nic", "dest_qpn", "source_qpn", "qp", "entry", "va", "rkey", "msn", "result",
+    "wire",                  # bytes of the wire's time that it was given at its port
+    "due", "order", "event", "event_b", "follower",  # in a lane: its event, and the packet behind it
+    "incarnation",           # life of the sender's QP in which it was sent
     "counted",               # READ, atomic, FLUSH: counts as outstanding (1), or is one too many (2)
     "in_backup",             # 1: it has a place in the backup ring of the NIC that received it
-    "incarnation",           # life of the sender's QP in which it was sent
-    "tagging", "tag",        # of the QP's message at a TM-SRQ, when the packet was accepted
+    "wr_id", "cq",           # of the receive WQE that this last packet of a message completes; its CQ
+    "compare_add", "swap",   # AtomicETH; FLUSH: placement type and selectivity level
+    "qkey",                  # DETH
+    "tag",                   # beside ``tagging``
     "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",  # datagrams only
     "offload",               # raw frame: 1: checksums are filled in when it departs
 )  # fmt: skip
@@ -307,7 +318,6 @@ FRAME = record(
     "invalidated",           # stamp at which the last invalidation of this page returned
     "protected",             # stamp at which it was write-protected, 0: not
     "operation",             # the mm operation that did so (name index)
-    "read_epoch", "write_epoch",
     "canonical",             # deterministic name of the page for logs
 )  # fmt: skip
 
@@ -339,8 +349,8 @@ class Slot(IntEnum):
         CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE,
         VECTOR, HOOK, NIC_STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
         IMPAIR, TAP, NUMBER, FIRED, CAPTURE, CAPTURED, TAG_LIST, TAG, TAG_WQE, HEADERS, FLOW, RQT, RQT_ENTRY,
-        HASH_KEY, QP_STATE, SPREAD,
-    ) = range(46)  # fmt: skip
+        HASH_KEY, QP_STATE, SPREAD, LANE,
+    ) = range(47)  # fmt: skip
 
 
 class FrameKind(IntEnum):
@@ -368,6 +378,8 @@ class ViolationKind(IntEnum):
 
 
 SEGMENTS_PER_PACKET = 72
+LANES_PER_NIC = 4
+"""Departures, commits, and arrivals over either link of its cable."""
 RESOURCES_PER_QP = 16
 FAULTS_PER_QP = 4
 HEADROOM = 64

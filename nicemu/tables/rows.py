@@ -13,6 +13,7 @@ def _rows(slot: Slot):
 
 control = _rows(Slot.CONTROL)
 event = _rows(Slot.EVENT)
+lane = _rows(Slot.LANE)
 nic = _rows(Slot.NIC)
 qp = _rows(Slot.QP)
 sq_entry = _rows(Slot.SQ_ENTRY)

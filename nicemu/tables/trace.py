@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.tables.rows import control, trace_row
 
 TRACE_ROWS = 1 << 17
@@ -82,9 +82,14 @@ def two(low, high):
 @jit
 def trace(world, kind, nic, a, b, c, d):
     """Append a row if tracing is on. The engine stops in time to drain the table."""
+    if control(world, 0).trace:
+        append(world, kind, nic, a, b, c, d)
+
+
+@cold
+def append(world, kind, nic, a, b, c, d):
+    """One row."""
     control_row = control(world, 0)
-    if control_row.trace == 0:
-        return
     i = control_row.trace_count
     if i >= TRACE_ROWS:
         return

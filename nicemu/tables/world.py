@@ -126,6 +126,7 @@ class World:
     nic_state: Any
     qp_state: Any
     spread: Any
+    lane: Any
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self.capacity = c = capacity or Capacity()
@@ -146,7 +147,7 @@ class World:
             Slot.HEADERS: 1, Slot.FLOW: n * c.flows + 1, Slot.RQT: n * c.rqts + 1,
             Slot.RQT_ENTRY: (n * c.rqts + 1) * RQT_ENTRIES, Slot.HASH_KEY: (n * c.qps + 1) * HASH_KEY_BYTES,
             Slot.TAG_LIST: n * c.srqs + 1, Slot.TAG: n * c.tags + 1, Slot.TAG_WQE: (n * c.tags + 1) * TAG_WQE_BYTES,
-            Slot.SPREAD: n + 2,
+            Slot.SPREAD: n + 2, Slot.LANE: records.LANES_PER_NIC * n + 1,
         }  # fmt: skip
         self.tables: list[np.recarray] = []
         vector = np.zeros((len(Slot), 2), np.int64)

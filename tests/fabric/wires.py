@@ -21,9 +21,11 @@ from nicemu.tables.rows import packet
 from nicemu.tables.trace import Ev, trace
 from nicemu.tables.world import Capacity
 from nicemu.wire import opcode as bth
+from nicemu.wire.size import FRAMING, ip_bytes
 from tests.nic.testbench import default_image
 
 _schedule = schedule.load() if _jit.JIT else schedule
+_ip_bytes = getattr(ip_bytes, "py_func", ip_bytes)
 RECEIVE = int(Ev.RECEIVE)
 GBPS, DELAY_NS = 100, 1000
 SEND_BYTES = 82
@@ -72,6 +74,7 @@ class Wires:
         values = dict(source_nic=1, dest_nic=2, opcode=bth.ONLY, dest_qpn=7, source_qpn=5, psn=self.sent) | fields
         for name, value in values.items():
             row[name] = value
+        row.wire = _ip_bytes(row.transport, row.opcode, row.payload, False) + FRAMING
         return row_number
 
     def send(self, at: int = 0, **fields: int) -> None:

@@ -69,6 +69,17 @@ def _copy(bench: Bench, number: int) -> int:
     return twin
 
 
+def _pending(world):
+    """(sequence, kind, a) of every event, those behind the first of a lane too."""
+    for event in world.event[: int(world.control[0].pending)]:
+        yield int(event.sequence), int(event.kind), int(event.a)
+        number = int(world.packet[int(event.a)].follower) if event.lane else 0
+        while number:
+            row = world.packet[number]
+            yield int(row.order), int(row.event), number
+            number = int(row.follower)
+
+
 class Wire:
     """Watches every packet between departure and arrival. ``decide(row) -> DROP, DOUBLE, LATE, HOLD or None``."""
 
@@ -96,10 +107,10 @@ class Wire:
 
     def _look(self) -> None:
         world = self.bench.world
-        events = world.event[: int(world.control[0].pending)]
-        fresh = events[(events.kind == units.ARRIVE) & (events.sequence > self.seen)]
+        fresh = sorted((order, number) for order, kind, number in _pending(world)
+                       if kind == units.ARRIVE and order > self.seen)  # fmt: skip
         self.seen = int(world.control[0].sequence) - 1
-        for number in [int(event.a) for event in sorted(fresh, key=lambda event: int(event.sequence))]:
+        for _, number in fresh:
             self._spoil(number)
             self.seen = int(world.control[0].sequence) - 1
 
