@@ -12,10 +12,11 @@ from numba.core.registry import cpu_target
 from numba.extending import typeof_impl
 
 from nicemu._jit import COLD, Kernel, Native
+from nicemu._jit.front_end import FrontEnd
 
 OPTIONS = {"error_model": "numpy"}
-CALLEE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-"""Nobody but compiled code calls it."""
+CALLEE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, "pipeline_class": FrontEnd}
+"""Nobody but compiled code calls it, and it allocates nothing that somebody counts references to."""
 
 
 @typeof_impl.register(Kernel)
@@ -46,9 +47,9 @@ def object_code(function: Callable, symbol: str, arguments: int, returns: bool, 
     """An ELF object that defines ``symbol``: ``function`` of int64 arguments as a C function, or for ``python`` as one
     of METH_FASTCALL."""
     result = types.int64 if returns else types.void
-    dispatcher = njit(result(*[types.int64] * arguments), **OPTIONS, **CALLEE)(function)
-    (compiled,) = dispatcher.overloads.values()
-    body = llvm.parse_assembly(compiled.library.get_llvm_str())
+    signature = result(*[types.int64] * arguments)
+    (compiled,) = njit(signature, **OPTIONS, **CALLEE)(function).overloads.values()
+    body = compiled.library.linked()
     native = compiled.fndesc.mangled_name
     shape = _python_function if python else _c_function
     text = shape(symbol, native, arguments, returns)
