@@ -1,8 +1,7 @@
 """Copies that survive bad addresses: ``copied = call(code, destination, source, length)`` gives how many bytes came.
 
 A program may unmap or protect its memory behind our back. On x86-64 the copy is one instruction, and the handler of
-SIGSEGV and SIGBUS lets the routine end early if that instruction faulted; any other fault goes to whoever had the signal
-before. Elsewhere, and as plain Python, there is none, and :mod:`nicemu.memory.copy` asks the kernel: 1.6 us a packet.
+SIGSEGV and SIGBUS lets the routine end early if that instruction faulted; other faults go to whoever had the signal. Elsewhere, and as plain Python, there is none, and :mod:`nicemu.memory.copy` asks the kernel: 1.6 us a packet.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from nicemu import _jit
 from nicemu._jit import object_code
 
 ACTION_BYTES, FLAGS_AT, RIP_AT, CODE_AT = 152, 136, 168, 8
-"""Of ``struct sigaction``; in it; in ``ucontext_t``, and in ``siginfo_t`` (Linux on x86-64, glibc and musl alike but for
-the first two)."""
+"""Of ``struct sigaction``; in it; in ``ucontext_t``, and in ``siginfo_t`` (Linux on x86-64, glibc)."""
 SA_SIGINFO, SA_ONSTACK, SA_NODEFER = 4, 0x08000000, 0x40000000
 SIGNALS = (int(signal.SIGSEGV), int(signal.SIGBUS))
 

@@ -6,7 +6,7 @@ the rule hits packet number k is a function of (seed, rule, link, k), of k itsel
 All rules of a link see a packet in the order of the configuration, until one loses it.
 """
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.fabric import fired
 from nicemu.fabric.draw import below, draw
 from nicemu.fabric.size import ip_packet_bytes
@@ -171,7 +171,7 @@ def act(world, i, way, p, chance):
     return False
 
 
-@jit
+@cold
 def suffer(world, way, p):
     """Apply a link's rules to a packet. True: lost. How late and how many copies stands in the link's row."""
     wire = link(world, way)

@@ -9,7 +9,7 @@ A packet is *offered* to a link, queues while the link is busy or paused, *start
 A plain link needs none of that: NIC ports pace themselves, so its packets start at once (``send``).
 """
 
-from nicemu._jit import call, jit
+from nicemu._jit import call, cold, jit
 from nicemu.fabric import pause
 from nicemu.fabric.impair import suffer
 from nicemu.fabric.multicast import has_member
@@ -39,7 +39,7 @@ def downlink(nic_number):
     return 2 * nic_number
 
 
-@jit
+@cold
 def drop(world, way, p, reason):
     """The link loses a packet for a reason of its own."""
     row = packet(world, p)

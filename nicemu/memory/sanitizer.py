@@ -6,7 +6,7 @@ in the mkey's table: another frame there means that a line of the IOTLB was wron
 histories: when and at which mm stamp the translation was made, and which mm operation took the page.
 """
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MTT_STAMP_SHIFT
 from nicemu.tables import radix
 from nicemu.tables.records import ViolationKind
@@ -48,12 +48,16 @@ def judge(world, s, write):
 @jit
 def check(world, nic, s, write):
     """Record a violation of segment ``s``, if it is one."""
+    if control(world, 0).sanitizer != 0:
+        kind = judge(world, s, write)
+        if kind != 0:
+            report(world, nic, s, write, kind)
+
+
+@cold
+def report(world, nic, s, write, kind):
+    """A row of VIOLATION."""
     c = control(world, 0)
-    if c.sanitizer == 0:
-        return
-    kind = judge(world, s, write)
-    if kind == 0:
-        return
     f = frame(world, s.frame)
     c.violations += 1
     number = mkey(world, s.mkey).number

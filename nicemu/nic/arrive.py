@@ -3,7 +3,7 @@
 Whatever a peer sends, it is dropped and counted here or judged by the responder or completer.
 """
 
-from nicemu._jit import call, jit
+from nicemu._jit import call, cold, jit
 from nicemu.abi.verbs import QpState
 from nicemu.nic.backup_ring import enter
 from nicemu.nic.datagram import MULTICAST_QPN
@@ -101,7 +101,7 @@ def is_crowded(n, q):
     return q.read_active != 0 and (q.rx_waiting >= MOST_WAITING or waiting >= MOST_WAITING_OF_ALL)
 
 
-@jit
+@cold
 def discard(world, p):
     """Drop, count, log."""
     row = packet(world, p)
@@ -138,7 +138,7 @@ def hand_over(world, q_row, p):
     call(vector(world, units.RESPONDER).address, world, q_row, 0)
 
 
-@jit
+@cold
 def to_members(world, p):
     """A multicast packet goes to each member QP of its group on this NIC (rxe rxe_rcv_mcast_pkt)."""
     row = packet(world, p)

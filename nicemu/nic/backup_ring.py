@@ -9,7 +9,7 @@ is kept at all.
 Left out: the ring's own DMA; a packet enters and leaves it in no time.
 """
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.nic import hooks
 from nicemu.nic.hooks import ask
 from nicemu.tables.rows import nic, packet, qp
@@ -20,7 +20,7 @@ HEADER_BYTES = 64
 """What a packet takes in the ring besides its payload."""
 
 
-@jit
+@cold
 def enter(world, n, row):
     """The packet takes its place, or has one. False: the ring is full."""
     if row.in_backup:
@@ -37,7 +37,7 @@ def enter(world, n, row):
     return True
 
 
-@jit
+@cold
 def keep(world, q_row, row):
     """A page that the packet needs is missing: firmware keeps it, and there is room. Else it is dropped and counted."""
     q = qp(world, q_row)
@@ -62,7 +62,7 @@ def leave(n, row, delivered):
         n.backup_ring_discards += 1
 
 
-@jit
+@cold
 def suspend(world, q_row, p):
     """Packet ``p`` goes back to the head of its QP's queue, which waits for the resume."""
     packet(world, p).segments = 0

@@ -1,6 +1,6 @@
 """The PSN check of the responder (Linux rxe check_psn). What comes ahead of a gap is firmware's to decide about."""
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.nic import hooks
 from nicemu.nic.hooks import ask
 from nicemu.nic.psn import psn_diff
@@ -38,7 +38,7 @@ def check_psn(world, q_row, row):
     return SAVED if bth.is_non_posted(row.opcode) else REACK
 
 
-@jit
+@cold
 def ahead(world, q_row, gap):
     """A request with ``gap`` packets missing before it: dropped, with or without a NAK, or kept. One NAK for a gap."""
     q = qp(world, q_row)

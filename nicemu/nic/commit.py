@@ -3,7 +3,7 @@
 Commits of a NIC run in arrival order, so completions and acknowledgements keep the order of the requests.
 """
 
-from nicemu._jit import call, jit
+from nicemu._jit import call, cold, jit
 from nicemu.abi.verbs import AsyncEvent, WcStatus
 from nicemu.nic import hooks
 from nicemu.nic.completer import commit_response
@@ -34,7 +34,7 @@ QP_FATAL = int(AsyncEvent.QP_FATAL)
 NAK, RNR_EVENT = int(Ev.NAK), int(Ev.RNR_NAK)
 
 
-@jit
+@cold
 def nak(world, q_row, psn, syndrome):
     """Send a NAK; UC and UD have none."""
     q = qp(world, q_row)
@@ -64,7 +64,7 @@ def blamed(world, q_row, row, syndrome):
     return True
 
 
-@jit
+@cold
 def refuse(world, q_row, p):
     """NAK by verdict; a receive WQE that failed completes first; all but sequence and RNR take the QP to ERR."""
     q = qp(world, q_row)
@@ -99,7 +99,7 @@ def refuse(world, q_row, p):
     call(vector(world, units.QP_ERROR).address, world, q_row, 0)
 
 
-@jit
+@cold
 def perform_atomic(world, q_row, p):
     """Read-modify-write, remember the result for replay, answer. False: the page was taken away."""
     row = packet(world, p)
@@ -112,7 +112,7 @@ def perform_atomic(world, q_row, p):
     return True
 
 
-@jit
+@cold
 def answer(world, q_row, psn, resource_row):
     """The remembered answer: an ATOMIC ACK with the original value; of FLUSH and ATOMIC WRITE an empty READ response
     (rxe send_read_response_ack)."""
@@ -124,7 +124,7 @@ def answer(world, q_row, psn, resource_row):
         transmit(world, p, control(world, 0).now)
 
 
-@jit
+@cold
 def fail_message(world, q_row, p, status):
     """The receive WQE of packet ``p``'s message completes with ``status``; what was accepted behind it is flushed."""
     row = packet(world, p)
@@ -194,7 +194,7 @@ def deliver(world, q_row, p):
     return True
 
 
-@jit
+@cold
 def write_or_flush(world, q_row, p):
     """ATOMIC WRITE: eight bytes at once. FLUSH: all earlier requests of the QP have moved their bytes, since commits
     run in order; nothing is left to do. Both answer. False: the page was taken away."""
@@ -207,7 +207,7 @@ def write_or_flush(world, q_row, p):
     return True
 
 
-@jit
+@cold
 def taken_away(world, q_row, p):
     """The program took a page away behind our back: the error that a failed fault gives. The receive WQE of a WRITE
     with immediate completes with a local access error."""
@@ -224,7 +224,7 @@ def taken_away(world, q_row, p):
     refuse(world, q_row, p)
 
 
-@jit
+@cold
 def flush_accepted(world, q_row, p):
     """A request accepted behind one whose commit failed: its receive WQE is flushed."""
     row = packet(world, p)

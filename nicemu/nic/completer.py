@@ -1,6 +1,6 @@
 """Completer: ACKs, NAKs, RNR NAKs, READ responses and atomic ACKs at the requester (Linux rxe_comp.c)."""
 
-from nicemu._jit import call, jit, store64
+from nicemu._jit import call, cold, jit, store64
 from nicemu.abi import rings
 from nicemu.abi.verbs import WcStatus
 from nicemu.nic import dma, hooks
@@ -118,7 +118,7 @@ def psn_of_next(world, q):
     return psn_add(entry_of(world, q, q.sq_next).first_psn, q.sq_offset)
 
 
-@jit
+@cold
 def fail_oldest(world, q_row, psn, status):
     """The WQE of ``psn`` completes with ``status``; the QP goes to ERR when its turn comes."""
     q = qp(world, q_row)
@@ -128,7 +128,7 @@ def fail_oldest(world, q_row, psn, status):
     fail_entry(world, q_row, index, status)
 
 
-@jit
+@cold
 def retry(world, q_row, reason, psn):
     """Send ``psn`` again at the cost of one retry, or fail with RETRY_EXC_ERR."""
     q = qp(world, q_row)
@@ -142,7 +142,7 @@ def retry(world, q_row, reason, psn):
     start_timer(world, q_row)
 
 
-@jit
+@cold
 def implied_nak(world, q_row):
     """A response is missing before this one: ask again from there, once for all behind the gap (rxe_comp.c)."""
     q = qp(world, q_row)
@@ -153,7 +153,7 @@ def implied_nak(world, q_row):
     q.rewound |= IMPLIED
 
 
-@jit
+@cold
 def sequence_nak(world, q_row, psn):
     """Go back to ``psn``. A responder says so once for a gap: the same NAK again, without progress or a timeout since,
     is a copy and costs nothing (rxe_comp.c started_retry)."""
@@ -164,7 +164,7 @@ def sequence_nak(world, q_row, psn):
     q.rewound |= NAKED
 
 
-@jit
+@cold
 def rnr_nak(world, q_row, psn, code):
     """Wait the RNR timer, then go back to ``psn``; 7 retries are infinite (rxe_comp.c). While it waits nothing is sent,
     so another one is a copy. Firmware may let the rest of the queue go on and send only ``psn`` after the wait."""
@@ -287,7 +287,7 @@ def accept_response(world, q_row, p):
     return True
 
 
-@jit
+@cold
 def wait(world, q, p):
     """Response ``p`` waits with those before it for a page; one too many is dropped and will be asked for again."""
     if q.cx_waiting >= MOST_HELD:

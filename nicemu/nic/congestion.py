@@ -5,7 +5,7 @@ known. A QP with a limited rate asks CC_TIMER again and again, until the limit i
 nothing has changed for a while: the next packet starts it again.
 """
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.abi.verbs import QpState
 from nicemu.nic import hooks
 from nicemu.nic.hooks import KEEP_RATE, ask, ask_ns
@@ -28,7 +28,7 @@ def has_own(world, nic_number, slot):
     return nic(world, nic_number).asks >> slot & 1 != 0
 
 
-@jit
+@cold
 def set_rate(world, q_row, rate):
     """What a CC hook has answered: kbit/s, 0: no limit."""
     if rate == KEEP_RATE:
@@ -43,7 +43,7 @@ def set_rate(world, q_row, rate):
         q.paced_until = 0
 
 
-@jit
+@cold
 def run_timer(world, q_row):
     """CC_TIMER is asked one period from now, if it is not waiting already."""
     q = qp(world, q_row)

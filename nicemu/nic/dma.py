@@ -4,7 +4,7 @@ The second instant falls into an event that exists anyway: a packet's departure,
 mkey remembers when its last DMA will have moved, which is what an invalidation drains.
 """
 
-from nicemu._jit import call, copy_bytes, fill_bytes, jit, load32, load64, store64
+from nicemu._jit import call, cold, copy_bytes, fill_bytes, jit, load32, load64, store64
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MTT_WRITE, MkeyFlag
 from nicemu.abi.rings import SGE_ADDR, SGE_BYTES, SGE_LENGTH, SGE_LKEY
 from nicemu.abi.verbs import PAGE_SHIFT, Access
@@ -199,7 +199,7 @@ def copy_segment(world, s, at, write):
     return read_frame(world, s.frame, s.offset, at, s.length)
 
 
-@jit
+@cold
 def move_unpaged(memory, at, length, write):
     """Bytes between ``at`` and device memory; ``memory`` 0, the null mkey: writes vanish, reads give zeros."""
     if memory == 0:

@@ -6,7 +6,7 @@ moves. An async event or a command completion is lost, and as on mlx5, where an 
 down with DEVICE_FATAL.
 """
 
-from nicemu._jit import call, jit, load64, store32, store64
+from nicemu._jit import call, cold, jit, load64, store32, store64
 from nicemu.abi.rings import EQE_BYTES, EQE_DATA, EQE_OWNER, EQE_SUBTYPE, EQE_TIME, EQE_TYPE, EqeType
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.nic import hooks
@@ -76,7 +76,7 @@ def link_held(world, row, thing):
     e.held += 1
 
 
-@jit
+@cold
 def post_async(world, nic_number, event_type, number):
     """An async event about object ``number``, if firmware reports such events. False: it is lost."""
     if ask(world, nic_number, hooks.ASYNC_EVENT, nic_number, event_type) == 0:

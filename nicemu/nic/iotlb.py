@@ -4,7 +4,7 @@ Sets, ways and latencies come from the profile. A line is tagged by mkey row and
 depend on addresses; it covers a page of its mkey's size.
 """
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.nic import hooks
 from nicemu.nic.hooks import ask
 from nicemu.tables import radix
@@ -30,7 +30,7 @@ def find_line(world, first, ways, tag, page):
     return 0
 
 
-@jit
+@cold
 def oldest(world, first, ways):
     """Row of the least recently used line of a set."""
     found = first
@@ -58,7 +58,7 @@ def walk(world, n, mkey_row, page):
     return radix.find(world, m.root, m.levels, page)
 
 
-@jit
+@cold
 def second_level(world, n, mkey_row, page, keep):
     """The MTT entry of a page from the second level, or else by a walk that fills it if ``keep``."""
     if n.l2_ways == 0:

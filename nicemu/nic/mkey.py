@@ -1,6 +1,6 @@
 """Memory keys: lkey/rkey -> protection domain, range, access rights (Linux rxe_mr.c, rxe_mw.c)."""
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.abi.command import IMPLICIT_SHIFT, MkeyFlag
 from nicemu.abi.verbs import Access
 from nicemu.nic.defects import WINDOW_BOUNDS, has
@@ -30,7 +30,7 @@ def find_mkey(world, n, key):
     return row
 
 
-@jit
+@cold
 def is_open(world, q_row, m):
     """The window is bound, its region is still the one it was bound to, and a type 2 window is used by its QP."""
     parent = mkey(world, m.parent)
@@ -56,7 +56,7 @@ def check_mkey(world, q_row, key, pd, va, length, access):
     return row
 
 
-@jit
+@cold
 def overlooked(world, q_row, m, va, length):
     """The range is outside of a window and inside of its region, and the device does not notice."""
     if m.flags & WINDOW == 0 or not has(world, qp(world, q_row).nic, WINDOW_BOUNDS):
@@ -65,7 +65,7 @@ def overlooked(world, q_row, m, va, length):
     return in_range(va + m.parent_va - m.base, length, region.base, region.length)
 
 
-@jit
+@cold
 def child_of(world, n, m, va):
     """Row of the child mkey that an implicit mkey has for ``va``, 0 if none yet."""
     key = radix.find(world, m.root, m.levels, va >> IMPLICIT_SHIFT)

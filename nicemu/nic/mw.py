@@ -5,7 +5,7 @@ belongs to the QP that bound it (type 2B): it is accessible and can be invalidat
 the QP's life: a QP that was reset or destroyed has no open windows.
 """
 
-from nicemu._jit import jit, load32, load64
+from nicemu._jit import cold, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.command import MkeyFlag
 from nicemu.abi.verbs import Access, WcStatus
@@ -91,7 +91,7 @@ def open_window(world, q_row, m, region, at):
     m.life = qp(world, q_row).incarnation
 
 
-@jit
+@cold
 def bind_mw(world, q_row, at):
     """BIND_MW: the send WQE at host address ``at`` opens a window, or (type 1, no bytes) closes it. 0, or MW_BIND_ERR
     and nothing has changed."""
@@ -128,13 +128,13 @@ def invalidate(world, q_row, key):
     return True
 
 
-@jit
+@cold
 def local_inv(world, q_row, key):
     """LOCAL_INV of a key: 0, or LOC_QP_OP_ERR."""
     return 0 if invalidate(world, q_row, key) else LOC_QP_OP_ERR
 
 
-@jit
+@cold
 def remote_inv(world, q_row, key):
     """The peer's SEND with invalidate names ``key``. True: it was valid here and is not any more."""
     return invalidate(world, q_row, key)

@@ -8,7 +8,7 @@ A receive fault of an SRQ's WQE is reported as an RDMA fault (key, address, byte
 mlx5 has a type RMP for it. So is one of a work queue's. Left out: memory-scheme faults.
 """
 
-from nicemu._jit import call, jit
+from nicemu._jit import call, cold, jit
 from nicemu.abi.rings import EqeType, FaultSubtype, FaultType
 from nicemu.abi.verbs import PAGE_SHIFT, WcStatus
 from nicemu.nic import hooks
@@ -109,7 +109,7 @@ def try_later(world, row):
         push(world, control(world, 0).now + wait, units.FAULT_RETRY, row, f.number)
 
 
-@jit
+@cold
 def raise_fault(world, q_row, kind, wqe, committed, op_length):
     """Record a fault at ``fault_address`` and report it, unless one of its class is open already."""
     q = qp(world, q_row)
@@ -204,7 +204,7 @@ def post_fault(world, row):
     post_eqe(world, nic(world, q.nic).eq_base + PAGE_FAULT_EQN, PAGE_FAULT, subtype, words)
 
 
-@jit
+@cold
 def failed_before(world, q_row, kind):
     """The driver could not resolve the last fault of this class, and it was this page: take the mark and say so."""
     f = fault(world, q_row * FAULTS_PER_QP + kind)
@@ -290,7 +290,7 @@ def resume_time(world, n, row):
     return ask_ns(world, n.number, hooks.RESUME, f.qp, scaled(n.resume_ns, f.factor))
 
 
-@jit
+@cold
 def fail_entry(world, q_row, index, status):
     """WQE ``index`` of the send queue has failed locally; it completes so when its turn comes."""
     q = qp(world, q_row)

@@ -5,7 +5,7 @@ most one per QP and ``cnp_interval_ns``, or as firmware says; a CNP goes to firm
 congestion management).
 """
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.abi.verbs import QpState
 from nicemu.fabric.link import downlink
 from nicemu.nic import hooks
@@ -35,7 +35,7 @@ def live_qp(world, nic_number, qpn):
     return n.qp_base + qpn if RTR <= q.state <= SQE else 0
 
 
-@jit
+@cold
 def send_cnp(world, q_row, p):
     """Tell the sender of marked packet ``p`` that the way to this QP is congested."""
     q = qp(world, q_row)
@@ -68,7 +68,7 @@ def send_cnp(world, q_row, p):
     transmit(world, cnp, now)
 
 
-@jit
+@cold
 def marked(world, p):
     """A switch marked the packet: its sender hears of it, unless the packet was a CNP or for many."""
     row = packet(world, p)
@@ -78,7 +78,7 @@ def marked(world, p):
         send_cnp(world, q_row, p)
 
 
-@jit
+@cold
 def notified(world, nic_number, p):
     """A CNP arrived: firmware cuts the rate of the QP that it names, or not."""
     row = packet(world, p)

@@ -6,7 +6,7 @@ what it writes it stores there at once. Memory that is gone reads as ones, as a 
 written to it is lost.
 """
 
-from nicemu._jit import call, fill_bytes, jit, load64
+from nicemu._jit import call, cold, fill_bytes, jit, load64
 from nicemu.abi import rings
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT
 from nicemu.abi.verbs import PAGE_SHIFT
@@ -106,7 +106,7 @@ def transfer(world, row, what):
     return 0
 
 
-@jit
+@cold
 def move(world, row, kind, index):
     """Move one slot or counter of an object whose memory is the program's."""
     call(vector(world, units.PROGRAM_RING).address, world, row, index << KIND_BITS | kind)

@@ -3,7 +3,7 @@
 Consulted when a doorbell or a packet names a QP. Size and cost from the profile; off by default.
 """
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.nic.iotlb import fill, find_line, first_way, oldest
 from nicemu.tables.rows import iotlb, nic
 from nicemu.tables.trace import Ev, trace
@@ -14,9 +14,13 @@ QP_CACHE_MISS = int(Ev.QP_CACHE_MISS)
 @jit
 def touch(world, nic_number, q_row):
     """Use a QP's context: ns until it is on the device, 0 for a hit or without a cache."""
+    return 0 if nic(world, nic_number).qp_cache_ways == 0 else look_up(world, nic_number, q_row)
+
+
+@cold
+def look_up(world, nic_number, q_row):
+    """``touch`` where there is a cache."""
     n = nic(world, nic_number)
-    if n.qp_cache_ways == 0:
-        return 0
     n.qp_cache_clock += 1
     first = first_way(n.qp_cache_base, n.qp_cache_sets, n.qp_cache_ways, 0, q_row)
     row = find_line(world, first, n.qp_cache_ways, q_row, 0)

@@ -2,7 +2,7 @@
 if they had come behind it. One NAK asks for each gap; when one is closed and another is behind it, for that at once.
 """
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.nic.backup_ring import leave, queue_first
 from nicemu.nic.check_psn import NAK_OUT
 from nicemu.nic.dma import commit_later
@@ -18,7 +18,7 @@ MOST_AHEAD, MOST_AHEAD_OF_ALL = 128, 8192
 """Requests kept, of a QP (a requester's window) and of all: the packets are everybody's."""
 
 
-@jit
+@cold
 def keep_ahead(world, q_row, p):
     """Put request ``p`` in its place; a second copy of one, and what finds no room, is dropped."""
     q = qp(world, q_row)
@@ -55,7 +55,7 @@ def take_first(world, q):
     return p
 
 
-@jit
+@cold
 def let_follow(world, q_row):
     """The kept request that is expected now is the next to be judged; what came another way meanwhile is dropped."""
     q = qp(world, q_row)
@@ -69,11 +69,11 @@ def let_follow(world, q_row):
         free_packet(world, p)
 
 
-@jit
+@cold
 def ask_for_gap(world, q_row):
     """A gap is in front of what is kept, and nobody has said so: a sequence NAK."""
     q = qp(world, q_row)
-    if q.ahead_head == 0 or q.nak_pending != 0 or q.resp_error:
+    if q.nak_pending != 0 or q.resp_error:
         return
     p = new_packet(world, q.nic)
     if p == 0:

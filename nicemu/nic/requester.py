@@ -4,7 +4,7 @@ A packet's gather list is translated here and moved at its departure. A missing 
 UD requests are done when their last packet departs.
 """
 
-from nicemu._jit import call, copy_bytes, jit, load32, load64
+from nicemu._jit import call, cold, copy_bytes, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.nic import dma
@@ -123,7 +123,7 @@ def gather(world, q, p, e, at, skip):
     return translate_sges(world, p, q.pd, data, e.num_sge, skip, length, False)
 
 
-@jit
+@cold
 def build_non_posted(world, q, p, e, at):
     """A READ request for the responses from ``sq_offset`` on, an atomic, FLUSH or ATOMIC WRITE. A dma verdict."""
     row = packet(world, p)
@@ -238,7 +238,7 @@ def ready(world, q_row):
     return True
 
 
-@jit
+@cold
 def perform_local(world, q_row):
     """BIND_MW or LOCAL_INV at its place in the send queue, once (rxe_do_local_ops)."""
     q = qp(world, q_row)
@@ -257,7 +257,7 @@ def perform_local(world, q_row):
     return call(vector(world, units.RETIRE).address, world, q_row, 0)
 
 
-@jit
+@cold
 def held_back(world, q_row, verdict):
     """A packet that could not be built: a missing page suspends the send queue, anything else fails the WQE."""
     q = qp(world, q_row)

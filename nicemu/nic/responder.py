@@ -6,7 +6,7 @@ then the ACK, NAK or CQE. Requests behind a READ wait until its responses are ou
 or keep in the backup ring what only lacks a page.
 """
 
-from nicemu._jit import call, jit
+from nicemu._jit import call, cold, jit
 from nicemu.abi import rings
 from nicemu.abi.tag_matching import TMH_BYTES
 from nicemu.abi.verbs import AsyncEvent, QpState, SrqType
@@ -88,7 +88,7 @@ def check_length(world, q, row):
     return ACCEPT
 
 
-@jit
+@cold
 def check_srq(world, q_row, row):
     """An XRC request names the SRQ it is for, of the target's domain; PD and CQ are that SRQ's."""
     q = qp(world, q_row)
@@ -142,7 +142,7 @@ def check_resource(world, q_row, p):
     return ACCEPT
 
 
-@jit
+@cold
 def fault_verdict(world, q_row, kind, row, op_length):
     """A page is missing: RNR NAK while the driver brings it in, or a wait for it; an error if it could not."""
     q = qp(world, q_row)
@@ -267,7 +267,7 @@ def accepted(world, q_row, p):
     q.epsn = psn_add(q.epsn, 1)
 
 
-@jit
+@cold
 def rnr_code(world, q_row, row):
     """RNR timer code of the NAK, negative: drop in silence. Firmware has decided about page faults."""
     q = qp(world, q_row)
@@ -350,7 +350,8 @@ def responder(world, q_row, _):
         if q.ahead_head != 0:
             let_follow(world, q_row)
         if q.rx_head == 0:
-            ask_for_gap(world, q_row)
+            if q.ahead_head != 0:
+                ask_for_gap(world, q_row)
             return 0
         p = q.rx_head
         row = packet(world, p)

@@ -1,6 +1,6 @@
 """Responder resources: the READs, atomics, FLUSHes and ATOMIC WRITEs remembered for a replay (rxe resp_res)."""
 
-from nicemu._jit import jit
+from nicemu._jit import cold, jit
 from nicemu.abi.verbs import Access
 from nicemu.nic.mkey import check_mkey
 from nicemu.nic.psn import packet_count, psn_add, psn_diff
@@ -22,7 +22,7 @@ def find_resource(world, q, psn, kind):
     return 0
 
 
-@jit
+@cold
 def resumes_cut_read(world, q, row):
     """A page fault cut a READ short and took the expected PSN back; its requester, which faulted too, asks again from
     an earlier response on. Then that one is expected."""
@@ -42,7 +42,7 @@ def resumes_cut_read(world, q, row):
     return True
 
 
-@jit
+@cold
 def open_resource(world, q, row):
     """Remember an accepted request; the answer is how many PSNs it takes."""
     is_read = row.opcode == bth.READ_REQUEST
@@ -62,7 +62,7 @@ def open_resource(world, q, row):
     return count
 
 
-@jit
+@cold
 def replay(world, q_row, row):
     """A duplicate READ that is the rest of a remembered one is executed again, reading memory now (rxe
     duplicate_request). Its resource; 0: drop, -1: the memory is not to be had any more."""
@@ -87,7 +87,7 @@ def replay(world, q_row, row):
     return found
 
 
-@jit
+@cold
 def saved(world, q, row):
     """The remembered answer to a duplicate atomic, FLUSH or ATOMIC WRITE, 0 if nobody remembers."""
     found = find_resource(world, q, row.psn, ANSWERED)

@@ -3,7 +3,7 @@
 WQE counters are absolute; ``SQ_ENTRY`` keeps what the requester and completer know about each outstanding WQE.
 """
 
-from nicemu._jit import call, jit, load32, load64
+from nicemu._jit import call, cold, jit, load32, load64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent, QpState, SendFlag, WcOpcode, WcStatus
 from nicemu.nic import hooks
@@ -171,7 +171,7 @@ def fetch(world, q_row):
         q.sq_error = 1
 
 
-@jit
+@cold
 def pass_over(world, q_row):
     """Firmware takes the WQE at ``sq_next`` for sent, and nothing of it is."""
     q = qp(world, q_row)
@@ -253,14 +253,14 @@ def stop_timer(world, q_row):
             control(world, 0).stale += 1
 
 
-@jit
+@cold
 def rewind(world, q_row, reason, psn):
     """The next packet sent is the one of ``psn``; firmware says whether all behind it follow (go-back-N)."""
     only = ask(world, qp(world, q_row).nic, hooks.RETRANSMIT, q_row, reason << 24 | psn) == ONLY
     go_back(world, q_row, psn, only)
 
 
-@jit
+@cold
 def go_back(world, q_row, psn, only):
     """The next packet sent is the one of ``psn``. ``only``: then the queue goes on where it is now."""
     q = qp(world, q_row)
@@ -283,7 +283,7 @@ def go_back(world, q_row, psn, only):
             return
 
 
-@jit
+@cold
 def jump(q):
     """The one packet to be sent again was sent, or is acknowledged: the queue goes on where it was."""
     q.jumps = 0
@@ -291,7 +291,7 @@ def jump(q):
     q.sq_offset = q.jump_offset
 
 
-@jit
+@cold
 def skip_acknowledged(world, q):
     """The send position never lies behind what is acknowledged: those WQEs may retire and leave the ring."""
     for index in range(q.sq_next, q.sq_fetched):

@@ -3,7 +3,7 @@
 A packet that the link then loses is here too: it was on the sender's side.
 """
 
-from nicemu._jit import copy_bytes, jit
+from nicemu._jit import cold, copy_bytes, jit
 from nicemu.tables.packets import payload_address
 from nicemu.tables.records import CAPTURED_BYTES
 from nicemu.tables.rows import av, capture_row, captured_base, control, gid, nic, packet, qp
@@ -13,7 +13,7 @@ MAX_CAPTURE = CAPTURE_ROWS // 2
 """The engine stops to drain here; what is left holds the packets of one event."""
 
 
-@jit
+@cold
 def capture(world, link, p):
     """Packet ``p`` is on ``link`` now: keep it if captures are on."""
     c = control(world, 0)

@@ -17,12 +17,13 @@ FABRIC = record(
 """One row: the whole fabric."""
 
 LINK = record(
-    "number", "nic",
     "plain",                 # fast path: up, no impairment, no switch, at least as fast as the port
     "up",
     "captured",              # a capture sees this link: each that a NIC sends into, and others that can change a packet
     "ps_per_byte", "delay_ns",
     "mtu",                   # largest IP packet, bytes
+    "packets", "bytes",      # counters
+    "number", "nic",
     "queue_packets", "queue_bytes",  # limits; 0: none
     "free_at",               # when the packet on the wire has left, ns
     "in_order_at",           # arrival of the last packet that was not reordered, ns
@@ -35,7 +36,7 @@ LINK = record(
     "extra_ns", "late_ns", "copies", "copy_ns",  # what the impairments decided about the packet in hand
     "arrivals",              # packets that came to this output of the switch: the count of its mark draws
     # counters
-    "packets", "bytes", "mtu_drops", "queue_drops", "down_drops", "losses", "duplicated", "ecn_marks", "pauses",
+    "mtu_drops", "queue_drops", "down_drops", "losses", "duplicated", "ecn_marks", "pauses",
 )  # fmt: skip
 """Directed links: row 2i-1 is what NIC i sends into, 2i what leads to it (nicemu.fabric.link)."""
 

@@ -3,7 +3,7 @@
 A payload buffer has ``HEADROOM`` bytes in front of the payload: a datagram's GRH goes there.
 """
 
-from nicemu._jit import copy_bytes, jit
+from nicemu._jit import cold, copy_bytes, jit
 from nicemu.tables.heap import trap
 from nicemu.tables.records import HEADROOM, PAYLOAD_BYTES, Trap
 from nicemu.tables.rows import control, packet, payload_base
@@ -65,7 +65,7 @@ def new_packet(world, nic_number):
     return p
 
 
-@jit
+@cold
 def clone_packet(world, p):
     """A second packet with the same fields and payload, 0 with a trap if none is left."""
     twin = take(world)

@@ -27,25 +27,28 @@ from nicemu.tables.tag_records import TAG as TAG
 from nicemu.tables.tag_records import TAG_LIST as TAG_LIST
 
 CONTROL = record(
+    # each event's
     "trap", "trap_row",      # our bug or a resource limit: code and row; the run stops (see Trap and row_accessor)
     "now", "sequence",       # virtual time, ns; order of events of one time
     "pending", "stale",      # events in the heap; those of them that are cancelled timers
     "ran",                   # events run so far
     "interrupts",            # MSI-X messages waiting in MESSAGE
     "cqe_hits",              # CQEs written into a watched CQ since the last stop
+    "trace", "trace_count",  # 1: record events; rows used in TRACE since the last drain
+    "capture_count",         # rows used in CAPTURE since the last drain
     "packet_free",           # head of the free packet list, 0: none
+    "sanitizer",             # 1: check every DMA
+    "epoch", "watched",      # counts entries of the program; in which the copy's handler was looked after
+    "copy_code", "watch_code",  # code of ``_jit.guard``; 0: copies go through the kernel
+    "timing_only",           # 1: data of RDMA WRITE and READ is not copied
+    # others
+    "pid", "scratch_fd",     # for copies through the kernel; scratch_fd > 0: this memfd instead of process_vm_*
+    "scratch_map",           # address of the memfd's first page
     "packet_next", "packet_end",  # first packet row never used; rows there are
     "node_free", "node_next",  # the same for radix nodes
     "stamp",                 # mm stamp: counts invalidations returned and write protections; ages translations
-    "sanitizer",             # 1: check every DMA
     "violations",            # rows used in VIOLATION
-    "trace", "trace_count",  # 1: record events; rows used in TRACE since the last drain
-    "capture", "capture_count",  # 1: capture packets; rows used in CAPTURE since the last drain
-    "epoch", "watched",      # counts entries of the program; the one in which the copy's signal handler was looked after
-    "copy_code", "watch_code",  # code of ``_jit.guard``; 0: copies go through the kernel
-    "pid", "scratch_fd",     # for those; scratch_fd > 0: through this memfd instead of process_vm_*
-    "scratch_map",           # address of the memfd's first page
-    "timing_only",           # 1: data of RDMA WRITE and READ is not copied
+    "capture",               # 1: capture packets
     "fault_address",         # va at which the last translation failed
     "fault_mkey", "fault_write",  # its mkey row; 1: to be written
     "graveyard",             # address of the poisoned page: stale writes to it are lost
@@ -60,11 +63,25 @@ LANE = record("last")
 """A lane of packets on their way, in order, of which only the first has an event in the heap; 0: it is empty."""
 
 NIC = record(
-    "number",
-    "qp_base", "qp_count", "cq_base", "cq_count", "mkey_base", "mkey_count", "eq_base", "eq_count",
-    "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock", "hook_base",
+    # each packet's
+    "number", "hook_base",
+    "asks",                  # bits of Hook: its image has one of its own; those of each packet are asked only then
+    "defects",               # bits of ``nic.defects.Defect``
+    "translation_delay",     # IOTLB misses of the translation in progress, ns
+    "port_free", "dma_last", # when the egress port and the in-order DMA engine are free, ns
+    "ps_per_byte", "pcie_latency_ns", "packet_ns",
+    "ack_request_every",     # packets of a long message until one asks for an ACK
+    "port_down",             # 1: what is sent or would arrive is lost
+    "rx_waiting",            # requests in all responders' queues, those in the backup ring too
+    "backup_packets", "backup_used",  # packets and bytes in the backup ring
+    "qp_cache_ways",         # QP contexts on the device; 0: all
+    "qp_base", "qp_count", "mkey_base", "mkey_count", "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock",
+    "iotlb_hits", "packets_sent", "packets_received", "bytes_sent", "credits", "ack_coalescing_ns", "wqe_fetch_ns",
+    "ack_timeout_floor_ns",
+    # others
+    "cq_base", "cq_count", "eq_base", "eq_count",
     "l2_base", "l2_sets", "l2_ways",  # second level of the IOTLB; ways 0: there is none
-    "qp_cache_base", "qp_cache_sets", "qp_cache_ways", "qp_cache_clock",  # QP contexts on the device; ways 0: all
+    "qp_cache_base", "qp_cache_sets", "qp_cache_clock",
     "memory", "memory_bytes",  # device memory: host address and size
     "srq_base", "srq_count", "av_base", "av_count", "mcast_base", "mcast_count", "gid_base", "gid_count",
     "mcast_end",             # one behind the last row used
@@ -73,32 +90,23 @@ NIC = record(
     "flow_end", "flows_made",  # one behind the last row used; rules ever made: each gets its order from it
     "mac",
     "command_ring",          # host address of the command slots
-    "translation_delay",     # IOTLB misses of the translation in progress, ns
-    "port_free", "dma_last", # when the egress port and the in-order DMA engine are free, ns
-    "ps_per_byte", "mtu",
-    "doorbell_ns", "wqe_fetch_ns", "pcie_latency_ns", "iotlb_miss_ns", "packet_ns", "command_ns", "mtt_update_ns",
+    "mtu", "doorbell_ns", "iotlb_miss_ns", "command_ns", "mtt_update_ns",
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns",
     "mtt_level_ns", "l2_hit_ns", "qp_cache_miss_ns", "fault_detect_page_ns",
-    "retry_7_infinite", "credits", "max_fault_per_qp", "ack_coalescing_ns", "ack_timeout_floor_ns",
+    "retry_7_infinite", "max_fault_per_qp",
     "ack_timer_in_rnr",      # 1: the ACK timer goes on in an RNR wait
-    "defects",               # bits of ``nic.defects.Defect``
     "cq_spare",              # slots of a CQ that stay free
-    "ack_request_every",     # packets of a long message until one asks for an ACK
     "cnp_interval_ns",       # at most one CNP per QP in this time
     "congestion_timer_ns",   # a QP with a limited rate asks firmware so often
-    "asks",                  # bits of Hook: its image has one of its own; those of each packet are asked only then
     "requests_waiting",      # requests ahead of a gap that are kept, of all QPs
     "zap_without_flush", "zap_without_drain",
     "function_masked",       # MSI-X control: no vector sends
     "moderation_count", "moderation_ns",  # of every vector; 0: off
-    "port_down",             # 1: what is sent or would arrive is lost
     "max_rndv_hdr_size",     # longest rendezvous request that the device handles, bytes
-    "rx_waiting",            # requests in all responders' queues, those in the backup ring too
     "backup_entries", "backup_bytes",  # packets and bytes that the backup ring holds
-    "backup_packets", "backup_used",  # packets and bytes in it
     "fatal",                 # 1: DEVICE_FATAL: QPs are dead, commands fail; 2: not reported yet, for want of room
     # counters
-    "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
+    "packets_dropped", "iotlb_misses",
     "iotlb_evictions", "page_faults", "page_faults_merged", "rnr_naks_sent", "sequence_naks_sent", "retransmits",
     "timeouts", "duplicates", "commands", "zaps", "zap_drains", "cqes", "interrupts", "resumes", "reads_rewound",
     "icrc_errors", "port_down_drops", "ecn_marked_packets", "cnps_sent", "cnps_received",
@@ -214,13 +222,13 @@ MESSAGE = record("nic", "vector")
 """MSI-X messages that the host has not taken yet."""
 
 MKEY = record(
-    "valid", "key", "pd", "base", "length", "access", "flags", "root", "levels", "number",
+    "valid", "key", "pd", "base", "length", "access", "flags",
     "busy_until",            # when the last DMA translated through this mkey has moved its bytes
-    "pages_mapped",
     "page_shift",            # log2 of the bytes that an MTT entry covers
     "first",                 # where the first byte lies in its page: address and key may differ in that
-    "windows",               # region: memory windows bound to it
     "parent",                # window: row of its region, 0: not bound
+    "root", "levels", "number", "pages_mapped",
+    "windows",               # region: memory windows bound to it
     "parent_key", "parent_va",  # window: the region's key, and its address of the window's first byte
     "qp", "life",            # type 2 window: QP row it is bound to, and that QP's incarnation
     "memory",                # device memory: host address of the first byte
