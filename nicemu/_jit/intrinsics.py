@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from nicemu._jit.row_type import row_of
 
 _i64, _i32, _i8p = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 
@@ -117,7 +118,7 @@ def _never_moves(builder, loaded):
 
 def row(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
     """``row(world, index)``; see :func:`nicemu._jit.row_accessor`."""
-    record, size = numba.from_dtype(dtype), dtype.itemsize
+    record, size = row_of(dtype), dtype.itemsize
 
     @intrinsic
     def access(typing_context, world, index):
