@@ -7,7 +7,7 @@ unmapped or protected it behind our back. Program-owned: always fault-safe, one 
 
 from nicemu._jit import copy_bytes, entry, jit, pread, process_vm_readv, process_vm_writev, pwrite
 from nicemu.tables.records import FrameKind
-from nicemu.tables.rows import control, frame
+from nicemu.tables.rows import control, frame, frame_check
 
 ARENA, PROGRAM = int(FrameKind.ARENA), int(FrameKind.PROGRAM)
 
@@ -42,13 +42,13 @@ def read_frame(world, f, offset, destination, length):
     if row.pointer == 0:
         return False
     source = row.pointer + offset
-    if row.kind == PROGRAM or (row.kind == ARENA and row.read_epoch != c.epoch):
+    if row.kind == PROGRAM or (row.kind == ARENA and frame_check(world, f).read_epoch != c.epoch):
         if row.pointer == c.graveyard:
             copy_bytes(destination, source, length)
             return True
         if not safe_read(world, destination, source, length):
             return False
-        row.read_epoch = c.epoch
+        frame_check(world, f).read_epoch = c.epoch
         return True
     copy_bytes(destination, source, length)
     return True
@@ -62,10 +62,10 @@ def write_frame(world, f, offset, source, length):
     if row.pointer == c.graveyard or row.pointer == 0:
         return True
     destination = row.pointer + offset
-    if row.kind == PROGRAM or (row.kind == ARENA and row.write_epoch != c.epoch):
+    if row.kind == PROGRAM or (row.kind == ARENA and frame_check(world, f).write_epoch != c.epoch):
         if not safe_write(world, destination, source, length):
             return False
-        row.write_epoch = c.epoch
+        frame_check(world, f).write_epoch = c.epoch
         return True
     copy_bytes(destination, source, length)
     return True

@@ -299,17 +299,24 @@ first; of a QP again at RESET."""
 
 FRAME = record(
     "pointer",               # host address of the page's bytes while current, else of a graveyard page
-    "generation",            # moves on when the frame is freed
-    "kind",                  # FrameKind
-    "slot",                  # model frames: page of the pool
-    "refcount", "mapcount", "flags",
-    "address_space", "va",   # reverse map of an anonymous page that one page table maps
-    "invalidated",           # stamp at which the last invalidation of this page returned
-    "protected",             # stamp at which it was write-protected, 0: not
-    "operation",             # the mm operation that did so (name index)
-    "read_epoch", "write_epoch",
-    "canonical",             # deterministic name of the page for logs
+    "va",                    # reverse map: page number in its anon_vma or file
+    "generation:u32",        # moves on when the frame is freed
+    "slot:i32",              # model frames: page of the pool
+    "refcount:i32", "mapcount:i32",
+    "address_space:i32",     # reverse map: number of its anon_vma or file
+    "flags:u16",             # PG_* of ``mm.page``
+    "kind:u8",               # FrameKind
 )  # fmt: skip
+"""What every page has, 40 bytes. Beside it, committed where it is used: FRAME_STAMP, FRAME_CHECK, pins."""
+
+FRAME_STAMP = record(
+    "invalidated:u32",       # stamp at which the last invalidation of this page returned
+    "protected:u32",         # stamp at which it was write-protected, 0: not
+    "operation:u32",         # the mm operation that did so (name index)
+)  # fmt: skip
+
+FRAME_CHECK = record("read_epoch", "write_epoch")
+"""When the page's bytes in the program were last read and written without a fault (CONTROL.epoch)."""
 
 VIOLATION = record(
     "kind", "time", "nic", "mkey", "page", "frame", "write", "translated_at", "made_stamp", "taken_stamp",
@@ -339,8 +346,8 @@ class Slot(IntEnum):
         CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE,
         VECTOR, HOOK, NIC_STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
         IMPAIR, TAP, NUMBER, FIRED, CAPTURE, CAPTURED, TAG_LIST, TAG, TAG_WQE, HEADERS, FLOW, RQT, RQT_ENTRY,
-        HASH_KEY, QP_STATE, SPREAD,
-    ) = range(46)  # fmt: skip
+        HASH_KEY, QP_STATE, SPREAD, FRAME_STAMP, FRAME_CHECK,
+    ) = range(48)  # fmt: skip
 
 
 class FrameKind(IntEnum):
