@@ -39,7 +39,7 @@ def test_every_table_has_its_null_row_and_stays_where_it_is():
     assert [table.ctypes.data for table in world.tables] == addresses and world.qp.epsn[1] == 7
 
 
-NARROW = {Slot.FRAME: 40, Slot.FRAME_STAMP: 12}
+NARROW = {Slot.FRAME: 40, Slot.FRAME_STAMP: 12, Slot.QP: 9 * 64, Slot.SQ_ENTRY: 48}
 """Tables with a row for each page or QP: how many bytes a row may have."""
 BYTES = (Slot.PAYLOAD, Slot.SRQ_WQE, Slot.CAPTURED, Slot.TAG_WQE, Slot.HASH_KEY)
 
