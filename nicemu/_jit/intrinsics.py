@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.imputils import lower_getattr_generic, lower_setattr_generic
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic
+
+from nicemu._jit.row_type import Row
 
 _i64, _i32, _i8p = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 
@@ -107,45 +107,6 @@ def call(typing_context, address, a, b, c):
         return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
 
     return types.int64(types.int64, types.int64, types.int64, types.int64), codegen
-
-
-class Row(types.Record):
-    """A row of a table. LLVM is told of each access which field of which table it is: another one is elsewhere."""
-
-    def __init__(self, dtype: np.dtype, slot: int) -> None:
-        plain = numba.from_dtype(dtype)
-        self.fields, self.size, self.aligned, self.slot = plain.fields, plain.size, plain.aligned, slot
-        self.bitwidth = plain.size * 8
-        types.Type.__init__(self, f"Row({slot})")
-
-
-register_model(Row)(models.RecordModel)
-
-
-def _field(context, builder, row, value, name):
-    """(type, pointer, TBAA tag) of a field."""
-    kind = row.typeof(name)
-    pointer = cgutils.get_record_member(builder, value, row.offset(name), context.get_data_type(kind))
-    module = builder.module
-    root = module.add_metadata(["rows"])
-    place = module.add_metadata([f"{row.slot}.{name}", root, ir.Constant(_i64, 0)])
-    return kind, pointer, module.add_metadata([place, place, ir.Constant(_i64, 0)])
-
-
-@lower_getattr_generic(Row)
-def _read_field(context, builder, row, value, name):
-    kind, pointer, tag = _field(context, builder, row, value, name)
-    loaded = builder.load(pointer)
-    loaded.set_metadata("tbaa", tag)
-    return context.data_model_manager[kind].from_data(builder, loaded)
-
-
-@lower_setattr_generic(Row)
-def _write_field(context, builder, signature, args, name):
-    kind, pointer, tag = _field(context, builder, signature.args[0], args[0], name)
-    value = context.cast(builder, args[1], signature.args[1], kind)
-    stored = builder.store(context.data_model_manager[kind].as_data(builder, value), pointer)
-    stored.set_metadata("tbaa", tag)
 
 
 def _never_moves(builder, loaded):

@@ -68,13 +68,17 @@ def call(address: int, a: int, b: int, c: int) -> int:
 
 
 class _Row(np.record):
-    """A row whose fields come before numpy's own attributes of the same name (``base``, ``flags``)."""
+    """A row whose fields are int64, and come before numpy's own attributes of the same name (``base``, ``flags``)."""
 
     def __getattribute__(self, name: str) -> Any:
         fields = np.void.__getattribute__(self, "dtype").fields
         if name in fields:
-            return np.void.__getattribute__(self, "getfield")(*fields[name][:2])
+            return np.int64(np.void.__getattribute__(self, "getfield")(*fields[name][:2]))
         return np.record.__getattribute__(self, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """:raises OverflowError: the field is too narrow for the value."""
+        np.record.__setattr__(self, name, int(value))
 
 
 def pread(fd: int, address: int, length: int, offset: int) -> int:

@@ -16,7 +16,6 @@ import numpy as np
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MkeyFlag
 from nicemu.lab.violations import violation_lines
 from nicemu.mm.lock_report import Kind
-from nicemu.mm.page import PIN_SHIFT
 
 if TYPE_CHECKING:
     from nicemu.check.testbed import Testbed
@@ -109,7 +108,7 @@ def counts(bed: Testbed) -> list[Violation]:
     pages = bed.host.pages
     found = []
     for frame, count in sorted(mapped.items()):
-        if pages.mapcount[frame] != count or pages.refcount[frame] < count + (pages.flags[frame] >> PIN_SHIFT):
+        if pages.mapcount[frame] != count or pages.refcount[frame] < count + pages.pins[frame]:
             found.append(Violation("count", f"frame {frame}: mapped {count} times, map count {pages.mapcount[frame]}, "
                                             f"reference count {pages.refcount[frame]}"))  # fmt: skip
     return found[:3]

@@ -1,18 +1,19 @@
-"""Which pages of on-demand memory the device has (``umem_odp->pfn_list``), in chunks: the cost is what is mapped.
+"""Which pages of on-demand memory the device has (``umem_odp->map``), in chunks: the cost is what is mapped.
 
-Linux allocates the lists with the region (16 bytes a page); a region of 1 TiB would cost 4 GiB.
+Linux allocates its lists with the region (16 bytes a page); a region of 1 TiB would cost 4 GiB. Which frames they are
+nobody asks: the device's table has them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-SHIFT = 9
+SHIFT = 12
 CHUNK = 1 << SHIFT
 
 
 class PageList:
-    """``frame << 1 | writable`` of each mapped page, by page number; ``mapped``: how many there are."""
+    """A byte for each page, by page number: 1 if it is mapped; ``mapped``: how many there are."""
 
     def __init__(self) -> None:
         self._chunks: dict[int, np.ndarray] = {}
@@ -21,7 +22,7 @@ class PageList:
         self.mapped = 0
 
     def store(self, first: int, frames: np.ndarray) -> None:
-        """Pages ``first``.. from now on; 0: not mapped."""
+        """What pages ``first``.. are mapped to from now on; 0: not mapped."""
         if len(frames) == 1:
             self.store_page(first, int(frames[0]))
             return
@@ -29,7 +30,7 @@ class PageList:
         while at < len(frames):
             page = first + at
             start = page & CHUNK - 1
-            part = frames[at : at + CHUNK - start]
+            part = frames[at : at + CHUNK - start] != 0
             window = self._chunk(page)[start : start + len(part)]
             more = int(np.count_nonzero(part) - np.count_nonzero(window))
             window[:] = part
@@ -40,20 +41,20 @@ class PageList:
         """The same for one page."""
         chunk = self._chunk(page).data
         at = page & CHUNK - 1
-        more = (frame != 0) - (chunk[at] != 0)
-        chunk[at] = frame
+        more = (frame != 0) - chunk[at]
+        chunk[at] = frame != 0
         self._count(page >> SHIFT, more)
 
-    def get(self, page: int) -> int:
-        """``frame << 1 | writable`` of a page, 0 if it is not mapped."""
+    def __contains__(self, page: int) -> bool:
+        """Is the page mapped?"""
         chunk = self._chunks.get(page >> SHIFT)
-        return 0 if chunk is None else chunk.data[page & CHUNK - 1]
+        return chunk is not None and bool(chunk.data[page & CHUNK - 1])
 
     def _chunk(self, page: int) -> np.ndarray:
         """The chunk that holds a page, made if absent."""
         chunk = self._chunks.get(page >> SHIFT)
         if chunk is None:
-            chunk = self._chunks[page >> SHIFT] = np.zeros(CHUNK, np.int64)
+            chunk = self._chunks[page >> SHIFT] = np.zeros(CHUNK, np.uint8)
             self._counts[page >> SHIFT] = 0
         return chunk
 
@@ -67,7 +68,7 @@ class PageList:
     def numbers(self, first: int, last: int) -> np.ndarray:
         """Numbers of the mapped pages in [first, last), ascending."""
         if last - first == 1:
-            return np.array([first] if self.get(first) else [], np.int64)
+            return np.array([first] if first in self else [], np.int64)
         parts = [np.flatnonzero(self._chunks[key]) + (key << SHIFT) for key in self._keys(first, last)]
         if not parts:
             return np.empty(0, np.int64)
@@ -78,7 +79,7 @@ class PageList:
     def clear(self, first: int, last: int) -> None:
         """Nothing in [first, last) is mapped any more."""
         if last - first == 1:
-            if self.get(first):
+            if first in self:
                 self.store_page(first, 0)
             return
         for key in self._keys(first, last):

@@ -45,6 +45,7 @@ def page_span(address: int, length: int) -> tuple[int, int]:
 
 def mtt_entries(frames: np.ndarray, writable: bool, stamp: int) -> np.ndarray:
     """``abi.command.mtt_entry`` of each ``frame << 1 | writable``, 0 of 0; write entries for a writable region only."""
+    frames = frames.astype(np.int64, copy=False)
     write = frames & 1 if writable else np.zeros_like(frames)
     entries: np.ndarray = MTT_READ | write * MTT_WRITE | frames >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
     entries[frames == 0] = 0

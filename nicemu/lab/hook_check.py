@@ -41,7 +41,7 @@ class _Watch:
 
     def __init__(self, device: Device, hook: Hook, unit: Unit) -> None:
         self.device, self.hook, self.unit, self.world = device, hook, unit, device.world
-        self.words = {slot.name.lower(): _words(getattr(self.world, slot.name.lower())) for slot in WATCHED}
+        self.rows = {slot.name.lower(): self.world.tables[slot].view(np.ndarray) for slot in WATCHED}
 
     def __call__(self, world: int, row: int, arg: int) -> int:
         rows, state = self._rows(row, arg), self._state(row)
@@ -67,27 +67,25 @@ class _Watch:
             found += [("iotlb", arg + way) for way in range(int(self.device.row.iotlb_ways))]
         elif self.hook == Hook.IOTLB_FILL:
             found.append(("mkey", arg))
-        return [(table, at) for table, at in dict.fromkeys(found) if 0 <= at < len(self.words[table])]
+        return [(table, at) for table, at in dict.fromkeys(found) if 0 <= at < len(self.rows[table])]
 
     def _state(self, row: int) -> list[Place]:
         """The image's own records of them."""
         mine = [("nic_state", self.device.index + 1)]
         return [*mine, ("qp_state", row)] if ASKS[self.hook].row == "qp" else mine
 
-    def _copies(self, places: list[Place]) -> list[bytes]:
-        return [self.words[table][at].tobytes() for table, at in places]
+    def _copies(self, places: list[Place]) -> list[tuple[int, ...]]:
+        return [self.rows[table][at].item() for table, at in places]
 
-    def _put(self, places: list[Place], copies: list[bytes]) -> None:
+    def _put(self, places: list[Place], copies: list[tuple[int, ...]]) -> None:
         for (table, at), copy in zip(places, copies, strict=True):
-            self.words[table][at] = np.frombuffer(copy, np.int64)
+            self.rows[table][at] = copy
 
-    def _nothing_written(self, rows: list[Place], before: list[bytes], row: int) -> None:
+    def _nothing_written(self, rows: list[Place], before: list[tuple[int, ...]], row: int) -> None:
         for (table, at), old, new in zip(rows, before, self._copies(rows), strict=True):
             if old != new:
-                was, now = (np.frombuffer(copy, np.int64) for copy in (old, new))
-                word = int(np.flatnonzero(was != now)[0])
-                field = getattr(self.world, table).dtype.names[word]
-                self._expect(False, row, _written(table, at, field, int(was[word]), int(now[word])))
+                fields = zip(self.rows[table].dtype.names or (), old, new, strict=True)
+                self._expect(False, row, _written(table, at, *next(each for each in fields if each[1] != each[2])))
 
     def _expect(self, fine: bool, row: int, what: str) -> None:
         """Else the run ends here. The first complaint stays."""
@@ -102,12 +100,6 @@ class _Watch:
 
 WATCHED = (Slot.CONTROL, Slot.NIC, Slot.QP, Slot.CQ, Slot.EQ, Slot.MSIX, Slot.MKEY, Slot.IOTLB, Slot.FAULT, Slot.SRQ,
            Slot.FABRIC, Slot.NIC_STATE, Slot.QP_STATE)  # fmt: skip
-
-
-def _words(table: Any) -> np.ndarray:
-    """A table as an int64 array of shape (rows, fields)."""
-    words: np.ndarray = table.view(np.ndarray).view(np.int64).reshape(len(table), -1)
-    return words
 
 
 def _written(table: str, at: int, field: str, old: int, new: int) -> str:

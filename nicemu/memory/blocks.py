@@ -29,8 +29,8 @@ class Blocks:
         self.lists: dict[int, deque[int]] = {}
         """First frames of free blocks, by order."""
 
-    def allocate(self, order: int, canonical: int = 0) -> int:
-        """First frame of a zeroed block, one reference each; ``canonical`` names the first page, the others follow.
+    def allocate(self, order: int) -> int:
+        """First frame of a zeroed block, one reference each.
 
         :raises OutOfFrames: too few pages are free, or no block is whole.
         """
@@ -39,15 +39,14 @@ class Blocks:
             raise OutOfFrames(f"{frames.available} of {frames.ram_pages} frames are free, {count} wanted")
         frames._need_slots(count)
         head = self._take(order)
-        self._begin(head, frames.slots.take_many(count), canonical)
+        self._begin(head, frames.slots.take_many(count))
         frames.allocated += count
         frames.peak = max(frames.peak, frames.allocated)
         return head
 
-    def _begin(self, head: int, slots: np.ndarray, canonical: int) -> None:
-        numbers = np.arange(len(slots))
-        values = np.stack([self.frames.slot_address(0) + slots * PAGE_SIZE, slots, canonical + numbers])
-        frame_rows.begin(self.frames.words, head + numbers, values, MODEL)
+    def _begin(self, head: int, slots: np.ndarray) -> None:
+        values = np.stack([self.frames.slot_address(0) + slots * PAGE_SIZE, slots])
+        frame_rows.begin(self.frames.world, head + np.arange(len(slots)), values, MODEL)
 
     def park(self, head: int, count: int) -> None:
         """A pool's block is free: nobody's translation leads to its bytes any more."""
@@ -56,9 +55,9 @@ class Blocks:
         rows["generation"] += 1
         rows["refcount"] = rows["mapcount"] = 0
 
-    def unpark(self, head: int, count: int, canonical: int) -> None:
+    def unpark(self, head: int, count: int) -> None:
         """A parked block is used: zeroed, one reference each."""
-        self._begin(head, self.frames._rows["slot"][head : head + count].copy(), canonical)
+        self._begin(head, self.frames._rows["slot"][head : head + count].astype(np.int64))
 
     def clear(self, head: int, count: int) -> None:
         """Zero the bytes of a block."""

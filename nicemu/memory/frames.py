@@ -25,7 +25,8 @@ from nicemu.tables.world import World, address_of, lazy_bytes
 
 QUARANTINE = 1 << 16
 FREE, MODEL = int(FrameKind.FREE), int(FrameKind.MODEL)
-ROW = struct.Struct(f"={len(FRAME.names or ())}q")
+ROW = struct.Struct("@" + "".join(FRAME[name].char for name in FRAME.names or ()))
+"""A row, field by field."""
 
 
 class OutOfFrames(Exception):
@@ -40,16 +41,16 @@ class Frames:
         self.slots = Slots(model_pages)
         self.model_bytes = self.slots.bytes
         self._rows = world.frame.view(np.ndarray)
-        self.words: np.ndarray = self._rows.view(np.int64).reshape(len(self._rows), -1)
-        """The table as (rows, fields), for ``frame_rows``."""
         self._row_bytes = self._rows.view(np.uint8).data
         self._pointer = self._rows["pointer"]
         # single fields through memoryviews: a third of the cost of numpy scalars
         self._generation_of, self._pointer_of, self._kind_of, self._refcount_of, self._slot_of = (
             memoryview(self._rows[name]) for name in ("generation", "pointer", "kind", "refcount", "slot")
         )
+        stamps = world.frame_stamp.view(np.ndarray)
         self._invalidated, self._protected, self._operation = (
-            self._rows[name] for name in ("invalidated", "protected", "operation"))  # fmt: skip
+            stamps[name] for name in ("invalidated", "protected", "operation"))  # fmt: skip
+        self._of_a_life = [memoryview(stamps[name]) for name in stamps.dtype.names]
         self._stamp = world.control.view(np.ndarray)["stamp"]
         self._next = 1
         self._resting = FrameIds(len(self._rows))
@@ -76,7 +77,7 @@ class Frames:
         """Frames that can be allocated before reclaim is needed."""
         return self.ram_pages - self.allocated
 
-    def allocate(self, kind: FrameKind, pointer: int = 0, canonical: int = 0) -> int:
+    def allocate(self, kind: FrameKind, pointer: int = 0) -> int:
         """A frame with one reference. ``pointer``: host address (arena and program pages); model frames get zeroed
         simulated RAM.
 
@@ -91,42 +92,42 @@ class Frames:
             pointer = self.slots.base + slot * PAGE_SIZE
         frame = self._take_id()
         generation = self._generation_of[frame] + 1
-        # pointer, generation, kind, slot, refcount, then zeros up to canonical
-        ROW.pack_into(self._row_bytes, frame * ROW.size, pointer, generation, kind, slot, 1, 0, 0, 0, 0, 0, 0, 0,
-                      canonical)  # fmt: skip
+        # refcount 1, no place, no mappings, no flags
+        ROW.pack_into(self._row_bytes, frame * FRAME.itemsize, pointer, 0, generation, slot, 1, 0, 0, 0, kind)
         self.allocated += 1
         if self.allocated > self.peak:
             self.peak = self.allocated
         return frame
 
-    def allocate_many(
-        self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0, canonical: np.ndarray | int = 0
-    ) -> np.ndarray:
+    def allocate_many(self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0) -> np.ndarray:
         """``count`` frames with one reference each (int64 ids); all of them or none.
 
         :raises OutOfFrames: fewer than ``count`` are left.
         """
         if count == 1:
             pointer = pointers if isinstance(pointers, int) else int(pointers[0])
-            name = canonical if isinstance(canonical, int) else int(canonical[0])
-            return np.array([self.allocate(kind, pointer, name)])
+            return np.array([self.allocate(kind, pointer)])
         if self.allocated + count > self.ram_pages:
             raise OutOfFrames(f"{self.available} of {self.ram_pages} frames are free, {count} wanted")
-        values = np.zeros((3, count), np.int64)
-        values[0], values[2] = pointers, canonical
+        values = np.zeros((2, count), np.int64)
+        values[0] = pointers
         if kind == MODEL:
             self._need_slots(count)
             values[1] = slots = self.slots.take_many(count)
             values[0] = self.slots.base + slots * PAGE_SIZE
         frames = self._take_ids(count)
-        frame_rows.begin(self.words, frames, values, int(kind))
+        frame_rows.begin(self.world, frames, values, int(kind))
         self.allocated += count
         self.peak = max(self.peak, self.allocated)
         return frames
 
     def _take_id(self) -> int:
         if len(self._resting) > QUARANTINE or self._next >= len(self._rows):
-            return self._resting.pop()
+            frame = self._resting.pop()
+            for column in self._of_a_life:
+                if column[frame]:  # else it may never have been committed
+                    column[frame] = 0
+            return frame
         self._next += 1
         return self._next - 1
 
@@ -212,7 +213,7 @@ class Frames:
     def free_many(self, frames: np.ndarray) -> None:
         """:meth:`free` for distinct frames."""
         slots = np.empty(len(frames), np.int64)
-        self.slots.give_many(slots[: frame_rows.end(self.words, frames, self.graveyard, slots)])
+        self.slots.give_many(slots[: frame_rows.end(self.world, frames, self.graveyard, slots)])
         for frame in self._kept.keys() & set(frames.tolist()) if self._kept else ():
             del self._kept[frame]
         self._resting.push_many(frames)

@@ -10,7 +10,7 @@ from nicemu._jit import cold, jit
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, MTT_STAMP_SHIFT
 from nicemu.tables import radix
 from nicemu.tables.records import ViolationKind
-from nicemu.tables.rows import control, frame, mkey, violation
+from nicemu.tables.rows import control, frame, frame_stamp, mkey, violation
 from nicemu.tables.trace import Ev, trace
 
 INVALIDATED, FREED, WRITE_PROTECTED, MISTRANSLATED = (int(kind) for kind in ViolationKind)
@@ -32,13 +32,13 @@ def mistranslated(world, s):
 @jit
 def judge(world, s, write):
     """The violation of moving segment ``s`` now, 0 if none."""
-    f = frame(world, s.frame)
+    stamps = frame_stamp(world, s.frame)
     made = s.entry >> MTT_STAMP_SHIFT
-    if f.generation != s.generation:
+    if frame(world, s.frame).generation != s.generation:
         return FREED
-    if made < f.invalidated:
+    if made < stamps.invalidated:
         return INVALIDATED
-    if write and made < f.protected:
+    if write and made < stamps.protected:
         return WRITE_PROTECTED
     if control(world, 0).sanitizer == COMPARES and mistranslated(world, s):
         return MISTRANSLATED
@@ -58,7 +58,7 @@ def check(world, nic, s, write):
 def report(world, nic, s, write, kind):
     """A row of VIOLATION."""
     c = control(world, 0)
-    f = frame(world, s.frame)
+    stamps = frame_stamp(world, s.frame)
     c.violations += 1
     number = mkey(world, s.mkey).number
     trace(world, VIOLATION, nic, kind, number, s.page, s.frame)
@@ -72,5 +72,5 @@ def report(world, nic, s, write, kind):
     row.write = write
     row.translated_at = s.time
     row.made_stamp = s.entry >> MTT_STAMP_SHIFT
-    row.taken_stamp = max(f.invalidated, f.protected)
-    row.operation = f.operation
+    row.taken_stamp = max(stamps.invalidated, stamps.protected)
+    row.operation = stamps.operation

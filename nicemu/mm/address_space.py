@@ -26,7 +26,7 @@ from nicemu.mm.mprotect import do_mprotect
 from nicemu.mm.mremap import do_mremap, mremap_to
 from nicemu.mm.notifier import ADDRESS_END, NotifierChain
 from nicemu.mm.oom_kill import check_alive
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_FILE, PG_KSM, PG_UNEVICTABLE, PIN, Fault
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PG_FILE, PG_KSM, PG_UNEVICTABLE, Fault
 from nicemu.mm.page_table import MAPS, PFN_SHIFT, PRESENT, WRITE, PageTable
 from nicemu.mm.rmap import maps, rmap_places
 from nicemu.mm.vma import VM_READ, VM_SHARED, VM_WRITE, Region, Vma, VmaTree
@@ -297,7 +297,7 @@ class AddressSpace:
     def stamp_page(self, frame: int, operation: str, start: int, end: int, ours: int = 1) -> None:
         """The same for one frame, which we map ``ours`` times still in [start, end)."""
         pages = self.host.pages
-        if frame == self.host.zero_frame or pages.flags[frame] >= PIN or self._elsewhere(frame, start, end):
+        if frame == self.host.zero_frame or pages.pins[frame] or self._elsewhere(frame, start, end):
             return
         if pages.mapcount[frame] <= ours or (self.mirrored and not pages.flags[frame] & PG_KSM):
             self.host.frames.stamp_invalidated(frame, operation)
@@ -333,7 +333,7 @@ class AddressSpace:
         )  # fmt: skip
 
     def _not_pinned(self, frames: np.ndarray) -> np.ndarray:
-        ours: np.ndarray = frames[self.host.pages.all_flags[frames] < PIN]
+        ours: np.ndarray = frames[self.host.pages.all_pins[frames] == 0]
         return ours
 
     def retire_isolated(self, start: int, end: int) -> None:

@@ -51,11 +51,11 @@ def frames_of(head: int, count: int = HPAGE_PMD_NR) -> np.ndarray:
     return np.arange(head, head + count)
 
 
-def alloc_hugepage(host: Host, canonical: int, reclaim: bool) -> Steps[int]:
+def alloc_hugepage(host: Host, reclaim: bool) -> Steps[int]:
     """``alloc_hugepage_vma``: head of a zeroed 2 MiB page, 0 if there is none, after direct reclaim if ``reclaim``."""
     for attempt in range(2):
         try:
-            head = host.blocks.allocate(HPAGE_PMD_ORDER, canonical)
+            head = host.blocks.allocate(HPAGE_PMD_ORDER)
         except OutOfFrames:
             if not reclaim or attempt:
                 break
@@ -130,7 +130,7 @@ def thp_unmapped_whole(host: Host, head: int) -> None:
         return
     del host.compound_mapcount[head]
     frames = frames_of(head)
-    host.pages.all_flags[frames] &= ~COMPOUND
+    host.pages.all_flags[frames] &= ~np.uint16(COMPOUND)
     host.reclaim.lru.drop(head)
     host.reclaim.lru.add_many(frames[host.pages.mapcounts[frames] > 0])
 

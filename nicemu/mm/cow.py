@@ -59,7 +59,7 @@ def do_wp_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
 def wp_page_copy(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     """Copy the page and replace the entry."""
     host, address = mm.host, page << PAGE_SHIFT
-    new = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page), mm))[0])
+    new = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), mm))[0])
     entry = mm.page_table.get(page)
     old = entry >> PFN_SHIFT
     if not entry & PRESENT or entry & (WRITE | HUGE):

@@ -64,7 +64,7 @@ def get_block(host: Host, file: File, index: int) -> Steps[int]:
     """``get_xip_mem(create)``, ``dax_insert_entry``: the frame of a block; a new one takes the hole's place."""
     if index in file.pages:
         return file.pages[index]
-    frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, file.region << 36 | index))[0])
+    frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1))[0])
     if index in file.pages:
         host.pages.put(frame)
         return file.pages[index]
@@ -112,7 +112,7 @@ def _map_hole(mm: AddressSpace, file: File, page: int, index: int) -> Steps[None
 def _cow_fault(mm: AddressSpace, vma: Vma, page: int, index: int) -> Steps[None]:
     """``dax_iomap_cow_copy``: a private copy of the block, or of zeros."""
     host, file = mm.host, file_of(vma)
-    new = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, vma.canonical(page), mm))[0])
+    new = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, mm))[0])
     yield host.costs.copy_page_ns
     yield from mm.page_table_lock.acquire(host.thread)
     if mm.page_table.get(page) or index >= file.end:

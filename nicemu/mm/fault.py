@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool = False) -> Steps[np.ndarray]:
-    """Make ``pages`` pages present (and writable): ``frame << 1 | writable`` of each, as int64.
+    """Make ``pages`` pages present (and writable): ``frame << 1 | writable`` of each, as int32.
 
     :raises Fault: EFAULT with the address of the first page that cannot be had; ENOMEM.
     """
     host, thread = mm.host, mm.host.thread
-    first, found = address >> PAGE_SHIFT, np.empty(pages, np.int64)
+    first, found = address >> PAGE_SHIFT, np.empty(pages, np.int32)
     last, page = first + pages, first
     batch = max(1, min(ENTRIES, host.frames.ram_pages // 16))
     thread.context.append("fault")
@@ -116,8 +116,8 @@ def _fault_leaf(mm: AddressSpace, vma: Vma, first: int, last: int, write: bool, 
 def snapshot(mm: AddressSpace, address: int, pages: int) -> Steps[list[tuple[int, np.ndarray]]]:
     """What is present in ``pages`` pages, without a fault (``hmm_range_fault`` without HMM_PFN_REQ_FAULT).
 
-    Runs of (page number, ``frame << 1 | writable`` of each page, 0 of absent ones), at most a leaf each. The cost is
-    what is mapped, not the range.
+    Runs of (page number, ``frame << 1 | writable`` of each page, 0 of absent ones, as int32), at most a leaf each. The
+    cost is what is mapped, not the range.
     """
     thread, lock = mm.host.thread, mm.page_table_lock
     first, found = address >> PAGE_SHIFT, []
@@ -135,7 +135,7 @@ def snapshot(mm: AddressSpace, address: int, pages: int) -> Steps[list[tuple[int
                     continue
                 entries = entries[present[0] : present[-1] + 1]
                 frames = entries >> PFN_SHIFT << 1 | (entries & WRITE) >> 1
-                found.append((a + int(present[0]), np.where(entries & PRESENT, frames, 0)))
+                found.append((a + int(present[0]), np.where(entries & PRESENT, frames, 0).astype(np.int32)))
                 yield mm.host.costs.pte_ns * len(present)
     finally:
         mm.mmap_lock.release(thread)

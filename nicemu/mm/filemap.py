@@ -69,7 +69,7 @@ def do_shared_fault(mm: AddressSpace, vma: Vma, page: int, entry: int) -> Steps[
 def do_cow_fault(mm: AddressSpace, vma: Vma, page: int) -> Steps[None]:
     """Map a copy."""
     host = mm.host
-    new = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, vma.canonical(page), mm))[0])
+    new = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, mm))[0])
     try:
         frame = yield from filemap_fault(mm, file_of(vma), page_index(vma, page), page)
     except Fault:

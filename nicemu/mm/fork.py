@@ -18,7 +18,7 @@ from nicemu.mm.discipline import Invalidation
 from nicemu.mm.file import link_vma
 from nicemu.mm.huge_split import split_huge_pmd
 from nicemu.mm.hugetlb_range import copy_hugetlb_page_range
-from nicemu.mm.page import PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_FILE, PIN
+from nicemu.mm.page import PAGE_SHIFT, PG_DEVICE_PRIVATE, PG_FILE
 from nicemu.mm.page_table import (
     HUGE,
     HWPOISON,
@@ -137,16 +137,12 @@ def _pinned(parent: AddressSpace, a: int, b: int) -> np.ndarray:
         return np.empty(0, np.int64)
     view = parent.page_table.view(a, b)
     found: np.ndarray = np.flatnonzero((view & PRESENT) != 0)
-    flags = parent.host.pages.all_flags[view[found] >> PFN_SHIFT]
-    pinned: np.ndarray = found[(flags >= PIN) & ((flags & PG_FILE) == 0)]
+    frames, pages = view[found] >> PFN_SHIFT, parent.host.pages
+    pinned: np.ndarray = found[(pages.all_pins[frames] > 0) & (pages.all_flags[frames] & PG_FILE == 0)]
     return pinned
 
 
 def _spare_pages(child: AddressSpace, copy: Vma, numbers: np.ndarray) -> Steps[np.ndarray]:
     if not len(numbers):
         return np.empty(0, np.int64)
-    return (
-        yield from child.host.alloc_pages(
-            copy.kind, len(numbers), child.pointers(copy, numbers), copy.canonical(numbers), child
-        )
-    )
+    return (yield from child.host.alloc_pages(copy.kind, len(numbers), child.pointers(copy, numbers), child))

@@ -195,8 +195,7 @@ class Gpu:
             yield from self.move(oldest.dma_buf, gtt=True)
 
     def _allocate(self, dma_buf: DmaBuf, pointers: np.ndarray | int) -> Steps[np.ndarray]:
-        names = (dma_buf.region << 36) + np.arange(dma_buf.pages)
         try:
-            return (yield from self.host.alloc_pages(FrameKind.ARENA, dma_buf.pages, pointers, names))
+            return (yield from self.host.alloc_pages(FrameKind.ARENA, dma_buf.pages, pointers))
         except Fault as error:
             raise OSError(error.errno, f"GPU: {error.strerror}") from error

@@ -94,7 +94,7 @@ def _huge(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Ste
 def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Steps[None]:
     """A fresh zeroed page; of a real page, a frame that points at it."""
     host = mm.host
-    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page), mm))[0])
+    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), mm))[0])
     _count(mm, "fault", page, 1, write)
     yield host.costs.zero_page_ns
     flags = PRESENT | ACCESSED | (WRITTEN if write else 0)
@@ -110,7 +110,7 @@ def do_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool)
         yield from _do_cached_swap_page(mm, vma, page, entry, write)
         return
     host = mm.host
-    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), vma.canonical(page), mm))[0])
+    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), mm))[0])
     _count(mm, "swap_in", page, 1, write)
     slot = entry >> PFN_SHIFT
     yield from _read_swap(host, [slot], [frame])
@@ -137,7 +137,7 @@ def _do_cached_swap_page(mm: AddressSpace, vma: Vma, page: int, entry: int, writ
     """:func:`do_swap_page` of model memory. Nobody else having the slot, a write takes the page out of the cache."""
     host, swap, slot = mm.host, mm.host.swap, entry >> PFN_SHIFT
     _count(mm, "swap_in", page, 1, write)
-    frame = yield from swap.read_cached(slot, vma.canonical(page), mm)
+    frame = yield from swap.read_cached(slot, mm)
     if not frame:
         return
     if not _is_of(vma, page, frame):
@@ -174,7 +174,7 @@ def _is_of(vma: Vma, page: int, frame: int) -> bool:
 def _copy_swapped(mm: AddressSpace, vma: Vma, page: int, entry: int, frame: int) -> Steps[None]:
     """A copy of a cached page that is mapped elsewhere, mapped read-only; the reference to it is used up."""
     host = mm.host
-    new = int((yield from host.alloc_pages(vma.kind, 1, 0, vma.canonical(page), mm))[0])
+    new = int((yield from host.alloc_pages(vma.kind, 1, 0, mm))[0])
     cached = host.swap.slot_of.get(frame) == entry >> PFN_SHIFT  # not written to meanwhile
     if cached:
         host.pages.copy(frame, new)
@@ -246,7 +246,7 @@ def _count_many(mm: AddressSpace, kind: str, numbers: np.ndarray, write: bool) -
 def do_anonymous_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, write: bool) -> Steps[None]:
     """:func:`do_anonymous_page` in bulk."""
     host = mm.host
-    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers), mm)
+    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), mm)
     yield _count_many(mm, "fault", numbers, write) + host.costs.zero_page_ns * len(numbers)
     flags = PRESENT | ACCESSED | (WRITTEN if write else 0)
     yield from _install(mm, vma, numbers, np.zeros_like(numbers), frames, flags)
@@ -255,7 +255,7 @@ def do_anonymous_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, write: b
 def do_swap_pages(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
     """:func:`do_swap_page` in bulk: one read for neighbouring pages."""
     host = mm.host
-    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), vma.canonical(numbers), mm)
+    frames = yield from host.alloc_pages(vma.kind, len(numbers), mm.pointers(vma, numbers), mm)
     yield _count_many(mm, "swap_in", numbers, write)
     yield from _read_swap(host, (entries >> PFN_SHIFT).tolist(), frames.tolist())
     keep = vma.kind == MODEL and not write and not host.swap.full

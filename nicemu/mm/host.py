@@ -198,7 +198,7 @@ class Host:
                 yield from evict_inode(self, file)
 
     def alloc_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int = 0,
-                    canonical: np.ndarray | int = 0, mm: AddressSpace | None = None) -> Steps[np.ndarray]:  # fmt: skip
+                    mm: AddressSpace | None = None) -> Steps[np.ndarray]:  # fmt: skip
         """``alloc_pages_bulk``: frames with one reference each, after direct reclaim if there are too few.
 
         ``mm``: whom they are for, and whose control group pays; None: the kernel.
@@ -213,7 +213,7 @@ class Host:
                 if not (yield from out_of_memory(self, count, mm, group)):
                     raise Fault(ENOMEM, 0, self._refusal(mm, group))
                 continue
-            frames = yield from self._get_free_pages(kind, count, pointers, canonical)
+            frames = yield from self._get_free_pages(kind, count, pointers)
             if frames is not None:
                 if group is not None:
                     group.commit(frames)
@@ -231,14 +231,13 @@ class Host:
         free = max(group.limit - group.usage, 0) if group is not None else self.frames.available
         return f"out of memory: {free} pages free {where}"
 
-    def _get_free_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int,
-                        canonical: np.ndarray | int) -> Steps[np.ndarray | None]:  # fmt: skip
+    def _get_free_pages(self, kind: FrameKind, count: int, pointers: np.ndarray | int) -> Steps[np.ndarray | None]:
         """``__alloc_pages_slowpath``: None after direct reclaim in vain."""
         for attempt in range(MAX_RECLAIM_RETRIES):
             free = self.frames.available - count
             self.reclaim.wakeup_kswapd(count)
             if free >= self.watermarks.min:
-                return self.frames.allocate_many(kind, count, pointers, canonical)
+                return self.frames.allocate_many(kind, count, pointers)
             freed = yield from self._perform_reclaim(max(self.watermarks.min - free, SWAP_CLUSTER_MAX))
             if not freed and not self.reclaim.running:
                 break

@@ -99,7 +99,7 @@ def _pmd_none(mm: AddressSpace, page: int) -> bool:
 def do_huge_pmd_anonymous_page(mm: AddressSpace, vma: Vma, page: int) -> Steps[bool]:
     """Map a zeroed huge page; False if there is none."""
     host, first = mm.host, first_of(page)
-    head = yield from alloc_hugepage(host, vma.canonical(first), bool(vma.flags & VM_HUGEPAGE))
+    head = yield from alloc_hugepage(host, bool(vma.flags & VM_HUGEPAGE))
     if not head:
         host.counters["thp_fault_fallback"] += 1
         return False
@@ -157,7 +157,7 @@ def _copy_whole(mm: AddressSpace, vma: Vma, first: int, original: int) -> Steps[
     head = original >> PFN_SHIFT
     new = 0
     if thp_enabled(vma):
-        new = yield from alloc_hugepage(host, vma.canonical(first), bool(vma.flags & VM_HUGEPAGE))
+        new = yield from alloc_hugepage(host, bool(vma.flags & VM_HUGEPAGE))
     host.counters["thp_fault_alloc" if new else "thp_fault_fallback"] += 1
     context.append("huge_wp" if new else "huge_wp_fallback")
     try:
@@ -217,7 +217,7 @@ def do_huge_pmd_wp_page_fallback(mm: AddressSpace, vma: Vma, first: int, origina
     old, start, end = original >> PFN_SHIFT, first << PAGE_SHIFT, first + HPAGE_PMD_NR << PAGE_SHIFT
     numbers = np.arange(first, first + HPAGE_PMD_NR)
     try:
-        new = yield from host.alloc_pages(vma.kind, HPAGE_PMD_NR, 0, vma.canonical(numbers), mm)
+        new = yield from host.alloc_pages(vma.kind, HPAGE_PMD_NR, 0, mm)
     except Fault:
         yield from split_huge_page(host, old)
         return

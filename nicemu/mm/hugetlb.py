@@ -129,7 +129,7 @@ class Hugetlb:
         elif pool.unreserved <= 0:
             return 0
         head = pool.free.pop()
-        self.host.blocks.unpark(head, pages, vma.canonical(page))
+        self.host.blocks.unpark(head, pages)
         if head in pool.used:
             self.host.blocks.clear(head, pages)
         pool.used.add(head)

@@ -16,7 +16,7 @@ from nicemu.mm.compound import copy_huge_page, frames_of, leaves, page_add_huge_
 from nicemu.mm.discipline import Invalidation
 from nicemu.mm.gather import MmuGather
 from nicemu.mm.huge_split import huge_pages
-from nicemu.mm.page import PAGE_SHIFT, PIN, Fault
+from nicemu.mm.page import PAGE_SHIFT, Fault
 from nicemu.mm.page_table import ENTRIES, PFN_SHIFT, WRITE
 from nicemu.mm.rmap import rmap_walk
 from nicemu.mm.vma import VM_HUGETLB, Vma
@@ -112,7 +112,7 @@ def _copy_page(parent: AddressSpace, child: AddressSpace, copy: Vma, page: int) 
     entry = parent.page_table.get(page)
     head = entry >> PFN_SHIFT
     frames = frames_of(head, count)
-    pinned = host.discipline.fork_copies_pinned and bool((host.pages.all_flags[frames] >= PIN).any())
+    pinned = host.discipline.fork_copies_pinned and bool(host.pages.all_pins[frames].any())
     if pinned:
         head = host.hugetlb.alloc_huge_page(copy, page)
         if not head:

@@ -85,12 +85,11 @@ def collapse(mm: AddressSpace, first: int, daemon: bool) -> Steps[Scan]:
     vma, scan = _find_vma(mm, first, daemon), Scan.REFUSED
     if vma is not None:
         scan = scan_pmd(host, _entries(mm, first), daemon)
-    canonical = vma.canonical(first) if vma is not None else 0
     mm.mmap_lock.release(host.thread)
     yield host.costs.pte_ns * HPAGE_PMD_NR
     if scan is not Scan.SUCCEED:
         return scan
-    new = yield from alloc_hugepage(host, canonical, True)
+    new = yield from alloc_hugepage(host, True)
     host.counters["thp_collapse_alloc" if new else "thp_collapse_alloc_failed"] += 1
     if not new:
         return Scan.ALLOC_HUGE_PAGE_FAIL

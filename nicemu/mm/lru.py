@@ -13,15 +13,23 @@ import numpy as np
 
 from nicemu.tables.world import lazy_zeros
 
+START, LAST = 1 << 31, (1 << 32) - 1
+"""Places are 32 bits. The first one leaves room before the head for :meth:`Ring.age`."""
+ROOM, WINDOW = 1 << 12, 1 << 14
+
 
 class Ring:
-    """Frames in the order they came. An entry is alive if it is its frame's newest; dead ones are skipped."""
+    """Frames in the order they came, 4 bytes each: a frame knows its place, its newest. Places that were left behind
+    stay empty until they are closed up. Who has a place is looked up when somebody takes, a window of places at a time.
+    """
 
     def __init__(self, frames: int) -> None:
-        self._ring = np.zeros(1 << 12, np.int64)
-        self._places = lazy_zeros(frames, np.int64)
+        self._places = lazy_zeros(frames, np.uint32)
         self._place = self._places.data
-        self._head = self._tail = 1 << 32  # room before the head for :meth:`age`
+        self._ids = 0  # no frame from here on was ever on the list
+        self._head = self._tail = START
+        self._room = ROOM  # places from head to tail, then they are closed up
+        self._window, self._first = np.empty(0, np.int64), 0  # who has the places from the first on
         self.live = 0
         """How many frames are on the list."""
 
@@ -30,28 +38,25 @@ class Ring:
 
     def add(self, frame: int) -> None:
         """Put a frame at the tail."""
-        if len(self) == len(self._ring):
-            self._compact(1)
-        self._ring[self._tail & len(self._ring) - 1] = frame
+        self._make_room(1)
         self.live += self._place[frame] == 0
         self._place[frame] = self._tail
+        if self._tail - self._first < len(self._window):
+            self._window[self._tail - self._first] = frame
         self._tail += 1
+        self._ids = max(self._ids, frame + 1)
 
     def add_many(self, frames: np.ndarray) -> None:
         """Put frames at the tail, in order."""
-        if len(self) + len(frames) > len(self._ring):
-            self._compact(len(frames))
-        places = np.arange(self._tail, self._tail + len(frames))
-        self._ring[places & len(self._ring) - 1] = frames
-        self.live += int(np.count_nonzero(self._places[frames] == 0))
-        self._places[frames] = places
+        self._make_room(len(frames))
+        self._put(frames, self._tail)
         self._tail += len(frames)
 
     def take(self, wanted: int) -> np.ndarray:
         """Take the oldest frames off the list, at most ``wanted``."""
         while len(self):
             places = np.arange(self._head, min(self._head + wanted, self._tail))
-            frames = self._ring[places & len(self._ring) - 1]
+            frames = self._at(places)
             self._head += len(places)
             live: np.ndarray = frames[self._places[frames] == places]
             if len(live):
@@ -62,22 +67,17 @@ class Ring:
 
     def oldest(self, wanted: int, chosen: np.ndarray) -> np.ndarray:
         """Take the oldest frames with ``chosen[frame]`` (bool) off the list, at most ``wanted``; the rest stay."""
-        places = np.arange(self._head, self._tail)
-        frames = self._ring[places & len(self._ring) - 1]
-        found: np.ndarray = frames[(self._places[frames] == places) & chosen[frames]][:wanted]
+        frames = self._in_order()
+        found: np.ndarray = frames[chosen[frames]][:wanted]
         self._places[found] = 0
         self.live -= len(found)
         return found
 
     def age(self, frames: np.ndarray) -> None:
         """Put frames at the head: the next to go."""
-        if len(self) + len(frames) > len(self._ring):
-            self._compact(len(frames))
+        self._make_room(len(frames))
         self._head -= len(frames)
-        places = np.arange(self._head, self._head + len(frames))
-        self._ring[places & len(self._ring) - 1] = frames
-        self.live += int(np.count_nonzero(self._places[frames] == 0))
-        self._places[frames] = places
+        self._put(frames, self._head)
 
     def drop(self, frame: int) -> None:
         """Take a frame off the list, if it is there."""
@@ -85,19 +85,38 @@ class Ring:
             self._place[frame] = 0
             self.live -= 1
 
-    def _compact(self, more: int) -> None:
-        places = np.arange(self._head, self._tail)
-        frames = self._ring[places & len(self._ring) - 1]
-        live = frames[self._places[frames] == places]
-        size = len(self._ring)
-        while size < 2 * (len(live) + more):
-            size *= 2
-        self._ring = np.zeros(size, np.int64)
-        self._head = self._tail = self._tail  # places never repeat
-        places = np.arange(self._tail, self._tail + len(live))
-        self._ring[places & size - 1] = live
-        self._places[live] = places
-        self._tail += len(live)
+    def _put(self, frames: np.ndarray, first: int) -> None:
+        self.live += int(np.count_nonzero(self._places[frames] == 0))
+        self._places[frames] = np.arange(first, first + len(frames))
+        self._window = self._window[:0]
+        self._ids = max(self._ids, int(frames.max(initial=-1)) + 1)
+
+    def _at(self, places: np.ndarray) -> np.ndarray:
+        """Who has these consecutive places; 0 has one that was left."""
+        at = int(places[0]) - self._first
+        if not 0 <= at <= len(self._window) - len(places):
+            self._first, at = int(places[0]), 0
+            self._window = np.zeros(max(WINDOW, len(places)), np.int64)
+            ahead = self._places[: self._ids] - np.uint32(self._first)
+            found = np.flatnonzero(ahead < len(self._window))
+            self._window[ahead[found]] = found
+        return self._window[at : at + len(places)]
+
+    def _in_order(self) -> np.ndarray:
+        frames = np.flatnonzero(self._places[: self._ids])
+        ordered: np.ndarray = frames[np.argsort(self._places[frames])]
+        return ordered
+
+    def _make_room(self, more: int) -> None:
+        """Close up what was left behind if there are too many places."""
+        if len(self) + more <= self._room and self._tail + more <= LAST:
+            return
+        frames = self._in_order()
+        while self._room < 2 * (len(frames) + more):
+            self._room *= 2
+        self._head, self._tail = START, START + len(frames)
+        self._places[frames] = np.arange(self._head, self._tail)
+        self._window = self._window[:0]
 
 
 class Lru:
@@ -118,20 +137,26 @@ class Lru:
     def add(self, frame: int) -> None:
         """``folio_add_lru``: the newest inactive page."""
         self.active.drop(frame)
-        self._referenced[frame] = False
+        if self._referenced[frame]:
+            self._referenced[frame] = False
         self.inactive.add(frame)
 
     def add_many(self, frames: np.ndarray) -> None:
         """:meth:`add` for frames that are on no list, in order."""
-        np.asarray(self._referenced)[frames] = False
+        self._forget(frames)
         self.inactive.add_many(frames)
 
     def age(self, frames: np.ndarray) -> None:
         """``folio_deactivate``: to the head of the inactive list, not referenced."""
         for frame in frames.tolist():
             self.active.drop(frame)
-        np.asarray(self._referenced)[frames] = False
+        self._forget(frames)
         self.inactive.age(frames)
+
+    def _forget(self, frames: np.ndarray) -> None:
+        """They were not used; what is so already is not written, it may never have been committed."""
+        referenced = np.asarray(self._referenced)
+        referenced[frames[referenced[frames]]] = False
 
     def rotate(self, frame: int) -> None:
         """To the tail of the inactive list, as it is: it cannot go now."""

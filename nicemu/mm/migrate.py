@@ -126,8 +126,7 @@ def new_page(host: Host, old: int, node: int | None = None) -> Steps[int]:
     """``alloc_migration_target``: a frame for the contents of ``old``. :raises Fault: ENOMEM."""
     kind = FrameKind(host.pages.kind[old])
     pointer = 0 if kind == MODEL else host.frames.graveyard
-    canonical = int(host.frames.table[old].canonical)
-    new = int((yield from host.alloc_pages(kind, 1, pointer, canonical))[0])
+    new = int((yield from host.alloc_pages(kind, 1, pointer))[0])
     for group in host.pages.groups:
         group.migrate(old, new)
     host.numa.place(new, host.numa.node(old) if node is None else node)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nicemu.mm.page import PG_FILE, PG_MLOCKED, PIN
+from nicemu.mm.page import PG_FILE, PG_MLOCKED
 from nicemu.mm.page_table import PRESENT, SWAP
 
 if TYPE_CHECKING:
@@ -59,11 +59,10 @@ class Ram:
         """Counted now, from the frame table."""
         pages = host.pages
         used = pages.refcounts[: host.frames.ids] > 0
-        flags = pages.all_flags[: host.frames.ids]
+        flags, pinned = pages.all_flags[: host.frames.ids], pages.all_pins[: host.frames.ids] > 0
         mapped = pages.mapcounts[: host.frames.ids] > 0
-        kinds = np.select([~used, flags >= PIN, (flags & PG_MLOCKED) != 0, (flags & PG_FILE) != 0, mapped], range(5), 5)
-        _, pinned, mlocked, file, anon, other = np.bincount(kinds, minlength=6).tolist()
-        return cls(pinned, mlocked, file, anon, other)
+        kinds = np.select([~used, pinned, (flags & PG_MLOCKED) != 0, (flags & PG_FILE) != 0, mapped], range(5), 5)
+        return cls(*np.bincount(kinds, minlength=6).tolist()[1:])
 
 
 @dataclass(frozen=True, slots=True)

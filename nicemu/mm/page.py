@@ -5,7 +5,8 @@ Scalars go through memoryviews (a third of the cost of indexing a numpy array), 
     refcount   one per page-table entry that maps the page, one per pin, one while reclaim isolates it, one of the
                page cache (the swap cache counts none: a page leaves it when it is freed)
     mapcount   page-table entries that map it
-    flags      number of pins << PIN_SHIFT | PG_* flags
+    pins       how many pinned MRs hold it (a column of our own, committed where something is pinned)
+    flags      PG_*
     va         ``page->index``: page number within its anon_vma or file
     address_space   ``page->mapping``: number of its anon_vma, or of its file (PG_FILE)
 
@@ -25,17 +26,16 @@ from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.memory import frame_rows
 from nicemu.memory.frames import Frames
 from nicemu.tables.records import FrameKind
+from nicemu.tables.world import lazy_zeros
 
 PAGE_SHIFT = PAGE_SIZE.bit_length() - 1
 EHWPOISON = 133
 MODEL, ARENA, PROGRAM = int(FrameKind.MODEL), int(FrameKind.ARENA), int(FrameKind.PROGRAM)
 """Kinds as plain ints: enum attributes are slow."""
-PIN_SHIFT = 16
-PIN = 1 << PIN_SHIFT
 PG_DIRTY, PG_WRITEBACK, PG_FILE, PG_KSM, PG_HWPOISON, PG_MLOCKED = 1, 2, 4, 8, 16, 32
 PG_HEAD, PG_TAIL, PG_HUGETLB, PG_SWAPCACHE, PG_ISOLATED, PG_ANON_EXCLUSIVE = 64, 128, 256, 512, 1024, 2048
 PG_LAZYFREE, PG_DEVICE_PRIVATE, PG_IDLE, PG_UNEVICTABLE = 4096, 8192, 16384, 32768
-"""Page flags, below the pins. PG_UNEVICTABLE: storage itself (XIP, DAX), nothing that reclaim could free or move."""
+"""Page flags, 16 of them. PG_UNEVICTABLE: storage itself (XIP, DAX), nothing that reclaim could free or move."""
 
 
 class Fault(OSError):
@@ -71,6 +71,8 @@ class Pages:
         self.refcounts, self.mapcounts, self.all_flags = rows["refcount"], rows["mapcount"], rows["flags"]
         self.pointers, self.kinds, self.slots = rows["pointer"], rows["kind"], rows["slot"]
         self.indices, self.anon_vmas = rows["va"], rows["address_space"]
+        self.all_pins = lazy_zeros(len(rows), np.int32)
+        self.pins = memoryview(self.all_pins)
         self.refcount, self.mapcount = memoryview(self.refcounts), memoryview(self.mapcounts)
         self.flags, self.pointer, self.kind = (
             memoryview(self.all_flags), memoryview(self.pointers), memoryview(self.kinds))  # fmt: skip
@@ -84,7 +86,7 @@ class Pages:
 
     def pinned(self, frame: int) -> bool:
         """``page_maybe_dma_pinned``: a pinned MR holds the page."""
-        return self.flags[frame] >= PIN
+        return self.pins[frame] > 0
 
     def get(self, frame: int) -> None:
         """``get_page``."""
@@ -109,7 +111,7 @@ class Pages:
     def put_many(self, frames: np.ndarray) -> np.ndarray:
         """Drop one reference of each frame, as often as it occurs; gives those that were freed."""
         freed = np.empty(len(frames), np.int64)
-        count = frame_rows.put(self.frames.words, frames, freed)
+        count = frame_rows.put(self.frames.world, frames, freed)
         assert count >= 0, "reference count below zero"
         freed = freed[:count]
         if len(freed):
@@ -130,18 +132,18 @@ class Pages:
     def pin(self, frames: np.ndarray) -> None:
         """``pin_user_pages``: a reference that keeps reclaim away."""
         np.add.at(self.refcounts, frames, 1)
-        np.add.at(self.all_flags, frames, PIN)
+        np.add.at(self.all_pins, frames, 1)
 
     def pin_page(self, frame: int) -> None:
         """:meth:`pin` of one page."""
         self.refcount[frame] += 1
-        self.flags[frame] += PIN
+        self.pins[frame] += 1
 
     def unpin(self, frames: np.ndarray | Sequence[int]) -> None:
         """``unpin_user_pages``; a page that nobody maps any more is freed."""
         frames = np.asarray(frames, np.int64)
-        assert (self.all_flags[frames] >= PIN).all(), "unpin of a page that is not pinned"
-        np.subtract.at(self.all_flags, frames, PIN)
+        assert (self.all_pins[frames] > 0).all(), "unpin of a page that is not pinned"
+        np.subtract.at(self.all_pins, frames, 1)
         self.put_many(frames)
 
     def contents(self, frames: np.ndarray) -> np.ndarray:

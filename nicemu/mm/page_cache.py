@@ -90,7 +90,7 @@ def read_mapping_page(host: Host, file: File, index: int, mm: AddressSpace | Non
         frame = yield from find_lock_page(host, file, index)
         if frame:
             return frame
-        frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, file.region << 36 | index, mm))[0])
+        frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, mm))[0])
         if index not in file.pages:
             break
         host.pages.put(frame)

@@ -30,7 +30,6 @@ from nicemu.mm.page import (
     PG_LAZYFREE,
     PG_MLOCKED,
     PG_UNEVICTABLE,
-    PIN,
 )
 from nicemu.mm.page_table import PFN_SHIFT, PRESENT
 from nicemu.mm.reclaim_file import shrink_file_pages
@@ -167,7 +166,7 @@ class Reclaim:
     def _may_go(self, frame: int) -> bool:
         host, flags = self.host, self.host.pages.flags[frame]
         return (
-            self._used(frame) and flags < PIN and not flags & (PG_HUGETLB | PG_UNEVICTABLE)
+            self._used(frame) and not host.pages.pins[frame] and not flags & (PG_HUGETLB | PG_UNEVICTABLE)
             and frame not in self.isolated and frame not in host.page_locks and frame not in host.writebacks
         )  # fmt: skip
 

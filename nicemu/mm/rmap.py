@@ -42,7 +42,7 @@ def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
 
 def page_add_new_anon_rmaps(host: Host, vma: Vma, page_numbers: np.ndarray, frames: np.ndarray) -> None:
     """:func:`page_add_new_anon_rmap` for many pages."""
-    frame_rows.map_new(host.frames.words, frames, page_numbers, vma.anon_vma.number, vma.pgoff - vma.first_page)
+    frame_rows.map_new(host.frames.world, frames, page_numbers, vma.anon_vma.number, vma.pgoff - vma.first_page)
     host.numa.place(frames, vma.mm.node)
     if vma.flags & VM_LOCKED:
         host.pages.all_flags[frames] |= PG_MLOCKED

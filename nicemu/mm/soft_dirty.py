@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nicemu.mm.change_protection import change_entries
-from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PG_HUGETLB, PIN
+from nicemu.mm.page import PAGE_SHIFT, PG_FILE, PG_HUGETLB
 from nicemu.mm.page_table import HUGE, MAPS, MIGRATION, PFN_SHIFT, PRESENT, SOFT_DIRTY, SWAP, UFFD_WP, WRITE
 from nicemu.timeline.host import Steps
 
@@ -43,7 +43,7 @@ def clear_refs(mm: AddressSpace) -> Steps[None]:
 def _clear_soft_dirty(host: Host, _first: int, view: np.ndarray) -> np.ndarray:
     new = view.copy()
     mapped = np.flatnonzero((view & MAPS) != 0)
-    ours = mapped[host.pages.all_flags[view[mapped] >> PFN_SHIFT] < PIN]
+    ours = mapped[host.pages.all_pins[view[mapped] >> PFN_SHIFT] == 0]
     if view[0] & HUGE and (len(ours) < len(view) or host.pages.flags[int(view[0]) >> PFN_SHIFT] & PG_HUGETLB):
         return new
     new[ours] &= ~(WRITE | SOFT_DIRTY)

@@ -139,7 +139,7 @@ class Swap:
             self.host.pages.flags[frame] &= ~PG_SWAPCACHE
             self.put(slot)
 
-    def read_cached(self, slot: int, canonical: int, mm: AddressSpace) -> Steps[int]:
+    def read_cached(self, slot: int, mm: AddressSpace) -> Steps[int]:
         """``read_swap_cache_async``: the cached model page of a slot with a reference, read if need be. 0 if the slot
         is not in use any more. :raises Fault: ENOMEM; EFAULT, it could not be read."""
         host = self.host
@@ -153,7 +153,7 @@ class Swap:
                         host.pages.put(frame)
                         continue
                 return frame
-            frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, canonical, mm))[0])
+            frame = int((yield from host.alloc_pages(FrameKind.MODEL, 1, 0, mm))[0])
             if self._users[slot] and slot not in self.cache:
                 break
             host.pages.put(frame)

@@ -75,7 +75,7 @@ def _patch(mm: AddressSpace, address: int, opcode: bytes) -> Steps[bool]:
 def _replace(vma: Vma, address: int, entry: int, opcode: bytes) -> Steps[bool]:
     """The copy takes the place of the page, which the caller holds."""
     host, page, offset = vma.mm.host, address >> PAGE_SHIFT, address & PAGE_SIZE - 1
-    new = int((yield from host.alloc_pages(vma.kind, 1, 0, vma.canonical(page), vma.mm))[0])
+    new = int((yield from host.alloc_pages(vma.kind, 1, 0, vma.mm))[0])
     host.pages.copy(entry >> PFN_SHIFT, new)
     host.frames.bytes_of(new)[offset : offset + len(opcode)] = np.frombuffer(opcode, np.uint8)
     host.pages.anon_vma[new], host.pages.index[new] = vma.anon_vma.number, vma.pgoff + page - vma.first_page

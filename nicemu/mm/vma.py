@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-import numpy as np
 from sortedcontainers import SortedDict
 
 from nicemu.mm.locks import RwSemaphore
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from nicemu.mm.address_space import AddressSpace
     from nicemu.mm.file import File
 
-T = TypeVar("T", int, np.ndarray)
 
 VM_READ, VM_WRITE, VM_EXEC, VM_DONTCOPY = 1, 2, 4, 8
 VM_SHARED, VM_LOCKED, VM_HUGETLB, VM_HUGEPAGE = 16, 32, 64, 128
@@ -87,7 +85,7 @@ class Vma:
         """Access check of the fault path."""
         return bool(self.flags & VM_WRITE) if write else bool(self.flags & VM_ACCESS)
 
-    def canonical(self, page: T) -> T:
+    def canonical(self, page: int) -> int:
         """Deterministic name of a page: region number and page within the region."""
         return self.region.number << 36 | (self.pgoff + page - self.first_page - self.region.first_page) & (1 << 36) - 1
 

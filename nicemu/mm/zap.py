@@ -21,7 +21,7 @@ from nicemu.mm.gather import MmuGather
 from nicemu.mm.huge_split import isolate_vmas, split_huge_pmd
 from nicemu.mm.hugetlb_range import discarded, unmap_hugepage_range
 from nicemu.mm.notifier import Event, mmu_notifier_release
-from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT, PIN
+from nicemu.mm.page import ARENA, MODEL, PAGE_SHIFT
 from nicemu.mm.page_table import ENTRIES, HUGE, MAPS, PFN_SHIFT, SWAP
 from nicemu.mm.vma import VM_HUGETLB, VM_LOCKED, Vma
 from nicemu.mm.zap_file import set_file_pages_dirty, zap_selected
@@ -80,7 +80,7 @@ def _take_real_memory(mm: AddressSpace, vma: Vma, start: int, end: int, event: E
     if vma.kind == MODEL or not mm.owns_memory:
         return None
     frames, pages = mm.frames_in(start, end), mm.host.pages
-    pinned = pages.all_flags[frames] >= PIN
+    pinned = pages.all_pins[frames] > 0
     for frame in frames[pinned]:
         mm.host.frames.keep(int(frame))
     mm.host.frames.retire(frames[~pinned])

@@ -118,7 +118,7 @@ ASKS: dict[Hook, Ask] = {
         "`reason << 24 | PSN`: 0 (`BY_TIMEOUT`), 1 (`BY_NAK`), 2 (`BY_RNR`), 3 (`BY_GAP`, a missing response)",
         "0 (`GO_BACK`): all from that PSN on; 1 (`ONLY`): its packet, or the READ from there on, and go on where the "
         "queue was; after an RNR NAK the queue goes on at once, and that packet goes out when the wait is over",
-        _YES, "qp.una_psn qp.psn qp.sent_psn qp.retries"),
+        _YES, "qp.una_psn qp.next_psn qp.sent_psn qp.retries"),
     Hook.PSN_AHEAD: Ask(
         "a request comes behind a gap", "qp", "packets missing before it",
         "0 (`NAK`): NAK once for the gap; 1 (`DROP`): drop it silently; 2 (`KEEP`): keep it until the gap is closed, "
@@ -135,7 +135,7 @@ ASKS: dict[Hook, Ask] = {
         "ns to hold the message back; 0: send it now", _NS, "eq.number eq.produced msix.asserted_at msix.coalesced"),
     Hook.CC_SENT: Ask(
         "a request packet or a READ response left", "qp", "payload, bytes",
-        "sending rate, kbit/s; 0: as fast as the port; -1 (`KEEP_RATE`): as before", _RATE, "qp.cc_kbps qp.psn"),
+        "sending rate, kbit/s; 0: as fast as the port; -1 (`KEEP_RATE`): as before", _RATE, "qp.cc_kbps qp.next_psn"),
     Hook.CC_ACK: Ask(
         "an ACK moves the window", "qp", "packets newly acknowledged", "sending rate, as for `cc_sent`",
         _RATE, "qp.cc_kbps qp.una_psn"),
@@ -182,7 +182,7 @@ FIELDS: dict[str, str] = {
     "qp.min_rnr_timer": "RNR timer code of ibv_modify_qp",
     "qp.max_rd_atomic": "READs and atomics it may have outstanding",
     "qp.rd_atomic": "READs and atomics outstanding",
-    "qp.psn": "PSN of the next packet",
+    "qp.next_psn": "first PSN of the next request",
     "qp.una_psn": "oldest PSN not acknowledged",
     "qp.sent_psn": "highest PSN ever sent, plus 1",
     "qp.epsn": "PSN that the responder expects",

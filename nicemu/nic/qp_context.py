@@ -134,11 +134,11 @@ def modify_qp(world, row, mask, mailbox):
     if mask & M_ACCESS:
         q.access = word(mailbox, F_ACCESS)
     if mask & M_PKEY:
-        q.pkey_index = word(mailbox, F_PKEY)
+        q.pkey_index = word(mailbox, F_PKEY) & 0xFFFF
     if mask & M_PORT:
-        q.port = word(mailbox, F_PORT)
+        q.port = word(mailbox, F_PORT) & 0xFF
     if mask & M_QKEY:
-        q.qkey = word(mailbox, F_QKEY)
+        q.qkey = word(mailbox, F_QKEY) & 0xFFFFFFFF
     set_path(world, q, mask, mailbox)
     set_sender(q, mask, mailbox)
     if mask & M_STATE:

@@ -2,7 +2,7 @@
 (Linux qp_state_table; IBA QP states).
 """
 
-from nicemu._jit import call, fill_bytes, jit, load32, load64
+from nicemu._jit import call, jit, load32, load64, store64
 from nicemu.abi import rings
 from nicemu.abi.verbs import AsyncEvent, QpState
 from nicemu.nic.backup_ring import leave
@@ -132,6 +132,23 @@ def qp_error(world, q_row, event):
 
 
 @jit
+def forget_rows(world, q_row):
+    """Firmware's state, remembered requests and open page faults go. What is clear already is not written: most QPs
+    never use these rows, and pages that nobody wrote to stay uncommitted."""
+    q = qp(world, q_row)
+    state = qp_state_base(world) + q_row * 8 * STATE_WORDS
+    for at in range(state, state + 8 * STATE_WORDS, 8):
+        if load64(at) != 0:
+            store64(at, 0)
+    for i in range(min(q.resource_head, nic(world, q.nic).resources)):
+        resource(world, q.resource_base + i).kind = 0
+    for kind in range(FAULTS_PER_QP):
+        f = fault(world, q_row * FAULTS_PER_QP + kind)
+        if f.open | f.error:
+            f.open = f.error = 0
+
+
+@jit
 def reset(world, q_row):
     """RESET: forget everything; events of the old life are ignored by their incarnation. What it had taken from a
     TM-SRQ completes: tags belong to the SRQ."""
@@ -144,9 +161,9 @@ def reset(world, q_row):
     drop_received(world, q)
     q.state = RESET
     q.incarnation += 1
-    fill_bytes(qp_state_base(world) + q_row * 8 * STATE_WORDS, 0, 8 * STATE_WORDS)
+    forget_rows(world, q_row)
     q.sq_fetched = q.sq_next = q.sq_offset = q.sq_una = 0
-    q.psn = q.next_psn = q.una_psn = q.sent_psn = q.epsn = q.msn = 0
+    q.next_psn = q.una_psn = q.sent_psn = q.epsn = q.msn = 0
     q.rd_atomic = q.sq_scheduled = q.sq_suspended = q.sq_error = 0
     q.rnr_until = q.read_suspended = q.nak_pending = q.resp_error = 0
     q.rq_next = q.message_opcode = q.message_offset = q.recv_taken = 0
@@ -157,9 +174,3 @@ def reset(world, q_row):
     q.rate_kbps = q.paced_until = q.cc_kbps = q.cc_timer = 0
     q.jumps = q.rnr_alone = 0
     q.lsn = q.faulted_psn = q.failed_wqe = -1
-    for i in range(nic(world, q.nic).resources):
-        resource(world, q.resource_base + i).kind = 0
-    for kind in range(FAULTS_PER_QP):
-        f = fault(world, q_row * FAULTS_PER_QP + kind)
-        f.open = 0
-        f.error = 0

@@ -54,19 +54,20 @@ def stale(mm: AddressSpace, name: str, held: dict[int, Translation], settled: bo
     host = mm.host
     found = []
     for page, translation in sorted(held.items()):
-        row, stamp = host.world.frame[translation.frame], translation.stamp
+        row, stamps = host.world.frame[translation.frame], host.world.frame_stamp[translation.frame]
+        stamp = translation.stamp
         entry = mm.page_table.get(page) if settled else 0
         why = ""
         if row.generation != translation.generation:
             why = "freed"
-        elif stamp < row.invalidated:
+        elif stamp < stamps.invalidated:
             why = "invalidated"
-        elif translation.writable and stamp < row.protected:
+        elif translation.writable and stamp < stamps.protected:
             why = "write-protected"
         elif settled and not (entry & PRESENT and entry >> PFN_SHIFT == translation.frame):
             why = "not mapped"
         if why:
-            operation = host.frames.operation_name(row.operation)
+            operation = host.frames.operation_name(stamps.operation)
             found.append(Stale(name, page, translation.frame, why, operation))
     return found
 

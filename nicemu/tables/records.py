@@ -120,79 +120,106 @@ NIC = record(
 )  # fmt: skip
 
 QP = record(
-    "nic", "number", "state", "type", "pd", "access", "send_cq", "recv_cq", "all_signaled",
-    "dest_nic", "dest_qpn", "mtu", "timeout", "retry_cnt", "rnr_retry", "min_rnr_timer", "max_rd_atomic",
-    "max_dest_rd_atomic", "pkey_index", "port", "qkey", "path_mtu",
-    "sq_ring", "sq_slots", "sq_stride", "rq_ring", "rq_slots", "rq_stride", "doorbell_record", "sq_entry",
-    "ring_mkey", "record_mkey",  # 0, or the rings, the record lie in memory of the program: rows of its keys
+    # every packet
+    "state", "type", "dest_nic",
+    "incarnation",           # moves on at RESET: events of an earlier life are ignored
+    "nic:i32", "number:i32", "dest_qpn:i32", "mtu:i32",
+    "av:i32",                # row of the QP's address vector
+    "srq:i32",               # SRQ row, 0: a receive queue of its own
+    "path_mtu:i8", "timeout:i8", "retry_cnt:i8", "rnr_retry:i8", "min_rnr_timer:i8", "all_signaled:i8",
+    "valid:i8",              # between CREATE_QP and DESTROY_QP
+    "rendezvous:i8",         # 1: the send queue is the device's own, for rendezvous
     # requester: counters of WQEs are absolute, PSNs 24 bits
     "sq_fetched",            # WQEs fetched and given PSNs
-    "sq_next", "sq_offset",  # WQE being sent, packets of it already sent
+    "sq_next",               # WQE being sent
     "sq_una",                # oldest WQE not completed
-    "psn", "next_psn",       # PSN of the next packet sent; first PSN of the next WQE fetched
-    "una_psn",               # oldest PSN not acknowledged
-    "rd_atomic",             # READs and atomics outstanding
-    "sq_scheduled",          # a REQUESTER event is in the heap
-    "sq_suspended",          # a page fault holds the send queue
-    "sq_error",              # a WQE failed locally: nothing behind it is sent
-    "retries", "rnr_retries",
-    "rnr_until",             # 0, or the time an RNR wait ends
-    "sent_psn",              # highest PSN ever sent, plus 1
-    "jumps", "jump_next", "jump_offset",  # 1: one packet is sent again, then it goes on at that sq_next, sq_offset
-    "rnr_alone", "rnr_psn",  # 1: the RNR wait holds this PSN only
-    "incarnation",           # moves on at RESET: events of an earlier life are ignored
+    "sq_ring", "sq_slots", "sq_stride", "sq_entry",
+    "sq_offset:i32",         # packets of the WQE being sent that were sent
+    "next_psn:i32",          # first PSN of the next WQE fetched
+    # its window, timers and retries
+    "doorbell_record", "max_rd_atomic",
     "timer_deadline",        # 0: ACK timer off
     "timer_event",           # 0, or when the ACK_TIMER event in the heap is due
-    "read_suspended",        # a page fault of READ data: until it is resumed responses are dropped (1) or wait (2)
-    "cx_head", "cx_tail", "cx_waiting",  # responses that wait, and how many
-    # responder
-    "epsn", "msn",
-    "nak_pending",           # for the expected PSN a NAK (1) or RNR NAK (2) was sent: drop what is ahead of it
-    "ahead_head", "ahead_count",  # requests kept until the gap in front of them is closed, by PSN, and how many
-    "resp_error",            # a request failed: nothing more is accepted
-    "rq_next",               # next receive WQE
-    "message_opcode",        # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
-    "message_mkey", "message_key", "message_va", "message_length", "message_offset", "recv_wqe", "recv_taken",
-    "faulted_psn", "fault_code",  # PSN that hit a missing page; what firmware answers it with
-    "resource_base", "resource_head", "read_active", "rx_head", "rx_tail",
-    "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
-    "rewound",               # bits: went back for a missing response, a sequence NAK; again only when una_psn moved
-    "valid",                 # between CREATE_QP and DESTROY_QP
-    "srq",                   # SRQ row, 0: a receive queue of its own
-    "xrcd", "av",            # XRC target: its domain; row of the QP's address vector
-    "recv_wr_id", "recv_length",  # of the receive WQE taken: its bytes, -1 if it is bad
-    "commit_failed", "failed_wqe",  # a commit failed: what was accepted behind it is flushed; its receive WQE
-    "drop_message",          # UC: the rest of a message in progress is discarded
-    "comm_est", "last_wqe",  # COMM_EST, LAST_WQE_REACHED were raised in this life
-    "sq_draining", "sqd_notify",  # SQD: not drained yet; raise SQ_DRAINED then
-    "ssn", "lsn",            # credits: number of the last message fetched that needs a receive; the last one allowed
-    "rx_waiting",            # requests in the responder's queue, behind a READ whose responses go out or a fault
-    "recv_suspended",        # 1: the packet at the queue's head waits in the backup ring for a page; 2: a READ does
-    "rx_non_posted",         # READs, atomics, FLUSHes counted and waiting in the responder's queue
-    "rx_high",               # highest PSN counted
-    "read_counted",          # the active READ counts too: it is no replay, which its requester may have done with
-    "ack_psn", "ack_event",  # coalesced ACK: PSN to acknowledge; an ACK event is in the heap
-    "next_cnp",              # earliest time of the next CNP, ns
-    "rx_flags",              # raw packets and WQs: CVLAN_STRIPPING, SCATTER_FCS of QpFlag
-    "rqt", "hash_fields",    # RSS: row of its indirection table, RxHash; 0: it has a receive queue of its own
-    "tso_header",            # bytes that a TSO WQE may bring as headers
-    "rate_kbps", "paced_until",  # packet pacing; 0: as fast as the port
+    "una_psn:i32",           # oldest PSN not acknowledged
+    "sent_psn:i32",          # highest PSN ever sent, plus 1
+    "rd_atomic:i32",         # READs and atomics outstanding
+    "ssn:i32", "lsn:i32",    # credits: number of the last message fetched that needs a receive; the last one allowed
+    "sq_scheduled:i8",       # a REQUESTER event is in the heap
+    "sq_suspended:i8",       # a page fault holds the send queue
+    "sq_error:i8",           # a WQE failed locally: nothing behind it is sent
+    "sq_draining:i8",        # SQD: not drained yet
+    "retries:i8", "rnr_retries:i8",
+    "jumps:i8",              # 1: one packet is sent again, then it goes on at that jump_next, jump_offset
+    "rnr_alone:i8",          # 1: the RNR wait holds this rnr_psn only
+    "rewound:i8",            # bits: went back for a missing response, a sequence NAK; again only when una_psn moved
+    "read_suspended:i8",     # a page fault of READ data: until it is resumed responses are dropped (1) or wait (2)
+    # its pace, and what is out of the ordinary
+    "send_cq", "rate_kbps", "paced_until",  # packet pacing; 0: as fast as the port
     "cc_kbps",               # the same by congestion control
-    "cc_timer",              # 0, or a CONGESTION_TIMER is in the heap: 1 + how often in a row it changed nothing
-    "tagging", "tag",        # the message in progress at a TM-SRQ: a ``tag_list.Tagging``; TAG row it matched, 0: none
-    "rendezvous",            # 1: the send queue is the device's own, for rendezvous
-    "rndv_produced",         # WQEs that the device wrote into it
-    "rndv_open",             # rendezvous taken and not finished yet
+    "rnr_until",             # 0, or the time an RNR wait ends
+    "jump_next",
+    "cc_timer:i32",          # 0, or a CONGESTION_TIMER is in the heap: 1 + how often in a row it changed nothing
+    "rnr_psn:i32",
+    "cx_head:i32", "cx_tail:i32",  # responses that wait
+    # responder: the message in progress
+    "message_va", "message_length", "message_offset", "message_key", "recv_wqe",
+    "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
+    "epsn:i32", "msn:i32", "message_mkey:i32",
+    "message_opcode:i8",     # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
+    "recv_taken:i8",
+    "nak_pending:i8",        # for the expected PSN a NAK (1) or RNR NAK (2) was sent: drop what is ahead of it
+    "resp_error:i8",         # a request failed: nothing more is accepted
+    # its queues
+    "pd", "access", "recv_cq",
+    "rq_next",               # next receive WQE
+    "recv_wr_id", "recv_length",  # of the receive WQE taken: its bytes, -1 if it is bad
+    "rx_head:i32", "rx_tail:i32",
+    "rx_waiting:i32",        # requests in the responder's queue, behind a READ whose responses go out or a fault
+    "rx_high:i32",           # highest PSN counted
+    "rq_ring", "rq_slots", "rq_stride", "resource_base", "resource_head", "read_active",
+    "next_cnp",              # earliest time of the next CNP, ns
+    "cx_waiting:i32",        # how many responses wait
+    "jump_offset:i32",
+    # what is out of the ordinary there
+    "max_dest_rd_atomic",
+    "failed_wqe",            # receive WQE of the commit that failed
+    "fault_code",            # what firmware answers faulted_psn with
+    "rx_flags",              # raw packets and WQs: CVLAN_STRIPPING, SCATTER_FCS of QpFlag
+    "ack_psn:i32",           # coalesced ACK: PSN to acknowledge
+    "rx_non_posted:i32",     # READs, atomics, FLUSHes counted and waiting in the responder's queue
+    "faulted_psn:i32",       # PSN that hit a missing page
+    "ahead_head:i32", "ahead_count:i32",  # requests kept until the gap in front of them is closed, by PSN; how many
+    "tag:i32",               # TAG row that the message in progress matched, 0: none
+    "tagging:i8",            # the message in progress at a TM-SRQ: a ``tag_list.Tagging``
+    "ack_event:i8",          # an ACK event is in the heap
+    "recv_suspended:i8",     # 1: the packet at the queue's head waits in the backup ring for a page; 2: a READ does
+    "commit_failed:i8",      # a commit failed: what was accepted behind it is flushed
+    "drop_message:i8",       # UC: the rest of a message in progress is discarded
+    "comm_est:i8", "last_wqe:i8",  # COMM_EST, LAST_WQE_REACHED were raised in this life
+    "read_counted:i8",       # the active READ counts too: it is no replay, which its requester may have done with
+    # configuration, raw packets, tag matching
+    "xrcd",                  # XRC target: its domain
+    "hash_fields",           # RSS: RxHash
+    "tso_header",            # bytes that a TSO WQE may bring as headers
+    "sqd_notify",            # raise SQ_DRAINED when it is drained
+    "rndv_produced",         # WQEs that the device wrote into its own send queue
+    "qkey:u32",
+    "ring_mkey:i32", "record_mkey:i32",  # 0, or the rings, the record lie in memory of the program: rows of its keys
+    "rqt:i32",               # RSS: row of its indirection table; 0: it has a receive queue of its own
+    "rndv_open:i32",         # rendezvous taken and not finished yet
+    "pkey_index:u16", "port:u8",
 )  # fmt: skip
+"""Nine lines of 64 bytes, each for one direction: what is masked or counted by the device is narrow, what a command
+brings as it is has 64 bits."""
 
 SQ_ENTRY = record(
-    "opcode", "length", "first_psn", "last_psn", "flags", "num_sge",
-    "status",                # WcStatus of a local error, reported when its turn comes
-    "received",              # READ, atomic: response packets accepted
-    "done",                  # READ, atomic: all bytes are in memory
-    "counted",               # READ, atomic: counts in rd_atomic
-    "ssn",                   # message sequence number, for credits
-    "asked",                 # its last packet went without credit and asked for an ACK
+    "length", "opcode:u32", "flags:u32", "num_sge:u32", "first_psn:i32", "last_psn:i32",
+    "received:i32",          # READ, atomic: response packets accepted
+    "ssn:i32",               # message sequence number, for credits
+    "status:i32",            # WcStatus of a local error, reported when its turn comes
+    "done:i8",               # READ, atomic: all bytes are in memory
+    "counted:i8",            # READ, atomic: counts in rd_atomic
+    "asked:i8",              # its last packet went without credit and asked for an ACK
 )  # fmt: skip
 
 CQ = record(
@@ -318,15 +345,20 @@ first; of a QP again at RESET."""
 
 FRAME = record(
     "pointer",               # host address of the page's bytes while current, else of a graveyard page
-    "generation",            # moves on when the frame is freed
-    "kind",                  # FrameKind
-    "slot",                  # model frames: page of the pool
-    "refcount", "mapcount", "flags",
-    "address_space", "va",   # reverse map of an anonymous page that one page table maps
-    "invalidated",           # stamp at which the last invalidation of this page returned
-    "protected",             # stamp at which it was write-protected, 0: not
-    "operation",             # the mm operation that did so (name index)
-    "canonical",             # deterministic name of the page for logs
+    "va",                    # reverse map: page number in its anon_vma or file
+    "generation:u32",        # moves on when the frame is freed
+    "slot:i32",              # model frames: page of the pool
+    "refcount:i32", "mapcount:i32",
+    "address_space:i32",     # reverse map: number of its anon_vma or file
+    "flags:u16",             # PG_* of ``mm.page``
+    "kind:u8",               # FrameKind
+)  # fmt: skip
+"""What every page has, 40 bytes. Beside it, committed where it is used: FRAME_STAMP, pins."""
+
+FRAME_STAMP = record(
+    "invalidated:u32",       # stamp at which the last invalidation of this page returned
+    "protected:u32",         # stamp at which it was write-protected, 0: not
+    "operation:u32",         # the mm operation that did so (name index)
 )  # fmt: skip
 
 VIOLATION = record(
@@ -357,8 +389,8 @@ class Slot(IntEnum):
         CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE,
         VECTOR, HOOK, NIC_STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
         IMPAIR, TAP, NUMBER, FIRED, CAPTURE, CAPTURED, TAG_LIST, TAG, TAG_WQE, HEADERS, FLOW, RQT, RQT_ENTRY,
-        HASH_KEY, QP_STATE, SPREAD, LANE,
-    ) = range(47)  # fmt: skip
+        HASH_KEY, QP_STATE, SPREAD, FRAME_STAMP, LANE,
+    ) = range(48)  # fmt: skip
 
 
 class FrameKind(IntEnum):

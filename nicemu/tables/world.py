@@ -101,6 +101,7 @@ class World:
     vector: Any
     hook: Any
     frame: Any
+    frame_stamp: Any
     violation: Any
     trace: Any
     capture: Any
@@ -138,7 +139,8 @@ class World:
             Slot.FAULT: (n * c.qps + 1) * records.FAULTS_PER_QP, Slot.PACKET: c.packets,
             Slot.SEGMENT: c.packets * SEGMENTS_PER_PACKET, Slot.RESOURCE: (n * c.qps + 1) * c.resources,
             Slot.VECTOR: c.units, Slot.HOOK: (n + 1) * c.hooks, Slot.NIC_STATE: n + 1, Slot.QP_STATE: n * c.qps + 1,
-            Slot.FRAME: c.frames, Slot.VIOLATION: c.violations, Slot.TRACE: c.trace, Slot.NODE: c.nodes,
+            Slot.FRAME: c.frames, Slot.FRAME_STAMP: c.frames,
+            Slot.VIOLATION: c.violations, Slot.TRACE: c.trace, Slot.NODE: c.nodes,
             Slot.PAYLOAD: c.packets * PAYLOAD_BYTES, Slot.SRQ: n * c.srqs + 1, Slot.AV: n * (c.ahs + c.qps) + 1,
             Slot.MCAST: n * c.mcast + 1, Slot.GID: n * c.gids + 1, Slot.SRQ_WQE: (n * c.qps + 1) * SRQ_WQE_BYTES,
             Slot.FABRIC: 1, Slot.LINK: 2 * n + 1, Slot.IMPAIR: c.impairments, Slot.TAP: c.taps,

@@ -139,7 +139,7 @@ def test_a_page_given_back_is_there_again(machine, kind):
 def test_an_arena_page_is_checked_once_an_entry(machine):
     """Between two entries of the program nothing but the model changes the arena."""
     frame = machine.frame(ARENA)
-    row = machine.frames.table[frame]
+    row = machine.world.frame_check[frame]
     machine.read(frame, 0, 8)
     assert (row.read_epoch, row.write_epoch) == (1, 0)
     machine.write(frame, 0, b"x")

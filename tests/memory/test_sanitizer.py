@@ -47,7 +47,7 @@ def judge(world, made: int, write: bool) -> list[ViolationKind]:
     "made, invalidated, protected, write", list(itertools.product([5, 6, 7], [0, 6], [0, 6], [False, True]))
 )
 def test_a_translation_older_than_what_happened_to_its_page_is_a_violation(world, made, invalidated, protected, write):
-    world.frame.invalidated[3], world.frame.protected[3] = invalidated, protected
+    world.frame_stamp.invalidated[3], world.frame_stamp.protected[3] = invalidated, protected
     expected = []
     if made < invalidated:
         expected = [INVALIDATED]
@@ -58,7 +58,7 @@ def test_a_translation_older_than_what_happened_to_its_page_is_a_violation(world
 
 def test_a_frame_freed_since_is_worse_than_all_else(world):
     world.frame.generation[3] = 5
-    world.frame.invalidated[3] = world.frame.protected[3] = 100
+    world.frame_stamp.invalidated[3] = world.frame_stamp.protected[3] = 100
     assert judge(world, 1, True) == [FREED]
     assert judge(world, 200, False) == [FREED]
 
@@ -72,7 +72,7 @@ def test_switched_off_it_says_nothing(world):
 def test_the_report_keeps_both_histories(world):
     world.control[0].now = 1000
     world.segment[1].time = 400
-    world.frame.invalidated[3], world.frame.operation[3] = 9, 2
+    world.frame_stamp.invalidated[3], world.frame_stamp.operation[3] = 9, 2
     judge(world, 8, False)
     row = world.violation[0]
     assert (row.nic, row.mkey, row.page, row.frame, row.write) == (1, 77, 5, 3, 0)

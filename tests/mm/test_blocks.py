@@ -23,10 +23,10 @@ def frames() -> Frames:
 
 def test_a_block_is_aligned_and_consecutive(frames: Frames) -> None:
     frames.allocate(FrameKind.MODEL)
-    head = Blocks(frames).allocate(9, canonical=100)
+    head = Blocks(frames).allocate(9)
     rows = frames.table[head : head + PAGES]
     assert head == PAGES and (rows.refcount == 1).all() and (rows.kind == FrameKind.MODEL).all()
-    assert (rows.canonical == 100 + np.arange(PAGES)).all() and frames.allocated == PAGES + 1
+    assert frames.allocated == PAGES + 1
     assert not frames.bytes_of(head + 511).any()
 
 
@@ -81,5 +81,5 @@ def test_a_parked_block_shows_poison_until_it_is_used(frames: Frames) -> None:
     row = frames.table[head]
     assert row.pointer == frames.graveyard and row.generation == generation + 1 and row.refcount == 0
     assert frames.allocated == PAGES
-    blocks.unpark(head, PAGES, 0)
+    blocks.unpark(head, PAGES)
     assert frames.table[head].pointer == pointer and frames.table[head].refcount == 1

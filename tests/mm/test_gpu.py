@@ -153,7 +153,7 @@ def test_the_move_waits_until_the_device_is_gone(machine: Any, buffer: Buffer) -
     machine.run(machine.process.dma_buf_move(buffer.dma_buf.fd))
     assert importer.story == ["mapped", "told to go", "gone"]
     assert machine.scheduler.clock() - before >= 5_000
-    stamps = machine.frames.table["invalidated"][old]
+    stamps = machine.world.frame_stamp["invalidated"][old]
     assert (stamps == machine.frames._stamp[0]).all() and stamps.all()
 
 

@@ -36,10 +36,10 @@ def mirror_of(machine: Any, base: int) -> Any:
 def no_stamp_is_missed(mirror: Any) -> None:
     """At any moment: what the device holds was neither freed nor stamped since it was stored."""
     for page, (frame, generation, stamp, write) in mirror.held.items():
-        row = mirror.machine.world.frame[frame]
-        where = f"page {page}, frame {frame}, taken by {mirror.machine.frames.operation_name(row.operation)}"
+        row, stamps = mirror.machine.world.frame[frame], mirror.machine.world.frame_stamp[frame]
+        where = f"page {page}, frame {frame}, taken by {mirror.machine.frames.operation_name(stamps.operation)}"
         assert row.generation == generation, f"freed: {where}"
-        assert stamp >= max(row.invalidated, row.protected if write else 0), f"stale: {where}"
+        assert stamp >= max(stamps.invalidated, stamps.protected if write else 0), f"stale: {where}"
 
 
 class Program:

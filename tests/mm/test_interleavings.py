@@ -88,11 +88,11 @@ class Mirror:
     def check(self) -> None:
         """Nothing stale."""
         for page, (frame, generation, stamp, write) in self.held.items():
-            row = self.machine.world.frame[frame]
-            where = f"page {page}, frame {frame}, taken by {self.machine.frames.operation_name(row.operation)}"
+            row, stamps = self.machine.world.frame[frame], self.machine.world.frame_stamp[frame]
+            where = f"page {page}, frame {frame}, taken by {self.machine.frames.operation_name(stamps.operation)}"
             assert row.generation == generation, f"freed: {where}"
-            assert stamp >= row.invalidated, f"invalidated: {where}"
-            assert not write or stamp >= row.protected, f"write-protected: {where}"
+            assert stamp >= stamps.invalidated, f"invalidated: {where}"
+            assert not write or stamp >= stamps.protected, f"write-protected: {where}"
             assert self.machine.frame(self.base + page * PAGE) == frame, f"not mapped: {where}"
 
     def begin(self) -> Steps[int]:

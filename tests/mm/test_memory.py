@@ -31,7 +31,7 @@ def test_read_fault_maps_the_zero_page_and_a_write_replaces_it(machine: Any) -> 
 def test_fault_in_answers_frame_and_permission(machine: Any) -> None:
     at = machine.run(machine.process.mmap(1024 * PAGE))
     found = machine.run(machine.mm.fault_in(at, 1024, True))
-    assert found.dtype == np.int64 and (found & 1).all() and len(set(found.tolist())) == 1024
+    assert found.dtype == np.int32 and (found & 1).all() and len(set(found.tolist())) == 1024
     machine.run(machine.process.fork())
     assert not (machine.run(machine.mm.fault_in(at, 1024, False)) & 1).any()
 
@@ -134,7 +134,7 @@ def test_pinned_pages_stay(machine: Any) -> None:
     assert machine.run(machine.process.madvise(at, 4 * PAGE, 21)) is None and machine.frame(at) == frames[0]
     machine.run(machine.process.munmap(at, 4 * PAGE))
     assert bytes(machine.frames.bytes_of(int(frames[0]))[:6]) == b"pinned"
-    assert machine.world.frame[int(frames[0])].invalidated == 0
+    assert machine.world.frame_stamp[int(frames[0])].invalidated == 0
     machine.mm.unpin(frames)
     assert machine.frames.allocated == 0
 

@@ -73,10 +73,10 @@ class World:
     def check_translation(self, page: int, write: bool) -> None:
         """What the DMA sanitizer checks: the frame was not freed, and no invalidation of it has returned."""
         frame, generation, stamp, _ = self.mirror.held[page]
-        row = self.machine.world.frame[frame]
-        by = f"page {page}, frame {frame}, taken by {self.machine.frames.operation_name(row.operation)}"
+        row, stamps = self.machine.world.frame[frame], self.machine.world.frame_stamp[frame]
+        by = f"page {page}, frame {frame}, taken by {self.machine.frames.operation_name(stamps.operation)}"
         assert row.generation == generation, f"freed: {by}"
-        assert stamp >= max(row.invalidated, row.protected if write else 0), f"stale: {by}"
+        assert stamp >= max(stamps.invalidated, stamps.protected if write else 0), f"stale: {by}"
 
     def check(self, page: int) -> Steps[None]:
         """The bytes of a verified page. Who writes it may do so between the look and the comparison, so only its own

@@ -150,7 +150,7 @@ def test_the_dma_stamp_waits_for_the_last_mapping(machine: Any) -> None:
     file, at = written(machine)
     second = machine.run(machine.process.mmap_file(file, PAGE, RW, True))
     machine.run(machine.process.write(second, b"x"))
-    row = machine.world.frame[machine.frame(at)]
+    row = machine.world.frame_stamp[machine.frame(at)]
     machine.run(machine.process.munmap(at, PAGE))
     assert row.invalidated == 0
     machine.run(machine.process.munmap(second, PAGE))

@@ -62,4 +62,4 @@ def test_the_cost_is_what_is_mapped(machine: Any) -> None:
     machine.run(machine.process.write(at, b"x"))
     runs = machine.run(machine.mm.snapshot(at, 1 << 26))
     assert [(page - at // PAGE, len(frames)) for page, frames in runs] == [(0, 1)]
-    assert runs[0][1].dtype == np.int64
+    assert runs[0][1].dtype == np.int32

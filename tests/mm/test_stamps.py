@@ -36,14 +36,14 @@ def test_stamps_follow_the_notifier(make_machine: Any, era: str) -> None:
     at = touched(machine)
     frame, stamp = machine.frame(at), machine.world.control[0].stamp
     machine.run(machine.process.fork())
-    row = machine.world.frame[frame]
+    row = machine.world.frame_stamp[frame]
     assert row.protected > stamp and row.invalidated == 0 and machine.frames.operation_name(row.operation) == "fork"
     stamp = machine.world.control[0].stamp
     machine.run(machine.process.write(at, b"y"))
     assert row.invalidated > stamp and machine.frames.operation_name(row.operation) == "cow"
     new = machine.frame(at)
     machine.run(machine.process.madvise(at, PAGE, 4))
-    assert machine.frames.operation_name(machine.world.frame[new].operation) == "dontneed"
+    assert machine.frames.operation_name(machine.world.frame_stamp[new].operation) == "dontneed"
     assert machine.world.frame[new].generation == 2
 
 
@@ -54,7 +54,7 @@ def test_what_a_child_unmaps_is_no_news_of_its_parents_pages(make_machine: Any, 
     at = machine.run(machine.process.mmap(2 * PAGE))
     machine.run(machine.process.write(at, bytes(2 * PAGE)))
     child = machine.run(machine.process.fork())
-    rows = [machine.world.frame[machine.frame(address)] for address in (at, at + PAGE)]
+    rows = [machine.world.frame_stamp[machine.frame(address)] for address in (at, at + PAGE)]
     machine.run(child.write(at, b"x"))
     machine.run(child.madvise(at + PAGE, PAGE, 4))
     machine.run(child.exit())

@@ -13,7 +13,7 @@ from nicemu.nic.engine import GO_ON, run_event, stop_reason
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import Stop
-from nicemu.tables.rows import control, cq, eq, fault, frame, nic, qp, srq, vector
+from nicemu.tables.rows import control, cq, eq, fault, frame_stamp, nic, qp, srq, vector
 
 INTERRUPT, TRAPPED = int(Stop.INTERRUPT), int(Stop.TRAP)
 MODIFY_QP, RESUME = int(Command.MODIFY_QP), int(Command.PAGE_FAULT_RESUME)
@@ -268,7 +268,7 @@ def take_away(world, f):
     settle_commands(world, f, r.nic)
     c = control(world, 0)
     c.stamp += 1
-    frame(world, load64(r.frames + 8 * page)).invalidated = c.stamp
+    frame_stamp(world, load64(r.frames + 8 * page)).invalidated = c.stamp
 
 
 @jit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from nicemu.abi.command import Command, mtt_entry
+from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT, Command, mtt_entry
 from nicemu.abi.rings import Doorbell
 from nicemu.driver.mr import Mr
 from nicemu.driver.umem import Umem
@@ -19,22 +19,32 @@ CHECK_TRANSLATIONS = 2
 
 
 def frame_of(region: Mr, page: int) -> int:
-    """``frame << 1 | writable`` that the device has for a page of the region, 0: none."""
+    """The frame that the device has for a page of the region, 0: none."""
     memory = region.umem
     if isinstance(memory, Umem):
         usable = memory.page_shift == 12 and page < len(memory.frames)
-        return int(memory.frames[page]) if usable else 0
-    return next((found.pages.get(page) for found in explicit(memory)), 0)
+        return int(memory.frames[page]) >> 1 if usable else 0
+    return next((device_frame(found.region, page) for found in explicit(memory)), 0)
+
+
+def device_frame(region: Mr, page: int) -> int:
+    """The frame in the device's own table, 0: none."""
+    device = region.device.device
+    row = device.world.mkey[int(device.row.mkey_base) + region.index]
+    entry = int(row.root)
+    for level in reversed(range(int(row.levels))):
+        entry = int(device.world.nodes[entry, page >> 9 * level & 511])
+    return entry >> MTT_FRAME_SHIFT & (1 << MTT_FRAME_BITS) - 1
 
 
 def pages_of(region: Mr) -> Iterator[int]:
     """All that :func:`frame_of` knows of a region, in order."""
     memory = region.umem
     if isinstance(memory, Umem):
-        yield from (int(frame) for frame in memory.frames if memory.page_shift == 12)
+        yield from (int(frame) >> 1 for frame in memory.frames if memory.page_shift == 12)
     for found in explicit(memory)[:1]:
         numbers = found.pages.numbers(0, (found.end - found.start) >> 12)
-        yield from (found.pages.get(int(number)) for number in numbers)
+        yield from (device_frame(found.region, int(number)) for number in numbers)
 
 
 def regions(entry: Injected) -> Iterator[Mr]:
@@ -58,7 +68,7 @@ def _foreign(entry: Injected) -> None:
         for region in regions(entry):
             own = frame_of(region, entry.what.page)
             others = (frame for mr in (region, *entry.lab.driver.mrs) if mr.device is region.device
-                      for frame in pages_of(mr) if frame >> 1 != own >> 1)  # fmt: skip
+                      for frame in pages_of(mr) if frame not in (0, own))  # fmt: skip
             other = next(others, 0) if own else 0
             if other:
                 if entry.strikes():
@@ -100,4 +110,4 @@ def _stale(entry: Injected) -> None:
 
 
 def _write_line(region: Mr, page: int, frame: int, stamp: int) -> None:
-    region.device.device.write_iotlb(region.index, page, mtt_entry(frame >> 1, region.writable, stamp))
+    region.device.device.write_iotlb(region.index, page, mtt_entry(frame, region.writable, stamp))
