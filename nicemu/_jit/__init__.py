@@ -101,7 +101,7 @@ def entry(signature: str, folder: Path | None = None) -> Callable[[Callable[...,
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         if not JIT:
-            return function
+            return twins.entry(function)
         compiled: list[Callable[..., Any]] = []
 
         def call_entry(*args: int) -> Any:
@@ -142,7 +142,8 @@ def install(function: Callable[..., Any], folder: str | None = None) -> int:
 
 
 def row_accessor(dtype: np.dtype, slot: int, trap_offset: int) -> Callable[..., Any]:
-    """``row(world, index)``: the row of the table in ``slot``; out of range gives row 0 and sets the trap word.
+    """``row(world, index)``: the row of the table in ``slot``. An index out of range sets the trap word and ends the unit
+    or kernel, which answers 0: what follows knows that the row is there, and looks it up once.
 
     ``trap_offset`` is the byte offset of the trap code in row 0 of table 0 (the control record); the code stored is
     ``slot + 1``, the index goes into the next word.

@@ -13,6 +13,7 @@ from numba.extending import typeof_impl
 
 from nicemu._jit import COLD, Kernel, Native
 from nicemu._jit.front_end import FrontEnd
+from nicemu._jit.intrinsics import TRAPPED
 
 OPTIONS = {"error_model": "numpy"}
 CALLEE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, "pipeline_class": FrontEnd}
@@ -116,13 +117,18 @@ def _text(name: str, text: str) -> tuple[str, int]:
 
 
 def _c_function(symbol: str, native: str, arguments: int, returns: bool) -> str:
-    """``int64 f(int64...)``. A unit that raises is a bug of ours: it says so and answers 0."""
+    """``int64 f(int64...)``. A unit that trapped answers 0; one that raises is a bug of ours, and says so, too."""
     assert returns, "a unit answers"
     message, length = _text("message", f"nicemu: {symbol} raised\n")
     parameters = ", ".join(f"i64 %a{i}" for i in range(arguments))
     return f"""{message}{_declared(native, arguments)}declare i64 @write(i32, ptr, i64)
 define i64 @"{symbol}"({parameters}) {{{_call(native, arguments)}
+  %trapped = icmp eq i32 %status, {TRAPPED}
+  br i1 %trapped, label %out, label %tell
+tell:
   call i64 @write(i32 2, ptr @message, i64 {length})
+  br label %out
+out:
   ret i64 0
 done:
   ret i64 %result
@@ -164,6 +170,9 @@ convert:{loads}
 failed:
   ret ptr null
 go:{_call(native, arguments)}
+  %trapped = icmp eq i32 %status, {TRAPPED}
+  br i1 %trapped, label %done, label %tell
+tell:
   call void @PyErr_SetString(ptr %self, ptr @message)
   ret ptr null
 done:

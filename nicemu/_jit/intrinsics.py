@@ -15,6 +15,10 @@ from nicemu._jit.row_type import Row
 _i64, _i32, _i8p = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 
 
+TRAPPED = 1
+"""Status, by numba's convention, of a function that met an index out of range: it and all its callers end."""
+
+
 def process_vm(name: str) -> Callable:
     @intrinsic
     def access(typing_context, pid, local, remote, length):
@@ -142,13 +146,14 @@ def row(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
                 return builder.inttoptr(builder.add(address, ir.Constant(_i64, offset)), _i64.as_pointer())
 
             base = _never_moves(builder, builder.load(word(args[0], 16 * slot)))
-            count = _never_moves(builder, builder.load(word(args[0], 16 * slot + 8)))
-            bad = builder.icmp_unsigned(">=", args[1], count)
-            with builder.if_then(bad, likely=False):
-                control = _never_moves(builder, builder.load(word(args[0], 0)))
-                at = builder.add(control, ir.Constant(_i64, trap_offset))
-                builder.call(_out_of_range(builder.module), [at, ir.Constant(_i64, slot + 1), args[1]])
-            index = builder.select(bad, ir.Constant(_i64, 0), args[1])
+            index = args[1]
+            if index != ir.Constant(_i64, 0):  # every table has a row 0
+                count = _never_moves(builder, builder.load(word(args[0], 16 * slot + 8)))
+                with builder.if_then(builder.icmp_unsigned(">=", index, count), likely=False):
+                    control = _never_moves(builder, builder.load(word(args[0], 0)))
+                    at = builder.add(control, ir.Constant(_i64, trap_offset))
+                    builder.call(_out_of_range(builder.module), [at, ir.Constant(_i64, slot + 1), index])
+                    builder.ret(ir.Constant(_i32, TRAPPED))
             address = builder.add(base, builder.mul(index, ir.Constant(_i64, size)))
             return builder.inttoptr(address, context.get_value_type(record))
 

@@ -24,7 +24,12 @@ class Row(types.Record):
 
     def __init__(self, dtype: np.dtype, slot: int) -> None:
         record = numba.from_dtype(dtype)
-        self.fields, self.size, self.aligned, self.bitwidth = record.fields, record.size, record.aligned, record.size * 8
+        self.fields, self.size, self.aligned, self.bitwidth = (
+            record.fields,
+            record.size,
+            record.aligned,
+            record.size * 8,
+        )
         self.slot = slot
         types.Type.__init__(self, f"Row({slot})")  # short: numba puts it into every name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -63,8 +64,28 @@ def fill_bytes(destination: int, value: int, length: int) -> None:
     ctypes.memset(int(destination), int(value) & 0xFF, int(length))
 
 
+class OutOfRangeError(Exception):
+    """A unit met an index out of range, and ends."""
+
+
+def entry(function: Callable) -> Callable:
+    """A unit or kernel as its caller knows it: one that met an index out of range answers 0."""
+
+    @functools.wraps(function)
+    def enter(*args: int) -> Any:
+        try:
+            return function(*args)
+        except OutOfRangeError:
+            return 0
+
+    return enter
+
+
 def call(address: int, a: int, b: int, c: int) -> int:
-    return PYTHON_UNITS[int(address)](a, b, c)
+    try:
+        return PYTHON_UNITS[int(address)](a, b, c)
+    except OutOfRangeError:
+        return 0
 
 
 class _Row(np.record):
@@ -97,7 +118,8 @@ def row(dtype: np.dtype, slot: int) -> Callable:
         table = WORLDS[int(world)][slot]
         if not 0 <= index < len(table):
             control = WORLDS[int(world)][0][0]
-            control.trap, control.trap_row, index = slot + 1, index, 0
+            control.trap, control.trap_row = slot + 1, index
+            raise OutOfRangeError
         return table.view(row_dtype, np.ndarray)[int(index)]
 
     return access

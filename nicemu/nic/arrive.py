@@ -39,7 +39,7 @@ def is_well_formed(row):
     if t == bth.UC:
         return 0 <= opcode < bth.READ_REQUEST
     if t == bth.RC or t == bth.XRC:
-        return opcode >= 0 and (bth.is_request(opcode) or bth.is_response(opcode))
+        return 0 <= opcode < 32 and (bth.is_request(opcode) or bth.is_response(opcode))
     return False
 
 

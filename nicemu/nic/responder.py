@@ -47,7 +47,7 @@ from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import nic, packet, qp, resource, srq, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.wire import opcode as bth
-from nicemu.wire.opcode import ends, is_send, is_write, place, starts, with_imm
+from nicemu.wire.opcode import ends, is_send, is_write, starts, with_imm
 
 RTR, SQE, XRC_SRQ = int(QpState.RTR), int(QpState.SQE), int(SrqType.XRC)
 DROP_EVENT, COMM_EST = int(Ev.DROP), int(AsyncEvent.COMM_EST)
@@ -74,11 +74,10 @@ def check_length(world, q, row):
         if opcode == bth.ATOMIC_WRITE and (row.length != 8 or row.payload != 8):
             return INVALID
         return ACCEPT if 0 <= row.length <= MAX_MESSAGE else INVALID
-    where = place(opcode)
-    if where == bth.FIRST or where == bth.MIDDLE:
+    if not ends(opcode):
         if row.payload != q.mtu:
             return INVALID
-    elif row.payload > q.mtu or (where < bth.ONLY and row.payload == 0):
+    elif row.payload > q.mtu or (row.payload == 0 and not starts(opcode)):
         return INVALID
     if is_write(opcode):
         total = row.length if starts(opcode) else q.message_length

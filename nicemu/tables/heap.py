@@ -97,42 +97,43 @@ def push_packet(world, of_lane, time, kind, p, b):
 
 @jit
 def sift(world, n, new):
-    """Put an event, (time, sequence, kind, a, b, lane), into a heap of ``n`` whose first place is free."""
-    time, sequence, kind, a, b, of_lane = new
+    """Put the event in row ``new``, behind a heap of ``n`` whose first place is free, where it belongs."""
+    e = event(world, new)
+    time, sequence = e.time, e.sequence
     i = 0
     while True:
         child = 2 * i + 1
         if child >= n:
             break
-        e = event(world, child)
+        c = event(world, child)
         if child + 1 < n:
             right = event(world, child + 1)
-            if right.time < e.time or (right.time == e.time and right.sequence < e.sequence):
+            if right.time < c.time or (right.time == c.time and right.sequence < c.sequence):
                 child += 1
-                e = right
-        if time < e.time or (time == e.time and sequence < e.sequence):
+                c = right
+        if time < c.time or (time == c.time and sequence < c.sequence):
             break
-        copy_event(event(world, i), e)
+        copy_event(event(world, i), c)
         i = child
-    put(event(world, i), time, sequence, kind, a, b, of_lane)
+    copy_event(event(world, i), e)
 
 
 @jit
 def pop(world):
     """Remove the first event (read row 0 before); the next packet of its lane takes its place."""
     c = control(world, 0)
+    n = c.pending
     first = event(world, 0)
     if first.lane != 0:
         follower = packet(world, first.a).follower
         if follower != 0:
             row = packet(world, follower)
-            sift(world, c.pending, (row.due, row.order, row.event, follower, row.event_b, first.lane))
+            put(event(world, n), row.due, row.order, row.event, follower, row.event_b, first.lane)
+            sift(world, n, n)
             return
         lane(world, first.lane).last = 0
-    n = c.pending - 1
-    c.pending = n
-    e = event(world, n)
-    sift(world, n, (e.time, e.sequence, e.kind, e.a, e.b, e.lane))
+    c.pending = n - 1
+    sift(world, n - 1, n - 1)
 
 
 @jit

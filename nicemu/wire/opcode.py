@@ -102,69 +102,75 @@ RNR_NAK = 0x20
 NAK_SEQUENCE, NAK_INVALID_REQUEST, NAK_REMOTE_ACCESS, NAK_REMOTE_OPERATIONAL = 0x60, 0x61, 0x62, 0x63
 
 
+def _members(*operations: int) -> int:
+    """A set of operations as bits: one instruction to look up."""
+    return sum(1 << operation for operation in operations)
+
+
+_ATOMICS = _members(COMPARE_SWAP, FETCH_ADD)
+_SENT = _members(*range(WRITE), LAST_INV, ONLY_INV)
+_WRITTEN = _members(*range(WRITE, READ_REQUEST))
+_ANSWERS = _members(*range(READ_RESP_FIRST, ATOMIC_ACK + 1))
+_NON_POSTED = _ATOMICS | _members(READ_REQUEST, FLUSH, ATOMIC_WRITE)
+_WITH_IMM = _members(*(group + at for group in (SEND, WRITE) for at in (LAST_IMM, ONLY_IMM)))
+_INSIDE = _members(*(group + at for group in (SEND, WRITE) for at in (MIDDLE, LAST, LAST_IMM)), LAST_INV)
+_GOES_ON = _members(*(group + at for group in (SEND, WRITE) for at in (FIRST, MIDDLE)))
+
+
+@jit
+def _is_in(members, operation):
+    return members >> (operation & 31) & 1 != 0
+
+
 @jit
 def is_send(operation):
     """SEND_FIRST .. SEND_ONLY_IMM, SEND_LAST_INV, SEND_ONLY_INV."""
-    return operation < WRITE or operation == LAST_INV or operation == ONLY_INV
+    return _is_in(_SENT, operation)
 
 
 @jit
 def is_write(operation):
     """WRITE_FIRST .. WRITE_ONLY_IMM."""
-    return WRITE <= operation < READ_REQUEST
+    return _is_in(_WRITTEN, operation)
 
 
 @jit
 def is_response(operation):
     """READ_RESP_FIRST .. ATOMIC_ACK."""
-    return READ_RESP_FIRST <= operation <= ATOMIC_ACK
+    return _is_in(_ANSWERS, operation)
 
 
 @jit
 def is_atomic(operation):
     """COMPARE_SWAP, FETCH_ADD."""
-    return operation == COMPARE_SWAP or operation == FETCH_ADD
+    return _is_in(_ATOMICS, operation)
 
 
 @jit
 def is_non_posted(operation):
     """READ request, atomic, FLUSH, ATOMIC_WRITE: each is answered by a response of its own."""
-    return operation == READ_REQUEST or is_atomic(operation) or operation == FLUSH or operation == ATOMIC_WRITE
+    return _is_in(_NON_POSTED, operation)
 
 
 @jit
 def is_request(operation):
     """A defined operation that a requester sends."""
-    return is_send(operation) or is_write(operation) or is_non_posted(operation)
-
-
-@jit
-def place(operation):
-    """FIRST, MIDDLE, LAST, LAST_IMM, ONLY, ONLY_IMM of a SEND or WRITE; with invalidate it is LAST or ONLY."""
-    if operation == LAST_INV:
-        return LAST
-    if operation == ONLY_INV:
-        return ONLY
-    return operation if operation < WRITE else operation - WRITE
+    return _is_in(_SENT | _WRITTEN | _NON_POSTED, operation)
 
 
 @jit
 def with_imm(operation):
     """The packet carries immediate data."""
-    return operation < READ_REQUEST and (place(operation) == LAST_IMM or place(operation) == ONLY_IMM)
+    return _is_in(_WITH_IMM, operation)
 
 
 @jit
 def starts(operation):
     """The packet starts a message."""
-    if is_send(operation) or is_write(operation):
-        return place(operation) == FIRST or place(operation) >= ONLY
-    return True
+    return not _is_in(_INSIDE, operation)
 
 
 @jit
 def ends(operation):
     """The packet ends a message."""
-    if is_send(operation) or is_write(operation):
-        return place(operation) != FIRST and place(operation) != MIDDLE
-    return True
+    return not _is_in(_GOES_ON, operation)
