@@ -8,8 +8,9 @@ from typing import Any
 import llvmlite.binding as llvm
 from numba import njit, types
 from numba.core import config as numba_config
+from numba.core.datamodel.models import OpaqueModel
 from numba.core.registry import cpu_target
-from numba.extending import typeof_impl
+from numba.extending import register_model, typeof_impl
 
 from nicemu._jit import COLD, Kernel, Native
 from nicemu._jit.front_end import FrontEnd
@@ -20,9 +21,20 @@ CALLEE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False, "
 """Nobody but compiled code calls it, and it allocates nothing that somebody counts references to."""
 
 
+class Callee(types.Dispatcher):
+    """The type of a helper. It is compiled for an int, not for each constant that it is called with."""
+
+    def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
+        args = tuple(types.unliteral(each) for each in args)
+        return super().get_call_type(context, args, {name: types.unliteral(each) for name, each in kws.items()})
+
+
+register_model(Callee)(OpaqueModel)
+
+
 @typeof_impl.register(Kernel)
 def _type_of_kernel(kernel: Kernel, _: Any) -> types.Type:
-    return types.Dispatcher(kernel.dispatcher)
+    return Callee(kernel.dispatcher)
 
 
 @typeof_impl.register(Native)

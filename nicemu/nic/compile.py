@@ -1,34 +1,38 @@
-"""``python -m nicemu.nic.compile PARENT UNIT...``: compile units into the cache (used by ``engine.compile_cold``).
+"""``python -m nicemu.nic.compile``: compile units into the cache (used by ``engine.compile_cold``).
 
-Prints the name of each unit that is done; stops when the parent process is gone.
+Standard input gives one number of a unit a line, or ``ENTRIES``; each is answered by a line when it is done. The end of
+input, which also comes when the parent process is gone, ends it.
 """
 
-import os
+import gc
 import sys
 
 from nicemu import _jit
 from nicemu.memory import copy, frame_rows
-from nicemu.nic.engine import HEAVY_FIRST, UNITS, run
+from nicemu.nic.engine import ENTRIES, UNITS, run
 from nicemu.nic.spread import host_factor
 from nicemu.tables import units
 from nicemu.tables.heap import schedule
 
-ENTRIES = (run, schedule, host_factor, copy.read_page, copy.write_page,
+KERNELS = (run, schedule, host_factor, copy.read_page, copy.write_page,
            frame_rows.begin_rows, frame_rows.end_rows, frame_rows.put_rows, frame_rows.map_rows)  # fmt: skip
 NAMES = {number: name for name, number in vars(units).items() if isinstance(number, int)}
 
 
-def main(parent: int, numbers: list[int]) -> None:
-    """Compile the given units; the process that has not the heaviest one also compiles the entries."""
-    for number in numbers:
-        if os.getppid() != parent:
-            return
-        _jit.install(UNITS[number])
-        print(NAMES[number], flush=True)
-    if HEAVY_FIRST[0] not in numbers or len(numbers) == len(UNITS):
-        for kernel in ENTRIES:
-            kernel.load()
+def main() -> None:
+    """Compile what is asked for. Nothing that numba made is thrown away before the end, so that looking for garbage
+    costs a tenth of the time and finds nothing."""
+    gc.disable()
+    for line in sys.stdin:
+        asked = line.strip()
+        if asked == ENTRIES:
+            for kernel in KERNELS:
+                kernel.load()
+            print(ENTRIES, flush=True)
+        else:
+            _jit.install(UNITS[int(asked)])
+            print(NAMES[int(asked)], flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), [int(number) for number in sys.argv[2:]])
+    main()

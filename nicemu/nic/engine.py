@@ -5,6 +5,7 @@ Units compile by themselves, in parallel processes when the cache is cold, with 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import selectors
@@ -110,7 +111,9 @@ UNITS: dict[int, Callable] = {
 
 
 HEAVY_FIRST = (units.COMMIT, units.RESPONDER, units.REQUESTER, units.COMMAND)
-"""Units that take longest to compile: one to each process before the rest."""
+"""Units that take longest to compile: before the rest."""
+ENTRIES = "ENTRIES"
+"""The kernels that Python calls, as one task."""
 
 
 @jit
@@ -197,30 +200,43 @@ def code_text() -> str:
 
 
 def _compile_all(say: Callable[[str], None]) -> None:
-    """One process per core, each with its share of the units, heaviest first; a line for each unit done."""
+    """One process per core; each gets the next unit when it is done with one, heaviest first; a line for each."""
     workers = max(1, min(os.cpu_count() or 1, 4))
-    order = [number for number in HEAVY_FIRST if number in UNITS]
-    order += [number for number in UNITS if number not in order]
+    order = [*HEAVY_FIRST, *(number for number in UNITS if number not in HEAVY_FIRST)]
     say(f"nicemu: compiling the engine, {len(order)} units in {workers} processes (once per release)")
     started = time.monotonic()
-    shares = [order[i::workers] for i in range(workers)]
-    command_line = [sys.executable, "-m", "nicemu.nic.compile", str(os.getpid())]
-    parts = [subprocess.Popen([*command_line, *map(str, share)], stdout=subprocess.PIPE, text=True) for share in shares]
+    tasks = iter([*map(str, order), ENTRIES])
+    pipe = subprocess.PIPE
+    parts = [subprocess.Popen([sys.executable, "-m", "nicemu.nic.compile"], stdin=pipe, stdout=pipe, text=True)
+             for _ in range(workers)]  # fmt: skip
     done = 0
     with selectors.DefaultSelector() as selector:
         for part in parts:
-            selector.register(part.stdout, selectors.EVENT_READ)  # type: ignore[arg-type]
+            selector.register(part.stdout, selectors.EVENT_READ, part)  # type: ignore[arg-type]
+            _give(part, next(tasks, None))
         while selector.get_map():
             for key, _ in selector.select():
-                line = key.fileobj.readline()  # type: ignore[union-attr]
+                line = key.fileobj.readline().strip()  # type: ignore[union-attr]
                 if not line:
                     selector.unregister(key.fileobj)
                     continue
-                done += 1
-                say(f"nicemu: {done:>2}/{len(order)} {line.strip():<16} {time.monotonic() - started:5.1f} s")
+                _give(key.data, next(tasks, None))
+                if line != ENTRIES:
+                    done += 1
+                    say(f"nicemu: {done:>2}/{len(order)} {line:<16} {time.monotonic() - started:5.1f} s")
     failed = [part.wait() for part in parts]
     if any(failed):
         raise RuntimeError(f"compiling the engine failed: exit status {failed}")
+
+
+def _give(part: subprocess.Popen[str], task: str | None) -> None:
+    """Ask a process for a task, or for its end. One that has died says so by its exit status."""
+    assert part.stdin is not None
+    with contextlib.suppress(OSError):
+        if task is None:
+            part.stdin.close()
+        else:
+            print(task, file=part.stdin, flush=True)
 
 
 STOPS = tuple(Stop)
