@@ -49,10 +49,12 @@ class CompletionRing:
         at, owner = self._awaited
         return self._ring[at] == owner
 
-    def _await(self) -> None:
+    def _await(self) -> tuple[int, int]:
         """Note where the next entry's owner word is and what it will be: the timeline asks after each of its steps."""
         counter = self._consumer
-        self._awaited = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER, (counter >> self._shift) + 1 & 1
+        awaited = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER, (counter >> self._shift) + 1 & 1
+        self._awaited = awaited
+        return awaited
 
     def _is_there(self, counter: int) -> bool:
         at = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER
@@ -61,21 +63,18 @@ class CompletionRing:
     def take(self, limit: float) -> list[bytearray]:
         """Up to `limit` entries, as many as are there; the device may reuse their slots after `publish`. What they
         complete is free in its queue."""
-        ring, mask, shift, consumer, queues = self._ring, self._mask, self._shift, self._consumer, self._queues
+        ring, queues = self._ring, self._queues
         entries: list[bytearray] = []
-        while len(entries) < limit:
-            at = (consumer & mask) << _CQE_SHIFT
-            if ring[at + CQE_OWNER] != (consumer >> shift) + 1 & 1:
-                break
-            entry = bytearray(ring[at : at + CQE_BYTES])
-            consumer += 1
+        at, owner = self._awaited
+        while len(entries) < limit and ring[at] == owner:
+            entry = bytearray(ring[at - CQE_OWNER : at - CQE_OWNER + CQE_BYTES])
             entries.append(entry)
+            self._consumer += 1
+            at, owner = self._await()
             number, opcode, counter = _RETIRED.unpack_from(entry)
             queue = queues.get(number, _NO_QUEUES)[1 if opcode & _RECEIVED else 0]
             if queue is not None:
                 queue.retire(counter)
-        self._consumer = consumer
-        self._await()
         return entries
 
     def _free_tag(self, number: int, at: int) -> None:

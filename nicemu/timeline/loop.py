@@ -85,13 +85,12 @@ class Timeline:
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
         engine, host = self.engine, self.host
-        run, next_time, set_time, step = engine.run, host.next_time, engine.set_time, host.step
         engine.enter()
         self._rests = False
         limit = min(deadline, self.clock.limit())
         while not done():
-            due = next_time()
-            stop = run(due if due < limit else limit)
+            due = host.next_time()
+            stop = engine.run(due if due < limit else limit)
             if stop == CQE:
                 continue
             if stop == INTERRUPT:
@@ -101,11 +100,11 @@ class Timeline:
             elif stop == IDLE and not host.active:
                 return False
             elif due <= limit and due < INFINITY:
-                set_time(due)
-                step(due)
+                engine.set_time(due)
+                host.step(due)
             else:
                 if limit < INFINITY:
-                    set_time(limit)
+                    engine.set_time(limit)
                 return False
         return True
 

@@ -115,10 +115,7 @@ class Endpoint:
 
     def ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
         """Write a doorbell register (``abi.rings.Doorbell``) of a device."""
-        self.enter(self._ring_doorbell, device_index, bank, number, value)
-
-    def _ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
-        self.devices[device_index].write_doorbell(doorbell_offset(bank, number), value)
+        self.enter(self.devices[device_index].write_doorbell, doorbell_offset(bank, number), value)
 
     def poll(self, cq_number: int, device_index: int, nonempty: Callable[[], bool],
              quantum_ns: int = QUANTUM_NS) -> bool:  # fmt: skip
@@ -148,8 +145,8 @@ class Endpoint:
             self._put_off.append(partial(call, *arguments))
             return None
         with self.timeline.lock:
-            self._inside.add(me)
             try:
+                self._inside.add(me)
                 return call(*arguments)
             finally:
                 self._inside.discard(me)
@@ -174,11 +171,15 @@ class Endpoint:
 class LoggedEndpoint(Endpoint):
     """An endpoint that tells the event log what never becomes a command: doorbells and polls."""
 
+    def ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
+        """As any. Arming a CQ is in the log as what the device does about it."""
+        self.enter(self._ring_doorbell, device_index, bank, number, value)
+
     def _ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
         if bank != Doorbell.CQ_ARM:
             name = DOORBELLS[bank]
             self.timeline.host.event("doorbell", nic=device_index, bank=name, number=number, producer=value)
-        super()._ring_doorbell(device_index, bank, number, value)
+        self.devices[device_index].write_doorbell(doorbell_offset(bank, number), value)
 
     def poll(self, cq_number: int, device_index: int, nonempty: Callable[[], bool],
              quantum_ns: int = QUANTUM_NS) -> bool:  # fmt: skip
