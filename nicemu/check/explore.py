@@ -149,7 +149,7 @@ class Run:
     def _device(self) -> None:
         """The next events of the devices: a grain of the scenario, or up to what the host can see."""
         lab, events = self.bed.lab, self.bed.lab.world.event
-        control, stop = lab.world.control[0], Stop.DEADLINE
+        control, stop = lab.world.control[0], int(Stop.DEADLINE)
         for _ in range(self.bed.scenario.grain):
             stop = lab.engine.run(int(events[0].time))
             if stop != Stop.DEADLINE or control.pending == control.stale or self.bed.completed():

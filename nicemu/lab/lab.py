@@ -37,7 +37,7 @@ from nicemu.observe.packet_capture import PacketCapture
 from nicemu.tables import World
 from nicemu.tables.world import Capacity
 from nicemu.timeline import Chooser, Scheduler, Timeline, VirtualClock
-from nicemu.uverbs.endpoint import Endpoint
+from nicemu.uverbs.endpoint import Endpoint, LoggedEndpoint
 
 if TYPE_CHECKING:
     from nicemu.observe.event_log import EventLog
@@ -110,7 +110,7 @@ class Lab:
         self.driver = Driver(self.scheduler, self.devices, config.host.costs, lambda: stamp[0], options,
                              allocate)  # fmt: skip
         self.timeline = Timeline(self.engine, self.scheduler, self.driver.deliver, clock or VirtualClock())
-        self.endpoint = Endpoint(self.timeline, self.driver, self.process)
+        self.endpoint = (LoggedEndpoint if self.log else Endpoint)(self.timeline, self.driver, self.process)
         self.pumped = 0
         """Firings of the wall-clock pump: they make the history depend on real time."""
         self.injected: list[Injected] = []

@@ -30,7 +30,6 @@ from nicemu.observe.run_folder import CAPTURE, COUNTERS, LIVE, TRACE
 
 if TYPE_CHECKING:
     from nicemu.lab.lab import Lab
-    from nicemu.tables.records import Stop
 
 PERIOD_S = 0.5
 IMAGES = "firmware"
@@ -138,13 +137,13 @@ class _Watched:
     def __init__(self, engine: Any, publish: Callable[[], None]) -> None:
         self.engine, self.publish = engine, publish
         self.enter, self.interrupts, self.error = engine.enter, engine.interrupts, engine.error
-        self.set_time = engine.set_time
+        self.set_time, self.idle = engine.set_time, engine.idle
         self.drain, engine.on_trace = engine.on_trace, self._drained
         self.due = 0.0
 
-    def run(self, until: int) -> Stop:
+    def run(self, until: int) -> int:
         """As the engine's."""
-        stop: Stop = self.engine.run(until)
+        stop: int = self.engine.run(until)
         self._tell()
         return stop
 

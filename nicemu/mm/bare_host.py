@@ -24,9 +24,13 @@ class NoDevice:
     def __init__(self, world: World) -> None:
         self.now = memoryview(world.control.view(np.ndarray)["now"])
 
-    def run(self, until: int) -> Stop:
+    def run(self, until: int) -> int:
         """Nothing is due."""
         return Stop.IDLE
+
+    def idle(self) -> bool:
+        """Always."""
+        return True
 
     def enter(self) -> None:
         """Nothing: who moves bytes counts the epochs itself."""
@@ -35,7 +39,7 @@ class NoDevice:
         """None."""
         return []
 
-    def error(self, stop: Stop) -> Exception:
+    def error(self, stop: int) -> Exception:
         """Never asked for."""
         return RuntimeError(stop)
 

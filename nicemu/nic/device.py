@@ -41,10 +41,11 @@ class Device:
         self.world, self.index, self.profile, self.image = world, index, profile, image
         self.name = name or f"nicemu{index}"
         self._schedule = schedule.load() if _jit.JIT else schedule
-        self._now = memoryview(world.control.view(np.ndarray)["now"])
-        self._qp_state = memoryview(world.qp.view(np.ndarray)["state"])
-        self._doorbell_ns, self._command_ns = (
-            memoryview(world.nic.view(np.ndarray)[name]) for name in ("doorbell_ns", "command_ns"))  # fmt: skip
+        self._now, self._qp_state, self._cq_watch, self._doorbell_ns, self._command_ns = (
+            memoryview(table.view(np.ndarray)[name])
+            for table, name in ((world.control, "now"), (world.qp, "state"), (world.cq, "watch"),
+                                (world.nic, "doorbell_ns"), (world.nic, "command_ns"))
+        )  # fmt: skip
         self._address, self._nic = world.address, index + 1
         self._place()
         self._configure(frozenset(mutants))
@@ -235,7 +236,7 @@ class Device:
 
     def watch(self, number: int, on: bool) -> None:
         """Somebody polls this CQ: the engine stops at each CQE written to it."""
-        self.world.cq[int(self.row.cq_base) + number].watch = int(on)
+        self._cq_watch[self._cqs[0] + number] = on
 
     def allocate_sq_entries(self, slots: int) -> int:
         """First row of ``slots`` SQ_ENTRY rows (context memory of a send queue)."""

@@ -239,9 +239,6 @@ def _give(part: subprocess.Popen[str], task: str | None) -> None:
             print(task, file=part.stdin, flush=True)
 
 
-STOPS = tuple(Stop)
-
-
 class Engine:
     """The compiled side of a lab: what the timeline calls, several times for each thing a host does.
 
@@ -252,8 +249,8 @@ class Engine:
         self.world = world
         self.on_trace = on_trace
         control_row, messages = (table.view(np.ndarray) for table in (world.control, world.message))
-        self._now, self._epoch, self._interrupts = (
-            memoryview(control_row[name]) for name in ("now", "epoch", "interrupts"))  # fmt: skip
+        self._now, self._epoch, self._interrupts, self._pending, self._stale = (
+            memoryview(control_row[name]) for name in ("now", "epoch", "interrupts", "pending", "stale"))  # fmt: skip
         self._nics, self._vectors = (memoryview(messages[name]) for name in ("nic", "vector"))
         compile_cold()
         for number, address in load_units().items():
@@ -268,20 +265,24 @@ class Engine:
         """The program ran since the last call, and may have changed what happens on a bad address."""
         self._epoch[0] += 1
 
-    def run(self, until: int) -> Stop:
+    def run(self, until: int) -> int:
         """Run device events at times <= ``until``; drains trace and capture when a table of theirs is full."""
         while True:
-            stop = self._run(self._address, until)
+            stop: int = self._run(self._address, until)
             if stop != FULL or self.on_trace is None:
-                return STOPS[stop]
+                return stop
             self.on_trace(self.world)
+
+    def idle(self) -> bool:
+        """No event is left to run, cancelled ones aside."""
+        return self._pending[0] == self._stale[0]
 
     def interrupts(self) -> list[tuple[int, int]]:
         """(NIC index from 0, vector) of each MSI-X message since the last call."""
         count, self._interrupts[0] = self._interrupts[0], 0
         return [(self._nics[at] - 1, self._vectors[at]) for at in range(count)]
 
-    def error(self, stop: Stop) -> Exception:
+    def error(self, stop: int) -> Exception:
         """The trap as an exception."""
         return self.world.trap_error()
 

@@ -15,6 +15,7 @@ _RECEIVED = 128  # this bit of a completion's opcode says: receive queue
 _QP_NUM = struct.Struct("<I")
 
 Queues = tuple[SendQueue | None, RecvQueue | TagQueue | None]
+_NO_QUEUES: Queues = (None, None)
 
 
 class CompletionRing:
@@ -48,41 +49,37 @@ class CompletionRing:
         at, owner = self._awaited
         return self._ring[at] == owner
 
-    def _await(self) -> None:
+    def _await(self) -> tuple[int, int]:
         """Note where the next entry's owner word is and what it will be: the timeline asks after each of its steps."""
         counter = self._consumer
-        self._awaited = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER, (counter >> self._shift) + 1 & 1
+        awaited = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER, (counter >> self._shift) + 1 & 1
+        self._awaited = awaited
+        return awaited
 
     def _is_there(self, counter: int) -> bool:
         at = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER
         return self._ring[at] == ((counter >> self._shift) + 1 & 1)
 
     def take(self, limit: float) -> list[bytearray]:
-        """Up to `limit` entries, as many as are there; the device may reuse their slots after `publish`."""
-        ring, mask, shift, consumer = self._ring, self._mask, self._shift, self._consumer
+        """Up to `limit` entries, as many as are there; the device may reuse their slots after `publish`. What they
+        complete is free in its queue."""
+        ring, queues = self._ring, self._queues
         entries: list[bytearray] = []
-        while len(entries) < limit:
-            at = (consumer & mask) << _CQE_SHIFT
-            if ring[at + CQE_OWNER] != (consumer >> shift) + 1 & 1:
-                break
-            entry = bytearray(ring[at : at + CQE_BYTES])
-            consumer += 1
-            self._free_slots(entry)
+        at, owner = self._awaited
+        while len(entries) < limit and ring[at] == owner:
+            entry = bytearray(ring[at - CQE_OWNER : at - CQE_OWNER + CQE_BYTES])
             entries.append(entry)
-        self._consumer = consumer
-        self._await()
+            self._consumer += 1
+            at, owner = self._await()
+            number, opcode, counter = _RETIRED.unpack_from(entry)
+            queue = queues.get(number, _NO_QUEUES)[1 if opcode & _RECEIVED else 0]
+            if queue is not None:
+                queue.retire(counter)
         return entries
-
-    def _free_slots(self, entry: bytearray) -> None:
-        number, opcode, counter = _RETIRED.unpack_from(entry)
-        queues = self._queues.get(number)
-        queue = queues[1 if opcode & _RECEIVED else 0] if queues is not None else None
-        if queue is not None:
-            queue.retire(counter)
 
     def _free_tag(self, number: int, at: int) -> None:
         """An entry of a QP is dropped: the tag that it gives back is free all the same."""
-        queue = self._queues.get(number, (None, None))[1]
+        queue = self._queues.get(number, _NO_QUEUES)[1]
         if isinstance(queue, TagQueue):
             queue.retire(_RETIRED.unpack_from(self._ring, at)[2])
 

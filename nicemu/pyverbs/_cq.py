@@ -11,7 +11,7 @@ from nicemu.pyverbs._fields import I32, U32, expect
 from nicemu.pyverbs._resource import Resource
 from nicemu.pyverbs._ring_memory import ResourceType, RingMemory, allocate, has_allocator
 from nicemu.pyverbs._text import lines
-from nicemu.pyverbs._wc import WC
+from nicemu.pyverbs._wc import WC, from_cqe
 from nicemu.pyverbs.base import PyverbsRDMAErrno
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.pd import PD
@@ -149,12 +149,12 @@ class CQ(CompletionQueue):
         """Take up to `num_entries` completions: (how many, the completions). On an empty CQ virtual time runs first."""
         self._opened()
         ring = self._ring
-        if num_entries > 0 and not ring.nonempty():
-            self._wait()
-        entries = ring.take(num_entries)
-        if entries:
+        if num_entries > 0 and not ring.nonempty() and not self._wait():
+            return 0, []
+        completions = list(map(from_cqe, ring.take(num_entries)))
+        if completions:
             ring.publish()
-        return len(entries), [WC._from_cqe(entry) for entry in entries]
+        return len(completions), completions
 
     def req_notify(self, solicited_only: bool = False) -> None:
         """Ask for an event at the next completion, or at the next solicited or failed one."""

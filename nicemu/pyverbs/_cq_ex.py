@@ -12,7 +12,7 @@ from nicemu.pyverbs import _kernel
 from nicemu.pyverbs._cq import CompChannel, CompletionQueue
 from nicemu.pyverbs._fields import U16, U32, U64, Field, Struct, expect
 from nicemu.pyverbs._text import lines
-from nicemu.pyverbs._wc import WC, create_wc_flags_to_str
+from nicemu.pyverbs._wc import WC, create_wc_flags_to_str, from_cqe
 from nicemu.pyverbs.device import Context
 from nicemu.pyverbs.libibverbs_enums import (
     IBV_WC_STANDARD_FLAGS,
@@ -157,7 +157,7 @@ class CQEX(CompletionQueue):
         refusal = attr._refusal(context._software.lacks)
         if refusal:
             raise PyverbsRDMAError(failure, refusal)
-        self._current = WC._from_cqe(bytearray(CQE_BYTES))
+        self._current = from_cqe(bytearray(CQE_BYTES))
         self._tm_info = 0, 0
         self._in_batch, self._wc_flags = False, attr.wc_flags
         flags = attr._flags()
@@ -194,7 +194,7 @@ class CQEX(CompletionQueue):
             return errno.ENOENT
         entry = self._ring.take(1)[0]
         self._tm_info = _take_tm_info(entry) if entry[CQE_OPCODE] >= _TM_ADD else (0, 0)
-        self._current = WC._from_cqe(entry)
+        self._current = from_cqe(entry)
         return 0
 
     def end_poll(self) -> None:

@@ -13,6 +13,7 @@ from nicemu.pyverbs.libibverbs_enums import ibv_create_cq_wc_flags, ibv_wc_opcod
 
 # A CQE with the members of `ibv_wc` that RoCE has no use for in its reserved word
 _WC = struct.Struct("<QIIIIIIIIQIIHBBI")
+_new = object.__new__
 _WC_SLID, _WC_SL, _WC_DLID_PATH_BITS = 56, 58, 59
 
 
@@ -58,12 +59,6 @@ class WC(PyverbsObject):
         self.wc_flags, self.pkey_index = wc_flags, pkey_index
         self.slid, self.sl, self.dlid_path_bits = slid, sl, dlid_path_bits
 
-    @classmethod
-    def _from_cqe(cls, entry: bytearray) -> WC:
-        wc = cls.__new__(cls)
-        wc._image = entry
-        return wc
-
     def __str__(self) -> str:
         rows: list[tuple[str, Any]] = [
             ("WR ID", self.wr_id),
@@ -81,6 +76,13 @@ class WC(PyverbsObject):
             ("dlid path bits", self.dlid_path_bits),
         ]
         return lines(rows)
+
+
+def from_cqe(entry: bytearray) -> WC:
+    """The completion that an entry of a CQ's ring is; the entry becomes its own."""
+    wc = _new(WC)
+    wc._image = entry
+    return wc
 
 
 _STATUS = (

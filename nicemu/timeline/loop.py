@@ -11,7 +11,7 @@ from nicemu.timeline.clock import VirtualClock
 from nicemu.timeline.host import HostThread, Scheduler, Steps
 from nicemu.timeline.hung_task import chain, deadlock_lines
 
-DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = Stop
+DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = map(int, Stop)
 VAIN_POLLS = 10_000
 """Polls in vain, with nothing left to run, after which the only thread of a program hears so; it goes on."""
 IDLE_POLLS = 1000
@@ -32,13 +32,16 @@ class Engine(Protocol):
     def enter(self) -> None:
         """The program ran since the last call: it may have changed its own memory."""
 
-    def run(self, until: int) -> Stop:
-        """Run device events at times <= ``until``, in (time, sequence) order."""
+    def run(self, until: int) -> int:
+        """Run device events at times <= ``until``, in (time, sequence) order: why it stops, a ``Stop``."""
+
+    def idle(self) -> bool:
+        """No device event is left to run."""
 
     def interrupts(self) -> Iterable[Any]:
         """MSI-X messages raised since the last call."""
 
-    def error(self, stop: Stop) -> Exception:
+    def error(self, stop: int) -> Exception:
         """What went wrong."""
 
     def set_time(self, time: int) -> None:
@@ -76,30 +79,32 @@ class Timeline:
         self.note: Callable[[str], None] = lambda text: None
         """Hears, once, that a program polls although nothing is left to run: that may be meant so."""
         self._idle_polls = self._stuck_polls = 0
+        self._rests = False
+        """The last poll found nothing left to run and nobody stuck, and nothing has run since."""
 
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
         engine, host = self.engine, self.host
-        run, next_time, set_time, step = engine.run, host.next_time, engine.set_time, host.step
         engine.enter()
+        self._rests = False
         limit = min(deadline, self.clock.limit())
         while not done():
-            due = next_time()
-            stop = run(due if due < limit else limit)
+            due = host.next_time()
+            stop = engine.run(due if due < limit else limit)
+            if stop == CQE:
+                continue
             if stop == INTERRUPT:
                 self.deliver(engine.interrupts())
-            elif stop == CQE:
-                continue
             elif stop in (TRAP, FULL):
                 raise engine.error(stop)
             elif stop == IDLE and not host.active:
                 return False
             elif due <= limit and due < INFINITY:
-                set_time(due)
-                step(due)
+                engine.set_time(due)
+                host.step(due)
             else:
                 if limit < INFINITY:
-                    set_time(limit)
+                    engine.set_time(limit)
                 return False
         return True
 
@@ -169,7 +174,17 @@ class Timeline:
             raise self._stall()
         if self._idle_polls == VAIN_POLLS and not self._others_may_act():
             self.note(self.who_waits(f"{VAIN_POLLS:,} polls in vain and nothing left to run"))
+        self._rests = at_rest and not self._stuck_polls and self.clock.limit() == INFINITY
         return False
+
+    def polls_in_vain(self) -> bool:
+        """A poll of an empty CQ is in vain, and counted: everything rests as the last one left it. Programs poll in
+        loops, so this is the short way; each :data:`IDLE_POLLS` th poll is told to go the long one, which asks who
+        is stuck."""
+        if not self._rests or not self.engine.idle() or self.host.active or (self._idle_polls + 1) % IDLE_POLLS == 0:
+            return False
+        self._idle_polls += 1
+        return True
 
     def _stall(self) -> Quiescent:
         text = self.who_waits()

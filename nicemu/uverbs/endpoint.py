@@ -12,6 +12,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from typing import Any, TypeVar
 
 from nicemu.abi.rings import Doorbell, doorbell_offset
@@ -37,6 +38,8 @@ class Endpoint:
 
     def __init__(self, timeline: Timeline, driver: Driver, process: Any) -> None:
         self.timeline, self.driver = timeline, driver
+        self.devices = [device.device for device in driver.devices]
+        """The hardware, by index."""
         self.dispatcher = Dispatcher(driver, process.mm)
         self.process: Any = SystemCalls(self, process)
         self.children = Children(self)
@@ -54,7 +57,7 @@ class Endpoint:
         """
         if self.parent is not None:
             return self.parent.execute(command)
-        return self.enter(lambda: self._execute(command))
+        return self.enter(self._execute, command)
 
     @property
     def forked(self) -> bool:
@@ -88,12 +91,11 @@ class Endpoint:
 
     def acknowledge(self, kind: str, handle: int, count: int = 1) -> None:
         """``ibv_ack_cq_events`` (kind ``completion``), ``ibv_ack_async_event`` (kind of the event's object)."""
+        self.enter(self._acknowledge, kind, handle, count)
 
-        def count_down() -> None:
-            self.unacknowledged[kind, handle] -= count
-            self.timeline.changed.notify_all()
-
-        self.enter(count_down)
+    def _acknowledge(self, kind: str, handle: int, count: int) -> None:
+        self.unacknowledged[kind, handle] -= count
+        self.timeline.changed.notify_all()
 
     def _await_acknowledgements(self, command: Any) -> None:
         """An object is not destroyed before all events of it that the program took are acknowledged.
@@ -113,48 +115,39 @@ class Endpoint:
 
     def ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
         """Write a doorbell register (``abi.rings.Doorbell``) of a device."""
-        device = self.driver.devices[device_index].device
-
-        def ring() -> None:
-            if bank != Doorbell.CQ_ARM:
-                name = DOORBELLS[bank]
-                self.timeline.host.event("doorbell", nic=device_index, bank=name, number=number, producer=value)
-            device.write_doorbell(doorbell_offset(bank, number), value)
-
-        self.enter(ring)
+        self.enter(self.devices[device_index].write_doorbell, doorbell_offset(bank, number), value)
 
     def poll(self, cq_number: int, device_index: int, nonempty: Callable[[], bool],
              quantum_ns: int = QUANTUM_NS) -> bool:  # fmt: skip
         """Let time pass until the CQ is not empty, at most ``quantum_ns``; False: it still is."""
-        device = self.driver.devices[device_index].device
+        if self.parent is None and self.timeline.polls_in_vain():
+            return False
+        return bool(self.enter(self._poll, cq_number, device_index, nonempty, quantum_ns))
 
-        def watch() -> bool:
-            device.watch(cq_number, True)
-            self.timeline.host.event("poll", nic=device_index, cqn=cq_number)
-            try:
-                return self.timeline.poll(nonempty, quantum_ns)
-            finally:
-                self.timeline.host.event("poll_done", nic=device_index, cqn=cq_number)
-                device.watch(cq_number, False)
-
-        return bool(self.enter(watch))
+    def _poll(self, cq_number: int, device_index: int, nonempty: Callable[[], bool], quantum_ns: int) -> bool:
+        device = self.devices[device_index]
+        device.watch(cq_number, True)
+        try:
+            return self.timeline.poll(nonempty, quantum_ns)
+        finally:
+            device.watch(cq_number, False)
 
     def settle(self, done: Callable[[], bool], limit_ns: int) -> bool:
         """Let time pass until ``done()``, at most ``limit_ns`` and as long as there is something to do."""
         return bool(self.enter(lambda: self.timeline.advance(done, self.timeline.host.clock() + limit_ns)))
 
-    def enter(self, call: Callable[[], T]) -> T | None:
+    def enter(self, call: Callable[..., T], *arguments: Any) -> T | None:
         """Make a call under the timeline's lock; None if it was put off. Refused in a forked child."""
         if self.parent is not None:
             self.parent.refuse("the device")
         me = threading.get_ident()
         if me in self._inside:
-            self._put_off.append(call)
+            self._put_off.append(partial(call, *arguments))
             return None
         with self.timeline.lock:
-            self._inside.add(me)
             try:
-                return call()
+                self._inside.add(me)
+                return call(*arguments)
             finally:
                 self._inside.discard(me)
                 while self._put_off:
@@ -173,6 +166,32 @@ class Endpoint:
     def event_fds(self) -> set[int]:
         """Descriptors that become readable when the timeline runs: of completion channels and async events."""
         return {file.fd for file in self.dispatcher.event_files()}
+
+
+class LoggedEndpoint(Endpoint):
+    """An endpoint that tells the event log what never becomes a command: doorbells and polls."""
+
+    def ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
+        """As any. Arming a CQ is in the log as what the device does about it."""
+        self.enter(self._ring_doorbell, device_index, bank, number, value)
+
+    def _ring_doorbell(self, device_index: int, bank: int, number: int, value: int) -> None:
+        if bank != Doorbell.CQ_ARM:
+            name = DOORBELLS[bank]
+            self.timeline.host.event("doorbell", nic=device_index, bank=name, number=number, producer=value)
+        self.devices[device_index].write_doorbell(doorbell_offset(bank, number), value)
+
+    def poll(self, cq_number: int, device_index: int, nonempty: Callable[[], bool],
+             quantum_ns: int = QUANTUM_NS) -> bool:  # fmt: skip
+        """As any, and one in vain is in the log as well."""
+        return bool(self.enter(self._poll, cq_number, device_index, nonempty, quantum_ns))
+
+    def _poll(self, cq_number: int, device_index: int, nonempty: Callable[[], bool], quantum_ns: int) -> bool:
+        self.timeline.host.event("poll", nic=device_index, cqn=cq_number)
+        try:
+            return super()._poll(cq_number, device_index, nonempty, quantum_ns)
+        finally:
+            self.timeline.host.event("poll_done", nic=device_index, cqn=cq_number)
 
 
 class SystemCalls:

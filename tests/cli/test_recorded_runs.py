@@ -134,7 +134,7 @@ def test_a_long_run_of_the_engine_is_published_on_the_way() -> None:
     class Engine:
         """Its log is full three times in one run."""
 
-        enter = interrupts = error = set_time = None
+        enter = interrupts = error = set_time = idle = None
         on_trace = staticmethod(lambda world: seen.append("drained"))
 
         def run(self, until: int) -> int:

@@ -53,12 +53,15 @@ class FakeEngine:
                 return Stop.INTERRUPT
         return Stop.DEADLINE if self._heap else Stop.IDLE
 
+    def idle(self) -> bool:
+        return not self._heap
+
     def interrupts(self) -> Iterable[tuple[int, int]]:
         raised, self.raised = self.raised, []
         return raised
 
-    def error(self, stop: Stop) -> Exception:
-        return RuntimeError(stop.name)
+    def error(self, stop: int) -> Exception:
+        return RuntimeError(Stop(stop).name)
 
     def set_time(self, time: int) -> None:
         self.now = max(self.now, time)

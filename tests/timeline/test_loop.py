@@ -32,6 +32,10 @@ class FakeEngine:
                 return Stop[what.upper()]
         return Stop.IDLE
 
+    def idle(self):
+        """No events."""
+        return not self.events
+
     def interrupts(self):
         """One."""
         return [(0, 1)]
@@ -210,6 +214,38 @@ def test_a_poll_in_vain_is_reported_only_if_somebody_is_stuck():
     assert len(set(heard)) == 1
     with pytest.raises(Quiescent):
         timeline.poll(lambda: False, 1000)
+
+
+def test_polls_in_vain_take_the_short_way_until_something_runs():
+    timeline, engine, host = build()
+    assert not timeline.polls_in_vain(), "nobody has looked yet"
+    timeline.poll(lambda: False, 1000)
+    entered = engine.entered
+    assert timeline.polls_in_vain() and timeline._idle_polls == 2 and engine.entered == entered
+    engine.events = [(5, "event")]
+    assert not timeline.polls_in_vain(), "a doorbell was rung"
+    timeline.poll(lambda: False, 1000)
+    host.spawn(steps(engine, 10), "thread")
+    assert not timeline.polls_in_vain(), "a host thread can run"
+
+
+def test_each_thousandth_poll_in_vain_asks_who_is_stuck():
+    timeline, _, _ = build()
+    timeline.poll(lambda: False, 1000)
+    short = 0
+    while timeline.polls_in_vain():
+        short += 1
+    assert short == IDLE_POLLS - 2
+    timeline.stuck = lambda: True
+    timeline.poll(lambda: False, 1000)
+    assert timeline._stuck_polls == 1 and not timeline.polls_in_vain(), "the watchdog counts from here"
+
+
+def test_a_stepped_clock_has_no_short_way():
+    clock = SteppedClock(100)
+    timeline, _, _ = build(clock=clock)
+    timeline.poll(lambda: False, 50)
+    assert not timeline.polls_in_vain()
 
 
 def test_a_poll_that_found_something_or_ran_out_of_time_is_no_stall():
