@@ -86,13 +86,13 @@ class Timeline:
         while not done():
             due = next_time()
             stop = run(due if due < limit else limit)
-            if stop == INTERRUPT:
+            if stop is INTERRUPT:
                 self.deliver(engine.interrupts())
-            elif stop == CQE:
+            elif stop is CQE:
                 continue
-            elif stop in (TRAP, FULL):
+            elif stop is TRAP or stop is FULL:
                 raise engine.error(stop)
-            elif stop == IDLE and not host.active:
+            elif stop is IDLE and not host.active:
                 return False
             elif due <= limit and due < INFINITY:
                 set_time(due)
