@@ -192,8 +192,7 @@ class Scheduler:
 
     def next_time(self) -> int:
         """When the next thread can run, ns; INFINITY if none is ready or sleeping."""
-        ready = self._ready
-        return ready[0][0] if ready else INFINITY
+        return self._ready[0][0] if self._ready else INFINITY
 
     def threads(self) -> Iterator[HostThread]:
         """All that are not finished, in order of their numbers."""
@@ -236,7 +235,7 @@ class Scheduler:
 
     def run(self, thread: HostThread) -> None:
         """Run one yield of a runnable thread now, whenever it is due: an explorer lets waits be over at once."""
-        self._ready = [item for item in self._ready if item[2] is not thread]
+        self._ready[:] = [item for item in self._ready if item[2] is not thread]
         heapify(self._ready)
         self.resume(thread)
 

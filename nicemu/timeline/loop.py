@@ -86,13 +86,13 @@ class Timeline:
         while not done():
             due = next_time()
             stop = run(due if due < limit else limit)
-            if stop is INTERRUPT:
+            if stop == INTERRUPT:
                 self.deliver(engine.interrupts())
-            elif stop is CQE:
+            elif stop == CQE:
                 continue
-            elif stop is TRAP or stop is FULL:
+            elif stop in (TRAP, FULL):
                 raise engine.error(stop)
-            elif stop is IDLE and not host.active:
+            elif stop == IDLE and not host.active:
                 return False
             elif due <= limit and due < INFINITY:
                 set_time(due)
