@@ -222,6 +222,8 @@ def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: 
             yield from do_anonymous_pages(mm, vma, empty, write)
         else:
             yield from _map_zero_page(mm, empty)
+    if len(empty) == len(numbers):
+        return
     swapped = (entries & SWAP) != 0
     if vma.kind == MODEL:
         for i in np.flatnonzero(swapped).tolist():

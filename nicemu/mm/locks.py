@@ -191,7 +191,9 @@ class RwSemaphore:
         if thread.atomic:
             self.lockdep.atomic_sleep(thread, self.name)
         self.readers += 1
-        self._own(thread, self)
+        held.append(self)
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
         return ()
 
     def down_read_slowpath(self, thread: HostThread) -> Steps[None]:
