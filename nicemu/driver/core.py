@@ -72,10 +72,10 @@ class Driver:
 
     def deliver(self, messages: Iterable[tuple[int, int]]) -> None:
         """The timeline's interrupt callback: an interrupt handler for each (device index, vector)."""
+        spawn, delay = self.scheduler.spawn, self.costs.irq_ns
         for index, vector in messages:
             device = self.devices[index]
-            name, delay = device.irq_names[vector], self.costs.irq_ns
-            HARDIRQ.enter(self.scheduler.spawn(device.interrupt(vector), name, delay=delay))
+            HARDIRQ.enter(spawn(device.interrupt(vector), device.irq_names[vector], delay=delay))
 
     def factor(self, stream: int) -> int:
         """How long the next item of host work of a stream (``nic.spread``) takes, in 1/65536 of its costs."""

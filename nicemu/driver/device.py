@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ASYNC_SLOTS = 4096
 PORT = 1
+PAGE_FAULT_EQ = int(Eqn.PAGE_FAULT)
 QP_EVENTS = frozenset((
     AsyncEvent.QP_FATAL, AsyncEvent.QP_REQ_ERR, AsyncEvent.QP_ACCESS_ERR, AsyncEvent.COMM_EST, AsyncEvent.SQ_DRAINED,
     AsyncEvent.PATH_MIG, AsyncEvent.PATH_MIG_ERR, AsyncEvent.QP_LAST_WQE_REACHED,
@@ -103,9 +104,8 @@ class IbDevice:
 
     def interrupt(self, vector: int) -> Steps[None]:
         """An MSI-X message came: the handler, a host thread that begins after ``irq_ns``."""
-        forgetful = vector == Eqn.PAGE_FAULT and self.driver.broken("eq_not_armed")
-        handle = irq.drain if forgetful else irq.handle
-        return handle(self.eqs[vector], self.handlers, self.driver.scheduler.clock())
+        arm = vector != PAGE_FAULT_EQ or not self.driver.broken("eq_not_armed")
+        return irq.handle(self.eqs[vector], self.handlers, self.driver.scheduler.clock(), arm)
 
     def _command(self, event: Eqe) -> None:
         slot, status = event.data[:2]

@@ -54,14 +54,10 @@ class EventQueue:
         self.device.write_doorbell(self._doorbell, 1)
 
 
-def drain(queue: EventQueue, handlers: dict[EqeType, Callable[[Eqe], None]], entered: int) -> Steps[None]:
-    """The events that are there, without arming the queue again."""
+def handle(queue: EventQueue, handlers: dict[EqeType, Callable[[Eqe], None]], entered: int, arm: bool) -> Steps[None]:
+    """One interrupt that came at ``entered``: all events that are there by the time the first is dispatched."""
     yield from ()
     while event := queue.poll(entered):
         handlers[event.type](event)  # type: ignore[index]  # an EqeType is its number
-
-
-def handle(queue: EventQueue, handlers: dict[EqeType, Callable[[Eqe], None]], entered: int) -> Steps[None]:
-    """One interrupt that came at ``entered``: all events that are there by the time the first is dispatched."""
-    yield from drain(queue, handlers, entered)
-    queue.arm()
+    if arm:
+        queue.arm()

@@ -95,7 +95,8 @@ class PageFaultWork:
             yield from resolve(self.device, fault, started)
         finally:
             self.active -= 1
-            self._start()
+            if self.waiting:
+                self._start()
 
 
 def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:

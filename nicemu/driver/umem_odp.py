@@ -166,24 +166,23 @@ def destroy(region: Mr, memory: UmemOdp) -> Steps[None]:
 
 def map_range(memory: UmemOdp, address: int, length: int, write: bool, stages: dict[str, Any]) -> Steps[int]:
     """``ib_umem_odp_map_dma_and_lock`` and the MTT update: fault the pages of a byte range in and give them to the
-    device; gives how many.
+    device; gives how many: all.
 
     :raises Fault: a page cannot be had.
     """
-    context = memory.region.pd.context
+    context, number = memory.region.pd.context, memory.region.number
+    scheduler, mm = context.driver.scheduler, context.mm
     start, count = page_span(address, length)
 
     def look() -> Steps[list[tuple[int, np.ndarray]]]:
-        scheduler, number = context.driver.scheduler, memory.region.number
         stages.setdefault("mm", scheduler.clock())
         scheduler.event("fault_in", mr=number, pages=count)
-        frames = yield from context.mm.fault_in(start, count, write)
+        frames = yield from mm.fault_in(start, count, write)
         stages["mm_done"] = scheduler.clock()
         scheduler.event("fault_in_done", mr=number)
         return [(start >> PAGE_SHIFT, frames)]
 
-    yield from _map(memory, look, stages)
-    return count
+    return _map(memory, look, stages)
 
 
 def map_present(memory: UmemOdp, start: int, end: int) -> Steps[int]:

@@ -43,6 +43,8 @@ def data_segments(pair: Qp, fault_type: int, counter: int) -> list[Segment]:
 
 def remaining(segments: list[Segment], bytes_committed: int) -> list[Segment]:
     """What is left of them after the bytes that the device has done already."""
+    if not bytes_committed:
+        return segments
     left = []
     for segment in segments:
         skip = min(bytes_committed, segment.length)

@@ -279,7 +279,11 @@ class AddressSpace:
 
     def stamp_range(self, start: int, end: int, operation: str) -> None:
         """An invalidation of the range has returned. Pinned pages stay the device's, so they get no stamp."""
-        self.stamp_invalidated(self.frames_in(start, end), operation, start, end)
+        frames = self.frames_in(start, end)
+        if len(frames) == 1:
+            self.stamp_page(int(frames[0]), operation, start, end)
+        else:
+            self.stamp_invalidated(frames, operation, start, end)
 
     def stamp_invalidated(self, frames: np.ndarray, operation: str, start: int = 0, end: int = USER_END,
                           ours: int = 1) -> None:  # fmt: skip

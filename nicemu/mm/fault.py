@@ -32,7 +32,6 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
     host, thread = mm.host, mm.host.thread
     first, found = address >> PAGE_SHIFT, np.empty(pages, np.int32)
     last, page = first + pages, first
-    batch = max(1, min(ENTRIES, host.frames.ram_pages // 16))
     thread.context.append("fault")
     yield from mm.mmap_lock.acquire_read(thread)
     try:
@@ -42,7 +41,8 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
             vma = mm.vmas.find(page << PAGE_SHIFT)
             if vma is None or not vma.allows(write):
                 raise Fault.bad_address(page << PAGE_SHIFT, "no access" if vma else "no mapping")
-            stop = page + 1 if page + 1 == last else min(last, vma.last_page, (page | ENTRIES - 1) + 1, page + batch)
+            stop = page + 1 if page + 1 == last else min(last, vma.last_page, (page | ENTRIES - 1) + 1,
+                                                         page + host.fault_batch)  # fmt: skip
             try:
                 if stop - page == 1:
                     found[page - first] = yield from _fault_page(mm, vma, page, write, pin)

@@ -12,10 +12,10 @@ Left out: directories, permissions other than read and write, readahead, errors 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.verbs import PAGE_SIZE
 from nicemu.mm.locks import Mutex, RwSemaphore
@@ -97,7 +97,7 @@ class OpenFile:
     closed: bool = False
 
 
-def i_mmap_lock_read(file: File, thread: HostThread) -> Steps[None]:
+def i_mmap_lock_read(file: File, thread: HostThread) -> Iterable[Any]:
     """``i_mmap_lock_read``; ``mutex_lock(&mapping->i_mmap_mutex)`` in 3.x. Undone by ``file.i_mmap.release``."""
     return file.i_mmap.acquire_write(thread) if file.mutex else file.i_mmap.acquire_read(thread)
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
     """One page whose entry was ``entry``; the caller looks again."""
-    if (yield from _huge(mm, vma, page, entry, write)):
+    if _may_be_huge(vma, entry) and (yield from _huge(mm, vma, page, entry, write)):
         return
     if entry & PRESENT:
         _count(mm, "wp_fault", page, 1, True)
@@ -81,14 +81,17 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
         yield from _install_one(mm, page, 0, pte(zero, PRESENT | ACCESSED))
 
 
+def _may_be_huge(vma: Vma, entry: int) -> bool:
+    """Can it be a matter of huge pages?"""
+    return bool(entry & HUGE) or bool(vma.flags & VM_HUGETLB) or thp_enabled(vma)
+
+
 def _huge(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[bool]:
-    """Is it a matter of huge pages, and done?"""
+    """Is it done with huge pages?"""
     if vma.flags & VM_HUGETLB:
         yield from hugetlb_fault(mm, vma, page, write)
         return True
-    if entry & HUGE or thp_enabled(vma):
-        return (yield from handle_huge_fault(mm, vma, page, entry, write))
-    return False
+    return (yield from handle_huge_fault(mm, vma, page, entry, write))
 
 
 def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Steps[None]:
@@ -206,7 +209,8 @@ def _count(mm: AddressSpace, kind: str, page: int, pages: int, write: bool) -> N
 
 def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:
     """:func:`handle_pte_fault` for the pages ``numbers`` whose entries were ``entries``, in bulk."""
-    if (yield from _huge(mm, vma, int(numbers[0]), int(entries[0]), write)):
+    entry = int(entries[0])
+    if _may_be_huge(vma, entry) and (yield from _huge(mm, vma, int(numbers[0]), entry, write)):
         return
     if vma.flags & VM_SPECIAL or vma.file is not None:
         for page, entry in zip(numbers.tolist(), entries.tolist(), strict=True):
@@ -218,6 +222,8 @@ def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: 
             yield from do_anonymous_pages(mm, vma, empty, write)
         else:
             yield from _map_zero_page(mm, empty)
+    if len(empty) == len(numbers):
+        return
     swapped = (entries & SWAP) != 0
     if vma.kind == MODEL:
         for i in np.flatnonzero(swapped).tolist():

@@ -28,6 +28,7 @@ from nicemu.mm.numa import Numa
 from nicemu.mm.oom_kill import check_alive, out_of_memory
 from nicemu.mm.page import Fault, Pages
 from nicemu.mm.page_lock import PageBits
+from nicemu.mm.page_table import ENTRIES
 from nicemu.mm.reclaim import MAX_RECLAIM_RETRIES, Reclaim
 from nicemu.mm.swap import Swap
 from nicemu.mm.truncate import evict_inode
@@ -63,6 +64,8 @@ class Host:
         self.notifiers_to_free: list[Completion] = []
         """Subscribers after their last ``mmu_notifier_put``."""
         self.pages = Pages(frames)
+        self.fault_batch = max(1, min(ENTRIES, frames.ram_pages // 16))
+        """Pages that one look at a page table may resolve."""
         self.watermarks = Watermarks.of(profile.ram_pages, profile.min_free_pages)
         self.swap = Swap(self, profile)
         self.reclaim = Reclaim(self, kswapd)

@@ -99,6 +99,9 @@ class LockMap:
 
 def drop(entries: list[Any], lock: Any) -> None:
     """Remove the last occurrence."""
+    if entries and entries[-1] is lock:
+        entries.pop()
+        return
     for i in range(len(entries) - 1, -1, -1):
         if entries[i] is lock or (type(entries[i]) is Tried and entries[i].lock is lock):
             del entries[i]
@@ -198,13 +201,17 @@ class Lockdep:
     def might_alloc(self, thread: HostThread) -> None:
         """``might_alloc(GFP_KERNEL)``: this may sleep and enter reclaim, which calls notifiers. Reclaim itself does not
         enter it again (``PF_MEMALLOC``)."""
-        if self.fs_reclaim in thread.held:
+        held, reclaim, notifiers = thread.held, self.fs_reclaim, self.invalidate_range_start
+        if reclaim in held:
             return
         self.might_sleep(thread, "alloc_pages")
-        self.fs_reclaim.enter(thread)
-        self.invalidate_range_start.enter(thread)
-        self.invalidate_range_start.exit(thread)
-        self.fs_reclaim.exit(thread)
+        last = held[-1].lock_class if held else None
+        if last in reclaim.lock_class.before and reclaim.lock_class in notifiers.lock_class.before:
+            return  # all has been checked
+        reclaim.enter(thread)
+        notifiers.enter(thread)
+        notifiers.exit(thread)
+        reclaim.exit(thread)
 
     # Rules of the notifier API ----------------------------------------------------------------------------------------
 

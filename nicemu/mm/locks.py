@@ -84,48 +84,56 @@ class Mutex:
         self.owner: HostThread | None = None
         self.waiters: deque[_Wait] = deque()
 
-    def acquire(self, thread: HostThread) -> Steps[None]:
-        """``mutex_lock`` (``spin_lock`` of a :class:`SpinLock`)."""
+    def acquire(self, thread: HostThread) -> Iterable[Any]:
+        """``mutex_lock`` (``spin_lock`` of a :class:`SpinLock`): what is left to ``yield from``, nothing if it was
+        free."""
         held = thread.held
         if (held[-1].lock_class if held else None) not in self.lock_class.before:
             self.lockdep.depends(thread, self, self.how)
+        if self.owner is not None or self.lockdep.preempts:
+            return self.lock_slowpath(thread)
+        if self.spins:
+            thread.atomic.append(self)
+        elif thread.atomic:
+            self.lockdep.atomic_sleep(thread, self.name)
+        self.owner = thread
+        held.append(self)
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
+        return ()
+
+    def lock_slowpath(self, thread: HostThread) -> Steps[None]:
+        """:meth:`acquire` of a lock that somebody has, or where others may come first."""
         if self.lockdep.preempts:
             yield 0
         if self.owner is not None:
             yield _Wait(self, self.spins)
-        else:
-            if thread.atomic and not self.spins:
-                self.lockdep.atomic_sleep(thread, self.name)
-            self.owner = thread
-        held.append(self)
-        if self.spins:
-            thread.atomic.append(self)
-        if self.lockdep.observer is not None:
-            self.lockdep.observer("lock", self, thread)
+        elif thread.atomic and not self.spins:
+            self.lockdep.atomic_sleep(thread, self.name)
+        self._own(thread, self)
 
     def spin_acquire(self, thread: HostThread) -> Steps[None]:
         """``mutex_trylock`` over and over: burns CPU until the lock is free, and never sleeps."""
         self.lockdep.might_lock(thread, self, "mutex_trylock")
         if self.owner is not None:
             yield _Wait(self, spins=True)
-        self.owner = thread
-        thread.held.append(self)
-        if self.spins:
-            thread.atomic.append(self)
-        if self.lockdep.observer is not None:
-            self.lockdep.observer("lock", self, thread)
+        self._own(thread, self)
 
     def try_acquire(self, thread: HostThread) -> bool:
         """``mutex_trylock``, ``spin_trylock``: False if somebody has it."""
         if self.owner is not None:
             return False
+        self._own(thread, Tried(self))
+        return True
+
+    def _own(self, thread: HostThread, entry: Any) -> None:
+        """The thread has it; ``entry``: how its list of locks says so."""
         self.owner = thread
-        thread.held.append(Tried(self))
+        thread.held.append(entry)
         if self.spins:
             thread.atomic.append(self)
         if self.lockdep.observer is not None:
             self.lockdep.observer("lock", self, thread)
-        return True
 
     def release(self, thread: HostThread) -> None:
         """``mutex_unlock``: the first waiter owns it now."""
@@ -173,11 +181,23 @@ class RwSemaphore:
         self.readers = 0
         self.waiters: deque[_Wait] = deque()
 
-    def acquire_read(self, thread: HostThread) -> Steps[None]:
-        """``down_read``."""
+    def acquire_read(self, thread: HostThread) -> Iterable[Any]:
+        """``down_read``: as :meth:`Mutex.acquire`."""
         held = thread.held
         if (held[-1].lock_class if held else None) not in self.lock_class.before:
             self.lockdep.depends(thread, self, "down_read")
+        if self.writer is not None or self.waiters or self.lockdep.preempts:
+            return self.down_read_slowpath(thread)
+        if thread.atomic:
+            self.lockdep.atomic_sleep(thread, self.name)
+        self.readers += 1
+        held.append(self)
+        if self.lockdep.observer is not None:
+            self.lockdep.observer("lock", self, thread)
+        return ()
+
+    def down_read_slowpath(self, thread: HostThread) -> Steps[None]:
+        """:meth:`acquire_read` where a writer may come first."""
         if self.lockdep.preempts:
             yield 0
         if self.writer is not None or self.waiters:
@@ -186,9 +206,7 @@ class RwSemaphore:
             if thread.atomic:
                 self.lockdep.atomic_sleep(thread, self.name)
             self.readers += 1
-        held.append(self)
-        if self.lockdep.observer is not None:
-            self.lockdep.observer("lock", self, thread)
+        self._own(thread, self)
 
     def acquire_write(self, thread: HostThread) -> Steps[None]:
         """``down_write``."""
@@ -203,27 +221,24 @@ class RwSemaphore:
             if thread.atomic:
                 self.lockdep.atomic_sleep(thread, self.name)
             self.writer = thread
-        held.append(self)
-        if self.lockdep.observer is not None:
-            self.lockdep.observer("lock", self, thread)
+        self._own(thread, self)
 
     def try_acquire_read(self, thread: HostThread) -> bool:
         """``down_read_trylock``: False if a writer has it or waits for it."""
         if self.writer is not None or self.waiters:
             return False
         self.readers += 1
-        thread.held.append(Tried(self))
+        self._own(thread, Tried(self))
+        return True
+
+    def _own(self, thread: HostThread, entry: Any) -> None:
+        thread.held.append(entry)
         if self.lockdep.observer is not None:
             self.lockdep.observer("lock", self, thread)
-        return True
 
     def release(self, thread: HostThread) -> None:
         """``up_read`` or ``up_write``; whoever is first goes on, and readers queued behind a reader with it."""
-        held = thread.held
-        if held and held[-1] is self:
-            held.pop()
-        else:
-            drop(held, self)
+        drop(thread.held, self)
         if self.writer is thread:
             self.writer = None
         else:

@@ -110,6 +110,8 @@ class Pages:
 
     def put_many(self, frames: np.ndarray) -> np.ndarray:
         """Drop one reference of each frame, as often as it occurs; gives those that were freed."""
+        if len(frames) == 1:
+            return frames if self.put(int(frames[0])) else frames[:0]
         freed = np.empty(len(frames), np.int64)
         count = frame_rows.put(self.frames.world, frames, freed)
         assert count >= 0, "reference count below zero"

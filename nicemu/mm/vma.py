@@ -134,6 +134,9 @@ class VmaTree:
 
     def overlapping(self, start: int, end: int) -> list[Vma]:
         """Areas that touch [start, end), in order."""
+        last = self._last
+        if last is not None and last.start <= start < end <= last.end:
+            return [last]
         first = max(self._by_start.bisect_right(start) - 1, 0)
         low = self._by_start.peekitem(first)[0] if self._by_start else 0
         found = []
@@ -142,6 +145,8 @@ class VmaTree:
                 break
             if self._by_start[key].end > start:
                 found.append(self._by_start[key])
+        if len(found) == 1:
+            self._last = found[0]
         return found
 
     def insert(self, vma: Vma) -> None:

@@ -117,7 +117,10 @@ def zap_pte_ranges(vma: Vma, start: int, end: int, gather: MmuGather) -> Steps[N
             entries = zap_selected(vma, a, view, gather.details)
         frames = entries[(entries & MAPS) != 0] >> PFN_SHIFT
         frames = frames[frames != host.zero_frame]
-        np.subtract.at(host.pages.mapcounts, frames, 1)  # KSM, nonlinear: one frame may be here more than once
+        if len(frames) == 1:
+            host.pages.mapcount[int(frames[0])] -= 1
+        else:  # KSM, nonlinear: one frame may be here more than once
+            np.subtract.at(host.pages.mapcounts, frames, 1)
         if vma.file is not None:
             set_file_pages_dirty(host, entries)
         if len(entries) and entries[0] & HUGE:

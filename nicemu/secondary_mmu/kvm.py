@@ -14,7 +14,8 @@ and host addresses are the same), dirty logging, lockless aging (after 6.12).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from nicemu.mm.locks import Mutex, SpinLock
 from nicemu.mm.notifier import NotifierSubscriber
@@ -158,7 +159,7 @@ class Kvm(NotifierSubscriber):
         yield self.host.costs.tlb_flush_ns
         self.mmu_lock.release(thread)
 
-    def _lock(self) -> Steps[None]:
+    def _lock(self) -> Iterable[Any]:
         return lock(self.mmu_lock, self.host.thread)
 
     def _unmap(self, start: int, end: int) -> Steps[None]:

@@ -5,10 +5,11 @@ The end of a range is not told whether it may (in 6.12 it is in the range's flag
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from nicemu.mm.locks import NON_BLOCK, Mutex
-from nicemu.timeline.host import HostThread, Sleep, Steps
+from nicemu.timeline.host import HostThread, Sleep
 
 
 def may_block(thread: HostThread) -> bool:
@@ -16,7 +17,7 @@ def may_block(thread: HostThread) -> bool:
     return NON_BLOCK not in thread.atomic
 
 
-def lock(mutex: Mutex, thread: HostThread) -> Steps[None]:
+def lock(mutex: Mutex, thread: HostThread) -> Iterable[Any]:
     """``mutex_lock``, or ``mutex_trylock`` until it succeeds where nobody may block."""
     return mutex.acquire(thread) if mutex.spins or may_block(thread) else mutex.spin_acquire(thread)
 

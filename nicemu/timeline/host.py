@@ -13,10 +13,11 @@ A sleep while ``thread.atomic`` is not empty (a spinlock or an RCU read section 
 
 from __future__ import annotations
 
-import heapq
 import random
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Any, TypeVar
 
 from nicemu.tables.records import INFINITY
@@ -168,7 +169,7 @@ class Scheduler:
         self.blocked: dict[int, HostThread] = {}
         """Threads that wait for something other than time, by number."""
         self._ready: list[tuple[int, int, HostThread]] = []
-        self._order = 0
+        self._order = count(1)
         self._threads = 0
         self._idle = 0
 
@@ -181,7 +182,7 @@ class Scheduler:
             self.log("thread_start", thread=thread.number, name=name, delay=delay)
         if delay and self.chooser.steers:
             delay += self.chooser.stretch("cpu")
-        self._push(thread, self.clock() + delay)
+        heappush(self._ready, (self.clock() + delay, next(self._order), thread))
         return thread
 
     def event(self, kind: str, **fields: int | str) -> None:
@@ -217,7 +218,7 @@ class Scheduler:
         if self.blocked.pop(thread.number, None) and self.log is not None and not thread.daemon:
             self.log("thread_wake", thread=thread.number)
         thread.send, thread.waits_for = value, None
-        self._push(thread, self.clock())
+        heappush(self._ready, (self.clock(), next(self._order), thread))
 
     @property
     def runnable(self) -> list[HostThread]:
@@ -226,7 +227,7 @@ class Scheduler:
 
     def step(self, until: int) -> None:
         """Run one thread, one yield; only threads that are ready at ``until`` ns."""
-        thread = self._choose(until) if self.chooser.steers else heapq.heappop(self._ready)[2]
+        thread = self._choose(until) if self.chooser.steers else heappop(self._ready)[2]
         if thread.idle:
             thread.idle = False
             self._idle -= 1
@@ -234,8 +235,8 @@ class Scheduler:
 
     def run(self, thread: HostThread) -> None:
         """Run one yield of a runnable thread now, whenever it is due: an explorer lets waits be over at once."""
-        self._ready = [item for item in self._ready if item[2] is not thread]
-        heapq.heapify(self._ready)
+        self._ready[:] = [item for item in self._ready if item[2] is not thread]
+        heapify(self._ready)
         self.resume(thread)
 
     def resume(self, thread: HostThread) -> None:
@@ -258,23 +259,22 @@ class Scheduler:
             if type(wait) is int:
                 if self.chooser.steers:
                     wait += self.chooser.stretch("cpu")
-                self._order += 1
-                heapq.heappush(self._ready, (self.clock() + wait, self._order, thread))
+                heappush(self._ready, (self.clock() + wait, next(self._order), thread))
             else:
                 self._wait(thread, wait)
         finally:
             self.current = None
 
     def _wait(self, thread: HostThread, wait: Any) -> None:
-        spins = getattr(wait, "spins", False)
-        if thread.atomic and not spins:
+        if thread.atomic and not getattr(wait, "spins", False):
             self.on_atomic_sleep(thread, wait)
-        if isinstance(wait, Sleep):
+        if type(wait) is Sleep:
             thread.idle = wait.idle
             self._idle += wait.idle
-            self._push(thread, self.clock() + wait.ns + self.chooser.stretch("sleep"))
+            time = self.clock() + wait.ns + self.chooser.stretch("sleep")
+            heappush(self._ready, (time, next(self._order), thread))
         elif wait.subscribe(thread):
-            self._push(thread, self.clock())
+            heappush(self._ready, (self.clock(), next(self._order), thread))
         else:
             thread.waits_for, thread.since = wait, self.clock()
             self.blocked[thread.number] = thread
@@ -285,17 +285,13 @@ class Scheduler:
         if self.log is not None and not thread.daemon:
             self.log("thread_end", thread=thread.number, failed=int(thread.error is not None))
 
-    def _push(self, thread: HostThread, time: int) -> None:
-        self._order += 1
-        heapq.heappush(self._ready, (time, self._order, thread))
-
     def _choose(self, until: int) -> HostThread:
         """The chooser's pick of the threads that are ready."""
-        ready = [heapq.heappop(self._ready)]
+        ready = [heappop(self._ready)]
         while self._ready and self._ready[0][0] <= until:
-            ready.append(heapq.heappop(self._ready))
+            ready.append(heappop(self._ready))
         index = self.chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
         first = ready.pop(index)
         for item in ready:
-            heapq.heappush(self._ready, item)
+            heappush(self._ready, item)
         return first[2]

@@ -112,3 +112,33 @@ def test_a_trylock_loop_waits_its_turn_without_sleep(machine: Any) -> None:
 
     machine.scheduler.spawn(holder(), "holder")
     assert machine.run(spins()) == 100 and not machine.host.reports
+
+
+@pytest.mark.parametrize("kind", [Mutex, SpinLock])
+def test_a_free_lock_is_had_in_the_call(machine: Any, kind: type[Mutex]) -> None:
+    lock = kind(machine.scheduler, "l")
+
+    def user() -> Steps[None]:
+        thread = machine.scheduler.current
+        assert tuple(lock.acquire(thread)) == () and lock.owner is thread and thread.held == [lock]
+        yield 0
+        lock.release(thread)
+        assert not thread.held and not thread.atomic and lock.owner is None
+
+    machine.run(user())
+
+
+def test_where_threads_are_preempted_a_free_lock_lets_others_go_first(machine: Any) -> None:
+    semaphore, mutex = RwSemaphore(machine.scheduler, "s"), Mutex(machine.scheduler, "m")
+    machine.host.lockdep.preempts = True
+
+    def user() -> Steps[None]:
+        thread = machine.scheduler.current
+        for lock, acquire in ((mutex, mutex.acquire), (semaphore, semaphore.acquire_read)):
+            steps = acquire(thread)
+            assert next(iter(steps)) == 0 and not thread.held
+            yield from steps
+            assert thread.held == [lock]
+            lock.release(thread)
+
+    machine.run(user())

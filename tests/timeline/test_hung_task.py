@@ -105,7 +105,7 @@ def test_a_report_has_the_traces_of_all_in_the_chain(host):
     two = host.spawn(ioctl(None), "two")
     run(host)
     assert report(two) == [
-        "task two, reg_mr; call trace:", "  acquire", "  user", "  ioctl",
+        "task two, reg_mr; call trace:", "  lock_slowpath", "  user", "  ioctl",
         "task one, reg_mr; call trace:", "  wait_for_device", "  user", "  ioctl",
     ]  # fmt: skip
 
