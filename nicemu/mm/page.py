@@ -74,7 +74,7 @@ class Pages:
         checks = frames.world.frame_check.view(np.ndarray)
         self.read_epochs, self.write_epochs = checks["read_epoch"], checks["write_epoch"]
         self.all_pins = lazy_zeros(len(rows), np.int32)
-        self.pins = memoryview(self.all_pins)
+        self.pins = self.all_pins.data
         self.refcount, self.mapcount = memoryview(self.refcounts), memoryview(self.mapcounts)
         self.flags, self.pointer, self.kind = (
             memoryview(self.all_flags), memoryview(self.pointers), memoryview(self.kinds))  # fmt: skip
