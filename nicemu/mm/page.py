@@ -72,7 +72,7 @@ class Pages:
         self.pointers, self.kinds, self.slots = rows["pointer"], rows["kind"], rows["slot"]
         self.indices, self.anon_vmas = rows["va"], rows["address_space"]
         self.all_pins = lazy_zeros(len(rows), np.int32)
-        self.pins = memoryview(self.all_pins)
+        self.pins = self.all_pins.data
         self.refcount, self.mapcount = memoryview(self.refcounts), memoryview(self.mapcounts)
         self.flags, self.pointer, self.kind = (
             memoryview(self.all_flags), memoryview(self.pointers), memoryview(self.kinds))  # fmt: skip

@@ -106,7 +106,7 @@ def fault_pages(world, row, arg):
         ("fault(world, arg).pages = 9", "field pages: 0 -> 9"),
         ("nic(world, 1).credits = 9", "given nic row 1 field credits: 0 -> 9"),
         ("cq(world, qp(world, row).send_cq).slots = 9", "given cq row 3 field slots: 64 -> 9"),
-        ("qp(world, 1 << 40).psn = 9", "expected rows that exist, given a row of table QP out of range"),
+        ("qp(world, 1 << 40).next_psn = 9", "expected rows that exist, given a row of table QP out of range"),
     ],
     ids=["qp", "fault", "nic", "cq", "no row"],
 )

@@ -183,8 +183,8 @@ def test_rows_are_written_in_place(monkeypatch, world, slot):
     for index in range(len(table)):
         table[field][index] = 10 + index
         assert native(world.address, index, 100 + index) == 10 + index
-        assert python(world.address, index, -index) == 100 + index
-        assert table[field][index] == -index
+        assert python(world.address, index, index) == 100 + index
+        assert table[field][index] == index
     assert world.control[0].trap == 0
 
 

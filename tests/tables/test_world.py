@@ -56,7 +56,7 @@ def test_state_fields_are_64_bits_where_rows_are_few(slot):
 
 @pytest.mark.parametrize("slot, most", NARROW.items())
 def test_a_row_of_a_bulk_table_is_small(slot, most):
-    """Sizes in bytes; what each is for stands in docs/performance.md under memory."""
+    """In bytes: what idle QPs and mapped pages cost follows from these."""
     assert getattr(records, slot.name).itemsize <= most
 
 
