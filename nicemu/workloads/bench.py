@@ -100,7 +100,7 @@ class End:
         self.pd: PD = beside.pd if beside else PD(self.context)
         self.cq: CQ = beside.cq if beside else CQ(self.context, CQ_ENTRIES)
         cap = QPCap(max_send_wr=depth, max_recv_wr=depth, max_send_sge=4, max_recv_sge=4)
-        self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, cap=cap))
+        self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, cap=cap, sq_sig_all=0))
         self._shares = beside is not None
 
     def close(self) -> None:
