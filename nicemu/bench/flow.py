@@ -15,9 +15,11 @@ from nicemu.bench.measure import Batch, Counts, Watch
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.mr import MR
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
-from nicemu.workloads.bench import ACCESS, PATIENCE_NS, QKEY, Bench, End, WorkloadError
+from nicemu.workloads.bench import ACCESS, QKEY, Bench, End, WorkloadError
 
 CHAIN_BYTES, CHAIN_MOST, CHAIN_LEAST = 32 << 20, 8192, 16
+GRH = 40
+"""Bytes in front of a received datagram."""
 MTUS = {1024: e.IBV_MTU_1024, 4096: e.IBV_MTU_4096}
 ATOMICS = (e.IBV_WR_ATOMIC_CMP_AND_SWP, e.IBV_WR_ATOMIC_FETCH_AND_ADD)
 
@@ -54,6 +56,8 @@ class Kind:
     mtu: int = 4096
     transport: int = e.IBV_QPT_RC
     owned: bool = False
+    places: int = 1
+    """Messages go round so many buffers, one behind the other."""
 
     @property
     def packets(self) -> int:
@@ -72,14 +76,15 @@ class Kind:
 
 
 class Flow:
-    """Chains over some pairs of connected ends. All messages of a pair move the same buffers, which stay in the
-    caches, as with perftest. Only the last request of a chain completes with a CQE."""
+    """Chains over some pairs of connected ends. All messages of a pair move the same buffers, as with
+    perftest, so that they stay in the caches, or go round ``places`` of them. Only the last request of a chain completes with a CQE."""
 
     def __init__(self, bench: Bench, kind: Kind, pairs: list[tuple[End, End]], chain: int | None = None) -> None:
         self.bench, self.kind, self.pairs = bench, kind, pairs
         self.count = chain or kind.chain
-        self.data = random.Random(1).randbytes(kind.size)
-        self.memories = [tuple(Memory(end, kind.size + 40, kind.owned) for end in pair) for pair in pairs]
+        length = kind.size * kind.places
+        self.data = random.Random(1).randbytes(length)
+        self.memories = [tuple(Memory(end, length + GRH, kind.owned) for end in pair) for pair in pairs]
         self.sends = [self._sends(*pair, *memory) for pair, memory in zip(pairs, self.memories, strict=True)]
         self.receives = [self._receives(memory[1]) for memory in self.memories] if kind.takes_receives else []
         for source, _ in self._directions():
@@ -92,22 +97,24 @@ class Flow:
 
     def _sends(self, here: End, there: End, source: Memory, target: Memory) -> SendWR:
         handle = here.handle(there) if self.kind.transport == e.IBV_QPT_UD else None
-        sges, chain = [SGE(source.address, self.kind.size, source.mr.lkey)], None
+        chain = None
         for number in range(self.count):
             flags = 0 if number else e.IBV_SEND_SIGNALED  # built from the last to the first
+            at = number % self.kind.places * self.kind.size
+            sges = [SGE(source.address + at, self.kind.size, source.mr.lkey)]
             wr = SendWR(wr_id=number, num_sge=1, sg=sges, opcode=self.kind.opcode, send_flags=flags, next_wr=chain)
             if handle is not None:
                 wr.set_wr_ud(handle, there.qp.qp_num, QKEY)
             elif self.kind.opcode in ATOMICS:
                 wr.set_wr_atomic(target.mr.rkey, target.address, 1, 0)
             elif not self.kind.takes_receives:
-                wr.set_wr_rdma(target.mr.rkey, target.address)
+                wr.set_wr_rdma(target.mr.rkey, target.address + at)
             chain = wr
         assert chain is not None
         return chain
 
     def _receives(self, target: Memory) -> RecvWR:
-        header = 40 if self.kind.transport == e.IBV_QPT_UD else 0  # room for the GRH
+        header = GRH if self.kind.transport == e.IBV_QPT_UD else 0
         sges, chain = [SGE(target.address, self.kind.size + header, target.mr.lkey)], None
         for number in range(self.count):
             chain = RecvWR(wr_id=number, num_sge=1, sg=sges, next_wr=chain)
@@ -118,13 +125,12 @@ class Flow:
         """Post every chain, then run the device until it has nothing left to do; only that counts."""
         for (_, there), receives in zip(self.pairs, self.receives, strict=False):
             there.qp.post_recv(receives)
-        control, endpoint = self.bench.lab.world.control[0], self.bench.lab.endpoint
-        ran, began = int(control.ran), self.bench.now()
+        ran, began = self.bench.events(), self.bench.now()
         for (here, _), sends in zip(self.pairs, self.sends, strict=True):
             here.qp.post_send(sends)
         with watch:
-            endpoint.settle(lambda: False, PATIENCE_NS)
-        events, took = int(control.ran) - ran, self.bench.now() - began
+            self.bench.settle()
+        events, took = self.bench.events() - ran, self.bench.now() - began
         self._take_completions()
         messages = self.count * len(self.pairs)
         return {"messages": messages, "packets": messages * self.kind.packets, "bytes": messages * self.kind.size,
@@ -141,9 +147,9 @@ class Flow:
         """The bytes arrived. WorkloadError: they did not."""
         if self.kind.opcode in ATOMICS:
             return
-        at = 40 if self.kind.transport == e.IBV_QPT_UD else 0
+        at = GRH if self.kind.transport == e.IBV_QPT_UD else 0
         for source, target in self._directions():
-            if target.content[at : at + self.kind.size] != source.content[: self.kind.size]:
+            if target.content[at : at + len(self.data)] != source.content[: len(self.data)]:
                 raise WorkloadError("the bytes that arrived are not those that were sent")
 
 

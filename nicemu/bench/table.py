@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from nicemu.bench.gates import GATES, judged
 from nicemu.bench.measure import Row
 from nicemu.bench.results import Results
-from nicemu.bench.units import UNITS, Clock, median, number, ratio
+from nicemu.bench.units import UNITS, Clock, median, number, ratio, shown
 
 MISSING = "-"
 
@@ -16,7 +16,7 @@ def cells(row: Row, clock: Clock) -> list[str]:
     """Name, what it is about, the rest, ratios to limits."""
     if not row.readings:
         return [row.name, MISSING, f"not measured: {row.absent}", ""]
-    first, *rest = (f"{number(median(row.readings, unit, clock))} {unit}" for unit in (row.unit, *row.also))
+    first, *rest = (shown(median(row.readings, unit, clock), unit) for unit in (row.unit, *row.also))
     return [row.name, first, ", ".join(rest), ", ".join(ratios(row))]
 
 

@@ -26,7 +26,8 @@ UNITS = {
     "messages/s": Unit("messages", "rate"), "packets/s": Unit("packets", "rate"), "GB/s": Unit("bytes", "rate", 1e-9),
     "events/s": Unit("events", "rate"), "x real time": Unit("virtual_ns", "rate", 1e-9),
     "pages/s": Unit("pages", "rate"), "calls/s": Unit("calls", "rate"), "round trips/s": Unit("calls", "rate"),
-    "us": Unit("calls", "time", 1e6), "s": Unit("calls", "time"), "bytes": Unit("bytes", "size"),
+    "us": Unit("calls", "time", 1e6), "s": Unit("calls", "time"), "hits/s": Unit("hits", "rate"),
+    "misses/s": Unit("misses", "rate"), "bytes": Unit("bytes", "size"),
     "MB": Unit("bytes", "size", 1e-6),
 }  # fmt: skip
 
@@ -67,6 +68,13 @@ def best_ratio(row: Row, limit: Against) -> float:
 def _share(mine: Reading, other: Reading, unit: str) -> float:
     a, b = value(mine, unit, "cpu"), value(other, unit, "cpu")
     return a / b if UNITS[unit].kind == "rate" else b / a
+
+
+def shown(amount: float, unit: str) -> str:
+    """With its unit: ``3.92 M packets/s``, ``5.31 ms``."""
+    if unit == "us" and amount >= 1000:
+        return f"{number(amount / 1000)} ms"
+    return f"{number(amount)} {unit}"
 
 
 def number(amount: float) -> str:

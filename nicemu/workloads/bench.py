@@ -270,6 +270,14 @@ class Bench:
         timeline = self.lab.timeline
         self.lab.endpoint.enter(lambda: timeline.pass_time(ns))
 
+    def settle(self) -> None:
+        """Let time pass until nothing is left to run."""
+        self.lab.endpoint.settle(lambda: False, PATIENCE_NS)
+
+    def events(self) -> int:
+        """Device events run so far."""
+        return int(self.lab.world.control[0].ran)
+
     def stages(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
         """Page faults and invalidations that are over since the last call: when each began (``at``), its ``total_ns``,
         ``pages`` and ``mr``, and the ns of each stage of ``nicemu.observe.stages`` (``detect_ns``)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from nicemu.bench.measure import Case
 
-TOPICS = ("verbs", "fabric")
+TOPICS = ("verbs", "fabric", "shim", "odp", "iotlb", "memory", "startup")
 PEERS = ()
 
 
