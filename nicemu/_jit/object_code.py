@@ -225,6 +225,11 @@ def _link(symbol: str, code: bytes) -> int:
     return _linked[symbol][0]
 
 
+def linked() -> dict[str, tuple[int, bytes]]:
+    """Every function that was linked into this process, by its symbol: its address, and the ELF object it came from."""
+    return dict(_linked)
+
+
 class _MethodDef(ctypes.Structure):
     """``PyMethodDef``."""
 

@@ -76,8 +76,8 @@ class Kind:
 
 
 class Flow:
-    """Chains over some pairs of connected ends. All messages of a pair move the same buffers, as with
-    perftest, so that they stay in the caches, or go round ``places`` of them. Only the last request of a chain completes with a CQE."""
+    """Chains over some pairs of connected ends. All messages of a pair move the same buffers, as with perftest, so that
+    they stay in the caches, or go round ``places`` of them. Only the last request of a chain completes with a CQE."""
 
     def __init__(self, bench: Bench, kind: Kind, pairs: list[tuple[End, End]], chain: int | None = None) -> None:
         self.bench, self.kind, self.pairs = bench, kind, pairs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from nicemu.bench import native
 from nicemu.bench.event_loop.copies import LINE_BYTES, copy_often
 from nicemu.bench.event_loop.loop import event_loop
-from nicemu.bench.measure import Absent, Batch, Counts, Limit, Opener, Watch
+from nicemu.bench.measure import Batch, Counts, Limit, Watch
 from nicemu.tables.world import lazy_bytes
 
 BARE, C_LOOP, MEMCPY, PYTHON = "bare event loop", "C event loop", "memcpy", "empty Python calls"
@@ -62,28 +61,8 @@ def python_calls(unit: str = "calls/s") -> Limit:
 
 def c_loop(size: int, mtu: int = 4096) -> Limit:
     """The bare loop in C, compiled on the spot."""
-    return Limit(
-        C_LOOP, "packets/s", program_reports(Path(__file__).parent / "c_loop.c", ("cc", "gcc", "clang"), size, mtu)
-    )
+    return Limit(C_LOOP, "packets/s", native.reports(_c_program, size, mtu))
 
 
-def program_reports(source: Path, compilers: tuple[str, ...], *arguments: int, options: tuple[str, ...] = ()) -> Opener:
-    """Opener of a program that measures itself. It prints ``wall cpu`` and then ``name value`` for each count; its
-    arguments are those given."""
-
-    @contextmanager
-    def opener() -> Iterator[Batch]:
-        command = [str(native.built(source, compilers, options)), *map(str, arguments)]
-
-        def batch(watch: Watch) -> Counts:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise Absent(f"{source.name}: status {done.returncode}: {done.stderr.strip()[:200]}")
-            wall, cpu, *counts = done.stdout.split()
-            watch.wall += float(wall)
-            watch.cpu += float(cpu)
-            return dict(zip(counts[::2], map(float, counts[1::2]), strict=True))
-
-        yield batch
-
-    return opener
+def _c_program() -> Path:
+    return native.built(Path(__file__).parent / "c_loop.c", ("cc", "gcc", "clang"))

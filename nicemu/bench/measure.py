@@ -105,7 +105,7 @@ class Against:
 
 @dataclass
 class Row:
-    """A case measured. ``absent``: why it could not be."""
+    """A case measured. ``absent``: why it cannot be had here. ``failed``: what went wrong, which should not."""
 
     name: str
     topic: str
@@ -115,30 +115,38 @@ class Row:
     readings: list[Reading] = field(default_factory=list)
     limits: list[Against] = field(default_factory=list)
     absent: str = ""
+    failed: str = ""
 
 
 def measure(case: Case, effort: Effort) -> Row:
     """Readings of a case, one of each of its limits after each of them. The first batch of everything is not counted;
     garbage is collected between readings only."""
     row = Row(case.name, case.topic, case.unit, case.also, case.note)
+    row.limits = [Against(limit.name, limit.unit) for limit in case.limits]
     seconds = effort.seconds if case.seconds is None else case.seconds
+    openers: list[tuple[Row | Against, Opener]] = [(row, case.open)]
+    openers += zip(row.limits, (limit.open for limit in case.limits), strict=True)
+    takers: list[tuple[Row | Against, Callable[[], Reading]]] = []
     with ExitStack() as stack:
-        try:
-            takers = [(row.readings, stack.enter_context(_taker(case.open, seconds)))]
-        except Absent as error:
-            row.absent = str(error)
-            return row
-        for limit in case.limits:
-            against = Against(limit.name, limit.unit)
-            row.limits.append(against)
-            try:
-                takers.append((against.readings, stack.enter_context(_taker(limit.open, seconds))))
-            except Absent as error:
-                against.absent = str(error)
+        for what, opener in openers:
+            with _noting_absence(what):
+                takers.append((what, stack.enter_context(_taker(opener, seconds))))
+            if row.absent:
+                return row
         for _ in range(min(effort.runs, case.runs or effort.runs)):
-            for readings, take in takers:
-                readings.append(take())
+            for what, take in takers:
+                with _noting_absence(what):
+                    what.readings.append(take())
     return row
+
+
+@contextmanager
+def _noting_absence(what: Row | Against) -> Iterator[None]:
+    try:
+        yield
+    except Absent as error:
+        what.absent = str(error)
+        what.readings.clear()
 
 
 @contextmanager

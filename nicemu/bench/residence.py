@@ -14,10 +14,11 @@ import numpy as np
 from nicemu.bench import labs
 from nicemu.pyverbs import enums as e
 from nicemu.pyverbs.mr import MR
+from nicemu.pyverbs.wr import SGE
 from nicemu.tables.records import Slot
 from nicemu.workloads.bench import ACCESS, PAGE, Bench
 
-QPS, PAGES = 2000, 1 << 20
+QPS, PAGES, PART_BYTES = 2000, 1 << 20, 1 << 30
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -59,12 +60,14 @@ def rc_qp() -> int:
 
 
 def _pages(measured: Callable[[Bench], int]) -> int:
-    """Growth by 1 M model pages that the CPU and the device have."""
+    """Growth by 1 M pages of simulated RAM that the device has, in an on-demand MR prefetched for writing."""
     with labs.opened(memory="model", host={"ram_pages": PAGES + PAGES // 4}) as bench:
         end, process = bench.end(), bench.lab.endpoint.process
         address = process.mmap(PAGES * PAGE, memory="model")
         before = measured(bench)
-        bench.opened(MR(end.pd, PAGES * PAGE, ACCESS, address=address))
+        mr = bench.opened(MR(end.pd, PAGES * PAGE, ACCESS | e.IBV_ACCESS_ON_DEMAND, address=address))
+        parts = [SGE(address + at, PART_BYTES, mr.lkey) for at in range(0, PAGES * PAGE, PART_BYTES)]
+        end.pd.advise_mr(e.IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, e.IBV_ADVISE_MR_FLAG_FLUSH, parts)
         return measured(bench) - before
 
 

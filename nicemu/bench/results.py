@@ -24,6 +24,8 @@ class Results:
     machine: dict[str, str]
     short: bool = False
     rows: list[Row] = field(default_factory=list)
+    profile: dict[str, float] = field(default_factory=dict)
+    """Shares of samples by frames (``profile.Shares``)."""
 
     def row(self, name: str) -> Row | None:
         """The row of that name, if it was measured."""
@@ -51,7 +53,9 @@ def load(file: Path) -> Results:
     """What ``save`` wrote. ConfigError: it is something else."""
     content = _content(file)
     try:
-        return Results(content["machine"], content["short"], [_row(each) for each in content["rows"]])
+        return Results(
+            content["machine"], content["short"], [_row(each) for each in content["rows"]], content["profile"]
+        )
     except (KeyError, TypeError) as error:
         raise ConfigError(
             f"{file}: expected results of nicemu bench --json; its rows are not complete ({error})"

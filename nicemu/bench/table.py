@@ -15,7 +15,7 @@ MISSING = "-"
 def cells(row: Row, clock: Clock) -> list[str]:
     """Name, what it is about, the rest, ratios to limits."""
     if not row.readings:
-        return [row.name, MISSING, f"not measured: {row.absent}", ""]
+        return [row.name, MISSING, (row.failed and f"FAILED: {row.failed}") or f"not measured: {row.absent}", ""]
     first, *rest = (shown(median(row.readings, unit, clock), unit) for unit in (row.unit, *row.also))
     return [row.name, first, ", ".join(rest), ", ".join(ratios(row))]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from nicemu.bench.measure import Case
 
 TOPICS = ("verbs", "fabric", "shim", "odp", "iotlb", "memory", "startup")
-PEERS = ()
+PEERS = ("peers",)
 
 
 def cases(peers: bool = False) -> Iterator[Case]:

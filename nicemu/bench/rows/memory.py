@@ -28,7 +28,13 @@ def cases() -> Iterator[Case]:
             (),
             f"connected, queues of 16; growth of all tables by {residence.QPS}",
         ),
-        ("1 M mapped pages, MTT and PTE", "MB", "translations", (words,), "a pinned MR over 4 GiB of simulated RAM"),
+        (
+            "1 M mapped pages, MTT and PTE",
+            "MB",
+            "translations",
+            (words,),
+            "an on-demand MR of 4 GiB of simulated RAM",
+        ),
         ("1 M mapped pages, with frames and reverse maps", "MB", "pages", (words,), "growth of the whole process"),
     ):
         opener = _prints("-m", "nicemu.bench.residence", what)

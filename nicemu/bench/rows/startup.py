@@ -1,4 +1,4 @@
-"""How long one waits for the first line: cold compile, warm run, help. Processes of their own, as a user starts them."""
+"""How long one waits for the first line: cold compile, warm run, help. Processes of their own, as users start them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cases() -> Iterator[Case]:
     yield Case("warm nicemu run of a hello program", "startup", "s", _hello(), (python,), (),
                "opens a device, registers 4 KiB", seconds=0)  # fmt: skip
     yield Case("cold first run", "startup", "s", _hello(cold=True), (python,), (),
-               "the same with an empty cache: the engine is compiled, by a process per core", seconds=0, runs=RUNS)  # fmt: skip
+               "with an empty cache: a process per core compiles the engine", seconds=0, runs=RUNS)  # fmt: skip
 
 
 def _process(command: list[str], **environment: str) -> Opener:
