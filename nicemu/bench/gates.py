@@ -7,7 +7,7 @@ from typing import Literal
 
 from nicemu.bench import limits
 from nicemu.bench.results import Results
-from nicemu.bench.rows import fabric
+from nicemu.bench.rows import fabric, peers, verbs
 from nicemu.bench.units import Clock, median, number, ratio
 
 
@@ -56,10 +56,8 @@ GATES = (
     Gate("1 MiB against memcpy, program-owned", f"{WRITE_1M}, program", "GB/s", 0.25, limit=limits.MEMCPY),
     Gate("small messages, 1 QP", "RC WRITE 64 B, MTU 4096, arena", "messages/s", 2e6),
     Gate("small messages, 1,000 QPs", "RC WRITE 64 B, 1,000 QPs", "messages/s", 1.5e6),
-    Gate("against ns-3", "RC WRITE 64 KiB beside peers", "packets/s", 12, limit="ns-3 UDP"),
-    Gate(
-        "without payload against with it", "RC WRITE 64 KiB, no payload", "packets/s", 2, limit="the same with payload"
-    ),
+    Gate("against ns-3", "RC WRITE 64 KiB beside peers", "packets/s", 12, limit=peers.NS3),
+    Gate("without payload against with it", "RC WRITE 64 KiB, no payload", "packets/s", 2, limit=verbs.WHOLE),
     Gate("256 NICs on a switch", "256 NICs on a switch", "packets/s", 1.5e6),
     Gate("a packet among 256 NICs against among 2", "256 NICs on a switch", "packets/s", 1.4, MOST, fabric.TWO),
     Gate("page faults, batched", "page faults, many pages at once", "pages/s", 50_000),

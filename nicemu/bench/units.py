@@ -79,8 +79,9 @@ def shown(amount: float, unit: str) -> str:
 
 def number(amount: float) -> str:
     """Three significant digits: ``3.92 M``, ``812 k``, ``0.41``."""
+    amount = float(f"{amount:.3g}")
     for size, letter in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(amount) >= 0.9995 * size:
+        if abs(amount) >= size:
             return _digits(amount / size) + letter
     return _digits(amount)
 

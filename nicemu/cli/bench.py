@@ -34,7 +34,7 @@ def bench(
     list_rows: Annotated[bool, typer.Option("--list", help="Name the rows and stop.")] = False,
     docs: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Measure nothing: write docs/performance.md from FILE, of --json."),
+        typer.Option(metavar="FILE", help="Write docs/performance.md from FILE, of --json; measure nothing."),
     ] = None,
 ) -> None:
     """Measure what the emulator costs in wall-clock time.
@@ -56,9 +56,8 @@ def bench(
         return
     chosen = [case for case in rows.cases(peers) if _is_wanted(case, only or [], short)]
     if not chosen:
-        raise ConfigError(
-            f"--only: expected words of names of rows (nicemu bench --list), given {', '.join(only or [])}"
-        )
+        given = ", ".join(only or [])
+        raise ConfigError(f"--only: expected a word of a row's name or topic (nicemu bench --list), given {given}")
     if list_rows:
         for case in chosen:
             typer.echo(f"{case.topic:<8} {case.name}")
