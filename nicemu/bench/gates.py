@@ -1,4 +1,4 @@
-"""What issue and documentation promise, as gates: a row, a unit, and how much of it is required."""
+"""What docs/performance.md promises, as gates: a row, a unit, and how much of it is required."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Gate:
     @property
     def required(self) -> str:
         """In words."""
-        unit = f"x {self.limit}" if self.limit else self.unit
-        return f"at {self.at} {number(self.need)} {unit}"
+        of = f"x {'the cost of ' if self.at == 'most' else ''}{self.limit}" if self.limit else self.unit
+        return f"at {self.at} {number(self.need)} {of}"
 
 
 WRITE_64K = "RC WRITE 64 KiB, MTU 4096"

@@ -37,7 +37,7 @@ def text(results: Results, clock: Clock) -> Iterator[str]:
     lines = {topic: [cells(row, clock) for row in results.rows if row.topic == topic] for topic in topics}
     widths = [max((len(line[at]) for group in lines.values() for line in group), default=0) for at in range(3)]
     for topic, group in lines.items():
-        yield f"{topic}"
+        yield topic
         for line in group:
             yield "  " + _padded(line, widths)
         yield ""
@@ -47,7 +47,7 @@ def gate_text(results: Results, clock: Clock) -> Iterator[str]:
     """A line for each gate that was measured, and how many were not."""
     lines = [line for line in gate_cells(results, clock) if line[2] != MISSING]
     widths = [max((len(line[at]) for line in lines), default=0) for at in range(3)]
-    yield f"gates ({len(lines)} of {len(GATES)}; the others were not measured)"
+    yield f"gates, {len(lines)} of {len(GATES)} measured"
     for line in lines:
         yield "  " + _padded(line, widths)
 
@@ -55,9 +55,9 @@ def gate_text(results: Results, clock: Clock) -> Iterator[str]:
 def gate_cells(results: Results, clock: Clock) -> Iterator[list[str]]:
     """Name, required, measured, verdict."""
     for gate, amount in judged(results, clock):
-        shown = MISSING if amount is None else number(amount)
+        measured = MISSING if amount is None else number(amount)
         verdict = "not measured" if amount is None else "met" if gate.met(amount) else "NOT MET"
-        yield [gate.name, gate.required, shown, verdict]
+        yield [gate.name, gate.required, measured, verdict]
 
 
 def _padded(line: Iterable[str], widths: list[int]) -> str:

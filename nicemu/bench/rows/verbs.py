@@ -8,6 +8,7 @@ from nicemu.bench import limits
 from nicemu.bench.flow import Kind, flow
 from nicemu.bench.measure import Case, Limit
 from nicemu.pyverbs import enums as e
+from nicemu.workloads.bench import PAGE
 
 OPERATIONS = {"WRITE": e.IBV_WR_RDMA_WRITE, "READ": e.IBV_WR_RDMA_READ, "SEND": e.IBV_WR_SEND}
 ATOMICS = {"FETCH_ADD": e.IBV_WR_ATOMIC_FETCH_AND_ADD, "CMP_SWP": e.IBV_WR_ATOMIC_CMP_AND_SWP}
@@ -44,7 +45,9 @@ def cases() -> Iterator[Case]:
 
 def _rc(name: str, kind: Kind) -> Case:
     owner = "program" if kind.owned else "arena"
-    found = [limits.bare(kind.size, kind.mtu), limits.memcpy(kind.size)]
+    found = [limits.bare(kind.size, kind.mtu)]
+    if kind.size >= PAGE:
+        found.append(limits.memcpy(kind.size))
     if kind.size == 65536 and not kind.owned:
         found.append(limits.c_loop(kind.size, kind.mtu))
     return _case(f"RC {name} {SIZES[kind.size]}, MTU {kind.mtu}, {owner}", kind, tuple(found))
