@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_program": {"_tracebacks", "config"},
     "workloads": {"pyverbs", "observe", "lab"},
     "experiment": {"workloads", "lab", "uverbs", "nic", "observe", "config", "_alias", "_program"},
-    "cli": {"check", "experiment", "workloads", "lab", "nic", "observe", "config", "pyverbs", "uverbs"}
+    "bench": {"workloads", "mm", "lab", "uverbs", "pyverbs", "config", "memory", "tables", "_jit"},
+    "cli": {"bench", "check", "experiment", "workloads", "lab", "nic", "observe", "config", "pyverbs", "uverbs"}
     | {"_alias", "_program", "_tracebacks"},
     "pytest_plugin": {
         "cli",

@@ -31,9 +31,9 @@ from nicemu._jit.object_code import cache_root, kernel_digest
 from nicemu._jit.twins import PYTHON_UNITS, WORLDS
 
 __all__ = [
-    "JIT", "WORLDS", "Kernel", "Native", "base_accessor", "cache_root", "call", "cold", "copy_bytes", "entry", "fill_bytes",
-    "install", "jit", "kernel_digest", "load8", "load32", "load64", "pread", "process_vm_readv", "process_vm_writev",
-    "pwrite", "row_accessor", "store8", "store32", "store64",
+    "JIT", "WORLDS", "Kernel", "Native", "base_accessor", "cache_root", "call", "cold", "copy_bytes", "entry",
+    "fill_bytes", "install", "jit", "kernel_digest", "load8", "load32", "load64", "pread", "process_vm_readv",
+    "process_vm_writev", "pwrite", "row_accessor", "store8", "store32", "store64",
 ]  # fmt: skip
 
 JIT = not int(os.environ.get("NUMBA_DISABLE_JIT") or 0)
@@ -142,8 +142,8 @@ def install(function: Callable[..., Any], folder: str | None = None) -> int:
 
 
 def row_accessor(dtype: np.dtype, slot: int, trap_offset: int) -> Callable[..., Any]:
-    """``row(world, index)``: the row of the table in ``slot``. An index out of range sets the trap word and ends the unit
-    or kernel, which answers 0: what follows knows that the row is there, and looks it up once.
+    """``row(world, index)``: the row of the table in ``slot``. An index out of range sets the trap word and ends the
+    unit or kernel, which answers 0: what follows knows that the row is there, and looks it up once.
 
     ``trap_offset`` is the byte offset of the trap code in row 0 of table 0 (the control record); the code stored is
     ``slot + 1``, the index goes into the next word.

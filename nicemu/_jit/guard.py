@@ -1,7 +1,8 @@
 """Copies that survive bad addresses: ``copied = call(code, destination, source, length)`` gives how many bytes came.
 
 A program may unmap or protect its memory behind our back. On x86-64 the copy is one instruction, and the handler of
-SIGSEGV and SIGBUS lets the routine end early if that instruction faulted; other faults go to whoever had the signal. Elsewhere, and as plain Python, there is none, and :mod:`nicemu.memory.copy` asks the kernel: 1.6 us a packet.
+SIGSEGV and SIGBUS lets the routine end early if that instruction faulted; other faults go to whoever had the signal.
+Elsewhere, and as plain Python, there is none, and :mod:`nicemu.memory.copy` asks the kernel: 1.6 us a packet.
 """
 
 from __future__ import annotations

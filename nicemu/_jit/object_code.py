@@ -236,6 +236,11 @@ def load_assembly(text: str, *symbols: str) -> list[int]:
     return [engine.get_function_address(symbol) for symbol in symbols]
 
 
+def linked() -> dict[str, tuple[int, bytes]]:
+    """Every function that was linked into this process, by its symbol: its address, and the ELF object it came from."""
+    return dict(_linked)
+
+
 class _MethodDef(ctypes.Structure):
     """``PyMethodDef``."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 import nicemu
-from nicemu.cli import check, devinfo, diff, experiment, fuzz, run, schema, stats, top, why
+from nicemu.cli import bench, check, devinfo, diff, experiment, fuzz, run, schema, stats, top, why
 from nicemu.cli.conformance import command as conformance
 from nicemu.cli.firmware import command as firmware
 from nicemu.cli.rxe_lab import command as rxe_lab
@@ -46,5 +46,6 @@ app.command("stats")(stats.stats)
 app.command("top")(top.top)
 app.command("why")(why.why)
 app.command("diff")(diff.diff)
+app.command("bench")(bench.bench)
 app.add_typer(firmware.firmware, name="firmware")
 app.add_typer(rxe_lab.lab, name="lab")

@@ -1,8 +1,8 @@
 """The event heap: (time, sequence) order, for all NICs and links of a lab, inside compiled code.
 
 A binary heap in the EVENT table. Packets that follow each other, out of a port, along a link, into memory, form
-*lanes*: only the first of a lane is in the heap; the others wait in their own rows. ``stale`` counts events that do nothing
-(cancelled timers), so that a heap of only those is idle.
+*lanes*: only the first of a lane is in the heap; the others wait in their own rows. ``stale`` counts events that will
+do nothing (cancelled timers), so that a heap of only those is idle.
 """
 
 from nicemu._jit import cold, entry, jit

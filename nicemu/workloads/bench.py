@@ -100,7 +100,7 @@ class End:
         self.pd: PD = beside.pd if beside else PD(self.context)
         self.cq: CQ = beside.cq if beside else CQ(self.context, CQ_ENTRIES)
         cap = QPCap(max_send_wr=depth, max_recv_wr=depth, max_send_sge=4, max_recv_sge=4)
-        self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, cap=cap))
+        self.qp = QP(self.pd, QPInitAttr(qp_type=kind, scq=self.cq, rcq=self.cq, cap=cap, sq_sig_all=0))
         self._shares = beside is not None
 
     def close(self) -> None:
@@ -269,6 +269,14 @@ class Bench:
         """Let virtual time pass."""
         timeline = self.lab.timeline
         self.lab.endpoint.enter(lambda: timeline.pass_time(ns))
+
+    def settle(self) -> None:
+        """Let time pass until nothing is left to run."""
+        self.lab.endpoint.settle(lambda: False, PATIENCE_NS)
+
+    def events(self) -> int:
+        """Device events run so far."""
+        return int(self.lab.world.control[0].ran)
 
     def stages(self) -> tuple[list[dict[str, int]], list[dict[str, int]]]:
         """Page faults and invalidations that are over since the last call: when each began (``at``), its ``total_ns``,

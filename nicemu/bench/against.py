@@ -1,0 +1,39 @@
+"""Ratios of this run against stored ones. Never an absolute time: machines differ, ratios to a limit hardly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nicemu.bench.measure import Row
+from nicemu.bench.results import Ratios
+from nicemu.bench.units import best_ratio, ratio
+
+ALLOWED = 0.25
+"""A ratio may be so much lower than the stored one."""
+
+
+@dataclass(frozen=True)
+class Fall:
+    """A ratio that fell too far."""
+
+    row: str
+    limit: str
+    before: float
+    now: float
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.now:.3f} of {self.limit}, {1 - self.now / self.before:.0%} below {self.before:.3f}"
+
+
+def falls(row: Row, stored: Ratios) -> list[Fall]:
+    """What of a row fell. The better counts of the median of neighbouring readings and the best of all readings: either
+    can be spoilt by what else the machine does, and seldom both."""
+    found = []
+    for limit in row.limits:
+        before = stored.get(row.name, {}).get(limit.name)
+        if before is None or not limit.readings or not row.readings:
+            continue
+        now = max(ratio(row, limit), best_ratio(row, limit))
+        if now < before * (1 - ALLOWED):
+            found.append(Fall(row.name, limit.name, before, now))
+    return found

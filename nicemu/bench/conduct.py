@@ -1,0 +1,41 @@
+"""A run of the bench: case after case, with a line for each as it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from nicemu.bench import profile, table
+from nicemu.bench.against import Fall, falls
+from nicemu.bench.measure import FULL, SHORT, Absent, Case, Effort, Row, measure
+from nicemu.bench.results import Ratios, Results
+from nicemu.bench.units import Clock
+
+Say = Callable[[str], None]
+
+
+def run(cases: Sequence[Case], results: Results, stored: Ratios, clock: Clock, say: Say) -> Iterator[Fall]:
+    """Measure case after case into ``results``; what fell below the stored ratios."""
+    for number, case in enumerate(cases, 1):
+        row = _row(case, SHORT if results.short else FULL, stored)
+        results.rows.append(row)
+        name, first, others, ratios = table.cells(row, clock)
+        say(f"{number}/{len(cases)} {name}: {f'{first}, {ratios}'.strip(', ') if row.readings else others}")
+        yield from falls(row, stored)
+
+
+def _row(case: Case, effort: Effort, stored: Ratios) -> Row:
+    """A row; one that fell is measured once more, and counts as it is then."""
+    try:
+        row = measure(case, effort)
+        return measure(case, effort) if falls(row, stored) else row
+    except Exception as error:  # the other rows are worth having
+        text = " ".join(str(error).split())
+        return Row(case.name, case.topic, case.unit, case.also, case.note, failed=f"{type(error).__name__}: {text}")
+
+
+def take_profile(results: Results, say: Say) -> None:
+    """Where the time goes, if perf is there."""
+    try:
+        results.profile = profile.sampled()
+    except Absent as error:
+        say(f"no profile: {error}")

@@ -1,0 +1,87 @@
+"""How much memory things take: run as ``python -m nicemu.bench.residence WHAT``, prints bytes. In a process of its own,
+for memory that an earlier lab used would count as well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from nicemu.bench import labs
+from nicemu.pyverbs import enums as e
+from nicemu.pyverbs.mr import MR
+from nicemu.pyverbs.wr import SGE
+from nicemu.tables.records import Slot
+from nicemu.workloads.bench import ACCESS, PAGE, Bench
+
+QPS, PAGES, PART_BYTES = 2000, 1 << 20, 1 << 30
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def process_bytes() -> int:
+    """Resident memory of this process."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE
+
+
+def table_bytes(bench: Bench, *slots: Slot) -> int:
+    """Resident memory of tables of the world, by default of all."""
+    tables = bench.lab.world.tables
+    return sum(_resident(tables[slot]) for slot in slots or Slot)
+
+
+def _resident(table: np.ndarray) -> int:
+    first = table.ctypes.data // PAGE * PAGE
+    pages = -(-(table.ctypes.data + table.nbytes - first) // PAGE)
+    found = np.zeros(pages, np.uint8)
+    if _libc.mincore(ctypes.c_void_p(first), ctypes.c_size_t(pages * PAGE), ctypes.c_void_p(found.ctypes.data)):
+        raise OSError(ctypes.get_errno(), "mincore")
+    return int((found & 1).sum()) * PAGE
+
+
+def idle_lab() -> int:
+    """The process with a lab of two NICs and an open device."""
+    with labs.opened() as bench:
+        bench.context()
+        return process_bytes()
+
+
+def rc_qp() -> int:
+    """Table rows of one connected RC QP with queues of 16."""
+    with labs.opened() as bench:
+        first = bench.rc_pair(depth=16)
+        before = table_bytes(bench)
+        for _ in range(QPS // 2):
+            bench.rc_pair(depth=16, beside=first)
+        return (table_bytes(bench) - before) // QPS
+
+
+def _pages(measured: Callable[[Bench], int]) -> int:
+    """Growth by 1 M pages of simulated RAM that the device has, in an on-demand MR prefetched for writing."""
+    with labs.opened(memory="model", host={"ram_pages": PAGES + PAGES // 4}) as bench:
+        end, process = bench.end(), bench.lab.endpoint.process
+        address = process.mmap(PAGES * PAGE, memory="model")
+        before = measured(bench)
+        mr = bench.opened(MR(end.pd, PAGES * PAGE, ACCESS | e.IBV_ACCESS_ON_DEMAND, address=address))
+        parts = [SGE(address + at, PART_BYTES, mr.lkey) for at in range(0, PAGES * PAGE, PART_BYTES)]
+        end.pd.advise_mr(e.IBV_ADVISE_MR_ADVICE_PREFETCH_WRITE, e.IBV_ADVISE_MR_FLAG_FLUSH, parts)
+        return measured(bench) - before
+
+
+def translations() -> int:
+    """Page table and MTT: radix nodes."""
+    return _pages(lambda bench: table_bytes(bench, Slot.NODE))
+
+
+def mapped_pages() -> int:
+    """All that the process has grown by, without the contents of pages."""
+    return _pages(lambda bench: process_bytes())
+
+
+WHAT = {"idle": idle_lab, "qp": rc_qp, "translations": translations, "pages": mapped_pages}
+
+if __name__ == "__main__":
+    print(WHAT[sys.argv[1]]())

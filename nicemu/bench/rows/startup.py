@@ -1,0 +1,70 @@
+"""How long one waits for the first line: cold compile, warm run, help. Processes of their own, as users start them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nicemu.bench.measure import Absent, Batch, Case, Counts, Limit, Opener, Watch
+
+HELLO = """\
+from pyverbs.device import Context, get_device_list
+from pyverbs.pd import PD
+from pyverbs.mr import MR
+import pyverbs.enums as e
+
+name = get_device_list()[0].name.decode()
+with Context(name=name) as context, PD(context) as pd, MR(pd, 4096, e.IBV_ACCESS_LOCAL_WRITE) as mr:
+    print("hello", name, mr.lkey)
+"""
+COMMAND = [sys.executable, "-m", "nicemu"]
+RUNS = 3
+
+
+def cases() -> Iterator[Case]:
+    """Cold, warm, help."""
+    python = Limit("python -c pass", "s", _process([sys.executable, "-c", "pass"]))
+    yield Case("nicemu --help", "startup", "s", _process([*COMMAND, "--help"]), (python,), seconds=0)
+    yield Case("warm nicemu run of a hello program", "startup", "s", _hello(), (python,), (),
+               "opens a device, registers 4 KiB", seconds=0)  # fmt: skip
+    yield Case("cold first run", "startup", "s", _hello(cold=True), (python,), (),
+               "with an empty cache: a process per core compiles the engine", seconds=0, runs=RUNS)  # fmt: skip
+
+
+def _process(command: list[str], **environment: str) -> Opener:
+    @contextmanager
+    def opener() -> Iterator[Batch]:
+        yield lambda watch: _run(command, watch, environment)
+
+    return opener
+
+
+def _hello(cold: bool = False) -> Opener:
+    @contextmanager
+    def opener() -> Iterator[Batch]:
+        with tempfile.TemporaryDirectory(prefix="nicemu-bench-") as folder:
+            program = Path(folder) / "hello.py"
+            program.write_text(HELLO, encoding="utf-8")
+
+            def batch(watch: Watch) -> Counts:
+                if not cold:
+                    return _run([*COMMAND, "run", str(program)], watch, {})
+                with tempfile.TemporaryDirectory(dir=folder) as cache:
+                    return _run([*COMMAND, "run", str(program)], watch, {"NICEMU_CACHE": cache})
+
+            yield batch
+
+    return opener
+
+
+def _run(command: list[str], watch: Watch, environment: dict[str, str]) -> Counts:
+    with watch:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+    if done.returncode:
+        raise Absent(f"{' '.join(command)}: status {done.returncode}: {done.stderr.strip()[-200:]}")
+    return {"calls": 1}
