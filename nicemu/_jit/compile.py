@@ -55,8 +55,25 @@ def object_code(function: Callable, symbol: str, arguments: int, returns: bool, 
     around = llvm.parse_assembly(f'target datalayout = "{body.data_layout}"\ntarget triple = "{body.triple}"\n{text}')
     around.link_in(body)
     around.verify()
-    code: bytes = _target_machine().emit_object(around)
+    machine = _target_machine()
+    _optimize(around, symbol, machine)
+    code: bytes = machine.emit_object(around)
     return code
+
+
+INLINE_THRESHOLD = 325
+"""Above LLVM's 250: what a packet passes through becomes one function a unit."""
+
+
+def _optimize(module: Any, symbol: str, machine: Any) -> None:
+    """Helpers become part of the one function that others see."""
+    for function in module.functions:
+        if not function.is_declaration and function.name != symbol:
+            function.linkage = "internal"
+    tuning = llvm.create_pipeline_tuning_options(speed_level=int(numba_config.OPT))
+    tuning.inlining_threshold = INLINE_THRESHOLD
+    passes = llvm.create_pass_builder(machine, tuning)
+    passes.getModulePassManager().run(module, passes)
 
 
 def _target_machine() -> Any:

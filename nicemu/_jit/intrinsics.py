@@ -108,6 +108,13 @@ def call(typing_context, address, a, b, c):
     return types.int64(types.int64, types.int64, types.int64, types.int64), codegen
 
 
+def _never_moves(builder, loaded):
+    """Mark what was loaded from the (base, count) vector: nobody writes there while compiled code runs, so that several
+    uses of a row find it once."""
+    loaded.set_metadata("invariant.load", builder.module.add_metadata([]))
+    return loaded
+
+
 def row(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
     """``row(world, index)``; see :func:`nicemu._jit.row_accessor`."""
     record, size = numba.from_dtype(dtype), dtype.itemsize
@@ -118,11 +125,11 @@ def row(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
             def word(address, offset):
                 return builder.inttoptr(builder.add(address, ir.Constant(_i64, offset)), _i64.as_pointer())
 
-            base = builder.load(word(args[0], 16 * slot))
-            count = builder.load(word(args[0], 16 * slot + 8))
+            base = _never_moves(builder, builder.load(word(args[0], 16 * slot)))
+            count = _never_moves(builder, builder.load(word(args[0], 16 * slot + 8)))
             bad = builder.icmp_unsigned(">=", args[1], count)
             with builder.if_then(bad, likely=False):
-                control = builder.load(word(args[0], 0))
+                control = _never_moves(builder, builder.load(word(args[0], 0)))
                 builder.store(ir.Constant(_i64, slot + 1), word(control, trap_offset))
                 builder.store(args[1], word(control, trap_offset + 8))
             index = builder.select(bad, ir.Constant(_i64, 0), args[1])
@@ -141,7 +148,7 @@ def base(slot: int) -> Callable:
     def address(typing_context, world):
         def codegen(context, builder, signature, args):
             entry = builder.add(args[0], ir.Constant(_i64, 16 * slot))
-            return builder.load(builder.inttoptr(entry, _i64.as_pointer()))
+            return _never_moves(builder, builder.load(builder.inttoptr(entry, _i64.as_pointer())))
 
         return types.int64(types.int64), codegen
 
