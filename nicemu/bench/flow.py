@@ -17,7 +17,7 @@ from nicemu.pyverbs.mr import MR
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
 from nicemu.workloads.bench import ACCESS, QKEY, Bench, End, WorkloadError
 
-CHAIN_BYTES, CHAIN_MOST, CHAIN_LEAST = 32 << 20, 8192, 16
+CHAIN_BYTES, CHAIN_MOST, CHAIN_LEAST = 32 << 20, 4096, 16
 GRH = 40
 """Bytes in front of a received datagram."""
 MTUS = {1024: e.IBV_MTU_1024, 4096: e.IBV_MTU_4096}
