@@ -35,6 +35,9 @@ class Row(types.Record):
         shape = zlib.crc32(repr(dtype.descr).encode())
         types.Type.__init__(self, f"Row({slot},{shape:x})")  # short: numba puts it into every name
 
+    def can_convert_to(self, typing_context: Any, other: types.Type) -> None:
+        """Never: a row of another table is something else, whatever its fields are called."""
+
 
 register_model(Row)(models.RecordModel)
 
