@@ -66,8 +66,8 @@ class Kind:
 
     @property
     def chain(self) -> int:
-        """Requests that fill a queue well."""
-        return max(CHAIN_LEAST, min(CHAIN_MOST, CHAIN_BYTES // max(self.size, 1)))
+        """Requests that fill a queue well, and reach each of the places."""
+        return max(CHAIN_LEAST, min(CHAIN_MOST, CHAIN_BYTES // self.size), self.places)
 
     @property
     def takes_receives(self) -> bool:

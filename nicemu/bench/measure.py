@@ -65,8 +65,8 @@ class Limit:
 
 @dataclass(frozen=True)
 class Case:
-    """One row to be. ``unit`` is what it is about, ``also`` what else is shown: names of ``units.UNITS``. The first
-    of the limits is what it is held against from run to run."""
+    """One row to be. ``unit`` is what it is about, ``also`` what else is shown: names of ``units.UNITS``. The first of
+    the limits is what it is held against from run to run."""
 
     name: str
     topic: str
