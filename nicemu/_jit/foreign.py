@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 
 from nicemu._jit import JIT
+from nicemu._jit.guard import SIGNALS
 from nicemu._jit.twins import PYTHON_UNITS
 
 Unit = Callable[[int, int, int], int]
@@ -24,3 +28,28 @@ def expose(function: Unit) -> tuple[int, object]:
 def unit_at(address: int) -> Unit:
     """The unit at a code address."""
     return _UNIT(address) if JIT else PYTHON_UNITS[address]
+
+
+SOON = 0.02
+"""Seconds: an exposed function has returned by then, and whoever waits for Python's lock gets it later anyway."""
+
+
+@contextlib.contextmanager
+def signals_wait() -> Iterator[None]:
+    """Meanwhile no handler of the program's runs: what it raises in an exposed function would be lost. Signals that
+    came are sent again when compiled code has returned."""
+    if threading.current_thread() is not threading.main_thread():  # handlers run nowhere else
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals() - set(SIGNALS)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            threading.Timer(SOON, signal.raise_signal, (number,)).start()

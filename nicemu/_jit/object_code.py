@@ -30,9 +30,9 @@ NOT_KERNELS = frozenset((
     "_jit/foreign.py", "_jit/guard.py", "_jit/object_code.py", "_jit/twins.py",
     "fabric/cable.py", "fabric/fabric.py", "fabric/story.py",
     "memory/arena.py", "memory/frame_ids.py", "memory/frames.py", "memory/safe_copy.py", "memory/slots.py",
-    "nic/compile.py", "nic/device.py", "nic/doorbell.py",
+    "nic/cold_start.py", "nic/compile.py", "nic/device.py", "nic/doorbell.py", "nic/engine.py",
     "nic/firmware.py", "nic/hook_table.py", "nic/image_code.py", "nic/image_rules.py",
-    "nic/image_source.py",
+    "nic/image_source.py", "nic/unit_code.py",
     "tables/world.py", "wire/frame.py", "wire/packet.py", "wire/pcapng.py",
 ))  # fmt: skip
 """Files of those folders that compile nothing: editing them keeps the cache."""
@@ -135,8 +135,8 @@ class Work:
 
 work: dict[str, Work] = collections.defaultdict(Work)
 """By the folder's name."""
-cold: set[str] = set()
-"""Folders that other processes have just filled for this one: what comes from there counts as compiled."""
+fresh: set[Path] = set()
+"""Files that other processes have just written for this one: what comes from there counts as compiled."""
 _closures = itertools.count()
 
 
@@ -150,9 +150,9 @@ def address_of(function: Callable[..., Any], folder: Path, arguments: int, retur
     if function.__closure__:
         symbol += f".{next(_closures)}"
         return _link(symbol, _compile(function, symbol, arguments, returns, python))
-    file = folder / f"{function.__module__}.{function.__qualname__}-{key}.o"
+    file = _file(function, folder, key)
     code, started = _read(file), time.perf_counter()
-    if code is not None and folder.name not in cold:
+    if code is not None and file not in fresh:
         work[folder.name].cached += 1
     else:
         work[folder.name].compiled += 1
@@ -162,6 +162,15 @@ def address_of(function: Callable[..., Any], folder: Path, arguments: int, retur
         with contextlib.suppress(OSError):  # a folder that cannot be written costs the next process its time
             _write(file, code)
     return _link(symbol, code)
+
+
+def has_unit(function: Callable[..., Any]) -> bool:
+    """The cache has the code of one of the package's own units."""
+    return _file(function, folder_of(None), _key(function, (3, True, False))).exists()
+
+
+def _file(function: Callable[..., Any], folder: Path, key: str) -> Path:
+    return folder / f"{function.__module__}.{function.__qualname__}-{key}.o"
 
 
 def _compile(function: Callable[..., Any], symbol: str, arguments: int, returns: bool, python: bool) -> bytes:

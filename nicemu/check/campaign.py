@@ -67,7 +67,7 @@ def parallel(function: Callable[[Any], Any], inputs: list[Any], workers: int) ->
     if workers == 1 or len(inputs) == 1:
         yield from map(function, inputs)
         return
-    from nicemu.nic.engine import compile_cold
+    from nicemu.nic.cold_start import compile_cold
 
     compile_cold()
     context = multiprocessing.get_context("fork")

@@ -41,7 +41,7 @@ def here(tasks: list[Task]) -> Finished:
 
 def processes(tasks: list[Task], count: int) -> Finished:
     """In ``count`` processes, each of which loads the engine once. Raises WorkerLost."""
-    from nicemu.nic.engine import compile_cold
+    from nicemu.nic.cold_start import compile_cold
 
     compile_cold()  # once, before each process would do it for itself
     context = multiprocessing.get_context("spawn")
@@ -94,7 +94,7 @@ def dask(tasks: list[Task], address: str) -> Finished:
         raise missing("distributed", "dask") from None
     cluster = None
     if address == LOCAL:
-        from nicemu.nic.engine import compile_cold
+        from nicemu.nic.cold_start import compile_cold
 
         compile_cold()
         cluster = distributed.LocalCluster(LOCAL_WORKERS, threads_per_worker=1, dashboard_address=None)

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from nicemu.lab.counters import snapshot
-from nicemu.nic import engine, firmware
+from nicemu.nic import firmware, unit_code
 from nicemu.observe import counters_text, stages
 
 if TYPE_CHECKING:
@@ -45,4 +45,4 @@ def print_stats(lab: Lab) -> None:
         print(line, file=sys.stderr)
     for image in {device.image.path: device.image for device in lab.devices}.values():
         print(f"  {'firmware':<10} {image.name}: {firmware.code_text(image)}", file=sys.stderr)
-    print(f"  {'engine':<10} {engine.code_text()}", file=sys.stderr)
+    print(f"  {'engine':<10} {unit_code.code_text()}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""``python -m nicemu.nic.compile``: compile units into the cache (used by ``engine.compile_cold``).
+"""``python -m nicemu.nic.compile``: compile units into the cache (used by :mod:`nicemu.nic.cold_start`).
 
 Standard input gives one number of a unit a line, or ``ENTRIES``; each is answered by a line when it is done. The end of
 input, which also comes when the parent process is gone, ends it.
@@ -9,14 +9,14 @@ import sys
 
 from nicemu import _jit
 from nicemu.memory import copy, frame_rows
-from nicemu.nic.engine import ENTRIES, UNITS, run
+from nicemu.nic.cold_start import ENTRIES
+from nicemu.nic.dispatch import UNITS, run
 from nicemu.nic.spread import host_factor
-from nicemu.tables import units
+from nicemu.nic.unit_code import NAMES
 from nicemu.tables.heap import schedule
 
 KERNELS = (run, schedule, host_factor, copy.read_page, copy.write_page,
            frame_rows.begin_rows, frame_rows.end_rows, frame_rows.put_rows, frame_rows.map_rows)  # fmt: skip
-NAMES = {number: name for name, number in vars(units).items() if isinstance(number, int)}
 
 
 def main() -> None:

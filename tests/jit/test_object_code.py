@@ -12,7 +12,7 @@ import pytest
 
 from nicemu import _jit
 from nicemu._jit import object_code
-from nicemu.nic.engine import compile_cold
+from nicemu.nic.cold_start import compile_cold
 
 pytestmark = pytest.mark.skipif(not _jit.JIT, reason="about compiled code")
 ROOT = Path(__file__).parents[2]

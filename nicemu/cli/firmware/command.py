@@ -86,8 +86,8 @@ def check(
 
 def _say(image: "Image") -> None:
     from nicemu.cli.firmware import tables
-    from nicemu.nic import engine
     from nicemu.nic import firmware as images
+    from nicemu.nic import unit_code
 
     print(f"{image.path}: {image.doc.splitlines()[0] if image.doc else 'no docstring'}")
     print(tables.changes_text(image))
@@ -95,9 +95,8 @@ def _say(image: "Image") -> None:
     if absent:
         print(f"  docstring  says nothing of {', '.join(absent)}")
     print(f"  code       {images.code_text(image)}")
-    if engine.is_compiled():
-        engine.load_units()
-        print(f"  engine     {engine.code_text()}")
+    unit_code.load_units()
+    print(f"  engine     {unit_code.code_text()}")
 
 
 def _known(names: list[str], option: str) -> list[str]:

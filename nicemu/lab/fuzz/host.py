@@ -9,7 +9,7 @@ from nicemu.abi.verbs import QpAttrMask, QpState
 from nicemu.lab.fuzz.dice import draw, one_in
 from nicemu.lab.fuzz.outcome import before_event, note
 from nicemu.lab.fuzz.tables import ASYNCS_AT, STATUSES_AT, Stuck, counter, fuzz, queue, region, shared, target
-from nicemu.nic.engine import GO_ON, run_event, stop_reason
+from nicemu.nic.dispatch import GO_ON, run_event, stop_reason
 from nicemu.tables import units
 from nicemu.tables.heap import push
 from nicemu.tables.records import Stop

@@ -1,0 +1,136 @@
+"""One compiled loop over the event heap, and the units it reaches through the handler vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nicemu._jit import call, entry, jit
+from nicemu.abi.rings import Doorbell
+from nicemu.fabric import link, pause, switch
+from nicemu.nic import (
+    arrive,
+    command,
+    commit,
+    completer,
+    congestion,
+    cq,
+    device_event,
+    dma,
+    eq,
+    held_event,
+    hooks,
+    msix,
+    page_fault,
+    port,
+    program_ring,
+    qp_state,
+    raw_receive,
+    raw_send,
+    read_response,
+    receive_queue,
+    rendezvous,
+    reply,
+    requester,
+    responder,
+    send_queue,
+    tag_list,
+    tag_matching,
+)
+from nicemu.nic.hooks import ask
+from nicemu.nic.qp_cache import touch
+from nicemu.tables import units
+from nicemu.tables.capture import MAX_CAPTURE
+from nicemu.tables.heap import pop
+from nicemu.tables.records import Stop
+from nicemu.tables.rows import control, event, nic, qp, vector
+from nicemu.tables.trace import MAX_TRACE, Ev, trace
+
+DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
+GO_ON = -1
+DOORBELL, SEND_BANK, RECV_BANK = int(Ev.DOORBELL), int(Doorbell.SEND), int(Doorbell.RECV)
+
+
+def doorbell(world, row, receives):
+    """DOORBELL: a send doorbell reached the NIC; in ERR and SQE it flushes what was posted. In ERR, or ``receives``: a
+    receive doorbell."""
+    q = qp(world, row)
+    if q.valid == 0:
+        return 0
+    if receives == 0:
+        trace(world, DOORBELL, q.nic, q.number, SEND_BANK, program_ring.sends_posted(world, row), 0)
+    if q.state == qp_state.ERR:
+        if receives and ask(world, q.nic, hooks.LATE_RECEIVE, row, 0) == 0:
+            return 0
+        return call(vector(world, units.QP_ERROR).address, world, row, 0)
+    if q.state == qp_state.SQE:
+        return call(vector(world, units.SQ_ERROR).address, world, row, 0)
+    if q.sq_scheduled == 0:
+        send_queue.kick(world, row, nic(world, q.nic).wqe_fetch_ns + touch(world, q.nic, row))
+    return 0
+
+
+UNITS: dict[int, Callable] = {
+    units.REQUESTER: requester.requester, units.DEPART: port.depart, units.ARRIVE: arrive.arrive,
+    units.COMMIT: commit.commit, units.READ_RESPONSE: read_response.read_response, units.ACK_TIMER: completer.ack_timer,
+    units.RNR_TIMER: completer.rnr_timer, units.COMMAND: command.command, units.COMMAND_DONE: command.command_done,
+    units.FAULT_REPORT: page_fault.report, units.RESUME: page_fault.resume, units.INTERRUPT: msix.interrupt,
+    units.FAULT_RETRY: page_fault.retry,
+    units.CQ_ARM: cq.arm, units.EQ_ARM: eq.arm, units.DOORBELL: doorbell, units.COMPLETER: completer.completer,
+    units.RESPONDER: responder.responder, units.QP_ERROR: qp_state.qp_error,
+    units.GATHER_FAILED: requester.gather_failed, units.RETIRE: send_queue.retire,
+    units.LINK_SEND: link.link_send, units.LINK_START: link.start, units.LINK_FREE: link.link_free,
+    units.SWITCH_IN: switch.switch_in, units.PAUSE: pause.pause,
+    units.ACK: reply.send_ack, units.SQ_ERROR: qp_state.send_queue_error, units.SENT: requester.sent,
+    units.CQ_TIMER: cq.moderated, units.VECTOR_TIMER: msix.moderated, units.DEVICE_EVENT: device_event.device_event,
+    units.TAG_OPERATION: tag_list.tag_operation, units.TAG_TAKE: tag_matching.take_message,
+    units.TAG_COMPLETE: tag_matching.complete_message, units.TAG_FAILED: tag_matching.tag_failed,
+    units.TAG_FLUSH: tag_matching.tag_flush,
+    units.RENDEZVOUS: rendezvous.rendezvous,
+    units.RELEASE_HELD: held_event.release, units.CQ_RIPEN: cq.ripen,
+    units.PROGRAM_RING: program_ring.transfer,
+    units.CONGESTION_TIMER: congestion.congestion_timer,
+    units.RECV_TELLS: receive_queue.recv_tells, units.MISPLACE: dma.misplace,
+    units.RAW_BUILD: raw_send.raw_build, units.RAW_DEPART: raw_send.raw_depart,
+    units.RAW_ARRIVE: raw_receive.raw_arrive, units.RAW_COMMIT: raw_receive.raw_commit,
+    units.RAW_RESUME: raw_receive.raw_resume,
+}  # fmt: skip
+
+
+@jit
+def stop_reason(world, until):
+    """Why the run stops here, a :class:`Stop`; ``GO_ON``: the next event is due."""
+    c = control(world, 0)
+    if c.trap != 0:
+        return TRAP
+    if c.interrupts > 0:
+        return INTERRUPT
+    if c.cqe_hits > 0:
+        c.cqe_hits = 0
+        return CQE
+    if c.trace_count >= MAX_TRACE or c.capture_count >= MAX_CAPTURE:
+        return FULL
+    if c.pending == c.stale:
+        return IDLE
+    return DEADLINE if event(world, 0).time > until else GO_ON
+
+
+@jit
+def run_event(world):
+    """Run the next event."""
+    c = control(world, 0)
+    e = event(world, 0)
+    kind, a, b = e.kind, e.a, e.b
+    c.now = max(c.now, e.time)
+    pop(world)
+    c.ran += 1
+    call(vector(world, kind).address, world, a, b)
+
+
+@entry("int64(int64, int64)")
+def run(world, until):
+    """Run events at times <= ``until`` in (time, sequence) order; the answer is a :class:`Stop`."""
+    while True:
+        stop = stop_reason(world, until)
+        if stop != GO_ON:
+            return stop
+        run_event(world)
