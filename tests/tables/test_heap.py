@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nicemu import _jit
 from nicemu._jit import entry
 from nicemu.tables import World
-from nicemu.tables.heap import pop, schedule
+from nicemu.tables.heap import pop, push_packet, schedule
 from nicemu.tables.world import Capacity
 
 SMALL = Capacity(qps=1, cqs=1, mkeys=1, sq_entries=8, packets=8, frames=8, nodes=8, violations=8, trace=8)
@@ -50,6 +50,35 @@ def test_events_come_in_the_order_of_heapq(operations):
     while model:
         assert take(world) == heapq.heappop(model)
     assert world.control[0].pending == 0
+    world.close()
+
+
+@entry("void(int64, int64, int64, int64)")
+def send(world, lane, time, p):
+    """``push_packet`` for Python."""
+    push_packet(world, lane, time, 7, p, -p)
+
+
+@given(st.lists(st.one_of(st.tuples(st.integers(0, 3), st.integers(0, 30)), st.none()), max_size=60))
+@settings(max_examples=100, deadline=None)
+def test_packets_of_lanes_come_in_the_order_of_heapq(operations):
+    """(lane, time), lane 0: an event that is no packet's; None: the next one happens. Late packets overtake nobody."""
+    world, model, count, now = World(Capacity(qps=1, packets=64)), [], 0, 0
+    for operation in [*operations, *[None] * len(operations)]:
+        if operation is None:
+            if model:
+                expected = heapq.heappop(model)
+                now = max(now, expected[0])
+                assert take(world) == (expected[0], 7, expected[1], -expected[1])
+            continue
+        lane, time = operation
+        count += 1
+        if lane == 0:
+            schedule(world.address, time, 7, count, -count)
+        else:
+            send(world.address, lane, time, count)
+        heapq.heappush(model, (max(time, now), count))
+    assert not model and world.control[0].pending == 0
     world.close()
 
 
