@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,13 +111,8 @@ def in_child(work) -> int:
     return child
 
 
-@pytest.mark.parametrize("cache", ["/proc/nicemu", "read-only"])
-def test_a_cache_that_cannot_be_written(
-    world: World, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
-):
-    (tmp_path / "read-only").mkdir()
-    (tmp_path / "read-only").chmod(stat.S_IRUSR | stat.S_IXUSR)
-    monkeypatch.setenv("NICEMU_CACHE", str(tmp_path / cache))
+def test_a_cache_that_cannot_be_written_costs_only_time(world: World, monkeypatch: pytest.MonkeyPatch, capfd):
+    monkeypatch.setenv("NICEMU_CACHE", "/proc/nicemu")
     power_up(world)
     assert use(world.address, OUTER, 7, 2) == use(world.address, OUTER, 7, 2) == 10
     assert capfd.readouterr().err.count("for the first time") == 2
@@ -142,11 +136,10 @@ def test_what_a_signal_handler_raises_comes_after_the_unit(world: World, monkeyp
     before, answer = signal.signal(signal.SIGALRM, late), 0
     try:
         with pytest.raises(Late):
-            answer = use(world.address, OUTER, 7, 2)
+            answer = use(world.address, INNER, 7, 2)
             time.sleep(10)
-        assert answer == 10 and signal.getsignal(signal.SIGALRM) is late
+        assert answer == 5 and signal.getsignal(signal.SIGALRM) is late
     finally:
-        time.sleep(0.1)  # the other unit's
         signal.signal(signal.SIGALRM, before)
 
 
