@@ -32,7 +32,6 @@ from nicemu.memory import arena as real
 from nicemu.memory.copy import read_frame, write_frame
 from nicemu.memory.frames import POISON
 from nicemu.tables.records import FrameKind
-from nicemu.tables.rows import control
 from nicemu.tables.world import address_of, lazy_bytes
 
 # random ---------------------------------------------------------------------------------------------------------------
@@ -179,19 +178,17 @@ TARGET_NS = 8_000_000
 
 
 @jit
-def time_reads(world, frames, buffer, length, rounds, fresh):
-    """``rounds`` device reads of ``length`` bytes of each frame; ``fresh``: the program runs before each."""
+def time_reads(world, frames, buffer, length, rounds):
+    """``rounds`` device reads of ``length`` bytes of each frame."""
     for _ in range(rounds):
-        control(world, 0).epoch += fresh
         for i in range(len(frames)):
             read_frame(world, frames[i], 0, buffer + i * length, length)
 
 
 @jit
-def time_writes(world, frames, buffer, length, rounds, fresh):
+def time_writes(world, frames, buffer, length, rounds):
     """``rounds`` device writes."""
     for _ in range(rounds):
-        control(world, 0).epoch += fresh
         for i in range(len(frames)):
             write_frame(world, frames[i], 0, buffer + i * length, length)
 
@@ -234,9 +231,7 @@ def frames_of(machine: Machine, kind: FrameKind, pages: int) -> np.ndarray:
     return found
 
 
-KINDS = {"arena, first touch": (FrameKind.ARENA, 1), "arena": (FrameKind.ARENA, 0),
-         "program-owned": (FrameKind.PROGRAM, 1), "model": (FrameKind.MODEL, 1)}  # fmt: skip
-"""Kind, and whether the program ran before each copy."""
+KINDS = {"arena": FrameKind.ARENA, "program-owned": FrameKind.PROGRAM, "model": FrameKind.MODEL}
 
 
 def measure() -> dict[str, dict[str, float]]:
@@ -244,15 +239,15 @@ def measure() -> dict[str, dict[str, float]]:
     machine, found = Machine(ram=4096), {}
     world, buffer, other = machine.world.address, lazy_bytes(1 << 20), lazy_bytes(1 << 20)
     to, source = address_of(buffer), address_of(other)
-    frames = {kind: frames_of(machine, kind, 256) for kind, _ in KINDS.values()}
+    frames = {kind: frames_of(machine, kind, 256) for kind in KINDS.values()}
     buffer[:] = other[:] = 1
     for size, (length, pages) in SIZES.items():
         found["memcpy", size] = median_ns(lambda n, b=length * pages: time_memcpy(to, source, b, n))
-        for name, (kind, fresh) in KINDS.items():
+        for name, kind in KINDS.items():
             some = frames[kind][:pages]
             for verb, copy in (("read", time_reads), ("write", time_writes)):
                 found[f"{name}, {verb}", size] = median_ns(
-                    lambda n, copy=copy, f=some, b=length, e=fresh: copy(world, f, to, b, n, e))  # fmt: skip
+                    lambda n, copy=copy, f=some, b=length: copy(world, f, to, b, n))  # fmt: skip
     machine.close()
     return {row: {size: round(found[row, size], 1) for size in SIZES} for row in dict.fromkeys(row for row, _ in found)}
 

@@ -7,6 +7,7 @@ store to one leaves what was read of others as it is. Imported only when somethi
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numba
@@ -31,7 +32,11 @@ class Row(types.Record):
             record.size * 8,
         )
         self.slot = slot
-        types.Type.__init__(self, f"Row({slot})")  # short: numba puts it into every name
+        shape = zlib.crc32(repr(dtype.descr).encode())
+        types.Type.__init__(self, f"Row({slot},{shape:x})")  # short: numba puts it into every name
+
+    def can_convert_to(self, typing_context: Any, other: types.Type) -> None:
+        """Never: a row of another table is something else, whatever its fields are called."""
 
 
 register_model(Row)(models.RecordModel)

@@ -22,18 +22,18 @@ class Fall:
     now: float
 
     def __str__(self) -> str:
-        return f"{self.row}: {self.now:.3f} of {self.limit}, {1 - self.now / self.before:.0%} below {self.before:.3f}"
+        return f"{self.row}: {self.now:.3g} of {self.limit}, {1 - self.now / self.before:.0%} below {self.before:.3g}"
 
 
-def falls(row: Row, stored: Ratios) -> list[Fall]:
-    """What of a row fell. The better counts of the median of neighbouring readings and the best of all readings: either
-    can be spoilt by what else the machine does, and seldom both."""
-    found = []
-    for limit in row.limits:
-        before = stored.get(row.name, {}).get(limit.name)
-        if before is None or not limit.readings or not row.readings:
-            continue
-        now = max(ratio(row, limit), best_ratio(row, limit))
-        if now < before * (1 - ALLOWED):
-            found.append(Fall(row.name, limit.name, before, now))
-    return found
+def fall(row: Row, stored: Ratios) -> Fall | None:
+    """How far a row fell against its first limit, if it fell too far. (Others may be rows of ours, which get faster.)
+
+    The better counts of the median of neighbouring readings and the best of all readings: either can be spoilt by what
+    else the machine does, and seldom both.
+    """
+    limit = next(iter(row.limits), None)
+    before = stored.get(row.name, {}).get(limit.name) if limit else None
+    if limit is None or before is None or not limit.readings or not row.readings:
+        return None
+    now = max(ratio(row, limit), best_ratio(row, limit))
+    return Fall(row.name, limit.name, before, now) if now < before * (1 - ALLOWED) else None

@@ -17,7 +17,7 @@ from nicemu.pyverbs.mr import MR
 from nicemu.pyverbs.wr import SGE, RecvWR, SendWR
 from nicemu.workloads.bench import ACCESS, QKEY, Bench, End, WorkloadError
 
-CHAIN_BYTES, CHAIN_MOST, CHAIN_LEAST = 32 << 20, 8192, 16
+CHAIN_BYTES, CHAIN_MOST, CHAIN_LEAST = 32 << 20, 4096, 16
 GRH = 40
 """Bytes in front of a received datagram."""
 MTUS = {1024: e.IBV_MTU_1024, 4096: e.IBV_MTU_4096}
@@ -66,8 +66,8 @@ class Kind:
 
     @property
     def chain(self) -> int:
-        """Requests that fill a queue well."""
-        return max(CHAIN_LEAST, min(CHAIN_MOST, CHAIN_BYTES // max(self.size, 1)))
+        """Requests that fill a queue well, and reach each of the places."""
+        return max(CHAIN_LEAST, min(CHAIN_MOST, CHAIN_BYTES // self.size), self.places)
 
     @property
     def takes_receives(self) -> bool:

@@ -10,9 +10,11 @@ from nicemu.bench import native
 from nicemu.bench.event_loop.copies import LINE_BYTES, copy_often
 from nicemu.bench.event_loop.loop import event_loop
 from nicemu.bench.measure import Batch, Counts, Limit, Watch
+from nicemu.bench.python_loop import Loop
 from nicemu.tables.world import lazy_bytes
 
-BARE, C_LOOP, MEMCPY, PYTHON = "bare event loop", "C event loop", "memcpy", "empty Python calls"
+BARE, C_LOOP, MEMCPY = "bare event loop", "C event loop", "memcpy"
+PYTHON, PYTHON_LOOP = "empty Python calls", "events of a loop in Python"
 COPIED_BYTES, CALLS = 256 << 20, 200_000
 
 
@@ -40,8 +42,8 @@ def memcpy(size: int) -> Limit:
     return Limit(MEMCPY, "GB/s", opener)
 
 
-def python_calls(unit: str = "calls/s") -> Limit:
-    """Calls of an empty Python function."""
+def python_calls() -> Limit:
+    """Calls of an empty Python function, by the time of a call."""
 
     @contextmanager
     def opener() -> Iterator[Batch]:
@@ -56,7 +58,17 @@ def python_calls(unit: str = "calls/s") -> Limit:
 
         yield batch
 
-    return Limit(PYTHON, unit, opener)
+    return Limit(PYTHON, "us", opener)
+
+
+def python_loop() -> Limit:
+    """An event loop in Python, by the time of an event."""
+
+    @contextmanager
+    def opener() -> Iterator[Batch]:
+        yield Loop().batch
+
+    return Limit(PYTHON_LOOP, "us", opener)
 
 
 def c_loop(size: int, mtu: int = 4096) -> Limit:

@@ -65,7 +65,8 @@ class Limit:
 
 @dataclass(frozen=True)
 class Case:
-    """One row to be. ``unit`` and ``also``: names of ``units.UNITS``, the first is what the row is about."""
+    """One row to be. ``unit`` is what it is about, ``also`` what else is shown: names of ``units.UNITS``. The first of
+    the limits is what it is held against from run to run."""
 
     name: str
     topic: str

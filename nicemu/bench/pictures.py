@@ -18,8 +18,8 @@ from nicemu.config.errors import ConfigError
 INK, GRID = "#222222", "#D9D9D9"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's: the colour-blind tell them apart."""
-SMALLEST, NARROW = 0.004, 0.05
-"""Shares below the first are not drawn; a name needs the second."""
+SMALLEST, LETTER, LINE = 0.004, 0.0056, 0.012
+"""Smaller shares are not drawn; how much of the picture's width a letter takes, and a line of text."""
 STYLE: dict[str, Any] = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "axes.grid": True,
     "grid.color": GRID, "legend.frameon": False, "svg.hashsalt": "nicemu", "svg.fonttype": "none",
@@ -43,7 +43,7 @@ def draw(results: Results, clock: Clock, folder: Path) -> list[str]:
     style: Any = {**matplotlib.rcParamsDefault, **STYLE}
     with matplotlib.rc_context(style):
         if results.profile:
-            figure = Figure(figsize=(10, 2.6), layout="constrained")
+            figure = Figure(figsize=(10, 3.6), layout="constrained")
             _flame(figure, results.profile)
             figure.savefig(folder / PROFILE, metadata={"Date": None})
             drawn.append(PROFILE)
@@ -60,7 +60,7 @@ def _flame(figure: Any, profile: Shares) -> None:
     axes = figure.add_subplot()
     axes.set_axis_off()
     axes.set_xlim(0, sum(profile.values()))
-    axes.set_ylim(0, 4)
+    axes.set_ylim(0, 3)
     _bars(axes, profile, 0.0, 0, COLOURS)
 
 
@@ -79,13 +79,17 @@ def _bars(axes: Any, shares: Shares, left: float, level: int, colours: tuple[str
         axes.barh(
             level + 0.5, width, 0.96, left, color=colour, edgecolor="white", linewidth=0.6, alpha=1 - 0.22 * level
         )
-        if width > NARROW * (0.5 + 0.06 * len(first.split(".")[-1])):
-            text = f"{first.split('.')[-1]} {width:.0%}"
-            axes.text(
-                left + width / 2, level + 0.5, text, ha="center", va="center", fontsize=7, color=INK, clip_on=True
-            )
+        _label(axes, f"{first.split('.')[-1]} {width:.0%}", left + width / 2, level + 0.5, width)
         _bars(axes, {rest: share for rest, share in calls[first].items() if rest}, left, level + 1, (colour,))
         left += width
+
+
+def _label(axes: Any, text: str, x: float, y: float, width: float) -> None:
+    """Along the bar if there is room, else across it, else none."""
+    along = width > LETTER * len(text)
+    if along or width > LINE:
+        options = {"ha": "center", "va": "center", "fontsize": 6.5, "color": INK}
+        axes.text(x, y, text if along else text[:24], rotation=0 if along else 90, **options)
 
 
 # How cost grows ------------------------------------------------------------------------------------------------------
@@ -98,7 +102,7 @@ def _growth(figure: Any, results: Results, clock: Clock) -> None:
             if curve:
                 axes.plot(*zip(*curve, strict=True), marker="osD^"[number % 4], color=COLOURS[number], label=label)
         axes.set(title=title, ylabel=unit, xscale="log", ylim=(0, None))
-        if len(curves) > 1:
+        if any(curves.values()) and len(curves) > 1:
             axes.legend(fontsize=7)
 
 

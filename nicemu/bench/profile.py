@@ -28,8 +28,8 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _SYMTAB, _FUNCTION = 2, 2
 
 
-def functions(code: bytes) -> Iterator[tuple[str, int, int]]:
-    """(name, offset, bytes) of each function that an ELF object defines."""
+def functions(code: bytes) -> Iterator[tuple[str, int, int, int]]:
+    """(name, offset, bytes, section) of each function that an ELF object defines."""
     first, size, count, _ = _HEADER.unpack_from(code)
     sections = [_SECTION.unpack_from(code, first + number * size) for number in range(count)]
     for _, kind, _, _, offset, length, link, *_ in sections:
@@ -40,16 +40,18 @@ def functions(code: bytes) -> Iterator[tuple[str, int, int]]:
             name, info, _, section, value, extent = _SYMBOL.unpack_from(code, at)
             if info & 15 == _FUNCTION and section:
                 end = code.index(b"\0", names + name)
-                yield code[names + name : end].decode(), value, extent
+                yield code[names + name : end].decode(), value, extent, section
 
 
 def write_map(file: Path) -> None:
-    """Every function linked so far: ``address bytes name``, in hexadecimal."""
+    """Every function linked so far: ``address bytes name``, in hexadecimal. Not what is rarely called: it lies in a
+    section of its own, and only the loader knows where."""
     lines = []
     for symbol, (address, code) in object_code.linked().items():
         found = list(functions(code))
-        base = address - next(offset for name, offset, _ in found if name == symbol)
-        lines += [f"{base + offset:x} {extent or 1:x} {_frames(symbol, name)}" for name, offset, extent in found]
+        start, section = next((offset, section) for name, offset, _, section in found if name == symbol)
+        lines += [f"{address - start + offset:x} {extent or 1:x} {_frames(symbol, name)}"
+                  for name, offset, extent, place in found if place == section]  # fmt: skip
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

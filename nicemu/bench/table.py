@@ -20,6 +20,12 @@ def cells(row: Row, clock: Clock) -> list[str]:
     return [row.name, first, ", ".join(rest), ", ".join(ratios(row))]
 
 
+def line(row: Row, clock: Clock) -> str:
+    """A row in short, for progress."""
+    name, first, others, shares = cells(row, clock)
+    return f"{name}: {', '.join(filter(None, (first, shares))) if row.readings else others}"
+
+
 def ratios(row: Row) -> Iterator[str]:
     """``0.41 of memcpy``."""
     for limit in row.limits:
@@ -35,11 +41,10 @@ def text(results: Results, clock: Clock) -> Iterator[str]:
     """The table for a terminal, by topic."""
     topics = dict.fromkeys(row.topic for row in results.rows)
     lines = {topic: [cells(row, clock) for row in results.rows if row.topic == topic] for topic in topics}
-    widths = [max((len(line[at]) for group in lines.values() for line in group), default=0) for at in range(3)]
+    widths = [max((len(each[at]) for group in lines.values() for each in group), default=0) for at in range(3)]
     for topic, group in lines.items():
         yield topic
-        for line in group:
-            yield "  " + _padded(line, widths)
+        yield from (f"  {_padded(each, widths)}" for each in group)
         yield ""
 
 

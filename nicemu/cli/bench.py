@@ -78,20 +78,35 @@ def _measure(
     from nicemu.bench.results import Results, load_ratios
 
     stored = load_ratios(against) if against else {}
-    results = Results(machine.described(), short)
+    results, falls = Results(machine.described(), short), []
     if json:
         results.save(json)  # before minutes are spent
-    falls = list(conduct.run(chosen, results, stored, clock, _say))
+    for row, fell in conduct.run(chosen, results, stored):
+        _say(f"{len(results.rows)}/{len(chosen)} {table.line(row, clock)}")
+        falls += [fell] if fell else []
+        if json:
+            results.save(json)
     if whole:
-        conduct.take_profile(results, _say)
-    if json:
-        results.save(json)
+        _take_profile(results)
+        if json:
+            results.save(json)
     for line in (*table.text(results, clock), *table.gate_text(results, clock)):
         typer.echo(line)
     failed = [f"{row.name}: {row.failed}" for row in results.rows if row.failed]
     for text in (*map(str, falls), *failed):
         typer.echo(f"nicemu: error: {text}", err=True)
     return int(bool(falls or failed or (check and _misses(results, clock))))
+
+
+def _take_profile(results: Results) -> None:
+    """Where the time goes, if perf is there."""
+    from nicemu.bench import profile
+    from nicemu.bench.measure import Absent
+
+    try:
+        results.profile = profile.sampled()
+    except Absent as error:
+        _say(f"no profile: {error}")
 
 
 def _misses(results: Results, clock: Clock) -> bool:

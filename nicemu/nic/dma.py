@@ -43,11 +43,18 @@ def add_segment(world, p, length, mkey_row, via):
     s.mkey = mkey_row
     s.via = via
     s.time = control(world, 0).now
+    return s
+
+
+@cold
+def add_unpaged(world, p, length, mkey_row, via, memory):
+    """A segment of device memory at ``memory``, or of nothing."""
+    s = add_segment(world, p, length, mkey_row, via)
+    s.entry = memory
     s.frame = 0
     s.generation = 0
     s.offset = 0
     s.page = 0
-    return s
 
 
 @jit
@@ -86,7 +93,7 @@ def translate_range(world, p, mkey_row, va, length, write):
         if row.segments >= SEGMENTS_PER_PACKET:
             return TOO_MANY
         if m.flags & UNPAGED != 0:
-            add_segment(world, p, length, mkey_row, via).entry = 0 if m.memory == 0 else m.memory + (va - m.base)
+            add_unpaged(world, p, length, mkey_row, via, 0 if m.memory == 0 else m.memory + (va - m.base))
             return OK
         entry, page, within, paged = translate_page(world, row.kind, mkey_row, va, write)
         if entry == 0:

@@ -14,7 +14,7 @@ from nicemu.nic.dma import translate_sges
 from nicemu.nic.mw import bind_mw, local_inv
 from nicemu.nic.page_fault import REQUESTER_SEND, fail_entry, raise_fault
 from nicemu.nic.port import transmit
-from nicemu.nic.psn import packet_count, psn_add, psn_ahead, psn_diff
+from nicemu.nic.psn import psn_add, psn_ahead, psn_diff
 from nicemu.nic.qp_type import (
     ATOMIC_CMP_AND_SWP,
     ATOMIC_WRITE,
@@ -63,13 +63,11 @@ QP_ACCESS_ERR = int(AsyncEvent.QP_ACCESS_ERR)
 
 
 @jit
-def position(k, count):
-    """FIRST, MIDDLE, LAST or ONLY: packet ``k`` of ``count``."""
-    if count == 1:
-        return bth.ONLY
+def position(k, last):
+    """FIRST, MIDDLE, LAST or ONLY: packet ``k`` of a message, its ``last`` or not."""
     if k == 0:
-        return bth.FIRST
-    return bth.LAST if k == count - 1 else bth.MIDDLE
+        return bth.ONLY if last else bth.FIRST
+    return bth.LAST if last else bth.MIDDLE
 
 
 @jit
@@ -99,11 +97,10 @@ def build_payload(world, q, p, e, at):
     """The packet at ``sq_offset`` of a SEND or WRITE: opcode, immediate, gather list. A dma verdict."""
     row = packet(world, p)
     k = q.sq_offset
-    count = packet_count(e.length, q.mtu)
-    place = position(k, count)
-    row.opcode = (bth.WRITE if e.opcode <= WRITE_WITH_IMM else bth.SEND) + place
+    last = (k + 1) * q.mtu >= e.length
+    row.opcode = (bth.WRITE if e.opcode <= WRITE_WITH_IMM else bth.SEND) + position(k, last)
     row.last = 0
-    if place == bth.LAST or place == bth.ONLY:
+    if last:
         finish_send(row, e, at)
     if is_reliable(q):
         row.ack_request = 1 if asks_for_ack(world, q, e, row) else 0

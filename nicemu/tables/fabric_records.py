@@ -22,7 +22,6 @@ LINK = record(
     "captured",              # a capture sees this link: each that a NIC sends into, and others that can change a packet
     "ps_per_byte", "delay_ns",
     "mtu",                   # largest IP packet, bytes
-    "packets", "bytes",      # counters
     "number", "nic",
     "queue_packets", "queue_bytes",  # limits; 0: none
     "free_at",               # when the packet on the wire has left, ns
@@ -36,7 +35,7 @@ LINK = record(
     "extra_ns", "late_ns", "copies", "copy_ns",  # what the impairments decided about the packet in hand
     "arrivals",              # packets that came to this output of the switch: the count of its mark draws
     # counters
-    "mtu_drops", "queue_drops", "down_drops", "losses", "duplicated", "ecn_marks", "pauses",
+    "packets", "bytes", "mtu_drops", "queue_drops", "down_drops", "losses", "duplicated", "ecn_marks", "pauses",
 )  # fmt: skip
 """Directed links: row 2i-1 is what NIC i sends into, 2i what leads to it (nicemu.fabric.link)."""
 

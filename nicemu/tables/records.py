@@ -76,7 +76,7 @@ NIC = record(
     "backup_packets", "backup_used",  # packets and bytes in the backup ring
     "qp_cache_ways",         # QP contexts on the device; 0: all
     "qp_base", "qp_count", "mkey_base", "mkey_count", "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock",
-    "iotlb_hits", "packets_sent", "packets_received", "bytes_sent", "credits", "ack_coalescing_ns", "wqe_fetch_ns",
+    "credits", "ack_coalescing_ns", "wqe_fetch_ns",
     "ack_timeout_floor_ns",
     # others
     "cq_base", "cq_count", "eq_base", "eq_count",
@@ -106,7 +106,7 @@ NIC = record(
     "backup_entries", "backup_bytes",  # packets and bytes that the backup ring holds
     "fatal",                 # 1: DEVICE_FATAL: QPs are dead, commands fail; 2: not reported yet, for want of room
     # counters
-    "packets_dropped", "iotlb_misses",
+    "packets_sent", "packets_received", "bytes_sent", "packets_dropped", "iotlb_hits", "iotlb_misses",
     "iotlb_evictions", "page_faults", "page_faults_merged", "rnr_naks_sent", "sequence_naks_sent", "retransmits",
     "timeouts", "duplicates", "commands", "zaps", "zap_drains", "cqes", "interrupts", "resumes", "reads_rewound",
     "icrc_errors", "port_down_drops", "ecn_marked_packets", "cnps_sent", "cnps_received",

@@ -22,7 +22,8 @@ def test_every_message_arrives(size: int, mtu: int, qps: int, monkeypatch: pytes
 
 
 @pytest.mark.nojit
-def test_without_copies_no_bytes_move() -> None:
+def test_without_copies_no_bytes_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "BATCH_MOST", 12)
     made = loop.Loop(4096, 4096, copies=False)
     made.batch(Watch())
     assert not made.target.any()

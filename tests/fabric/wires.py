@@ -74,7 +74,9 @@ class Wires:
         values = dict(source_nic=1, dest_nic=2, opcode=bth.ONLY, dest_qpn=7, source_qpn=5, psn=self.sent) | fields
         for name, value in values.items():
             row[name] = value
-        row.wire = _ip_bytes(row.transport, row.opcode, row.payload, False) + FRAMING
+        to = self.world.av[int(row.av)] if row.av else row
+        six = bool(to.dgid_high) or int(to.dgid_low) >> 32 not in (0, 0xFFFF)
+        row.wire = _ip_bytes(row.transport, row.opcode, row.payload, six) + FRAMING
         return row_number
 
     def send(self, at: int = 0, **fields: int) -> None:

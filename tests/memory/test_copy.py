@@ -3,9 +3,13 @@
 import ctypes
 import mmap
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
+from nicemu._jit import guard
 from nicemu.memory import Frames
 from nicemu.memory.copy import read_page, write_page
 from nicemu.tables import World
@@ -22,7 +26,7 @@ libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 class Machine:
     """A world, frames, one page of the process, a device buffer."""
 
-    def __init__(self, memfd: bool) -> None:
+    def __init__(self, way: str) -> None:
         self.world = World(SMALL)
         self.frames = Frames(self.world, 32, 16)
         control = self.world.control[0]
@@ -30,7 +34,9 @@ class Machine:
         self.page = mmap.mmap(-1, 4096)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.page))
         self.buffer = lazy_bytes(4096)
-        if memfd:
+        if way == "guard":
+            control.copy_code, control.watch_code = guard.codes()
+        if way == "memfd":
             self.fd = os.memfd_create("copy")
             os.ftruncate(self.fd, 4096)
             self.shared = mmap.mmap(self.fd, 4096)
@@ -63,9 +69,11 @@ class Machine:
         return bytes(self.page[:])
 
 
-@pytest.fixture(params=[False, True], ids=["process_vm", "memfd"])
+@pytest.fixture(params=["guard", "process_vm", "memfd"])
 def machine(request):
-    """Both ways of safe copies."""
+    """Each way of safe copies."""
+    if request.param == "guard" and not guard.is_native():
+        pytest.skip("there is none")
     made = Machine(request.param)
     yield made
     libc.mprotect(made.address, 4096, READ_WRITE)
@@ -136,11 +144,42 @@ def test_a_page_given_back_is_there_again(machine, kind):
     assert machine.write(frame, 0, b"again") and machine.read(frame, 0, 5) == b"again"
 
 
-def test_an_arena_page_is_checked_once_an_entry(machine):
-    """Between two entries of the program nothing but the model changes the arena."""
-    frame = machine.frame(ARENA)
-    row = machine.world.frame_check[frame]
-    machine.read(frame, 0, 8)
-    assert (row.read_epoch, row.write_epoch) == (1, 0)
-    machine.write(frame, 0, b"x")
-    assert (row.read_epoch, row.write_epoch) == (1, 1)
+@real
+def test_a_copy_stops_where_memory_stops(machine, kind):
+    """The pages behind the machine's own are somebody else's, so a pair of its own is made."""
+    pages = mmap.mmap(-1, 8192)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    pages[:] = b"y" * 8192
+    assert libc.mprotect(address + 4096, 4096, NONE) == 0
+    frame = machine.frames.allocate(kind, address)
+    assert machine.read(frame, 4000, 96) == b"y" * 96
+    assert machine.read(frame, 4000, 97) is None and not machine.write(frame, 4090, b"z" * 7)
+    libc.mprotect(address + 4096, 4096, READ_WRITE)
+
+
+GUARDED = """
+import ctypes, faulthandler, os, sys
+from nicemu._jit import guard
+copy, watch = (ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(code) for code in guard.codes())
+watch(0, 0, 0)
+buffer = ctypes.create_string_buffer(64)
+assert copy(ctypes.addressof(buffer), 4096, 64) == 0
+if "later" in sys.argv:
+    faulthandler.enable()
+    watch(0, 0, 0)
+    assert copy(4096, ctypes.addressof(buffer), 64) == 0
+if "kill" in sys.argv:
+    os.kill(os.getpid(), 11)
+else:
+    ctypes.string_at(16)
+print("lived")
+"""
+
+
+@pytest.mark.skipif(not guard.is_native(), reason="there is none")
+@pytest.mark.parametrize("options", [(), ("later",), ("kill",)])
+def test_faults_of_others_are_theirs(options):
+    """A crash of the program stays one, its traceback too, whoever installed a handler first."""
+    done = subprocess.run([sys.executable, "-c", GUARDED, *options], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGSEGV and "lived" not in done.stdout
+    assert ("Fatal Python error: Segmentation fault" in done.stderr) == ("later" in options)

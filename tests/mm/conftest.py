@@ -37,11 +37,11 @@ class Machine(BareHost):
         cached = {frame for file in self.host.files.values() for frame in file.pages.values()}
         cached |= {self.host.xip_sparse} - {0}
         for frame in cached - set(mapped):
-            assert pages.mapcount[frame] == 0 and pages.refcount[frame] == 1 + (pages.flags[frame] >> 16)
+            assert pages.mapcount[frame] == 0 and pages.refcount[frame] == 1 + pages.pins[frame]
         assert not self.host.page_locks and not self.host.writebacks
         for frame, count in mapped.items():
             assert pages.mapcount[frame] == count
-            assert pages.refcount[frame] == count + (pages.flags[frame] >> 16) + (frame in cached)
+            assert pages.refcount[frame] == count + pages.pins[frame] + (frame in cached)
         held = {frame for frame in range(1, self.frames._next) if pages.kind[frame] and pages.refcount[frame]}
         assert self.frames.allocated == len(held | set(mapped)) + self.host.hugetlb.parked
         unmapped = held - set(mapped) - cached - {self.host.zero_frame}

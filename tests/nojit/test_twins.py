@@ -189,14 +189,15 @@ def test_rows_are_written_in_place(monkeypatch, world, slot):
 
 
 @pytest.mark.parametrize("index", [-1, 1 << 20, 2**63 - 1, -(2**63)])
-def test_a_row_out_of_range_is_row_0_and_a_trap(monkeypatch, world, index):
+def test_a_row_out_of_range_is_a_trap_and_the_end_of_the_kernel(monkeypatch, world, index):
     native, python, field = accessors(monkeypatch, Slot.CQ)
     control = world.control[0]
-    for access in (native, python):
+    for access, ends in ((native, SystemError), (python, twins.OutOfRangeError)):
         control.trap = control.trap_row = 0
         world.cq[field][0] = 55
-        assert access(world.address, index, 66) == 55
-        assert (world.cq[field][0], control.trap, control.trap_row) == (66, int(Slot.CQ) + 1, index)
+        with pytest.raises(ends):
+            access(world.address, index, 66)
+        assert (world.cq[field][0], control.trap, control.trap_row) == (55, int(Slot.CQ) + 1, index)
     assert "CQ" in str(world.trap_error())
 
 

@@ -22,7 +22,7 @@ def cases() -> Iterator[Case]:
     for nics in NICS:
         against = [limits.bare(KIND.size)]
         if nics != NICS[0]:
-            against.insert(0, Limit(TWO, "packets/s", _ring(NICS[0])))
+            against.append(Limit(TWO, "packets/s", _ring(NICS[0])))
         also = ("messages/s", "GB/s", "events/s", "x real time")
         yield Case(f"{nics} NICs on a switch", "fabric", "packets/s", _ring(nics), tuple(against), also, NOTE)
 

@@ -11,7 +11,7 @@ from nicemu.bench.measure import Batch, Case, Counts, Opener, Watch
 
 IOTLB_LINES = 1024
 ROUNDS = {1: "IOTLB hits", 512: "4 KiB WRITEs round 512 pages", 4096: "IOTLB misses",
-          32768: "4 KiB WRITEs round 32,768 pages"}  # fmt: skip
+          16384: "4 KiB WRITEs round 16,384 pages"}  # fmt: skip
 """By the pages of each side; the default profile's IOTLB has 1,024 lines."""
 
 

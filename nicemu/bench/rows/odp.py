@@ -23,7 +23,7 @@ MIN_RNR_TIMER = 6
 def cases() -> Iterator[Case]:
     """Device faults, invalidations, host."""
     present = Limit("the same with the page present", "pages/s", _round_trips(WRITE, present=True))
-    python = limits.python_calls("us")
+    python = limits.python_loop()
     for name, opener, note in (
         ("page faults, WRITE, local page", _round_trips(WRITE), "one page a request, each a fault of its own"),
         ("page faults, READ, local page", _round_trips(READ), "one page a request, each a fault of its own"),
@@ -31,7 +31,7 @@ def cases() -> Iterator[Case]:
         ("page faults, WRITE, remote page", _round_trips(WRITE, remote=True), REMOTE),
     ):
         rest = ("us", "events/s")
-        yield Case(name, "odp", "pages/s", opener, (present, python), rest, note, short="WRITE, local" in name)
+        yield Case(name, "odp", "pages/s", opener, (python, present), rest, note, short="WRITE, local" in name)
     for name, opener, note in (
         ("page faults, many pages at once", _large, f"a WRITE of {PAGES} absent pages; us: of one fault"),
         ("invalidations, one page each", _invalidations(1), "madvise(MADV_DONTNEED) of a page that the device has"),

@@ -20,7 +20,7 @@ FOLDER = Path(simpy_flow.__file__).parent
 NS3_LIBRARIES = tuple(f"-lns3-{name}" for name in ("internet", "point-to-point", "network", "core"))
 NS3_PACKETS = 20_000
 HTSIM = "NICEMU_HTSIM"
-GUEST_S = 300
+GUEST_S = 900
 NS3, SIMPY, ROCE = "ns-3 UDP", "SimPy", "soft RoCE in a guest"
 
 

@@ -19,7 +19,7 @@ POLLS = 20_000
 
 def cases() -> Iterator[Case]:
     """Posting, polling, and both with the device in between."""
-    us = limits.python_calls("us")
+    us = limits.python_calls()
     rows: tuple[tuple[str, Opener, str], ...] = (
         ("post_send, one WRITE", _posts(1), "a doorbell each; the work requests are made before"),
         (f"post_send, a WRITE of a chain of {CHAIN}", _posts(CHAIN), "a doorbell each chain"),
@@ -31,7 +31,8 @@ def cases() -> Iterator[Case]:
     )
     for name, opener, note in rows:
         yield Case(name, "shim", "us", opener, (us,), (), note)
-    yield Case("ping-pong 64 B through pyverbs", "shim", "round trips/s", _ping_pong, (us,), ("us", "events/s"),
+    loop = limits.python_loop()
+    yield Case("ping-pong 64 B through pyverbs", "shim", "round trips/s", _ping_pong, (loop,), ("us", "events/s"),
                "SEND and receive both ways, both sides in one Python program", short=True)  # fmt: skip
     bare = limits.bare(65536, unit="messages/s")
     yield Case(f"RC WRITE 64 KiB through pyverbs, {WINDOW} under way", "shim", "messages/s", _stream, (bare,),

@@ -119,12 +119,11 @@ def start_message(f, q, row):
     row.opcode = STARTERS[draw(f, 12 if is_reliable(q) else UNRELIABLE_STARTERS)]
     if q.type == UD:
         row.opcode = bth.SEND + bth.ONLY + draw(f, 2)
-    where = bth.place(row.opcode) if bth.is_send(row.opcode) or bth.is_write(row.opcode) else -1
     length = 8
-    if where == bth.FIRST:
+    if not bth.ends(row.opcode):
         row.payload = q.mtu
         length = q.mtu + 1 + draw(f, 2 * q.mtu)
-    elif where >= 0:
+    elif bth.is_send(row.opcode) or bth.is_write(row.opcode):
         row.payload = draw(f, min(q.mtu, 2048 if one_in(f, 2) else 600) + 1)
         length = row.payload
     elif row.opcode == bth.READ_REQUEST or row.opcode == bth.FLUSH:
