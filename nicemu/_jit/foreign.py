@@ -42,14 +42,14 @@ def signals_wait() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in signal.valid_signals() - set(SIGNALS)}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
-    for number in handlers:
-        signal.signal(number, lambda number, _: came.append(number))
+    mine = {each: signal.getsignal(each) for each in signal.valid_signals() - set(SIGNALS)}
+    mine = {each: handler for each, handler in mine.items() if callable(handler)}
+    for each in mine:
+        signal.signal(each, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for each, handler in mine.items():
+            signal.signal(each, handler)
         for number in came:
-            threading.Timer(SOON, signal.raise_signal, (number,)).start()
+            threading.Timer(SOON, signal.pthread_kill, (threading.get_ident(), number)).start()

@@ -125,8 +125,10 @@ def warm_up(folder: str, programs: str, config: str | None, overrides: dict[str,
     """Load engine and tests; what is told of the device. The lab that this opens is closed again."""
     from nicemu.cli.conformance import suite
     from nicemu.config import load_config
+    from nicemu.nic.cold_start import compile_all
     from nicemu.uverbs import session
 
+    compile_all()  # not on some test's time
     checked = load_config(config, overrides)
     session.configure(checked)
     device = _device()
