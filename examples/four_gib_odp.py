@@ -104,7 +104,7 @@ def ram_mebibytes():
 
 def pinned_pages():
     """Pages that are pinned now, as the frame table has it."""
-    return int(np.count_nonzero(session.current().host.pages.all_flags >> 16))
+    return int(np.count_nonzero(session.current().host.pages.all_pins))
 
 
 class Worker:

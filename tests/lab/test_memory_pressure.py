@@ -39,7 +39,7 @@ def register(lab, pd, pages, access=Access.LOCAL_WRITE):
 
 
 def pinned(lab):
-    return int(np.count_nonzero(lab.host.pages.all_flags >> 16))
+    return int(np.count_nonzero(lab.host.pages.all_pins))
 
 
 def test_rlimit_memlock_refuses_the_second_region_and_names_the_numbers(lab_with):

@@ -162,7 +162,7 @@ def test_the_stamp_says_protected_once_no_mapping_is_writable(machine: Any) -> N
     file, at = dirty(machine)
     stamp = machine.world.control[0].stamp
     machine.run(machine.process.fsync(file))
-    row = machine.world.frame[machine.frame(at)]
+    row = machine.world.frame_stamp[machine.frame(at)]
     assert row.protected > stamp and row.invalidated == 0 and machine.frames.operation_name(row.operation) == "mkclean"
 
 

@@ -136,7 +136,7 @@ def test_a_read_of_half_the_psn_space_keeps_its_timer(bench):
     rc = connected(bench, PATH_MTU=1, TIMEOUT=8, RETRY_CNT=1, DEST_NIC=0)
     rc.a.bench.world.sq_entry[0].length = 0
     row = rc.a.row()
-    row.next_psn = row.psn = row.una_psn = row.sent_psn = 0
+    row.next_psn = row.una_psn = row.sent_psn = 0
     rc.read(1, 16384)
     bench.step_until(lambda: row.sq_fetched == 1)
     entry = bench.world.sq_entry[int(row.sq_entry)]

@@ -86,7 +86,7 @@ RULES = [
      "4: hook rnr_wait: expected a field of qp, given nosuch"),
     (f"{API} qp_state\nmine = qp_state('a')\n{WAIT}    mine(world, row).b = 1\n    return 0\n",
      "4: hook rnr_wait: expected a field of mine, given b"),
-    (f"{API} qp\n{WAIT}    return qp(world).psn\n", "3: hook rnr_wait: expected qp(world, row), given `qp(world)`"),
+    (f"{API} qp\n{WAIT}    return qp(world).next_psn\n", "3: hook rnr_wait: expected qp(world, row), given `qp(world)`"),
     (f"{WAIT}    return 1\n\n\n{WAIT}    return 2\n",
      "1: hook rnr_wait: expected one function of this name, given another"),
     (f"ack = 1\n{WAIT}    return 1\n", "1: hook ack: expected a function, given `1`"),
