@@ -36,7 +36,8 @@ def call_unit(address, a, b):
     return call(address, 0, a, b)
 
 
-def test_a_helper_is_lowered_once_for_all_constants():
+def test_a_helper_is_lowered_once_for_all_constants(monkeypatch, tmp_path):
+    monkeypatch.setenv("NICEMU_CACHE", str(tmp_path))
     address = install(unit, "front-end")
     assert call_unit(address, 2, 3) == sum((2 * TABLE[at & 1]) + 20 + 200 for at in range(3))
     assert len(scaled.dispatcher.overloads) == 1
