@@ -93,7 +93,7 @@ def _compiler_says(error: Exception, path: Path) -> tuple[int, str]:
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = re.findall(rf'File "[^"\n]*{re.escape(path.name)}", line (\d+)', text)
     said = [line.strip() for line in text.splitlines() if line.strip()]
-    skip = ("Failed in nopython", "Failed in kernel", "During:", "File ", "<source", "def ", "^", "This error may", "For more")
+    skip = ("Failed in ", "During:", "File ", "<source", "def ", "^", "This error may", "For more")
     reasons = [line for line in said if not line.startswith(skip)] or [type(error).__name__]
     return int(lines[-1]) if lines else 0, reasons[0].partition(", defined at")[0]
 
