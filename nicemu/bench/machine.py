@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import nicemu
+from nicemu._jit import guard
 from nicemu.memory.safe_copy import method
 
 
@@ -17,7 +18,8 @@ def described() -> dict[str, str]:
     return {
         "CPU": f"{_cpu_model()}, {os.cpu_count()} cores seen, one used",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
-        "kernel": f"{platform.system()} {platform.release()}, fault-safe copies by {method()}",
+        "kernel": f"{platform.system()} {platform.release()}, fault-safe copies by "
+        f"{'signal handlers' if guard.is_native() else method()}",  # fmt: skip
         "software": f"nicemu {nicemu.__version__}, Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("numba", "numpy")),
         "load": f"{load:.1f} when it began",

@@ -57,7 +57,7 @@ def write_map(file: Path) -> None:
 
 def _frames(symbol: str, name: str) -> str:
     """``nic.responder.responder``; of a function that was not inlined: ``nic.responder.responder;nic.dma.move``."""
-    unit = symbol.rpartition(".")[0].removeprefix("nicemu.").removeprefix("nicemu.")
+    unit = (symbol.rpartition(".")[0] or symbol).removeprefix("nicemu.").removeprefix("nicemu.")
     return unit if name == symbol else f"{unit};{_demangled(name)}"
 
 

@@ -1,4 +1,6 @@
-"""How long one waits for the first line: cold compile, warm run, help. Processes of their own, as users start them."""
+"""How long one waits for the first line: cold compile, warm run, help. Processes of their own, as users start them:
+with bytecode of what they import, as an installation has it, whatever this process was told about that.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,7 @@ with Context(name=name) as context, PD(context) as pd, MR(pd, 4096, e.IBV_ACCESS
 """
 COMMAND = [sys.executable, "-m", "nicemu"]
 RUNS = 3
+_bytecode = tempfile.TemporaryDirectory(prefix="nicemu-bench-")
 
 
 def cases() -> Iterator[Case]:
@@ -63,8 +66,10 @@ def _hello(cold: bool = False) -> Opener:
 
 
 def _run(command: list[str], watch: Watch, environment: dict[str, str]) -> Counts:
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    usual["PYTHONPYCACHEPREFIX"] = _bytecode.name
     with watch:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | environment)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=usual | environment)
     if done.returncode:
         raise Absent(f"{' '.join(command)}: status {done.returncode}: {done.stderr.strip()[-200:]}")
     return {"calls": 1}
