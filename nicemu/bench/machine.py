@@ -19,7 +19,7 @@ def described() -> dict[str, str]:
         "CPU": f"{_cpu_model()}, {os.cpu_count()} cores seen, one used",
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB",
         "kernel": f"{platform.system()} {platform.release()}, fault-safe copies by "
-        f"{'signal handlers' if guard.is_native() else method()}",  # fmt: skip
+        f"{'signal handlers' if guard.is_native() else method()}",
         "software": f"nicemu {nicemu.__version__}, Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in ("numba", "numpy")),
         "load": f"{load:.1f} when it began",
