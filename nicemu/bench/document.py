@@ -32,8 +32,8 @@ look-up at each side, ACKs; compiled by numba as the engine is. The C loop is th
 onto another of the same size over and over, so that both stay in the caches if they fit."""
 PROFILE = """\
 Samples of 64 KiB WRITEs at MTU 4096 (perf). Bars on bars: where, unit of the engine, function that was not inlined.
-Payload is copied by the C library, which compiled code calls: those samples have no caller. Python is posting and
-polling."""
+All units copy payload by `nicemu_copy`, one instruction that survives bad addresses: its samples have no caller. Python
+is posting and polling."""
 
 
 def write(results: Results, clock: Clock, folder: Path) -> Path:
