@@ -43,7 +43,7 @@ declare void @nicemu_copy_fault()
 declare void @nicemu_copy_end()
 declare i32 @sigaction(i32, ptr, ptr)
 declare i32 @raise(i32)
-@strangers = internal global i64 0
+@depth = internal global i64 0
 @nicemu_ours = internal global [{ACTION_BYTES} x i8] zeroinitializer, align 16
 @nicemu_before = internal global [{ACTION_BYTES * 32} x i8] zeroinitializer, align 16
 @nicemu_default = internal global [{ACTION_BYTES} x i8] zeroinitializer, align 16
@@ -57,18 +57,45 @@ recover:
   store ptr @nicemu_copy_end, ptr %rip
   ret void
 stranger:
-  %seen = load i64, ptr @strangers
-  %more = add i64 %seen, 1
-  store i64 %more, ptr @strangers
-  %again = icmp ugt i64 %seen, 0
-  %index = zext i32 %signal to i64
-  %offset = mul i64 %index, {ACTION_BYTES}
-  %before = getelementptr i8, ptr @nicemu_before, i64 %offset
-  %next = select i1 %again, ptr @nicemu_default, ptr %before
-  %done = call i32 @sigaction(i32 %signal, ptr %next, ptr null)
   %code.at = getelementptr i8, ptr %info, i64 {CODE_AT}
   %code = load i32, ptr %code.at
   %sent = icmp sle i32 %code, 0
+  %index = zext i32 %signal to i64
+  %offset = mul i64 %index, {ACTION_BYTES}
+  %before = getelementptr i8, ptr @nicemu_before, i64 %offset
+  %handler = load ptr, ptr %before
+  %number = ptrtoint ptr %handler to i64
+  %is.function = icmp ugt i64 %number, 1
+  %depth = load i64, ptr @depth
+  %nested = icmp ugt i64 %depth, 0
+  %raised.again = and i1 %nested, %sent
+  br i1 %raised.again, label %default, label %owner
+owner:
+  br i1 %is.function, label %ask, label %leave
+ask:
+  %deeper = add i64 %depth, 1
+  store i64 %deeper, ptr @depth
+  %flags.at = getelementptr i8, ptr %before, i64 {FLAGS_AT}
+  %flags = load i32, ptr %flags.at
+  %masked = and i32 %flags, {SA_SIGINFO}
+  %wants.info = icmp ne i32 %masked, 0
+  br i1 %wants.info, label %with.info, label %without
+with.info:
+  call void %handler(i32 %signal, ptr %info, ptr %context)
+  br label %asked
+without:
+  call void %handler(i32 %signal)
+  br label %asked
+asked:
+  store i64 %depth, ptr @depth
+  ret void
+default:
+  %reset = call i32 @sigaction(i32 %signal, ptr @nicemu_default, ptr null)
+  br label %again
+leave:
+  %restored = call i32 @sigaction(i32 %signal, ptr %before, ptr null)
+  br label %again
+again:
   br i1 %sent, label %pass, label %out
 pass:
   %raised = call i32 @raise(i32 %signal)
@@ -99,10 +126,12 @@ out:
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
 define i64 @nicemu_watch(i64 %a, i64 %b, i64 %c) {{
+  store i64 0, ptr @depth
   {"".join(f"call void @watch(i32 {number})" + chr(10) + "  " for number in SIGNALS)}ret i64 0
 }}
 """
-"""A second fault that is not ours, though its owner was asked: nobody wants it."""
+"""A fault that is not the copy's is its owner's: the handler that was there before is called, and may repair it. One
+that raises the signal again to die, as ``faulthandler`` does, gets what it wants."""
 
 
 def is_native() -> bool:

@@ -183,3 +183,34 @@ def test_faults_of_others_are_theirs(options):
     done = subprocess.run([sys.executable, "-c", GUARDED, *options], capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGSEGV and "lived" not in done.stdout
     assert ("Fatal Python error: Segmentation fault" in done.stderr) == ("later" in options)
+
+
+REPAIRED = """
+import ctypes, mmap
+from nicemu._jit import guard
+copy, watch = (ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(code) for code in guard.codes())
+libc, memory, faults = ctypes.PyDLL(None), mmap.mmap(-1, 4096), []
+at = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+class Action(ctypes.Structure):
+    _fields_ = [("handler", ctypes.c_void_p), ("mask", ctypes.c_char * 128), ("flags", ctypes.c_int),
+                ("restorer", ctypes.c_void_p)]
+def repair(signal, info, context):
+    faults.append(signal)
+    libc.mprotect(at, 4096, 3)
+handler = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(repair)
+libc.sigaction(11, ctypes.byref(Action(ctypes.cast(handler, ctypes.c_void_p).value, b"", 0x40000004, None)), None)
+watch(0, 0, 0)
+buffer = ctypes.create_string_buffer(8)
+for turn in range(20):
+    libc.mprotect(at, 4096, 0)
+    libc.memset(at, turn, 10)
+    assert copy(ctypes.addressof(buffer), 4096, 8) == 0
+print(len(faults), memory[0])
+"""
+
+
+@pytest.mark.skipif(not guard.is_native(), reason="there is none")
+def test_a_program_may_repair_its_own_faults():
+    """As language runtimes do that find out about null pointers so."""
+    done = subprocess.run([sys.executable, "-c", REPAIRED], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["20", "19"], done.stderr
