@@ -20,7 +20,8 @@ class Segment(NamedTuple):
 
 
 def data_segments(pair: Qp, fault_type: int, counter: int) -> list[Segment]:
-    """All data segments of the WQE that faulted. Inline data needs none.
+    """The data segments of the WQE that faulted. Inline data needs none. One without bytes is passed over, whatever its
+    key and address.
 
     Not for WQEs of an SRQ: the device has its own copy, and the slot may hold another WQE already.
     """
@@ -37,7 +38,8 @@ def data_segments(pair: Qp, fault_type: int, counter: int) -> list[Segment]:
     segments = []
     for number in range(count):
         address, length, key = SGE.unpack_from(ring, at + header + number * SGE_BYTES)
-        segments.append(Segment(key, address, length))
+        if length:
+            segments.append(Segment(key, address, length))
     return segments
 
 

@@ -119,6 +119,20 @@ def test_wqe_fault_maps_all_that_is_left_of_the_wqe(bench: Bench, kind: FaultTyp
     assert bench.device.resumed == [(TOKEN, 0)]
 
 
+@pytest.mark.parametrize("committed", [0, 1])
+@pytest.mark.parametrize("empty", [BASE + 2 * 4096, BASE + 3 * 4096 + 100, 1 << 40])
+def test_a_segment_without_bytes_needs_nothing(bench: Bench, empty: int, committed: int) -> None:
+    """Wherever it points."""
+    region = bench.region(ODP, pages=4)
+    pair = make_qp(bench, region)
+    SEND_WQE.pack_into(pair.send_ring.view, 0, 1, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0)
+    for i, (address, length) in enumerate(((BASE, 10), (empty, 0), (BASE + 4096, 10))):
+        SGE.pack_into(pair.send_ring.view, SEND_HEADER_BYTES + i * SGE_BYTES, address, length, region.key)
+    wqe_fault(bench, pair.number, FaultType.REQUESTER_SEND, 0, committed)
+    bench.run()
+    assert sorted(bench.frames_of(region)) == [0, 1] and bench.device.resumed == [(TOKEN, 0)]
+
+
 def test_receive_wqe_fault_reads_the_receive_ring(bench: Bench) -> None:
     region = bench.region(ODP, pages=4)
     pair = make_qp(bench, region)

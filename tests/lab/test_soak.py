@@ -45,7 +45,7 @@ def test_migration_under_each_discipline_is_never_seen(discipline: str) -> None:
 
 @pytest.mark.slow
 def test_migration_without_waiting_for_the_device_is_reported() -> None:
-    done = soak("--messages", 3000, "--kinds", "migrate", "--per-ms", 60, "--mutant", "skip_device_wait", "--seed", 2)
+    done = soak("--messages", 3000, "--kinds", "migrate", "--per-ms", 60, "--mutant", "skip_device_wait")
     assert done.returncode == 1
     assert re.search("DMA VIOLATION .* by migrate", done.stdout + done.stderr)
 
