@@ -17,7 +17,7 @@ import numpy as np
 from nicemu.abi.verbs import PAGE_SHIFT, PAGE_SIZE, Access
 from nicemu.driver import mkey
 from nicemu.driver.errors import DriverError
-from nicemu.driver.umem import mtt_entries, page_span, update_mtt
+from nicemu.driver.umem import page_span, update_mtt_pages
 from nicemu.driver.umem_odp import OnDemand, take_back
 from nicemu.mm.dma_buf import DmaBuf, map_attachment, unmap_attachment, wait_for_move
 from nicemu.timeline.host import Steps
@@ -73,7 +73,7 @@ class UmemDmabuf(OnDemand):
             stages["mm_done"] = clock()
             yield driver.costs.driver_fault_page_ns * self.pages
             stages["update"] = clock()
-            yield from update_mtt(self.region, 0, self._entries(driver.stamp()))
+            yield from update_mtt_pages(self.region, 0, self._frames(), driver.stamp())
             stages["update_done"] = clock()
         finally:
             self.mutex.release(thread)
@@ -83,10 +83,12 @@ class UmemDmabuf(OnDemand):
         """The buffer is always somewhere: as a fault."""
         return self.map_range(address, length, False, {})
 
-    def _entries(self, stamp: int) -> np.ndarray:
+    def _frames(self) -> np.ndarray:
+        """``frame << 1 | writable`` of the region's pages."""
         frames = self.attachment.frames
         assert frames is not None
-        return mtt_entries(frames[self.first : self.first + self.pages] << 1 | 1, self.region.writable, stamp)
+        part: np.ndarray = frames[self.first : self.first + self.pages] << 1 | 1
+        return part
 
     def move_notify(self) -> Steps[None]:
         """``mlx5_ib_dmabuf_invalidate_cb``: the device is off the pages when it returns. The reservation is held."""

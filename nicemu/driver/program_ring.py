@@ -145,7 +145,7 @@ def _give_key(region: Mr, pages: umem.Umem) -> Steps[None]:
     )
     try:
         stamp = region.pd.context.driver.stamp()
-        yield from umem.update_mtt(region, 0, umem.mtt_entries(pages.frames, True, stamp))
+        yield from umem.update_mtt_pages(region, 0, pages.frames, stamp)
     except DriverError:
         yield from mkey.destroy(region)
         raise

@@ -62,7 +62,7 @@ def update_mtt_page(region: Mr, page: int, frame: int, stamp: int) -> Steps[byte
 
 
 def update_mtt(region: Mr, first: int, entries: np.ndarray) -> Steps[None]:
-    """``mlx5r_umr_update_mr_pas``: hand over the translations of pages ``first``.., a mailbox full at a time."""
+    """``mlx5r_umr_update_xlt``: hand over the translations of pages ``first``.., a mailbox full at a time."""
     for at in range(0, len(entries), MTT_CHUNK):
         chunk = entries[at : at + MTT_CHUNK]
         yield from region.device.commands.execute(
@@ -70,14 +70,29 @@ def update_mtt(region: Mr, first: int, entries: np.ndarray) -> Steps[None]:
         )
 
 
+def update_mtt_pages(region: Mr, first: int, frames: np.ndarray, stamp: int) -> Steps[None]:
+    """:func:`update_mtt` of ``frame << 1 | writable`` each; entries are made a mailbox full at a time as well."""
+    for at in range(0, len(frames), MTT_CHUNK):
+        entries = mtt_entries(frames[at : at + MTT_CHUNK], region.writable, stamp)
+        yield from update_mtt(region, first + at, entries)
+
+
 def best_page_shift(address: int, frames: np.ndarray) -> int:
     """21 if every 2 MiB of the address range lies in consecutive frames from a multiple of 2 MiB on, alike in being
     writable; else 12."""
-    pages = (address >> PAGE_SHIFT) + np.arange(len(frames))
+    first = address >> PAGE_SHIFT
+    huge = len(frames) >= BLOCK and all(
+        _in_blocks(first + at, frames[at : at + MTT_CHUNK + 1]) for at in range(0, len(frames), MTT_CHUNK)
+    )
+    return HUGE_SHIFT if huge else PAGE_SHIFT
+
+
+def _in_blocks(page: int, frames: np.ndarray) -> bool:
+    """Do frames and being writable go on from page to page but at multiples of 2 MiB?"""
+    pages = page + np.arange(len(frames))
     distance = (frames >> 1) - pages
     breaks = pages[1:][np.diff(distance << 1 | frames & 1) != 0]
-    huge = len(frames) >= BLOCK and not (distance % BLOCK).any() and not (breaks % BLOCK).any()
-    return HUGE_SHIFT if huge else PAGE_SHIFT
+    return not (distance % BLOCK).any() and not (breaks % BLOCK).any()
 
 
 def huge_blocks(address: int, frames: np.ndarray) -> np.ndarray:
@@ -127,7 +142,7 @@ def give_to_device(region: Mr, memory: Umem) -> Steps[None]:
     frames = memory.frames
     if memory.page_shift == HUGE_SHIFT:
         frames = huge_blocks(region.address, frames)
-    yield from update_mtt(region, 0, mtt_entries(frames, region.writable, region.pd.context.driver.stamp()))
+    yield from update_mtt_pages(region, 0, frames, region.pd.context.driver.stamp())
 
 
 def release(region: Mr, memory: Umem) -> None:

@@ -21,7 +21,7 @@ from nicemu.driver import mkey
 from nicemu.driver.errors import DriverError
 from nicemu.driver.notifier import Subscription
 from nicemu.driver.page_list import PageList
-from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page
+from nicemu.driver.umem import page_span, update_mtt_page, update_mtt_pages
 from nicemu.mm.locks import Mutex
 from nicemu.nic.spread import HOST_INVALIDATIONS
 from nicemu.tables.records import FrameKind
@@ -249,7 +249,7 @@ def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stag
             yield from update_mtt_page(region, first, frame, stamp)
         else:
             memory.pages.store(first, frames)
-            yield from update_mtt(region, first, mtt_entries(frames, region.writable, stamp))
+            yield from update_mtt_pages(region, first, frames, stamp)
     stages["update_done"] = driver.scheduler.clock()
     driver.scheduler.event("mtt_update_done", mr=region.number)
     return found

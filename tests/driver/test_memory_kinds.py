@@ -229,6 +229,8 @@ def frames(first: int, count: int, writable: int = 1) -> np.ndarray:
         ("a break within 2 MiB", 0, np.concatenate([frames(512, 100), frames(2048 + 100, 924)]), 12),
         ("a break between two of them", 0, np.concatenate([frames(512, 512), frames(4096, 512)]), 21),
         ("one page of them is read-only", 0, np.concatenate([frames(512, 511), frames(1023, 1, 0)]), 12),
+        ("a break after a mailbox full", 0, np.concatenate([frames(0, 8192), frames(9216, 512)]), 21),
+        ("a break one page later", 0, np.concatenate([frames(0, 8193), frames(9217, 511)]), 12),
         ("less than 2 MiB", 0, frames(512, 511), 12),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -10,7 +10,8 @@ import pytest
 from nicemu.abi.command import Command, MkeyFlag, Status, mtt_entry
 from nicemu.abi.verbs import PAGE_SHIFT, Access
 from nicemu.driver import DriverError, ah, context, cq, mr, pd, qp
-from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page
+from nicemu.driver.command import MTT_CHUNK
+from nicemu.driver.umem import mtt_entries, page_span, update_mtt, update_mtt_page, update_mtt_pages
 from nicemu.uverbs.messages import AddressVector, Capabilities
 from tests.driver.bench import Bench
 from tests.driver.fake_device import GID
@@ -33,6 +34,15 @@ def test_one_page_is_told_as_many_are(bench: Bench, access: Access, frame: int) 
         bench.call(steps)
         told.append((bench.device.log[-1], bench.device.mkeys[region.index].mtt.pop(3)))
     assert told[0] == told[1] and told[0][0][0] == Command.UPDATE_MTT
+
+
+def test_many_pages_are_told_a_mailbox_full_at_a_time(bench: Bench) -> None:
+    region = bench.region(Access.ON_DEMAND | Access.LOCAL_WRITE)
+    frames = np.arange(2 * MTT_CHUNK + 5, dtype=np.int32)  # the first is none
+    bench.call(update_mtt_pages(region, 3, frames, 9))
+    mtt = bench.device.mkeys[region.index].mtt
+    assert [mtt.get(3 + page, 0) for page in range(len(frames))] == mtt_entries(frames, True, 9).tolist()
+    assert [entry[0] for entry in bench.device.log[-3:]] == [Command.UPDATE_MTT] * 3
 
 
 @pytest.mark.parametrize(
