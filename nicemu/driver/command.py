@@ -2,7 +2,8 @@
 
 Up to ``COMMAND_SLOTS`` commands are in flight; further threads queue for a slot in order. A slot is free again when
 its completion EQE has been handled, whether anybody waits for it or not. A command that times out leaves its slot taken
-(``wait_func``: a leak), and with all slots so nothing is tried any more (``mlx5_cmd_all_stalled``).
+(``wait_func``: a leak), and with all slots so nothing is tried any more (``mlx5_cmd_all_stalled``). Mailboxes belong to
+no slot; the one freed last is used next, so there are as many in memory as commands were in flight at once.
 
 The timeout runs only for commands that an injected fault has kept from the device: what else keeps one from being
 answered (a lost interrupt, which mlx5 recovers from at that time) is the watchdog's to report.
@@ -52,7 +53,7 @@ STATUS = {int(status): status for status in Status}
 
 
 class CommandQueue:
-    """One device's command ring, one mailbox a slot."""
+    """One device's command ring, and as many mailboxes as slots."""
 
     def __init__(self, device: Any, scheduler: Scheduler, allocate: Allocator) -> None:
         self.device, self.scheduler = device, scheduler
@@ -60,11 +61,12 @@ class CommandQueue:
         pool = allocate(COMMAND_SLOTS * MAILBOX_BYTES)
         self._mailboxes = [
             Memory(pool.address + at, pool.view[at : at + MAILBOX_BYTES])
-            for at in range(0, COMMAND_SLOTS * MAILBOX_BYTES, MAILBOX_BYTES)
+            for at in reversed(range(0, COMMAND_SLOTS * MAILBOX_BYTES, MAILBOX_BYTES))
         ]
+        """Those that are free."""
         self._free = deque(range(COMMAND_SLOTS))
         self._queue: deque[Completion] = deque()
-        self._flight: dict[int, tuple[Completion, int]] = {}
+        self._flight: dict[int, tuple[Completion, int, Memory]] = {}
         self.expected: dict[int, Completion] = {}
         """Commands that will time out, by slot."""
         self.stalled: set[int] = set()
@@ -78,12 +80,12 @@ class CommandQueue:
         if len(self.stalled) == COMMAND_SLOTS:
             raise DriverError(errno.EAGAIN, f"{self.device.name}: every command slot waits for an answer")
         slot = self._free.popleft() if self._free else (yield from self._wait_for_slot(opcode))
-        box = self._mailboxes[slot]
+        box = self._mailboxes.pop()
         if mailbox:
             box.view[: len(mailbox)] = mailbox
         COMMAND.pack_into(self._ring.view, slot * COMMAND_BYTES, opcode, 0, *params, *ZEROS[len(params) :], box.address)
         completion = Completion(self.scheduler, self._names[opcode])
-        self._flight[slot] = completion, reply_bytes
+        self._flight[slot] = completion, reply_bytes, box
         self.device.write_doorbell(COMMAND_DOORBELL + (slot << 3), 1)
         return completion
 
@@ -97,8 +99,9 @@ class CommandQueue:
 
     def complete(self, slot: int, status: int, done: int) -> None:
         """``mlx5_cmd_comp_handler``: the device has finished a command."""
-        completion, reply_bytes = self._flight.pop(slot)
-        reply = bytes(self._mailboxes[slot].view[:reply_bytes]) if reply_bytes else b""
+        completion, reply_bytes, box = self._flight.pop(slot)
+        reply = bytes(box.view[:reply_bytes]) if reply_bytes else b""
+        self._mailboxes.append(box)
         if self._queue:
             self._queue.popleft().complete(slot)
         else:

@@ -63,6 +63,18 @@ def test_more_commands_than_slots_queue_and_all_complete(bench: Bench) -> None:
     assert set(rung) == set(range(COMMAND_SLOTS))
 
 
+def test_commands_one_after_another_use_one_mailbox(bench: Bench) -> None:
+    used = set()
+    bench.device._nop = lambda p, mailbox: used.add(mailbox)  # type: ignore[attr-defined]
+    for _ in range(COMMAND_SLOTS + 1):
+        bench.call(nop(bench))
+    assert len(used) == 1
+    for _ in range(COMMAND_SLOTS):
+        bench.spawn(nop(bench))
+    bench.run()
+    assert len(used) == COMMAND_SLOTS
+
+
 def test_event_queues_wrap(bench: Bench) -> None:
     queue: EventQueue = bench.driver.devices[0].eqs[Eqn.COMMAND]
     bench.device._nop = lambda p, mailbox: None  # type: ignore[attr-defined]
