@@ -13,84 +13,74 @@ CHUNK = 1 << SHIFT
 
 
 class PageList:
-    """A byte for each page, by page number: 1 if it is mapped; ``mapped``: how many there are."""
+    """A bit for each page, by page number: 1 if it is mapped; ``mapped``: how many there are."""
 
     def __init__(self) -> None:
-        self._chunks: dict[int, np.ndarray] = {}
-        self._counts: dict[int, int] = {}
-        """Mapped pages of each chunk; an empty chunk goes."""
+        self._chunks: dict[int, int] = {}
+        """The bits of ``CHUNK`` pages each; an empty chunk goes."""
         self.mapped = 0
 
     def store(self, first: int, frames: np.ndarray) -> None:
         """What pages ``first``.. are mapped to from now on; 0: not mapped."""
-        if len(frames) == 1:
-            self.store_page(first, int(frames[0]))
-            return
         at = 0
         while at < len(frames):
             page = first + at
-            start = page & CHUNK - 1
-            part = frames[at : at + CHUNK - start] != 0
-            window = self._chunk(page)[start : start + len(part)]
-            more = int(np.count_nonzero(part) - np.count_nonzero(window))
-            window[:] = part
-            self._count(page >> SHIFT, more)
+            part = frames[at : at + CHUNK - (page & CHUNK - 1)]
+            bits = int.from_bytes(np.packbits(part != 0, bitorder="little").tobytes(), "little")
+            self._set(page, len(part), bits)
             at += len(part)
 
     def store_page(self, page: int, frame: int) -> None:
         """The same for one page."""
-        chunk = self._chunk(page).data
-        at = page & CHUNK - 1
-        more = (frame != 0) - chunk[at]
-        chunk[at] = frame != 0
-        self._count(page >> SHIFT, more)
+        key, bit = page >> SHIFT, 1 << (page & CHUNK - 1)
+        old = self._chunks.get(key, 0)
+        if (old & bit != 0) != (frame != 0):
+            self.mapped += 1 if frame else -1
+            self._replace(key, old ^ bit)
 
     def __contains__(self, page: int) -> bool:
         """Is the page mapped?"""
-        chunk = self._chunks.get(page >> SHIFT)
-        return chunk is not None and bool(chunk.data[page & CHUNK - 1])
+        return bool(self._chunks.get(page >> SHIFT, 0) >> (page & CHUNK - 1) & 1)
 
-    def _chunk(self, page: int) -> np.ndarray:
-        """The chunk that holds a page, made if absent."""
-        chunk = self._chunks.get(page >> SHIFT)
-        if chunk is None:
-            chunk = self._chunks[page >> SHIFT] = np.zeros(CHUNK, np.uint8)
-            self._counts[page >> SHIFT] = 0
-        return chunk
+    def _set(self, page: int, count: int, bits: int) -> None:
+        """The bits of pages of one chunk."""
+        key, at = page >> SHIFT, page & CHUNK - 1
+        old = self._chunks.get(key, 0)
+        before = old >> at & (1 << count) - 1
+        new = old ^ (before ^ bits) << at
+        self.mapped += bits.bit_count() - before.bit_count()
+        self._replace(key, new)
 
-    def _count(self, key: int, more: int) -> None:
-        """So many more pages of a chunk are mapped."""
-        self.mapped += more
-        self._counts[key] += more
-        if not self._counts[key]:
-            del self._chunks[key], self._counts[key]
+    def _replace(self, key: int, bits: int) -> None:
+        """All bits of a chunk."""
+        if bits:
+            self._chunks[key] = bits
+        else:
+            self._chunks.pop(key, None)
 
     def numbers(self, first: int, last: int) -> np.ndarray:
         """Numbers of the mapped pages in [first, last), ascending."""
         if last - first == 1:
             return np.array([first] if first in self else [], np.int64)
-        parts = [np.flatnonzero(self._chunks[key]) + (key << SHIFT) for key in self._keys(first, last)]
-        if not parts:
-            return np.empty(0, np.int64)
-        together = np.concatenate(parts)
-        inside: np.ndarray = together[(together >= first) & (together < last)]
-        return inside
+        parts = []
+        for page, count in self._parts(first, last):
+            bits = self._chunks[page >> SHIFT] >> (page & CHUNK - 1) & (1 << count) - 1
+            octets = np.frombuffer(bits.to_bytes((count + 7) // 8, "little"), np.uint8)
+            parts.append(np.flatnonzero(np.unpackbits(octets, bitorder="little")) + page)
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def clear(self, first: int, last: int) -> None:
         """Nothing in [first, last) is mapped any more."""
         if last - first == 1:
-            if first in self:
-                self.store_page(first, 0)
+            self.store_page(first, 0)
             return
-        for key in self._keys(first, last):
-            start = key << SHIFT
-            window = self._chunks[key][max(first - start, 0) : max(last - start, 0)]
-            less = int(np.count_nonzero(window))
-            window[:] = 0
-            self._count(key, -less)
+        for page, count in self._parts(first, last):
+            self._set(page, count, 0)
 
-    def _keys(self, first: int, last: int) -> list[int]:
+    def _parts(self, first: int, last: int) -> list[tuple[int, int]]:
+        """(first page, pages) of the range's part of each chunk that is there."""
         low, high = first >> SHIFT, (last + CHUNK - 1) >> SHIFT
-        if high - low <= len(self._chunks):
-            return [key for key in range(low, high) if key in self._chunks]
-        return sorted(key for key in self._chunks if low <= key < high)
+        few = high - low <= len(self._chunks)
+        keys = range(low, high) if few else sorted(key for key in self._chunks if low <= key < high)
+        spans = [(max(first, key << SHIFT), min(last, key + 1 << SHIFT)) for key in keys if key in self._chunks]
+        return [(start, end - start) for start, end in spans]
