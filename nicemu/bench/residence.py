@@ -45,10 +45,11 @@ def all_tables(bench: Bench) -> int:
 
 def table_bytes(bench: Bench, slot: Slot) -> int:
     """Resident memory of a table of the world whose pages are written before they are read."""
-    return _resident(bench.lab.world.tables[slot])
+    return resident(bench.lab.world.tables[slot])
 
 
-def _resident(table: np.ndarray) -> int:
+def resident(table: np.ndarray) -> int:
+    """Bytes of the pages of an array that are in memory."""
     first = table.ctypes.data // PAGE * PAGE
     pages = -(-(table.ctypes.data + table.nbytes - first) // PAGE)
     found = np.zeros(pages, np.uint8)

@@ -16,17 +16,22 @@ from nicemu.tables.world import lazy_zeros
 START, LAST = 1 << 31, (1 << 32) - 1
 """Places are 32 bits. The first one leaves room before the head for :meth:`Ring.age`."""
 ROOM, WINDOW = 1 << 12, 1 << 14
+RUN = 64
+"""Frames that make a run (chosen: places of 256 bytes, about what it takes to note one)."""
 
 
 class Ring:
     """Frames in the order they came, 4 bytes each: a frame knows its place, its newest. Places that were left behind
     stay empty until they are closed up. Who has a place is looked up when somebody takes, a window of places at a time.
+    Of runs of frames that are new on the list only the first place is noted until somebody asks: a list that nobody
+    takes from costs next to nothing.
     """
 
     def __init__(self, frames: int) -> None:
         self._places = lazy_zeros(frames, np.uint32)
         self._place = self._places.data
         self._ids = 0  # no frame from here on was ever on the list
+        self._runs: list[tuple[int, int, int]] = []  # frame, its place, how many: not in _places yet
         self._head = self._tail = START
         self._room = ROOM  # places from head to tail, then they are closed up
         self._window, self._first = np.empty(0, np.int64), 0  # who has the places from the first on
@@ -39,6 +44,8 @@ class Ring:
     def add(self, frame: int) -> None:
         """Put a frame at the tail."""
         self._make_room(1)
+        if self._runs and frame < self._ids:
+            self._write_runs()
         self.live += self._place[frame] == 0
         self._place[frame] = self._tail
         if self._tail - self._first < len(self._window):
@@ -49,7 +56,10 @@ class Ring:
     def add_many(self, frames: np.ndarray) -> None:
         """Put frames at the tail, in order."""
         self._make_room(len(frames))
-        self._put(frames, self._tail)
+        if len(frames) >= RUN and frames[0] >= self._ids and (frames[1:] - frames[:-1] == 1).all():
+            self._note_run(int(frames[0]), len(frames))
+        else:
+            self._put(frames, self._tail)
         self._tail += len(frames)
 
     def take(self, wanted: int) -> np.ndarray:
@@ -81,11 +91,33 @@ class Ring:
 
     def drop(self, frame: int) -> None:
         """Take a frame off the list, if it is there."""
+        if self._runs and frame < self._ids:
+            self._write_runs()
         if self._place[frame]:
             self._place[frame] = 0
             self.live -= 1
 
+    def _note_run(self, frame: int, count: int) -> None:
+        """Consecutive frames that never were on the list get the places from the tail on."""
+        self.live += count
+        self._ids = frame + count
+        self._window = self._window[:0]
+        if self._runs:
+            first, place, before = self._runs[-1]
+            if (first + before, place + before) == (frame, self._tail) and before + count <= WINDOW:
+                self._runs[-1] = first, place, before + count
+                return
+        self._runs.append((frame, self._tail, count))
+
+    def _write_runs(self) -> None:
+        """Frames in runs know their places."""
+        for frame, place, count in self._runs:
+            self._places[frame : frame + count] = np.arange(place, place + count)
+        self._runs.clear()
+
     def _put(self, frames: np.ndarray, first: int) -> None:
+        if self._runs:
+            self._write_runs()
         self.live += int(np.count_nonzero(self._places[frames] == 0))
         self._places[frames] = np.arange(first, first + len(frames))
         self._window = self._window[:0]
@@ -95,6 +127,7 @@ class Ring:
         """Who has these consecutive places; 0 has one that was left."""
         at = int(places[0]) - self._first
         if not 0 <= at <= len(self._window) - len(places):
+            self._write_runs()
             self._first, at = int(places[0]), 0
             self._window = np.zeros(max(WINDOW, len(places)), np.int64)
             ahead = self._places[: self._ids] - np.uint32(self._first)
@@ -103,20 +136,28 @@ class Ring:
         return self._window[at : at + len(places)]
 
     def _in_order(self) -> np.ndarray:
+        self._write_runs()
         frames = np.flatnonzero(self._places[: self._ids])
         ordered: np.ndarray = frames[np.argsort(self._places[frames])]
         return ordered
 
     def _make_room(self, more: int) -> None:
-        """Close up what was left behind if there are too many places."""
-        if len(self) + more <= self._room and self._tail + more <= LAST:
+        """Close up what was left behind if there are too many places. If nothing was, there may be more."""
+        places = len(self) + more
+        if places > self._room and self.live == places - more:
+            self._grow(places)
+        if places <= self._room and self._tail + more <= LAST:
             return
         frames = self._in_order()
-        while self._room < 2 * (len(frames) + more):
-            self._room *= 2
+        self._grow(len(frames) + more)
         self._head, self._tail = START, START + len(frames)
         self._places[frames] = np.arange(self._head, self._tail)
         self._window = self._window[:0]
+
+    def _grow(self, places: int) -> None:
+        """Room for twice as many places."""
+        while self._room < 2 * places:
+            self._room *= 2
 
 
 class Lru:

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nicemu.mm.lru import Lru, Ring
+from nicemu.bench import residence
+from nicemu.mm.lru import RUN, Lru, Ring
 from nicemu.mm.memcg import Memcg
 from nicemu.mm.notifier import NotifierSubscriber
 from nicemu.mm.page import Fault
@@ -231,6 +234,50 @@ def test_oldest_of_some_leaves_the_others_in_place() -> None:
     ring.add_many(np.arange(1, 9))
     assert ring.oldest(2, odd).tolist() == [1, 3]
     assert ring.take(9).tolist() == [2, 4, 5, 6, 7, 8]
+
+
+class Plain(Ring):
+    """Every frame's place is written at once."""
+
+    def add_many(self, frames: np.ndarray) -> None:
+        """Put frames at the tail, in order."""
+        self._make_room(len(frames))
+        self._put(frames, self._tail)
+        self._tail += len(frames)
+
+
+FRESH = st.tuples(st.just("fresh"), st.integers(0, 3), st.integers(2, 3 * RUN))
+OF_FRAMES = st.tuples(st.sampled_from(("add", "drop")), st.integers(0, 400), st.just(1)) | st.tuples(
+    st.sampled_from(("add_many", "age")), st.integers(0, 400), st.integers(1, 2 * RUN))  # fmt: skip
+TAKES = st.tuples(st.sampled_from(("take", "oldest")), st.integers(0, 3), st.integers(1, 2 * RUN))
+
+
+@given(operations=st.lists(FRESH | OF_FRAMES | TAKES, max_size=30))
+def test_runs_are_on_the_list_as_frames_are_one_by_one(operations: list[tuple[str, int, int]]) -> None:
+    ring, plain, chosen = Ring(10_000), Plain(10_000), np.arange(10_000) % 3 == 0
+    fresh = 0
+    for what, frame, count in operations:
+        frames = np.arange(frame, frame + count)
+        if what == "fresh":
+            fresh, frames = fresh + frame + count, frames + fresh
+        for each in (ring, plain):
+            if what in ("add", "drop"):
+                getattr(each, what)(frame)
+            elif what in ("add_many", "fresh", "age"):
+                (each.age if what == "age" else each.add_many)(frames)
+        if what == "take":
+            assert ring.take(count).tolist() == plain.take(count).tolist()
+        elif what == "oldest":
+            assert ring.oldest(count, chosen).tolist() == plain.oldest(count, chosen).tolist()
+        assert (ring.live, len(ring)) == (plain.live, len(plain))
+
+
+def test_a_list_of_runs_that_nobody_takes_from_has_no_places_in_memory() -> None:
+    ring = Ring(1 << 20)
+    for first in range(1, 1 << 19, 512):
+        ring.add_many(np.arange(first, first + 512))
+    assert not residence.resident(ring._places) and ring.live == 1 << 19
+    assert ring.take(2).tolist() == [1, 2]
 
 
 def test_page_found_used_stays_once_and_is_active_the_second_time() -> None:
