@@ -152,7 +152,7 @@ class Ring:
         self._grow(len(frames) + more)
         self._head, self._tail = START, START + len(frames)
         self._places[frames] = np.arange(self._head, self._tail)
-        self._window = self._window[:0]
+        self._window, self._first = self._window[:0], self._head
 
     def _grow(self, places: int) -> None:
         """Room for twice as many places."""

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nicemu.bench import residence
-from nicemu.mm.lru import RUN, Lru, Ring
+from nicemu.mm.lru import ROOM, RUN, WINDOW, Lru, Ring
 from nicemu.mm.memcg import Memcg
 from nicemu.mm.notifier import NotifierSubscriber
 from nicemu.mm.page import Fault
@@ -278,6 +278,17 @@ def test_a_list_of_runs_that_nobody_takes_from_has_no_places_in_memory() -> None
         ring.add_many(np.arange(first, first + 512))
     assert not residence.resident(ring._places) and ring.live == 1 << 19
     assert ring.take(2).tolist() == [1, 2]
+
+
+def test_a_list_closed_up_after_its_window_moved_on_goes_on() -> None:
+    """Places begin anew, before those that were looked up last."""
+    ring = Ring(10)
+    for _ in range(WINDOW + 2):
+        ring.add(1)
+        assert ring.take(1).tolist() == [1]
+    for _ in range(ROOM + 1):
+        ring.add(1)
+    assert len(ring) < ROOM and ring.take(len(ring)).tolist() == [1]
 
 
 def test_page_found_used_stays_once_and_is_active_the_second_time() -> None:
