@@ -75,21 +75,17 @@ def object_code(function: Callable, symbol: str, arguments: int, returns: bool, 
     return code
 
 
-INLINE_THRESHOLD = 325
-"""Above LLVM's 250: what a packet passes through becomes one function a unit."""
-
-
 def _optimize(module: Any, symbol: str, machine: Any) -> None:
-    """Helpers become part of the one function that others see."""
+    """Helpers become part of the one function that others see, all but the ``cold`` ones. LLVM by itself would take
+    what comes after many checks for rare, and leave it outside."""
     for function in module.functions:
         if function.is_declaration or function.name == symbol:
             continue
         function.linkage = "internal"
-        if function.name.partition("B")[0] + "B" in COLD or function.name == "nicemu.out_of_range":
-            function.add_function_attribute("cold")
-            function.add_function_attribute("noinline")
+        rare = function.name.partition("B")[0] + "B" in COLD or function.name == "nicemu.out_of_range"
+        for attribute in ("cold", "noinline") if rare else ("alwaysinline",):
+            function.add_function_attribute(attribute)
     tuning = llvm.create_pipeline_tuning_options(speed_level=int(numba_config.OPT))
-    tuning.inlining_threshold = INLINE_THRESHOLD
     passes = llvm.create_pass_builder(machine, tuning)
     passes.getModulePassManager().run(module, passes)
 

@@ -94,6 +94,16 @@ def copy_bytes(typing_context, destination, source, length):
 
 
 @intrinsic
+def lowest_bit(typing_context, word):
+    """How many bits below the lowest one that is set; of 0: anything."""
+
+    def codegen(context, builder, signature, args):
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def fill_bytes(typing_context, destination, value, length):
     def codegen(context, builder, signature, args):
         function = builder.module.declare_intrinsic("llvm.memset", [_i8p, _i64])

@@ -60,6 +60,10 @@ def copy_bytes(destination: int, source: int, length: int) -> None:
     ctypes.memmove(int(destination), int(source), int(length))
 
 
+def lowest_bit(word: int) -> np.int64:
+    return np.int64((int(word) & -int(word)).bit_length() - 1)
+
+
 def fill_bytes(destination: int, value: int, length: int) -> None:
     ctypes.memset(int(destination), int(value) & 0xFF, int(length))
 

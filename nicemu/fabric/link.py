@@ -17,10 +17,10 @@ from nicemu.fabric.size import wire_bytes
 from nicemu.tables import units
 from nicemu.tables.capture import capture
 from nicemu.tables.fabric_records import LinkDrop
-from nicemu.tables.heap import arrivals, push, push_packet
 from nicemu.tables.packets import clone_packet, free_packet
 from nicemu.tables.rows import control, fabric, link, packet, vector
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 from nicemu.wire.size import FRAMING
 
 DOWN, MTU, QUEUE, NO_DESTINATION = (int(reason) for reason in LinkDrop)
@@ -81,7 +81,7 @@ def send(world, way, p):
             wire_ns = size * wire.ps_per_byte // 1000
             trace(world, LINK_OUT, wire.nic, row.opcode, row.psn, row.dest_qpn, wire_ns)
             arrival = control(world, 0).now + wire_ns + wire.delay_ns
-            push_packet(world, arrivals(way), arrival, units.ARRIVE, p, 0)
+            push(world, arrival, units.ARRIVE, p, 0)
             return 0
     return call(vector(world, units.LINK_SEND).address, world, way, p)
 
@@ -225,9 +225,9 @@ def come_out(world, way, p, arrival):
     """The far end of link ``way``: the switch, the NIC, or, without a switch, the way in to each NIC it is for."""
     f = fabric(world, 0)
     if way & 1 == 0:
-        push_packet(world, arrivals(way), arrival, units.ARRIVE, p, 0)
+        push(world, arrival, units.ARRIVE, p, 0)
     elif f.switched == 1:
-        push_packet(world, arrivals(way), arrival + f.latency_ns, units.SWITCH_IN, p, way)
+        push(world, arrival + f.latency_ns, units.SWITCH_IN, p, way)
     elif packet(world, p).multicast == 0:
         come_in(world, downlink(packet(world, p).dest_nic), p, arrival)
     else:

@@ -7,9 +7,9 @@ end of it; both take the cable's delay. What is on its way meanwhile is taken in
 
 from nicemu._jit import jit
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.rows import control, fabric, link
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 
 LINK_PAUSE = int(Ev.LINK_PAUSE)
 

@@ -20,10 +20,10 @@ from nicemu.nic.qp_command import landed, object_command
 from nicemu.nic.rss import rqt_command
 from nicemu.nic.steering import DESTROY_FLOW, DESTROY_RQT, flow_command, is_raw_command
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
 from nicemu.tables.rows import control, nic
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 
 NOP, UPDATE_MTT, ZAP_MTT = int(Command.NOP), int(Command.UPDATE_MTT), int(Command.ZAP_MTT)
 DESTROY_MKEY, DESTROY_CQ, DESTROY_QP = int(Command.DESTROY_MKEY), int(Command.DESTROY_CQ), int(Command.DESTROY_QP)

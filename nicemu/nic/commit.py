@@ -20,10 +20,10 @@ from nicemu.nic.receive_queue import WC_RECV, WC_RECV_IMM, complete_recv, fail_r
 from nicemu.nic.reply import acknowledge, credit_syndrome, reply, send_reply
 from nicemu.nic.verdict import ACCEPT, ACCESS_ERROR, INVALID, NAK_SEQUENCE, REACK, RECV_LEN, RECV_PROT, RNR, SAVED
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import control, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
 
 LOC_LEN_ERR, LOC_PROT_ERR = int(WcStatus.LOC_LEN_ERR), int(WcStatus.LOC_PROT_ERR)

@@ -26,10 +26,10 @@ from nicemu.nic.send_queue import (
     wqe_address,
 )
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet, payload_address
 from nicemu.tables.rows import control, nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
 
 BAD_RESP_ERR, REM_INV_REQ_ERR = int(WcStatus.BAD_RESP_ERR), int(WcStatus.REM_INV_REQ_ERR)

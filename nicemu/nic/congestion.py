@@ -11,9 +11,9 @@ from nicemu.nic import hooks
 from nicemu.nic.hooks import KEEP_RATE, ask, ask_ns
 from nicemu.nic.send_queue import kick, outstanding
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.rows import control, nic, qp
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 
 RATE = int(Ev.RATE)
 RTR, SQE = int(QpState.RTR), int(QpState.SQE)

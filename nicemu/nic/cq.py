@@ -13,9 +13,9 @@ from nicemu.nic.eq import link_held, post_async, post_eqe
 from nicemu.nic.hooks import ask
 from nicemu.nic.program_ring import CQE_SLOT, cqes_consumed, move
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.rows import control, cq, eq, nic, vector
 from nicemu.tables.trace import Ev, trace, two
+from nicemu.tables.wheel import push
 
 CQE, COMP, CQ_ERR = int(Ev.CQE), int(EqeType.COMP), int(AsyncEvent.CQ_ERR)
 ARM_NEXT, ARM_SOLICITED, WC_RECV = 1, 2, int(WcOpcode.RECV)
@@ -138,7 +138,7 @@ def start_timer(world, row):
 
 @jit
 def stop_timer(world, row):
-    """Turn the timer off; its event stays in the heap and counts as stale."""
+    """Turn the timer off; its event stays in the wheel and counts as stale."""
     q = cq(world, row)
     if q.deadline != 0:
         q.deadline = 0

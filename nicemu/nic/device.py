@@ -19,8 +19,8 @@ from nicemu.nic.defects import Defect
 from nicemu.nic.qp_state import ERR
 from nicemu.nic.row_pool import RowPool
 from nicemu.tables import units
-from nicemu.tables.heap import schedule
 from nicemu.tables.trace import Ev
+from nicemu.tables.wheel import schedule
 from nicemu.tables.world import World, address_of, lazy_bytes
 from nicemu.wire.ip import mac_of_guid
 

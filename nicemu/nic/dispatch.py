@@ -1,10 +1,10 @@
-"""One compiled loop over the event heap, and the units it reaches through the handler vector."""
+"""One compiled loop over the timing wheel, and the units it reaches through the handler vector."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from nicemu._jit import call, entry, jit
+from nicemu._jit import call, cold, entry, jit
 from nicemu.abi.rings import Doorbell
 from nicemu.fabric import link, pause, switch
 from nicemu.nic import (
@@ -40,10 +40,10 @@ from nicemu.nic.hooks import ask
 from nicemu.nic.qp_cache import touch
 from nicemu.tables import units
 from nicemu.tables.capture import MAX_CAPTURE
-from nicemu.tables.heap import pop
 from nicemu.tables.records import Stop
 from nicemu.tables.rows import control, event, nic, qp, vector
 from nicemu.tables.trace import MAX_TRACE, Ev, trace
+from nicemu.tables.wheel import next_time, pop
 
 DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
 GO_ON = -1
@@ -96,39 +96,43 @@ UNITS: dict[int, Callable] = {
 }  # fmt: skip
 
 
-@jit
-def stop_reason(world, until):
-    """Why the run stops here, a :class:`Stop`; ``GO_ON``: the next event is due."""
-    c = control(world, 0)
+@cold
+def told_to_stop(c):
+    """The reason that the device or its table gave."""
     if c.trap != 0:
         return TRAP
-    if c.interrupts > 0:
+    if c.interrupts != 0:
         return INTERRUPT
-    if c.cqe_hits > 0:
-        c.cqe_hits = 0
-        return CQE
+    c.cqe_hits = 0
+    return CQE
+
+
+@jit
+def stop_reason(world, until):
+    """Why the run stops here, a :class:`Stop`; ``GO_ON``: the next event is due, and at the front."""
+    c = control(world, 0)
+    if c.trap | c.interrupts | c.cqe_hits != 0:
+        return told_to_stop(c)
     if c.trace_count >= MAX_TRACE or c.capture_count >= MAX_CAPTURE:
         return FULL
     if c.pending == c.stale:
         return IDLE
-    return DEADLINE if event(world, 0).time > until else GO_ON
+    return DEADLINE if next_time(world, until) > until else GO_ON
 
 
 @jit
 def run_event(world):
-    """Run the next event."""
+    """Run the event at the front."""
     c = control(world, 0)
-    e = event(world, 0)
-    kind, a, b = e.kind, e.a, e.b
-    c.now = max(c.now, e.time)
-    pop(world)
+    c.now = max(c.now, c.front_time)
+    e = event(world, pop(world))
     c.ran += 1
-    call(vector(world, kind).address, world, a, b)
+    call(vector(world, e.kind).address, world, e.a, e.b)
 
 
 @entry("int64(int64, int64)")
 def run(world, until):
-    """Run events at times <= ``until`` in (time, sequence) order; the answer is a :class:`Stop`."""
+    """Run events at times <= ``until`` in order; the answer is a :class:`Stop`."""
     while True:
         stop = stop_reason(world, until)
         if stop != GO_ON:

@@ -14,11 +14,11 @@ from nicemu.nic.defects import LATE_ELEMENTS, PAGE_OFFSET, has
 from nicemu.nic.iotlb import translate
 from nicemu.nic.mkey import IMPLICIT, check_mkey, child_of
 from nicemu.tables import units
-from nicemu.tables.heap import commits, push_packet
 from nicemu.tables.packets import payload_address
 from nicemu.tables.records import SEGMENTS_PER_PACKET
 from nicemu.tables.rows import control, frame, mkey, nic, packet, qp, segment, vector
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
 
 OK, FAULT, BAD_KEY, TOO_SHORT, TOO_MANY = 0, 1, 2, 3, 4
@@ -184,7 +184,7 @@ def commit_later(world, q_row, p):
     n.dma_last = max(n.dma_last, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)
     hold(world, p, n.dma_last)
     q.commit_until = n.dma_last
-    push_packet(world, commits(q.nic), n.dma_last, units.COMMIT, p, q.incarnation)
+    push(world, n.dma_last, units.COMMIT, p, q.incarnation)
 
 
 @jit

@@ -13,9 +13,9 @@ from nicemu.nic import hooks
 from nicemu.nic.hooks import ask
 from nicemu.nic.msix import assert_vector
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.rows import control, eq, msix, nic, vector
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 
 EQE, ASYNC = int(Ev.EQE), int(EqeType.ASYNC)
 ASYNC_EQN = 2

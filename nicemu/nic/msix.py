@@ -8,9 +8,9 @@ from nicemu._jit import jit
 from nicemu.nic import hooks
 from nicemu.nic.hooks import ask_ns
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.rows import control, message, msix, nic
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 
 INTERRUPT = int(Ev.INTERRUPT)
 

@@ -17,10 +17,10 @@ from nicemu.nic.hooks import REDIRECT, ask, ask_ns
 from nicemu.nic.qp_type import WORK_QUEUE, is_raw
 from nicemu.nic.spread import FAULTS, factor, scaled
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.records import FAULTS_PER_QP
 from nicemu.tables.rows import control, eq, fault, mkey, nic, packet, qp, sq_entry, vector
 from nicemu.tables.trace import Ev, trace, two
+from nicemu.tables.wheel import push
 
 RESPONDER_RDMA, REQUESTER_SEND = int(FaultType.RESPONDER_RDMA), int(FaultType.REQUESTER_SEND)
 RESPONDER_RECV, REQUESTER_READ = int(FaultType.RESPONDER_RECV), int(FaultType.REQUESTER_READ)

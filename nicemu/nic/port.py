@@ -8,10 +8,10 @@ from nicemu.fabric import link
 from nicemu.fabric.size import wire_bytes
 from nicemu.nic.dma import hold, move
 from nicemu.tables import units
-from nicemu.tables.heap import departures, push_packet
 from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace, two
+from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
 
 SEND = int(Ev.SEND)
@@ -26,7 +26,7 @@ def transmit(world, p, ready):
     hold(world, p, depart)
     row.wire = wire_bytes(world, p)
     n.port_free = depart + row.wire * n.ps_per_byte // 1000
-    push_packet(world, departures(row.source_nic), depart, units.DEPART, p, qp(world, row.qp).incarnation)
+    push(world, depart, units.DEPART, p, qp(world, row.qp).incarnation)
 
 
 def depart(world, p, incarnation):

@@ -14,11 +14,11 @@ from nicemu.nic.receive_queue import fail_recv, flush_slot
 from nicemu.nic.reorder import drop_kept
 from nicemu.nic.send_queue import WQE_DONE, WR_FLUSH_ERR, entry_of, posted, stop_timer, wc_opcode, wqe_address
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
 from nicemu.tables.records import FAULTS_PER_QP, STATE_WORDS
 from nicemu.tables.rows import control, fault, nic, packet, qp, qp_state_base, resource, vector
 from nicemu.tables.trace import Ev, trace, two
+from nicemu.tables.wheel import push
 
 RESET, RTS, SQD, SQE, ERR = (int(s) for s in (QpState.RESET, QpState.RTS, QpState.SQD, QpState.SQE, QpState.ERR))
 QP_STATE, LAST_WQE_REACHED = int(Ev.QP_STATE), int(AsyncEvent.QP_LAST_WQE_REACHED)

@@ -23,10 +23,10 @@ from nicemu.nic.receive_queue import WC_RECV, fail_recv, recv_address, recv_avai
 from nicemu.nic.rss import spread
 from nicemu.nic.steering import choose, take_chosen
 from nicemu.tables import units
-from nicemu.tables.heap import commits, push_packet
 from nicemu.tables.packets import clone_packet, free_packet, payload_address
 from nicemu.tables.records import MAX_MTU
 from nicemu.tables.rows import control, headers, nic, packet, qp, vector
+from nicemu.tables.wheel import push
 from nicemu.wire.crc32 import crc32
 
 ACCEPT, NO_WQE, WAIT, NO_PAGE, TOO_LONG, BAD_WQE = range(6)
@@ -191,7 +191,7 @@ def land(world, q_row, p, verdict):
     n.dma_last = max(n.dma_last, control(world, 0).now + n.pcie_latency_ns + n.translation_delay)
     hold(world, p, n.dma_last)
     q.commit_until = n.dma_last
-    push_packet(world, commits(q.nic), n.dma_last, units.RAW_COMMIT, p, q.incarnation)
+    push(world, n.dma_last, units.RAW_COMMIT, p, q.incarnation)
 
 
 @jit

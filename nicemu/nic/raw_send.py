@@ -22,10 +22,10 @@ from nicemu.nic.segmentation import header_bytes, segment_bytes, segment_headers
 from nicemu.nic.send_queue import entry_of, wqe_address
 from nicemu.nic.steering import wants
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.packets import clone_packet, payload_address
 from nicemu.tables.rows import control, fabric, headers, nic, packet, qp
 from nicemu.tables.rows import link as link_row
+from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
 from nicemu.wire.size import MIN_FRAME
 

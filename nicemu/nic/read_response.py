@@ -13,10 +13,10 @@ from nicemu.nic.port import transmit
 from nicemu.nic.psn import psn_add, psn_diff
 from nicemu.nic.reply import credit_syndrome, reply, send_reply
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.packets import free_packet
 from nicemu.tables.rows import control, nic, packet, qp, resource, vector
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
 
 REMOTE_READ, QP_ACCESS_ERR = int(Access.REMOTE_READ), int(AsyncEvent.QP_ACCESS_ERR)

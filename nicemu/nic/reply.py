@@ -5,9 +5,9 @@ from nicemu.nic.port import transmit
 from nicemu.nic.program_ring import recvs_posted
 from nicemu.nic.qp_type import transport_of
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.packets import new_packet
 from nicemu.tables.rows import control, nic, packet, qp
+from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
 
 

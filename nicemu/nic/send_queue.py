@@ -34,9 +34,9 @@ from nicemu.nic.qp_type import (
 )
 from nicemu.nic.segmentation import fits_frames, header_bytes, segment_bytes
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.rows import control, nic, qp, sq_entry, vector
 from nicemu.tables.trace import Ev, trace, two
+from nicemu.tables.wheel import push
 
 RETRANSMIT, WQE, WQE_DONE = int(Ev.RETRANSMIT), int(Ev.WQE), int(Ev.WQE_DONE)
 SIGNALED, INLINE, FENCE, SOLICITED = 2, 8, int(SendFlag.FENCE), 4
@@ -237,7 +237,7 @@ def start_timer(world, q_row):
 
 @jit
 def await_timer(world, q_row):
-    """An event at the ACK timer's deadline. One that is in the heap already, and later, is not the QP's any more."""
+    """An event at the ACK timer's deadline. One that is in the wheel already, and later, is not the QP's any more."""
     q = qp(world, q_row)
     q.timer_event = q.timer_deadline
     push(world, q.timer_deadline, units.ACK_TIMER, q_row, q.timer_deadline)
@@ -245,7 +245,7 @@ def await_timer(world, q_row):
 
 @jit
 def stop_timer(world, q_row):
-    """Turn the ACK timer off; its event stays in the heap and counts as stale."""
+    """Turn the ACK timer off; its event stays in the wheel and counts as stale."""
     q = qp(world, q_row)
     if q.timer_deadline != 0:
         q.timer_deadline = 0

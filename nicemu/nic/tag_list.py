@@ -36,9 +36,9 @@ from nicemu.abi.verbs import AsyncEvent, SrqType, WcFlag, WcOpcode, WcStatus
 from nicemu.nic.cq import post_cqe
 from nicemu.nic.eq import post_async
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.records import TAG_WQE_BYTES
 from nicemu.tables.rows import control, nic, srq, tag, tag_list, tag_wqe_base
+from nicemu.tables.wheel import push
 
 
 class TagState(IntEnum):

@@ -27,7 +27,7 @@ LINK = record(
     "free_at",               # when the packet on the wire has left, ns
     "in_order_at",           # arrival of the last packet that was not reordered, ns
     "paused",                # the far end sent XOFF: packets are held
-    "event",                 # a LINK_FREE event is in the heap
+    "event",                 # a LINK_FREE event is in the wheel
     "head", "tail", "queued", "bytes_queued",
     "ingress_bytes",         # bytes that came in over this link and wait in the switch
     "xoff_sent",

@@ -4,9 +4,9 @@ A payload buffer has ``HEADROOM`` bytes in front of the payload: a datagram's GR
 """
 
 from nicemu._jit import cold, copy_bytes, jit
-from nicemu.tables.heap import trap
 from nicemu.tables.records import HEADROOM, PAYLOAD_BYTES, Trap
 from nicemu.tables.rows import control, packet, payload_base
+from nicemu.tables.trap import trap
 
 PACKETS_EXHAUSTED = int(Trap.PACKETS_EXHAUSTED)
 

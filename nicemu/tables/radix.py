@@ -5,9 +5,9 @@ numbers. Memory is used only for what is mapped.
 """
 
 from nicemu._jit import jit, load64, store64
-from nicemu.tables.heap import trap
 from nicemu.tables.records import Trap
 from nicemu.tables.rows import control, node_base
+from nicemu.tables.trap import trap
 
 MAX_NODES = 1 << 19
 

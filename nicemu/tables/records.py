@@ -25,12 +25,18 @@ from nicemu.tables.record import record
 from nicemu.tables.spread import SPREAD as SPREAD
 from nicemu.tables.tag_records import TAG as TAG
 from nicemu.tables.tag_records import TAG_LIST as TAG_LIST
+from nicemu.tables.wheel_records import BUCKET as BUCKET
+from nicemu.tables.wheel_records import COARSE as COARSE
+from nicemu.tables.wheel_records import EVENT as EVENT
+from nicemu.tables.wheel_records import PENDING as PENDING
 
 CONTROL = record(
     # each event's
     "trap", "trap_row",      # our bug or a resource limit: code and row; the run stops (see Trap and row_accessor)
-    "now", "sequence",       # virtual time, ns; order of events of one time
-    "pending", "stale",      # events in the heap; those of them that are cancelled timers
+    "now", "window",         # virtual time, ns; the wheel's window: time of its first bucket in windows
+    "pending", "stale",      # events in the wheel; those of them that are cancelled timers
+    "front", "front_time",   # the event that comes first, out of the wheel already, 0: not known; when, -1: not known
+    "event_free",            # first of the free EVENT rows, 0: none
     "ran",                   # events run so far
     "interrupts",            # MSI-X messages waiting in MESSAGE
     "cqe_hits",              # CQEs written into a watched CQ since the last stop
@@ -45,6 +51,7 @@ CONTROL = record(
     "pid", "scratch_fd",     # for copies through the kernel; scratch_fd > 0: this memfd instead of process_vm_*
     "scratch_map",           # address of the memfd's first page
     "packet_next", "packet_end",  # first packet row never used; rows there are
+    "event_next", "event_end",  # the same for events
     "node_free", "node_next",  # the same for radix nodes
     "stamp",                 # mm stamp: counts invalidations returned and write protections; ages translations
     "violations",            # rows used in VIOLATION
@@ -53,14 +60,6 @@ CONTROL = record(
     "fault_mkey", "fault_write",  # its mkey row; 1: to be written
     "graveyard",             # address of the poisoned page: stale writes to it are lost
 )  # fmt: skip
-
-EVENT = record(
-    "time", "sequence", "kind", "a", "b",
-    "lane",                  # 0, or the LANE whose first packet this event is about
-)  # fmt: skip
-
-LANE = record("last")
-"""A lane of packets on their way, in order, of which only the first has an event in the heap; 0: it is empty."""
 
 NIC = record(
     # each packet's
@@ -139,12 +138,12 @@ QP = record(
     # its window, timers and retries
     "doorbell_record", "max_rd_atomic",
     "timer_deadline",        # 0: ACK timer off
-    "timer_event",           # 0, or when the ACK_TIMER event in the heap is due
+    "timer_event",           # 0, or when the ACK_TIMER event in the wheel is due
     "una_psn:i32",           # oldest PSN not acknowledged
     "sent_psn:i32",          # highest PSN ever sent, plus 1
     "rd_atomic:i32",         # READs and atomics outstanding
     "ssn:i32", "lsn:i32",    # credits: number of the last message fetched that needs a receive; the last one allowed
-    "sq_scheduled:i8",       # a REQUESTER event is in the heap
+    "sq_scheduled:i8",       # a REQUESTER event is in the wheel
     "sq_suspended:i8",       # a page fault holds the send queue
     "sq_error:i8",           # a WQE failed locally: nothing behind it is sent
     "sq_draining:i8",        # SQD: not drained yet
@@ -158,7 +157,7 @@ QP = record(
     "cc_kbps",               # the same by congestion control
     "rnr_until",             # 0, or the time an RNR wait ends
     "jump_next",
-    "cc_timer:i32",          # 0, or a CONGESTION_TIMER is in the heap: 1 + how often in a row it changed nothing
+    "cc_timer:i32",          # 0, or a CONGESTION_TIMER is in the wheel: 1 + how often in a row it changed nothing
     "rnr_psn:i32",
     "cx_head:i32", "cx_tail:i32",  # responses that wait
     # responder: the message in progress
@@ -191,7 +190,7 @@ QP = record(
     "ahead_head:i32", "ahead_count:i32",  # requests kept until the gap in front of them is closed, by PSN; how many
     "tag:i32",               # TAG row that the message in progress matched, 0: none
     "tagging:i8",            # the message in progress at a TM-SRQ: a ``tag_list.Tagging``
-    "ack_event:i8",          # an ACK event is in the heap
+    "ack_event:i8",          # an ACK event is in the wheel
     "recv_suspended:i8",     # 1: the packet at the queue's head waits in the backup ring for a page; 2: a READ does
     "commit_failed:i8",      # a commit failed: what was accepted behind it is flushed
     "drop_message:i8",       # UC: the rest of a message in progress is discarded
@@ -228,7 +227,7 @@ CQ = record(
     "ring_mkey", "record_mkey",  # as of a QP
     "moderation_count", "moderation_ns",  # an armed CQ's event: after so many CQEs, or so long after the first; 0: off
     "ripe",                  # CQEs that count towards the event since the CQ was armed
-    "deadline", "timer_event",  # 0, or when moderation raises the event; a CQ_TIMER is in the heap
+    "deadline", "timer_event",  # 0, or when moderation raises the event; a CQ_TIMER is in the wheel
     "event_held", "next_held",  # in its EQ's held list: 1 with an event due, 2 without (it was destroyed)
 )  # fmt: skip
 
@@ -241,7 +240,7 @@ EQ = record(
 MSIX = record(
     "masked", "pending", "count", "queued", "nic", "vector", "asserted_at",
     "coalesced",             # events since the last message, under moderation
-    "deadline", "timer_event",  # 0, or when moderation sends the message; a VECTOR_TIMER is in the heap
+    "deadline", "timer_event",  # 0, or when moderation sends the message; a VECTOR_TIMER is in the wheel
     "lost",                  # messages lost by injection
 )  # fmt: skip
 
@@ -269,7 +268,7 @@ FAULT = record(
     "pages",                 # to ask the driver for; 0: all of the operation
     "number", "factor",      # of the NIC's faults; what its costs are times, in 1/65536
     "redirected",            # 1: firmware let bytes move to or from the redirect page
-    "retrying",              # 1: a FAULT_RETRY is in the heap
+    "retrying",              # 1: a FAULT_RETRY is in the wheel
     "waiting",               # not reported yet: the QP has as many reported as it may
     "held", "next_held",     # in the page-fault EQ's held list: 1 with a report due, 2 without (its QP was reset)
 )  # fmt: skip
@@ -291,7 +290,6 @@ PACKET = record(
     "opcode",                # low five bits of the BTH opcode; ``transport``: the high three
     "psn", "dest_nic", "dest_qpn", "source_qpn", "qp", "entry", "va", "rkey", "msn", "result",
     "wire",                  # bytes of the wire's time that it was given at its port
-    "due", "order", "event", "event_b", "follower",  # in a lane: its event, and the packet behind it
     "incarnation",           # life of the sender's QP in which it was sent
     "counted",               # READ, atomic, FLUSH: counts as outstanding (1), or is one too many (2)
     "in_backup",             # 1: it has a place in the backup ring of the NIC that received it
@@ -389,8 +387,9 @@ class Slot(IntEnum):
         CONTROL, EVENT, NIC, QP, SQ_ENTRY, CQ, EQ, MSIX, MESSAGE, MKEY, IOTLB, FAULT, PACKET, SEGMENT, RESOURCE,
         VECTOR, HOOK, NIC_STATE, FRAME, VIOLATION, TRACE, NODE, PAYLOAD, SRQ, AV, MCAST, GID, SRQ_WQE, FABRIC, LINK,
         IMPAIR, TAP, NUMBER, FIRED, CAPTURE, CAPTURED, TAG_LIST, TAG, TAG_WQE, HEADERS, FLOW, RQT, RQT_ENTRY,
-        HASH_KEY, QP_STATE, SPREAD, FRAME_STAMP, LANE,
-    ) = range(48)  # fmt: skip
+        HASH_KEY, QP_STATE, SPREAD, FRAME_STAMP, BUCKET, COARSE,
+        PENDING,
+    ) = range(50)  # fmt: skip
 
 
 class FrameKind(IntEnum):
@@ -408,7 +407,7 @@ class Stop(IntEnum):
 class Trap(IntEnum):
     """Trap codes above the table numbers: limits and broken invariants."""
 
-    HEAP_FULL, PACKETS_EXHAUSTED, SEGMENTS_EXHAUSTED, NODES_EXHAUSTED, MESSAGES_FULL, BAD_UNIT = range(64, 70)
+    EVENTS_EXHAUSTED, PACKETS_EXHAUSTED, SEGMENTS_EXHAUSTED, NODES_EXHAUSTED, MESSAGES_FULL, BAD_UNIT = range(64, 70)
 
 
 class ViolationKind(IntEnum):
@@ -418,8 +417,6 @@ class ViolationKind(IntEnum):
 
 
 SEGMENTS_PER_PACKET = 72
-LANES_PER_NIC = 4
-"""Departures, commits, and arrivals over either link of its cable."""
 RESOURCES_PER_QP = 16
 FAULTS_PER_QP = 4
 HEADROOM = 64

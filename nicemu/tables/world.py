@@ -22,6 +22,7 @@ from nicemu.tables.records import (
     TAG_WQE_BYTES,
     Slot,
 )
+from nicemu.tables.wheel_records import COARSE_ROWS, PENDING_ROWS, WINDOW_NS
 
 MAP_NORESERVE = 0x4000
 
@@ -127,7 +128,9 @@ class World:
     nic_state: Any
     qp_state: Any
     spread: Any
-    lane: Any
+    bucket: Any
+    coarse: Any
+    pending: Any
 
     def __init__(self, capacity: Capacity | None = None) -> None:
         self.capacity = c = capacity or Capacity()
@@ -149,7 +152,8 @@ class World:
             Slot.HEADERS: 1, Slot.FLOW: n * c.flows + 1, Slot.RQT: n * c.rqts + 1,
             Slot.RQT_ENTRY: (n * c.rqts + 1) * RQT_ENTRIES, Slot.HASH_KEY: (n * c.qps + 1) * HASH_KEY_BYTES,
             Slot.TAG_LIST: n * c.srqs + 1, Slot.TAG: n * c.tags + 1, Slot.TAG_WQE: (n * c.tags + 1) * TAG_WQE_BYTES,
-            Slot.SPREAD: n + 2, Slot.LANE: records.LANES_PER_NIC * n + 1,
+            Slot.SPREAD: n + 2,
+            Slot.BUCKET: WINDOW_NS, Slot.COARSE: COARSE_ROWS, Slot.PENDING: PENDING_ROWS,
         }  # fmt: skip
         self.tables: list[np.recarray] = []
         vector = np.zeros((len(Slot), 2), np.int64)
@@ -166,8 +170,9 @@ class World:
         self.address: int = vector.ctypes.data
         _jit.WORLDS[self.address] = self.tables
         control = self.control[0]
-        control.packet_next = control.node_next = 1
+        control.packet_next = control.event_next = control.node_next = 1
         control.packet_end = c.packets
+        control.event_end = c.events
         row = self.control.view(np.ndarray)
         self._nodes = self.node["entries"]
         self._node_free, self._node_next = (memoryview(row[name]) for name in ("node_free", "node_next"))

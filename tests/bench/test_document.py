@@ -59,7 +59,7 @@ def test_perf_gets_the_addresses_of_compiled_functions(tmp_path: Path) -> None:
     assert symbol in {name for name, *_ in profile.functions(code)}
     profile.write_map(tmp_path / "map")
     at, size, _ = next(
-        line for line in (tmp_path / "map").read_text().splitlines() if line.endswith(" tables.heap.schedule")
+        line for line in (tmp_path / "map").read_text().splitlines() if line.endswith(" tables.wheel.schedule")
     ).split()
     assert int(at, 16) == address
     assert 0 < int(size, 16) < len(code)

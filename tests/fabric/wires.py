@@ -14,11 +14,11 @@ from nicemu.fabric.fabric import Fabric
 from nicemu.nic.device import Device
 from nicemu.nic.engine import Engine
 from nicemu.tables import World, units
-from nicemu.tables.heap import schedule
 from nicemu.tables.packets import free_packet
 from nicemu.tables.records import INFINITY, Stop
 from nicemu.tables.rows import packet
 from nicemu.tables.trace import Ev, trace
+from nicemu.tables.wheel import schedule
 from nicemu.tables.world import Capacity
 from nicemu.wire import opcode as bth
 from nicemu.wire.size import FRAMING, ip_bytes

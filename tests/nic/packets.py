@@ -7,8 +7,8 @@ from typing import Any
 
 from nicemu import _jit
 from nicemu.tables import units
-from nicemu.tables.heap import schedule
 from nicemu.tables.records import PAYLOAD_BYTES
+from nicemu.tables.wheel import schedule
 from tests.nic.testbench import Bench, Qp
 
 _schedule = schedule.load() if _jit.JIT else schedule
@@ -69,22 +69,23 @@ def _copy(bench: Bench, number: int) -> int:
     return twin
 
 
-def _pending(world):
-    """(sequence, kind, a) of every event, those behind the first of a lane too."""
-    for event in world.event[: int(world.control[0].pending)]:
-        yield int(event.sequence), int(event.kind), int(event.a)
-        number = int(world.packet[int(event.a)].follower) if event.lane else 0
-        while number:
-            row = world.packet[number]
-            yield int(row.order), int(row.event), number
-            number = int(row.follower)
+def _arrivals(world) -> list[tuple[int, int]]:
+    """(time, packet) of every packet on its way."""
+    control, free = world.control[0], set()
+    number = int(control.event_free)
+    while number:
+        free.add(number)
+        number = int(world.event[number].next)
+    rows = (world.event[number] for number in range(1, int(control.event_next)) if number not in free)
+    return sorted((int(row.time), int(row.a)) for row in rows if row.kind == units.ARRIVE)
 
 
 class Wire:
     """Watches every packet between departure and arrival. ``decide(row) -> DROP, DOUBLE, LATE, HOLD or None``."""
 
     def __init__(self, bench: Bench, decide: Callable[[Any], str | None]) -> None:
-        self.bench, self.decide, self.seen = bench, decide, -1
+        self.bench, self.decide = bench, decide
+        self.seen: list[tuple[int, int]] = []
         self.done: list[str] = []
         self.held: dict[int, int] = {}
 
@@ -107,12 +108,10 @@ class Wire:
 
     def _look(self) -> None:
         world = self.bench.world
-        fresh = sorted((order, number) for order, kind, number in _pending(world)
-                       if kind == units.ARRIVE and order > self.seen)  # fmt: skip
-        self.seen = int(world.control[0].sequence) - 1
-        for _, number in fresh:
-            self._spoil(number)
-            self.seen = int(world.control[0].sequence) - 1
+        for at in _arrivals(world):
+            if at not in self.seen:
+                self._spoil(at[1])
+        self.seen = _arrivals(world)
 
     def step(self) -> bool:
         """The events of one time; False if none is left."""

@@ -144,7 +144,7 @@ def test_the_firmware_floor_holds_the_timer_back():
 
 
 def test_a_timer_that_firmware_shortens_expires_at_its_new_time():
-    """An event for the longer one is in the heap already; it is nobody's."""
+    """An event for the longer one is in the wheel already; it is nobody's."""
     bench = Bench(firmware_image=written(
         "mine = qp_state('starts')\n\n\ndef ack_timeout(world, row, arg):\n    mine(world, row).starts += 1\n"
         "    return 10_000_000 if mine(world, row).starts < 2 else 20_000\n"))  # fmt: skip

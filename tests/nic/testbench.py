@@ -30,6 +30,7 @@ from nicemu.nic.engine import Engine
 from nicemu.tables import World
 from nicemu.tables.records import INFINITY, Stop
 from nicemu.tables.trace import Ev
+from nicemu.tables.wheel import due
 from nicemu.tables.world import Capacity
 from tests.nic.objects import ALL, SLOTS, Cq, Mr, Qp, Ring, Srq
 
@@ -217,7 +218,7 @@ class Bench:
         control = self.world.control[0]
         if control.pending == control.stale:
             return False
-        self.run(int(self.world.event[0].time))
+        self.run(due(self.world.address))
         return True
 
     def trace(self) -> list[tuple[Ev, int, int, int, int, int]]:

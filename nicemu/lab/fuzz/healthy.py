@@ -6,8 +6,8 @@ from nicemu.lab.fuzz.dice import word64
 from nicemu.lab.fuzz.host import give_up
 from nicemu.lab.fuzz.tables import Stuck, healthy
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.rows import control, cq, nic, qp
+from nicemu.tables.wheel import push
 
 LATE, FAILED, BYTES = int(Stuck.HEALTHY_LATE), int(Stuck.HEALTHY_FAILED), int(Stuck.HEALTHY_BYTES)
 PAGE = 4096

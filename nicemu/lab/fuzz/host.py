@@ -11,9 +11,9 @@ from nicemu.lab.fuzz.outcome import before_event, note
 from nicemu.lab.fuzz.tables import ASYNCS_AT, STATUSES_AT, Stuck, counter, fuzz, queue, region, shared, target
 from nicemu.nic.dispatch import GO_ON, run_event, stop_reason
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.records import Stop
 from nicemu.tables.rows import control, cq, eq, fault, frame_stamp, nic, qp, srq, vector
+from nicemu.tables.wheel import push
 
 INTERRUPT, TRAPPED = int(Stop.INTERRUPT), int(Stop.TRAP)
 MODIFY_QP, RESUME = int(Command.MODIFY_QP), int(Command.PAGE_FAULT_RESUME)

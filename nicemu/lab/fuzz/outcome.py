@@ -4,7 +4,7 @@ from nicemu._jit import jit
 from nicemu.lab.fuzz.tables import KINDS, OPERATIONS, OUTCOMES, STATES, Outcome, counter, fuzz, target
 from nicemu.nic import responder
 from nicemu.tables import units
-from nicemu.tables.rows import event, nic, packet, qp
+from nicemu.tables.rows import control, event, nic, packet, qp
 from nicemu.wire import opcode as bth
 
 MALFORMED, NOT_HEARD, BAD_KEY = int(Outcome.MALFORMED), int(Outcome.NOT_HEARD), int(Outcome.BAD_KEY)
@@ -22,7 +22,7 @@ def before_event(world, f):
     row = fuzz(f, 0)
     if row.classify == 0:
         return -1
-    e = event(world, 0)
+    e = event(world, control(world, 0).front)
     if e.kind != units.ARRIVE or e.a != row.last_packet or packet(world, e.a).dest_nic != 1:
         return -1
     n = nic(world, 1)

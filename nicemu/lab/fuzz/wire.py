@@ -17,10 +17,10 @@ from nicemu.nic.qp_type import FLUSH as WR_FLUSH
 from nicemu.nic.qp_type import RDMA_READ, UD, XRC_INI, is_non_posted, is_reliable, returns_data, transport_of
 from nicemu.nic.send_queue import entry_of
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.packets import new_packet, payload_address
 from nicemu.tables.records import RESOURCES_PER_QP
 from nicemu.tables.rows import control, packet, qp, resource
+from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
 
 STARTERS = (
