@@ -163,7 +163,8 @@ def _native(name: str, *parameters: Any) -> Any:
 
 
 if JIT:
-    load8, load32, load64 = (_native("load", bits, "acquire") for bits in (8, 32, 64))
+    load8, load32, load64 = (_native("load", bits, "unordered") for bits in (8, 32, 64))
+    acquire64 = _native("load", 64, "acquire")
     store8, store32, store64 = (_native("store", bits, "release") for bits in (8, 32, 64))
     copy_bytes, fill_bytes, call = _native("copy_bytes"), _native("fill_bytes"), _native("call")
     lowest_bit = _native("lowest_bit")
@@ -171,6 +172,7 @@ if JIT:
     pread, pwrite = _native("file_access", "pread"), _native("file_access", "pwrite")
 else:
     load8, load32, load64 = (twins.load(bits) for bits in (8, 32, 64))
+    acquire64 = load64
     store8, store32, store64 = (twins.store(bits) for bits in (8, 32, 64))
     copy_bytes, fill_bytes, call, lowest_bit = twins.copy_bytes, twins.fill_bytes, twins.call, twins.lowest_bit
     process_vm_readv, process_vm_writev = (twins.process_vm(f"process_vm_{name}") for name in ("readv", "writev"))

@@ -56,6 +56,9 @@ def file_access(name: str) -> Callable:
 
 
 def load(bits: int, ordering: str) -> Callable:
+    """A read of memory that others may write: whole, and once, whatever the order. What was written before a counter is
+    seen after it if the counter is read with ``acquire``."""
+
     @intrinsic
     def read(typing_context, address):
         def codegen(context, builder, signature, args):

@@ -15,7 +15,7 @@ from nicemu.nic.iotlb import translate
 from nicemu.nic.mkey import IMPLICIT, check_mkey, child_of
 from nicemu.tables import units
 from nicemu.tables.packets import payload_address
-from nicemu.tables.records import SEGMENTS_PER_PACKET
+from nicemu.tables.records import SEGMENTS_NEAR, SEGMENTS_PER_PACKET
 from nicemu.tables.rows import control, frame, mkey, nic, packet, qp, segment, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.tables.wheel import push
@@ -25,6 +25,7 @@ OK, FAULT, BAD_KEY, TOO_SHORT, TOO_MANY = 0, 1, 2, 3, 4
 """Verdicts of building a gather or scatter list."""
 
 FRAME_MASK = (1 << MTT_FRAME_BITS) - 1
+SEGMENTS_FAR = SEGMENTS_PER_PACKET - SEGMENTS_NEAR
 PAGE_BYTES = 1 << PAGE_SHIFT
 WITHIN_PAGE = PAGE_BYTES - 1
 LOCAL_WRITE = int(Access.LOCAL_WRITE)
@@ -34,10 +35,19 @@ UNPAGED = int(MkeyFlag.NULL | MkeyFlag.DEVICE_MEMORY)
 
 
 @jit
+def segment_of(world, p, i):
+    """Segment ``i`` of packet ``p``. Few have more than two: the first ones of all packets lie side by side, and the
+    others of all behind them."""
+    if i < SEGMENTS_NEAR:
+        return segment(world, p * SEGMENTS_NEAR + i)
+    return segment(world, control(world, 0).packet_end * SEGMENTS_NEAR + p * SEGMENTS_FAR + i - SEGMENTS_NEAR)
+
+
+@jit
 def add_segment(world, p, length, mkey_row, via):
     """A segment of packet ``p`` that its caller fills in."""
     row = packet(world, p)
-    s = segment(world, p * SEGMENTS_PER_PACKET + row.segments)
+    s = segment_of(world, p, row.segments)
     row.segments += 1
     s.length = length
     s.mkey = mkey_row
@@ -168,7 +178,7 @@ def hold(world, p, until):
     """The DMA of packet ``p`` moves at ``until`` ns: invalidations of its mkeys drain that long."""
     row = packet(world, p)
     for i in range(row.segments):
-        s = segment(world, p * SEGMENTS_PER_PACKET + i)
+        s = segment_of(world, p, i)
         m = mkey(world, s.mkey)
         m.busy_until = max(m.busy_until, until)
         if s.via != s.mkey:
@@ -188,11 +198,22 @@ def commit_later(world, q_row, p):
 
 
 @jit
-def observe(world, nic_number, s, write):
-    """A segment's bytes are about to move: event log and sanitizer."""
-    if s.frame != 0:
-        sanitizer.check(world, nic_number, s, write)
-    trace(world, DMA, nic_number, mkey(world, s.mkey).number, s.page, s.length, write)
+def observe(world, p, write):
+    """A packet's bytes are about to move: event log and sanitizer."""
+    c = control(world, 0)
+    if c.trace | c.sanitizer != 0:
+        observe_segments(world, p, write)
+
+
+@cold
+def observe_segments(world, p, write):
+    """``observe``, if anybody does."""
+    row = packet(world, p)
+    for i in range(row.segments):
+        s = segment_of(world, p, i)
+        if s.frame != 0:
+            sanitizer.check(world, row.kind, s, write)
+        trace(world, DMA, row.kind, mkey(world, s.mkey).number, s.page, s.length, write)
 
 
 @jit
@@ -223,7 +244,7 @@ def copy_segments(world, p, at, write):
     """Bytes between host address ``at`` and all segments of a packet. False if the program took a page away."""
     good = True
     for i in range(packet(world, p).segments):
-        s = segment(world, p * SEGMENTS_PER_PACKET + i)
+        s = segment_of(world, p, i)
         copied = copy_segment(world, s, at, write)
         good = good and copied
         at += s.length
@@ -240,8 +261,7 @@ def is_bulk(opcode):
 def move(world, p, write):
     """Second instant: bytes between the payload buffer and the frames. False if the program took a page away."""
     row = packet(world, p)
-    for i in range(row.segments):
-        observe(world, row.kind, segment(world, p * SEGMENTS_PER_PACKET + i), write)
+    observe(world, p, write)
     if control(world, 0).timing_only and is_bulk(row.opcode):
         return True
     if has(world, row.kind, PAGE_OFFSET):
@@ -256,9 +276,9 @@ def misplace(world, p, write):
     good = True
     element = at = payload_address(world, p) - packet(world, p).grh
     for i in range(packet(world, p).segments):
-        s = segment(world, p * SEGMENTS_PER_PACKET + i)
+        s = segment_of(world, p, i)
         if mkey(world, s.mkey).flags & ON_DEMAND:
-            if i == 0 or s.offset != 0 or s.via != segment(world, p * SEGMENTS_PER_PACKET + i - 1).via:
+            if i == 0 or s.offset != 0 or s.via != segment_of(world, p, i - 1).via:
                 element = at
             s.offset = 0
             copied = copy_segment(world, s, element, write)
@@ -277,8 +297,7 @@ def atomic_word(world, p, compare, swap, is_add):
     """
     row = packet(world, p)
     scratch = payload_address(world, p)
-    for i in range(row.segments):
-        observe(world, row.kind, segment(world, p * SEGMENTS_PER_PACKET + i), True)
+    observe(world, p, True)
     if not copy_segments(world, p, scratch, False):
         return False
     old = load64(scratch)

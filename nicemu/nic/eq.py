@@ -6,7 +6,7 @@ moves. An async event or a command completion is lost, and as on mlx5, where an 
 down with DEVICE_FATAL.
 """
 
-from nicemu._jit import call, cold, jit, load64, store32, store64
+from nicemu._jit import acquire64, call, cold, jit, store32, store64
 from nicemu.abi.rings import EQE_BYTES, EQE_DATA, EQE_OWNER, EQE_SUBTYPE, EQE_TIME, EQE_TYPE, EqeType
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.nic import hooks
@@ -27,7 +27,7 @@ DEVICE_FATAL = int(AsyncEvent.DEVICE_FATAL)
 def is_full(world, row):
     """No room for another EQE."""
     e = eq(world, row)
-    return e.produced - load64(e.doorbell_record) >= e.slots
+    return e.produced - acquire64(e.doorbell_record) >= e.slots
 
 
 @jit
@@ -92,7 +92,7 @@ def arm(world, row, _):
         return 0
     if e.held > 0 or nic(world, e.nic).fatal > 1:
         call(vector(world, units.RELEASE_HELD).address, world, row, 0)
-    if e.produced > load64(e.doorbell_record):
+    if e.produced > acquire64(e.doorbell_record):
         assert_vector(world, row, e.nic)
     else:
         e.armed = 1

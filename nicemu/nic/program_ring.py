@@ -6,7 +6,7 @@ what it writes it stores there at once. Memory that is gone reads as ones, as a 
 written to it is lost.
 """
 
-from nicemu._jit import call, cold, fill_bytes, jit, load64
+from nicemu._jit import acquire64, call, cold, fill_bytes, jit
 from nicemu.abi import rings
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT
 from nicemu.abi.verbs import PAGE_SHIFT
@@ -118,7 +118,7 @@ def sends_posted(world, row):
     q = qp(world, row)
     if q.record_mkey:
         move(world, row, QP_RECORD, 0)
-    return load64(q.doorbell_record + rings.DB_SEND)
+    return acquire64(q.doorbell_record + rings.DB_SEND)
 
 
 @jit
@@ -127,7 +127,7 @@ def recvs_posted(world, row):
     q = qp(world, row)
     if q.record_mkey:
         move(world, row, QP_RECORD, 0)
-    return load64(q.doorbell_record + rings.DB_RECV)
+    return acquire64(q.doorbell_record + rings.DB_RECV)
 
 
 @jit
@@ -136,7 +136,7 @@ def cqes_consumed(world, row):
     q = cq(world, row)
     if q.record_mkey:
         move(world, row, CQ_RECORD, 0)
-    return load64(q.doorbell_record)
+    return acquire64(q.doorbell_record)
 
 
 @jit
@@ -145,4 +145,4 @@ def srq_posted(world, row):
     s = srq(world, row)
     if s.record_mkey:
         move(world, row, SRQ_RECORD, 0)
-    return load64(s.doorbell_record + rings.DB_SRQ_PRODUCER)
+    return acquire64(s.doorbell_record + rings.DB_SRQ_PRODUCER)

@@ -7,7 +7,7 @@ software (rdma-core, document on hardware tag matching). The device's rows are t
 
 from enum import IntEnum
 
-from nicemu._jit import copy_bytes, jit, load32, load64, store32, store64
+from nicemu._jit import acquire64, copy_bytes, jit, load32, load64, store32, store64
 from nicemu.abi.command import TagListField
 from nicemu.abi.rings import RECV_HEADER_BYTES, RECV_NUM_SGE, SGE_BYTES
 from nicemu.abi.tag_matching import (
@@ -232,7 +232,7 @@ def waiting(world, row):
     t = tag_list(world, row)
     if s.valid == 0 or s.type != TM or s.error:
         return 0
-    count = load64(t.doorbell_record + DB_OPS_PRODUCER) - t.next
+    count = acquire64(t.doorbell_record + DB_OPS_PRODUCER) - t.next
     if count > t.slots:
         s.error = 1
         post_async(world, s.nic, SRQ_ERR, s.number)

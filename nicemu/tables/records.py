@@ -302,11 +302,13 @@ PACKET = record(
 )  # fmt: skip
 
 SEGMENT = record(
-    "frame",                 # 0: no page; ``entry`` is the host address of device memory, 0 for the null mkey
-    "generation", "offset", "length", "entry",
-    "mkey", "via",           # the mkey that translated, and the one that was asked for (a window, an implicit region)
-    "page", "time",
+    "entry", "page", "time",
+    "frame:i32",             # 0: no page; ``entry`` is the host address of device memory, 0 for the null mkey
+    "generation:u32",
+    "offset:i32", "length:i32",
+    "mkey:i32", "via:i32",   # the mkey that translated, and the one that was asked for (a window, an implicit region)
 )  # fmt: skip
+"""See ``nic.dma.segment_of``."""
 
 SRQ = record(
     "nic", "number", "valid", "pd", "ring", "slots", "stride",
@@ -416,7 +418,7 @@ class ViolationKind(IntEnum):
     INVALIDATED, FREED, WRITE_PROTECTED, MISTRANSLATED = 1, 2, 3, 4
 
 
-SEGMENTS_PER_PACKET = 72
+SEGMENTS_PER_PACKET, SEGMENTS_NEAR = 72, 2
 RESOURCES_PER_QP = 16
 FAULTS_PER_QP = 4
 HEADROOM = 64

@@ -178,7 +178,7 @@ class Episode:
         """What happened, in a few bytes: clock, events, counters, memory."""
         digest = hashlib.sha256()
         control = self.bench.world.control[0]
-        for word in (control.now, control.ran, control.sequence, self.bench.tables.fuzz[0].random):
+        for word in (control.now, control.ran, control.pending, self.bench.tables.fuzz[0].random):
             digest.update(int(word).to_bytes(8, "little", signed=True))
         for device in self.bench.devices:
             digest.update(repr(sorted(device.counters().items())).encode())
