@@ -93,7 +93,7 @@ class Frames:
         frame = self._take_id()
         generation = self._generation_of[frame] + 1
         # refcount 1, no place, no mappings, no flags
-        ROW.pack_into(self._row_bytes, frame * FRAME.itemsize, pointer, 0, generation, slot, 1, 0, 0, 0, kind)
+        ROW.pack_into(self._row_bytes, frame * FRAME.itemsize, pointer, 0, generation, slot, 1, 0, 0, 0, kind, 0)
         self.allocated += 1
         if self.allocated > self.peak:
             self.peak = self.allocated

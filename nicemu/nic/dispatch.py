@@ -37,6 +37,7 @@ from nicemu.nic import (
     tag_matching,
 )
 from nicemu.nic.hooks import ask
+from nicemu.nic.lent import keep_all
 from nicemu.nic.qp_cache import touch
 from nicemu.tables import units
 from nicemu.tables.capture import MAX_CAPTURE
@@ -133,8 +134,10 @@ def run_event(world):
 @entry("int64(int64, int64)")
 def run(world, until):
     """Run events at times <= ``until`` in order; the answer is a :class:`Stop`."""
-    while True:
-        stop = stop_reason(world, until)
-        if stop != GO_ON:
-            return stop
+    stop = stop_reason(world, until)
+    while stop == GO_ON:
         run_event(world)
+        stop = stop_reason(world, until)
+    if control(world, 0).lent != 0:
+        keep_all(world)
+    return stop

@@ -12,9 +12,10 @@ from nicemu.memory import sanitizer
 from nicemu.memory.copy import read_frame, write_frame
 from nicemu.nic.defects import LATE_ELEMENTS, PAGE_OFFSET, has
 from nicemu.nic.iotlb import translate
+from nicemu.nic.lent import before_write, lend
 from nicemu.nic.mkey import IMPLICIT, check_mkey, child_of
 from nicemu.tables import units
-from nicemu.tables.packets import payload_address
+from nicemu.tables.packets import payload_address, payload_of
 from nicemu.tables.records import SEGMENTS_NEAR, SEGMENTS_PER_PACKET
 from nicemu.tables.rows import control, frame, mkey, nic, packet, qp, segment, vector
 from nicemu.tables.trace import Ev, trace
@@ -258,6 +259,23 @@ def is_bulk(opcode):
 
 
 @jit
+def lends(world, p):
+    """A gather need not copy: the packet borrows its bytes, which lie in one page."""
+    row = packet(world, p)
+    if row.segments != 1 or row.transport != bth.RC or not is_bulk(row.opcode):
+        return False
+    s = segment_of(world, p, 0)
+    return lend(world, p, s.frame, s.offset)
+
+
+@jit
+def before_scatter(world, p):
+    """Packet ``p`` is about to be written to memory."""
+    for i in range(packet(world, p).segments):
+        before_write(world, segment_of(world, p, i).frame)
+
+
+@jit
 def move(world, p, write):
     """Second instant: bytes between the payload buffer and the frames. False if the program took a page away."""
     row = packet(world, p)
@@ -266,7 +284,11 @@ def move(world, p, write):
         return True
     if has(world, row.kind, PAGE_OFFSET):
         return call(vector(world, units.MISPLACE).address, world, p, write) != 0
-    return copy_segments(world, p, payload_address(world, p) - row.grh, write)
+    if write:
+        before_scatter(world, p)
+    elif lends(world, p):
+        return True
+    return copy_segments(world, p, payload_of(world, p) - row.grh, write)
 
 
 def misplace(world, p, write):
@@ -274,7 +296,9 @@ def misplace(world, p, write):
     does, and the pieces of an element in other pages than its first bring the first's bytes again. 0: a page is gone.
     """
     good = True
-    element = at = payload_address(world, p) - packet(world, p).grh
+    if write:
+        before_scatter(world, p)
+    element = at = payload_of(world, p) - packet(world, p).grh
     for i in range(packet(world, p).segments):
         s = segment_of(world, p, i)
         if mkey(world, s.mkey).flags & ON_DEMAND:
@@ -298,6 +322,7 @@ def atomic_word(world, p, compare, swap, is_add):
     row = packet(world, p)
     scratch = payload_address(world, p)
     observe(world, p, True)
+    before_scatter(world, p)
     if not copy_segments(world, p, scratch, False):
         return False
     old = load64(scratch)

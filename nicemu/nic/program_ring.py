@@ -11,6 +11,7 @@ from nicemu.abi import rings
 from nicemu.abi.command import MTT_FRAME_BITS, MTT_FRAME_SHIFT
 from nicemu.abi.verbs import PAGE_SHIFT
 from nicemu.memory.copy import read_frame, write_frame
+from nicemu.nic.lent import before_write
 from nicemu.tables import radix, units
 from nicemu.tables.rows import cq, mkey, qp, srq, vector
 
@@ -53,6 +54,7 @@ def store_bytes(world, mkey_row, offset, copy, length):
         frame, within = place_of(world, mkey_row, offset)
         chunk = min(length, PAGE_BYTES - within)
         if frame != 0:
+            before_write(world, frame)
             write_frame(world, frame, within, copy, chunk)
         offset += chunk
         copy += chunk

@@ -1,11 +1,12 @@
 """The packet pool: packets are rows with a payload buffer each, for all NICs and links of a lab.
 
-A payload buffer has ``HEADROOM`` bytes in front of the payload: a datagram's GRH goes there.
+A payload buffer has ``HEADROOM`` bytes in front of the payload: a datagram's GRH goes there. A packet that is free
+borrows nothing.
 """
 
 from nicemu._jit import cold, copy_bytes, jit
 from nicemu.tables.records import HEADROOM, PAYLOAD_BYTES, Trap
-from nicemu.tables.rows import control, packet, payload_base
+from nicemu.tables.rows import control, frame, packet, payload_base
 from nicemu.tables.trap import trap
 
 PACKETS_EXHAUSTED = int(Trap.PACKETS_EXHAUSTED)
@@ -15,6 +16,22 @@ PACKETS_EXHAUSTED = int(Trap.PACKETS_EXHAUSTED)
 def payload_address(world, p):
     """Host address of a packet's payload."""
     return payload_base(world) + p * PAYLOAD_BYTES + HEADROOM
+
+
+@jit
+def payload_of(world, p):
+    """Host address of a packet's payload, wherever it is (``nic.lent``)."""
+    row = packet(world, p)
+    return row.lent_at if row.lent != 0 else payload_address(world, p)
+
+
+@jit
+def give_back(world, row):
+    """The packet borrows nothing any more."""
+    if row.lent != 0:
+        frame(world, row.lent).lent -= 1
+        control(world, 0).lent -= 1
+        row.lent = 0
 
 
 @jit
@@ -73,7 +90,7 @@ def clone_packet(world, p):
         return 0
     row, copy = packet(world, p), packet(world, twin)
     copy_row(copy, row)
-    copy_bytes(payload_address(world, twin), payload_address(world, p), row.payload)
+    copy_bytes(payload_address(world, twin), payload_of(world, p), row.payload)
     return twin
 
 
@@ -131,6 +148,7 @@ def copy_row(to, row):
 @jit
 def free_packet(world, p):
     """Give a packet back."""
-    c = control(world, 0)
-    packet(world, p).next = c.packet_free
+    c, row = control(world, 0), packet(world, p)
+    give_back(world, row)
+    row.next = c.packet_free
     c.packet_free = p

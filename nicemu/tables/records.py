@@ -47,6 +47,7 @@ CONTROL = record(
     "epoch", "watched",      # counts entries of the program; in which the copy's handler was looked after
     "copy_code", "watch_code",  # code of ``_jit.guard``; 0: copies go through the kernel
     "timing_only",           # 1: data of RDMA WRITE and READ is not copied
+    "lent", "lent_chain",    # packets that borrow payload (``nic.lent``); the first that did since all was kept
     # others
     "pid", "scratch_fd",     # for copies through the kernel; scratch_fd > 0: this memfd instead of process_vm_*
     "scratch_map",           # address of the memfd's first page
@@ -285,6 +286,7 @@ PACKET = record(
     "fault",                 # number of the injected fault that hit it, 0: none
     "corrupt",               # 0, or 1 + the bit of its bytes from the BTH on that the wire flipped
     "tagging",               # of the QP's message at a TM-SRQ, when the packet was accepted
+    "lent",                  # frame that still has the payload (``nic.lent``), 0: the payload buffer
     # what every packet has
     "source_nic", "kind", "pkey",
     "opcode",                # low five bits of the BTH opcode; ``transport``: the high three
@@ -299,6 +301,7 @@ PACKET = record(
     "tag",                   # beside ``tagging``
     "sgid_high", "sgid_low", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",  # datagrams only
     "offload",               # raw frame: 1: checksums are filled in when it departs
+    "lent_at", "chain", "chained",  # host address in that frame; the chain of packets that ever borrowed; 1: in it
 )  # fmt: skip
 
 SEGMENT = record(
@@ -352,6 +355,7 @@ FRAME = record(
     "address_space:i32",     # reverse map: number of its anon_vma or file
     "flags:u16",             # PG_* of ``mm.page``
     "kind:u8",               # FrameKind
+    "lent:u8",               # packets whose payload is still here (``nic.lent``)
 )  # fmt: skip
 """What every page has, 40 bytes. Beside it, committed where it is used: FRAME_STAMP, pins."""
 

@@ -7,7 +7,7 @@ import pytest
 from nicemu._jit import JIT, object_code
 from nicemu.bench import document, pictures, profile
 from nicemu.config.errors import ConfigError
-from nicemu.tables import World, heap
+from nicemu.tables import World, wheel
 from tests.bench.made import results, row
 
 
@@ -54,8 +54,8 @@ def test_growth_is_by_size_qps_nics_and_pages() -> None:
 @pytest.mark.skipif(not JIT, reason="about compiled code")
 def test_perf_gets_the_addresses_of_compiled_functions(tmp_path: Path) -> None:
     world = World()
-    heap.schedule(world.address, 5, 1, 0, 0)
-    symbol, (address, code) = next(item for item in object_code.linked().items() if "heap.schedule" in item[0])
+    wheel.schedule(world.address, 5, 1, 0, 0)
+    symbol, (address, code) = next(item for item in object_code.linked().items() if "wheel.schedule" in item[0])
     assert symbol in {name for name, *_ in profile.functions(code)}
     profile.write_map(tmp_path / "map")
     at, size, _ = next(

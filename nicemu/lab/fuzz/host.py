@@ -10,6 +10,7 @@ from nicemu.lab.fuzz.dice import draw, one_in
 from nicemu.lab.fuzz.outcome import before_event, note
 from nicemu.lab.fuzz.tables import ASYNCS_AT, STATUSES_AT, Stuck, counter, fuzz, queue, region, shared, target
 from nicemu.nic.dispatch import GO_ON, run_event, stop_reason
+from nicemu.nic.lent import keep_all
 from nicemu.tables import units
 from nicemu.tables.records import Stop
 from nicemu.tables.rows import control, cq, eq, fault, frame_stamp, nic, qp, srq, vector
@@ -55,7 +56,7 @@ def go_on(world, f, until):
             give_up(f, TRAP, c.trap)
         elif stop != GO_ON:
             c.now = max(c.now, until)
-            return
+            break
         else:
             row.events += 1
             if row.events > row.most_events:
@@ -64,6 +65,7 @@ def go_on(world, f, until):
             run_event(world)
             if before >= 0:
                 note(world, f, before)
+    keep_all(world)
 
 
 @jit

@@ -1,0 +1,72 @@
+"""Payload that is lent: bytes of an RC WRITE or READ stay where their sender has them, and are copied once, at COMMIT.
+
+A packet that left has its bytes from that instant on. So they move into its payload buffer, are *kept*, before anybody
+changes them: before the device writes into the page they lie in, and before compiled code returns to Python and the
+program runs. ``FRAME.lent`` counts the packets that borrow of a page; those that ever did since all was kept form a
+chain.
+
+Not lent: memory that the program can take away; what another process could see completed while we run (UC, UD); what
+something in the device looks at (SEND, atomics); anything while packets are impaired.
+"""
+
+from nicemu._jit import cold, copy_bytes, jit
+from nicemu.tables.packets import give_back, payload_address
+from nicemu.tables.records import FrameKind
+from nicemu.tables.rows import control, fabric, frame, packet
+
+PROGRAM = int(FrameKind.PROGRAM)
+MOST = 255
+"""Packets that borrow of one page."""
+
+
+@jit
+def lend(world, p, f, offset):
+    """The payload of packet ``p`` is what frame ``f`` has from byte ``offset`` on. False: it may not be."""
+    row, page, c = packet(world, p), frame(world, f), control(world, 0)
+    if f == 0 or page.kind == PROGRAM or page.pointer == 0 or page.lent == MOST or fabric(world, 0).impairments != 0:
+        return False
+    row.lent, row.lent_at = f, page.pointer + offset
+    page.lent += 1
+    c.lent += 1
+    if row.chained == 0:
+        row.chained, row.chain, c.lent_chain = 1, c.lent_chain, p
+    return True
+
+
+@cold
+def keep(world, p):
+    """Packet ``p`` gets its payload into its own buffer, if it borrows."""
+    row = packet(world, p)
+    if row.lent != 0:
+        copy_bytes(payload_address(world, p), row.lent_at, row.payload)
+        give_back(world, row)
+
+
+@cold
+def keep_page(world, f):
+    """Frame ``f`` is about to be written."""
+    p = control(world, 0).lent_chain
+    while p != 0:
+        row = packet(world, p)
+        if row.lent == f:
+            keep(world, p)
+        p = row.chain
+
+
+@jit
+def before_write(world, f):
+    """The device is about to write into frame ``f``."""
+    if frame(world, f).lent != 0:
+        keep_page(world, f)
+
+
+@cold
+def keep_all(world):
+    """Anything may happen to memory."""
+    c = control(world, 0)
+    p, c.lent_chain = c.lent_chain, 0
+    while p != 0:
+        keep(world, p)
+        row = packet(world, p)
+        row.chained = 0
+        p = row.chain
