@@ -132,21 +132,22 @@ class Completion:
 
 
 class HostThread:
-    """One thread of the host: its generator and what the scheduler knows about it.
+    """One thread of the host: its generator and what the scheduler knows about it."""
 
-    What most threads never change are class attributes: a page fault takes four short threads.
-    """
-
-    finished = joined = idle = False
-    result: Any = None
-    error: BaseException | None = None
-    send: Any = None
-    waits_for: Any = None
-    since = 0
-    """When it began to wait for that, ns."""
+    __slots__ = (
+        "atomic", "context", "daemon", "error", "finished", "held", "idle", "joined", "name", "number", "result",
+        "send", "since", "steps", "waits_for",
+    )  # fmt: skip
 
     def __init__(self, name: str, steps: Steps[Any], daemon: bool = False, number: int = 0) -> None:
         self.name, self.steps, self.daemon, self.number = name, steps, daemon, number
+        self.finished = self.joined = self.idle = False
+        self.error: BaseException | None = None
+        self.result: Any = None
+        self.send: Any = None
+        self.waits_for: Any = None
+        self.since = 0
+        """When it began to wait for that, ns."""
         self.atomic: list[Any] = []
         """What forbids it to sleep, outermost first: spinlocks, RCU sections, a hardware interrupt."""
         self.held: list[Any] = []
@@ -159,7 +160,10 @@ class Scheduler:
     """Runs host threads, one yield at a time, in (time, order) order unless the chooser says otherwise."""
 
     def __init__(self, clock: Callable[[], int], chooser: Chooser | None = None) -> None:
-        self.clock, self.chooser = clock, chooser or Chooser()
+        self.clock = clock
+        self.chooser = chooser or Chooser()
+        self.now = 0
+        """When the last step began: what ``clock()`` says while it lasts, since nothing in it takes time."""
         self.current: HostThread | None = None
         self.on_atomic_sleep: Callable[[HostThread, Any], None] = lambda thread, wait: None
         self.log: Callable[..., None] | None = None
@@ -168,10 +172,21 @@ class Scheduler:
         """The lock validator of what runs here (``mm.lockdep``), made by the first lock."""
         self.blocked: dict[int, HostThread] = {}
         """Threads that wait for something other than time, by number."""
-        self._ready: list[tuple[int, int, HostThread]] = []
+        self.ready: list[tuple[int, int, HostThread]] = []
+        """Threads that are ready or sleep for time, a heap by (time, order)."""
+        self.pauses = 0
+        """How many of them are in an idle pause."""
         self._order = count(1)
         self._threads = 0
-        self._idle = 0
+
+    @property
+    def chooser(self) -> Chooser:
+        """Who decides what is left open."""
+        return self._chooser
+
+    @chooser.setter
+    def chooser(self, chooser: Chooser) -> None:
+        self._chooser, self._steered = chooser, chooser.steers
 
     def spawn(self, steps: Steps[Any], name: str, daemon: bool = False, delay: int = 0) -> HostThread:
         """Start a host thread ``delay`` ns from now. The delay is CPU time of its own: the same as a first step that
@@ -180,9 +195,10 @@ class Scheduler:
         thread = HostThread(name, steps, daemon, self._threads)
         if self.log is not None and not daemon:
             self.log("thread_start", thread=thread.number, name=name, delay=delay)
-        if delay and self.chooser.steers:
-            delay += self.chooser.stretch("cpu")
-        heappush(self._ready, (self.clock() + delay, next(self._order), thread))
+        if delay and self._steered:
+            delay += self._chooser.stretch("cpu")
+        now = self.clock() if self.current is None else self.now
+        heappush(self.ready, (now + delay, next(self._order), thread))
         return thread
 
     def event(self, kind: str, **fields: int | str) -> None:
@@ -192,11 +208,11 @@ class Scheduler:
 
     def next_time(self) -> int:
         """When the next thread can run, ns; INFINITY if none is ready or sleeping."""
-        return self._ready[0][0] if self._ready else INFINITY
+        return self.ready[0][0] if self.ready else INFINITY
 
     def threads(self) -> Iterator[HostThread]:
         """All that are not finished, in order of their numbers."""
-        found = {thread.number: thread for _, _, thread in self._ready} | self.blocked
+        found = {thread.number: thread for _, _, thread in self.ready} | self.blocked
         if self.current is not None:
             found[self.current.number] = self.current
         return (found[number] for number in sorted(found))
@@ -204,7 +220,7 @@ class Scheduler:
     @property
     def active(self) -> bool:
         """Some thread is ready or sleeps for time, idle pauses of daemons aside."""
-        return len(self._ready) > self._idle
+        return len(self.ready) > self.pauses
 
     def abandon(self, thread: HostThread) -> None:
         """Nobody waits for this thread any more: close it where it stands."""
@@ -218,30 +234,29 @@ class Scheduler:
         if self.blocked.pop(thread.number, None) and self.log is not None and not thread.daemon:
             self.log("thread_wake", thread=thread.number)
         thread.send, thread.waits_for = value, None
-        heappush(self._ready, (self.clock(), next(self._order), thread))
+        now = self.clock() if self.current is None else self.now
+        heappush(self.ready, (now, next(self._order), thread))
 
     @property
     def runnable(self) -> list[HostThread]:
         """Threads that are ready or sleep for time, idle pauses of daemons aside, in the order they are due."""
-        return [item[2] for item in sorted(self._ready) if not item[2].idle]
-
-    def step(self, until: int) -> None:
-        """Run one thread, one yield; only threads that are ready at ``until`` ns."""
-        thread = self._choose(until) if self.chooser.steers else heappop(self._ready)[2]
-        if thread.idle:
-            thread.idle = False
-            self._idle -= 1
-        self.resume(thread)
+        return [item[2] for item in sorted(self.ready) if not item[2].idle]
 
     def run(self, thread: HostThread) -> None:
         """Run one yield of a runnable thread now, whenever it is due: an explorer lets waits be over at once."""
-        self._ready[:] = [item for item in self._ready if item[2] is not thread]
-        heapify(self._ready)
-        self.resume(thread)
+        self.ready[:] = [item for item in self.ready if item[2] is not thread]
+        heapify(self.ready)
+        self.step(self.clock(), thread)
 
-    def resume(self, thread: HostThread) -> None:
-        """One yield of a thread that was taken off the ready ones; a call trace ends here."""
-        self.current = thread
+    def step(self, now: int, thread: HostThread | None = None) -> None:
+        """One yield of a thread that is ready at ``now``, the present time, or of ``thread``, which is not in the heap.
+        A call trace ends here."""
+        if thread is None:
+            thread = self._choose(now) if self._steered else heappop(self.ready)[2]
+            if thread.idle:
+                thread.idle = False
+                self.pauses -= 1
+        self.current, self.now = thread, now
         value = thread.send
         if value is not None:
             thread.send = None
@@ -249,7 +264,8 @@ class Scheduler:
             wait = thread.steps.send(value)
         except StopIteration as stop:
             thread.finished, thread.result = True, stop.value
-            self._ended(thread)
+            if self.log is not None:
+                self._ended(thread)
         except BaseException as error:
             thread.finished, thread.error = True, error
             self._ended(thread)
@@ -257,26 +273,26 @@ class Scheduler:
                 raise
         else:
             if type(wait) is int:
-                if self.chooser.steers:
-                    wait += self.chooser.stretch("cpu")
-                heappush(self._ready, (self.clock() + wait, next(self._order), thread))
+                if self._steered:
+                    wait += self._chooser.stretch("cpu")
+                heappush(self.ready, (now + wait, next(self._order), thread))
             else:
-                self._wait(thread, wait)
+                self._wait(thread, wait, now)
         finally:
             self.current = None
 
-    def _wait(self, thread: HostThread, wait: Any) -> None:
+    def _wait(self, thread: HostThread, wait: Any, now: int) -> None:
         if thread.atomic and not getattr(wait, "spins", False):
             self.on_atomic_sleep(thread, wait)
         if type(wait) is Sleep:
             thread.idle = wait.idle
-            self._idle += wait.idle
-            time = self.clock() + wait.ns + self.chooser.stretch("sleep")
-            heappush(self._ready, (time, next(self._order), thread))
+            self.pauses += wait.idle
+            time = now + wait.ns + self._chooser.stretch("sleep")
+            heappush(self.ready, (time, next(self._order), thread))
         elif wait.subscribe(thread):
-            heappush(self._ready, (self.clock(), next(self._order), thread))
+            heappush(self.ready, (now, next(self._order), thread))
         else:
-            thread.waits_for, thread.since = wait, self.clock()
+            thread.waits_for, thread.since = wait, now
             self.blocked[thread.number] = thread
             if self.log is not None and not thread.daemon:
                 self.log("thread_wait", thread=thread.number, what=str(wait))
@@ -287,11 +303,11 @@ class Scheduler:
 
     def _choose(self, until: int) -> HostThread:
         """The chooser's pick of the threads that are ready."""
-        ready = [heappop(self._ready)]
-        while self._ready and self._ready[0][0] <= until:
-            ready.append(heappop(self._ready))
-        index = self.chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
+        ready = [heappop(self.ready)]
+        while self.ready and self.ready[0][0] <= until:
+            ready.append(heappop(self.ready))
+        index = self._chooser.pick([item[2] for item in ready]) if len(ready) > 1 else 0
         first = ready.pop(index)
         for item in ready:
-            heappush(self._ready, item)
+            heappush(self.ready, item)
         return first[2]

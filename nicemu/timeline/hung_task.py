@@ -30,7 +30,7 @@ def _runs(thread: HostThread) -> bool:
 
 def _running(frame: FrameType | None) -> Iterator[tuple[str, str]]:
     """From here out to the scheduler."""
-    while frame is not None and frame.f_code is not Scheduler.resume.__code__:
+    while frame is not None and frame.f_code is not Scheduler.step.__code__:
         yield frame.f_code.co_name, frame.f_globals.get("__name__", "")
         frame = frame.f_back
 

@@ -11,7 +11,9 @@ from nicemu.timeline.clock import VirtualClock
 from nicemu.timeline.host import HostThread, Scheduler, Steps
 from nicemu.timeline.hung_task import chain, deadlock_lines
 
-DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = map(int, Stop)
+DEADLINE, INTERRUPT, CQE, IDLE = (int(stop) for stop in (Stop.DEADLINE, Stop.INTERRUPT, Stop.CQE, Stop.IDLE))
+RAN = DEADLINE, IDLE
+"""Stops of an engine that came as far as it was to."""
 VAIN_POLLS = 10_000
 """Polls in vain, with nothing left to run, after which the only thread of a program hears so; it goes on."""
 IDLE_POLLS = 1000
@@ -85,27 +87,26 @@ class Timeline:
     def advance(self, done: Callable[[], bool], deadline: int = INFINITY) -> bool:
         """Run until ``done()``; False when nothing is left to run or ``deadline`` (ns) came first."""
         engine, host = self.engine, self.host
+        run, set_time, ready = engine.run, engine.set_time, host.ready
         engine.enter()
         self._rests = False
         limit = min(deadline, self.clock.limit())
         while not done():
-            due = host.next_time()
-            stop = engine.run(due if due < limit else limit)
-            if stop == CQE:
-                continue
-            if stop == INTERRUPT:
-                self.deliver(engine.interrupts())
-            elif stop in (TRAP, FULL):
-                raise engine.error(stop)
-            elif stop == IDLE and not host.active:
-                return False
-            elif due <= limit and due < INFINITY:
-                engine.set_time(due)
+            due = ready[0][0] if ready else INFINITY
+            stop = run(due if due < limit else limit)
+            if stop in RAN:
+                if stop == IDLE and len(ready) == host.pauses:
+                    return False
+                if not ready or due > limit:
+                    if limit < INFINITY:
+                        set_time(limit)
+                    return False
+                set_time(due)
                 host.step(due)
-            else:
-                if limit < INFINITY:
-                    engine.set_time(limit)
-                return False
+            elif stop == INTERRUPT:
+                self.deliver(engine.interrupts())
+            elif stop != CQE:
+                raise engine.error(stop)
         return True
 
     def pass_time(self, ns: int) -> None:
