@@ -27,6 +27,7 @@ QUARANTINE = 1 << 16
 FREE, MODEL = int(FrameKind.FREE), int(FrameKind.MODEL)
 ROW = struct.Struct("@" + "".join(FRAME[name].char for name in FRAME.names or ()))
 """A row, field by field."""
+ROW_BYTES = FRAME.itemsize
 
 
 class OutOfFrames(Exception):
@@ -93,7 +94,7 @@ class Frames:
         frame = self._take_id()
         generation = self._generation_of[frame] + 1
         # refcount 1, no place, no mappings, no flags
-        ROW.pack_into(self._row_bytes, frame * FRAME.itemsize, pointer, 0, generation, slot, 1, 0, 0, 0, kind, 0)
+        ROW.pack_into(self._row_bytes, frame * ROW_BYTES, pointer, 0, generation, slot, 1, 0, 0, 0, kind, 0)
         self.allocated += 1
         if self.allocated > self.peak:
             self.peak = self.allocated

@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -177,6 +177,10 @@ class AddressSpace:
     def fault_in(self, address: int, pages: int, write: bool) -> Steps[np.ndarray]:
         """``hmm_range_fault``: see :func:`nicemu.mm.fault.fault_in`."""
         return fault.fault_in(self, address, pages, write)
+
+    def fault_in_page(self, address: int, write: bool) -> Steps[int]:
+        """The same for one page: its ``frame << 1 | writable``."""
+        return fault.fault_in_page(self, address >> PAGE_SHIFT, write)
 
     def snapshot(self, address: int, pages: int) -> Steps[list[tuple[int, np.ndarray]]]:
         """``hmm_range_fault`` without faulting: see :func:`nicemu.mm.fault.snapshot`."""
@@ -348,6 +352,10 @@ class AddressSpace:
             if pages.kind[frame] != MODEL and start <= at < end and not maps(self.page_table, at >> PAGE_SHIFT, frame):
                 self.host.frames.retire(frame)
 
+    @overload
+    def pointers(self, vma: Vma, page: int) -> int: ...
+    @overload
+    def pointers(self, vma: Vma, page: np.ndarray) -> np.ndarray | int: ...
     def pointers(self, vma: Vma, page: np.ndarray | int) -> np.ndarray | int:
         """Where the bytes of new frames for these pages are."""
         if vma.kind == MODEL:

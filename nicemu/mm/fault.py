@@ -38,9 +38,7 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
         check_alive(mm)
         yield host.costs.fault_ns
         while page < last:
-            vma = mm.vmas.find(page << PAGE_SHIFT)
-            if vma is None or not vma.allows(write):
-                raise Fault.bad_address(page << PAGE_SHIFT, "no access" if vma else "no mapping")
+            vma = _find_vma(mm, page, write)
             stop = page + 1 if page + 1 == last else min(last, vma.last_page, (page | ENTRIES - 1) + 1,
                                                          page + host.fault_batch)  # fmt: skip
             try:
@@ -63,6 +61,34 @@ def fault_in(mm: AddressSpace, address: int, pages: int, write: bool, pin: bool 
     return found
 
 
+def fault_in_page(mm: AddressSpace, page: int, write: bool) -> Steps[int]:
+    """:func:`fault_in` of one page, by its number."""
+    host = mm.host
+    thread = host.thread
+    thread.context.append("fault")
+    yield from mm.mmap_lock.acquire_read(thread)
+    try:
+        check_alive(mm)
+        yield host.costs.fault_ns
+        while True:
+            try:
+                return (yield from _fault_page(mm, _find_vma(mm, page, write), page, write, False))
+            except FaultRetry as retry:
+                yield from fault_retry(mm, retry)
+    finally:
+        if mm.mmap_lock in thread.held:  # not while it waits for userfaultfd
+            mm.mmap_lock.release(thread)
+        thread.context.pop()
+
+
+def _find_vma(mm: AddressSpace, page: int, write: bool) -> Vma:
+    """The area of a page that may be accessed so. :raises Fault: EFAULT."""
+    vma = mm.vmas.find(page << PAGE_SHIFT)
+    if vma is None or not vma.allows(write):
+        raise Fault.bad_address(page << PAGE_SHIFT, "no access" if vma else "no mapping")
+    return vma
+
+
 def unpin(mm: AddressSpace, frames: np.ndarray) -> None:
     """``unpin_user_pages``; the zero page was never counted."""
     mm.host.pages.unpin(frames[frames != mm.host.zero_frame])
@@ -76,16 +102,21 @@ def _fault_page(mm: AddressSpace, vma: Vma, page: int, write: bool, pin: bool) -
     while True:
         if vma.kind == PROGRAM:
             _probe(page, page + 1, write)
-        yield from lock.acquire(thread)
-        entry = table.get(page)
+        free = lock.passes(thread)
+        if not free:
+            yield from lock.acquire(thread)
+        at = table.place(page)
+        entry = table.words[at]
         if entry & need == need:
-            table.set(page, entry | (ACCESSED | DIRTY if write else ACCESSED))
+            table.words[at] = entry | (ACCESSED | DIRTY if write else ACCESSED)
             frame = entry >> PFN_SHIFT
             if pin and frame != host.zero_frame:
                 host.pages.pin_page(frame)
-            lock.release(thread)
+            if not free:
+                lock.release(thread)
             return frame << 1 | (entry & WRITE) >> 1
-        lock.release(thread)
+        if not free:
+            lock.release(thread)
         yield from handle_pte_fault(mm, vma, page, entry, write)
 
 
@@ -203,6 +234,6 @@ def _touch(mm: AddressSpace, address: int, write: bool) -> Steps[int]:
         if entry & need == need and vma.kind != PROGRAM:
             mm.page_table.set(page, entry | ACCESSED | (DIRTY if write else 0))
             return entry >> PFN_SHIFT << 1 | (entry & WRITE) >> 1
-        answer = yield from fault_in(mm, page << PAGE_SHIFT, 1, write)
+        answer = yield from fault_in_page(mm, page, write)
         if vma.kind == PROGRAM:
-            return int(answer[0])
+            return answer

@@ -52,6 +52,13 @@ if TYPE_CHECKING:
 
 def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
     """One page whose entry was ``entry``; the caller looks again."""
+    if not entry and vma.file is None and (write or vma.kind != MODEL) and not _may_be_huge(vma, entry):
+        return do_anonymous_page(mm, vma, page, write)
+    return _handle_pte_fault(mm, vma, page, entry, write)
+
+
+def _handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[None]:
+    """By the state of the entry, whatever it is."""
     if _may_be_huge(vma, entry) and (yield from _huge(mm, vma, page, entry, write)):
         return
     if entry & PRESENT:
@@ -83,7 +90,9 @@ def handle_pte_fault(mm: AddressSpace, vma: Vma, page: int, entry: int, write: b
 
 def _may_be_huge(vma: Vma, entry: int) -> bool:
     """Can it be a matter of huge pages?"""
-    return bool(entry & HUGE) or bool(vma.flags & VM_HUGETLB) or thp_enabled(vma)
+    if entry & HUGE or vma.flags & VM_HUGETLB:
+        return True
+    return vma.mm.host.transparent_hugepage != "never" and thp_enabled(vma)
 
 
 def _huge(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Steps[bool]:
@@ -97,7 +106,10 @@ def _huge(mm: AddressSpace, vma: Vma, page: int, entry: int, write: bool) -> Ste
 def do_anonymous_page(mm: AddressSpace, vma: Vma, page: int, write: bool) -> Steps[None]:
     """A fresh zeroed page; of a real page, a frame that points at it."""
     host = mm.host
-    frame = int((yield from host.alloc_pages(vma.kind, 1, mm.pointers(vma, page), mm))[0])
+    pointer = mm.pointers(vma, page)
+    frame = host.get_page_from_freelist(vma.kind, pointer, mm)
+    if not frame:
+        frame = int((yield from host.alloc_pages(vma.kind, 1, pointer, mm))[0])
     _count(mm, "fault", page, 1, write)
     yield host.costs.zero_page_ns
     flags = PRESENT | ACCESSED | (WRITTEN if write else 0)
@@ -192,19 +204,23 @@ def _copy_swapped(mm: AddressSpace, vma: Vma, page: int, entry: int, frame: int)
 
 def _install_one(mm: AddressSpace, page: int, expected: int, entry: int) -> Steps[bool]:
     """Enter a page where the entry is still ``expected``."""
-    thread = mm.host.thread
-    yield from mm.page_table_lock.acquire(thread)
+    thread, lock = mm.host.thread, mm.page_table_lock
+    free = lock.passes(thread)
+    if not free:
+        yield from lock.acquire(thread)
     same = mm.page_table.get(page) == expected or mm.host.broken("install_without_recheck")
     if same:
         mm.page_table.set(page, entry)
-    mm.page_table_lock.release(thread)
+    if not free:
+        lock.release(thread)
     return same
 
 
 def _count(mm: AddressSpace, kind: str, page: int, pages: int, write: bool) -> None:
     """Count and log a fault."""
     mm.host.counters["pgfault"] += pages
-    mm.event(kind, page << PAGE_SHIFT, (page + pages) << PAGE_SHIFT, write=int(write))
+    if mm.host.log is not None:
+        mm.event(kind, page << PAGE_SHIFT, (page + pages) << PAGE_SHIFT, write=int(write))
 
 
 def handle_pte_faults(mm: AddressSpace, vma: Vma, numbers: np.ndarray, entries: np.ndarray, write: bool) -> Steps[None]:

@@ -226,6 +226,17 @@ class Host:
             if not (yield from out_of_memory(self, count, mm)):
                 raise Fault(ENOMEM, 0, self._refusal(mm))
 
+    def get_page_from_freelist(self, kind: FrameKind, pointer: int, mm: AddressSpace) -> int:
+        """:meth:`alloc_pages` of one page where nothing has to be waited for; 0: it has to be called."""
+        frames, watermarks = self.frames, self.watermarks
+        free = frames.ram_pages - frames.allocated - 1
+        if free < watermarks.min or mm.memcg is not None or mm.killed:
+            return 0
+        self.lockdep.might_alloc(self.thread)
+        if free < watermarks.low:
+            self.reclaim.wakeup_kswapd(1)
+        return frames.allocate(kind, pointer)
+
     def _refusal(self, mm: AddressSpace | None, group: Memcg | None = None) -> str:
         """Why an allocation fails."""
         if mm is not None and mm.killed:

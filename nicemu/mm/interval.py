@@ -48,7 +48,7 @@ class IntervalNotifier:
 
     def read_begin(self) -> Steps[int]:
         """``mmu_interval_read_begin``: waits while an invalidation of this interval runs."""
-        return (yield from self.mm.intervals.read_begin(self))
+        return self.mm.intervals.read_begin(self)
 
     def read_retry(self, seq: int) -> bool:
         """``mmu_interval_read_retry``, under the driver's lock: True means collided, start over."""
@@ -184,7 +184,8 @@ class IntervalNotifiers:
     def _may_wait(self, what: str) -> None:
         """Check for the wait for callbacks, whether or not it comes: their locks must not be held."""
         thread, lockdep = self.host.thread, self.host.lockdep
-        lockdep.might_sleep(thread, what)
+        if thread.atomic:
+            lockdep.atomic_sleep(thread, what)
         lockdep.might_lock(thread, lockdep.invalidate_range_start, what)
 
     def _waitqueue(self) -> Completion:

@@ -204,7 +204,8 @@ class Lockdep:
         held, reclaim, notifiers = thread.held, self.fs_reclaim, self.invalidate_range_start
         if reclaim in held:
             return
-        self.might_sleep(thread, "alloc_pages")
+        if thread.atomic:
+            self.atomic_sleep(thread, "alloc_pages")
         last = held[-1].lock_class if held else None
         if last in reclaim.lock_class.before and reclaim.lock_class in notifiers.lock_class.before:
             return  # all has been checked

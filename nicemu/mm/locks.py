@@ -74,33 +74,41 @@ class _Wait:
 class Mutex:
     """``struct mutex``: a sleeping lock."""
 
-    spins = False
     how = "mutex_lock"
 
     def __init__(self, scheduler: Scheduler, name: str) -> None:
-        self.scheduler, self.name = scheduler, name
+        self.scheduler, self.name, self.spins = scheduler, name, False
         self.lockdep = lockdep_of(scheduler)
         self.lock_class = self.lockdep.lock_class(name)
+        self._before = self.lock_class.before
         self.owner: HostThread | None = None
         self.waiters: deque[_Wait] = deque()
 
     def acquire(self, thread: HostThread) -> Iterable[Any]:
         """``mutex_lock`` (``spin_lock`` of a :class:`SpinLock`): what is left to ``yield from``, nothing if it was
         free."""
-        held = thread.held
-        if (held[-1].lock_class if held else None) not in self.lock_class.before:
-            self.lockdep.depends(thread, self, self.how)
-        if self.owner is not None or self.lockdep.preempts:
+        held, lockdep = thread.held, self.lockdep
+        if (held[-1].lock_class if held else None) not in self._before:
+            lockdep.depends(thread, self, self.how)
+        if self.owner is not None or lockdep.preempts:
             return self.lock_slowpath(thread)
         if self.spins:
             thread.atomic.append(self)
         elif thread.atomic:
-            self.lockdep.atomic_sleep(thread, self.name)
+            lockdep.atomic_sleep(thread, self.name)
         self.owner = thread
         held.append(self)
-        if self.lockdep.observer is not None:
-            self.lockdep.observer("lock", self, thread)
+        if lockdep.observer is not None:
+            lockdep.observer("lock", self, thread)
         return ()
+
+    def passes(self, thread: HostThread) -> bool:
+        """Of a section that neither waits nor takes another lock: True if it need not take this one. Nobody has it or
+        wants to hear of it, nobody can come in between, and the validator has seen it taken here."""
+        held, lockdep = thread.held, self.lockdep
+        if self.owner is not None or lockdep.preempts or lockdep.observer is not None:
+            return False
+        return (held[-1].lock_class if held else None) in self._before
 
     def lock_slowpath(self, thread: HostThread) -> Steps[None]:
         """:meth:`acquire` of a lock that somebody has, or where others may come first."""
@@ -144,7 +152,10 @@ class Mutex:
         else:
             drop(held, self)
         if self.spins:
-            drop(thread.atomic, self)
+            if thread.atomic[-1] is self:
+                thread.atomic.pop()
+            else:
+                drop(thread.atomic, self)
         self.owner = None
         if self.lockdep.observer is not None:
             self.lockdep.observer("unlock", self, thread)
@@ -164,8 +175,11 @@ class Mutex:
 class SpinLock(Mutex):
     """``spinlock_t``: waiters burn CPU, holders must not sleep."""
 
-    spins = True
     how = "spin_lock"
+
+    def __init__(self, scheduler: Scheduler, name: str) -> None:
+        super().__init__(scheduler, name)
+        self.spins = True
 
 
 class RwSemaphore:
@@ -238,7 +252,11 @@ class RwSemaphore:
 
     def release(self, thread: HostThread) -> None:
         """``up_read`` or ``up_write``; whoever is first goes on, and readers queued behind a reader with it."""
-        drop(thread.held, self)
+        held = thread.held
+        if held[-1] is self:
+            held.pop()
+        else:
+            drop(held, self)
         if self.writer is thread:
             self.writer = None
         else:

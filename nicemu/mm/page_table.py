@@ -51,7 +51,8 @@ class PageTable:
     def __init__(self, world: World) -> None:
         self.world = world
         self.nodes = world.nodes
-        self._words = self.nodes.reshape(-1).data
+        self.words = self.nodes.reshape(-1).data
+        """All entries of all nodes; the first is always 0."""
         self.root = world.new_node()
         self._leaves: dict[int, int] = {}
 
@@ -67,22 +68,27 @@ class PageTable:
         node = self.root
         for level in range(LEVELS - 1, 0, -1):
             at = node * ENTRIES + ((page >> (9 * level)) & 511)
-            child = self._words[at]
+            child = self.words[at]
             if child == 0:
                 child = self.world.new_node()
-                self._words[at] = child
+                self.words[at] = child
             node = child
         self._leaves[page >> 9] = node
         return node
 
+    def place(self, page: int) -> int:
+        """Where in ``words`` the entry of ``page`` is, 0 if absent. Not to be kept over a yield."""
+        node = self._leaves.get(page >> 9, 0)
+        return node * ENTRIES + (page & 511) if node else 0
+
     def get(self, page: int) -> int:
         """The entry of ``page``, 0 if absent."""
         node = self._leaves.get(page >> 9, 0)
-        return self._words[node * ENTRIES + (page & 511)] if node else 0
+        return self.words[node * ENTRIES + (page & 511)] if node else 0
 
     def set(self, page: int, entry: int) -> None:
         """``set_pte_at``."""
-        self._words[self.make_leaf(page) * ENTRIES + (page & 511)] = entry
+        self.words[self.make_leaf(page) * ENTRIES + (page & 511)] = entry
 
     def view(self, first: int, last: int) -> np.ndarray:
         """Entries of pages [first, last) of one leaf, made if absent. Not to be kept over a yield."""
@@ -120,12 +126,12 @@ class PageTable:
         page = key << 9
         path = [self.root]
         for level in range(LEVELS - 1, 0, -1):
-            path.append(self._words[path[-1] * ENTRIES + ((page >> (9 * level)) & 511)])
+            path.append(self.words[path[-1] * ENTRIES + ((page >> (9 * level)) & 511)])
         del self._leaves[key]
         for level in range(1, LEVELS):
             self.world.free_node(path[-level])
             parent = path[-level - 1]
-            self._words[parent * ENTRIES + ((page >> (9 * level)) & 511)] = 0
+            self.words[parent * ENTRIES + ((page >> (9 * level)) & 511)] = 0
             if parent == self.root or self.nodes[parent].any():
                 return
 

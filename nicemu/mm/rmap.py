@@ -30,11 +30,12 @@ if TYPE_CHECKING:
 
 def page_add_new_anon_rmap(host: Host, vma: Vma, page: int, frame: int) -> None:
     """A new page, mapped once, at ``page`` of the area."""
-    pages = host.pages
+    pages, anon_vma = host.pages, vma.anon_vma
     pages.mapcount[frame] = 1
-    vma.anon_vma.prepared = True
-    pages.anon_vma[frame], pages.index[frame] = vma.anon_vma.number, vma.pgoff + page - vma.first_page
-    host.numa.place(frame, vma.mm.node)
+    anon_vma.prepared = True
+    pages.anon_vma[frame], pages.index[frame] = anon_vma.number, vma.pgoff + page - (vma.start >> PAGE_SHIFT)
+    if host.numa.nodes > 1:
+        host.numa.place(frame, vma.mm.node)
     if vma.flags & VM_LOCKED:
         pages.flags[frame] |= PG_MLOCKED
     host.reclaim.lru.add(frame)

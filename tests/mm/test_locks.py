@@ -142,3 +142,28 @@ def test_where_threads_are_preempted_a_free_lock_lets_others_go_first(machine: A
             lock.release(thread)
 
     machine.run(user())
+
+
+def test_a_short_section_passes_a_lock_that_nobody_has_once_the_validator_has_seen_it(machine: Any) -> None:
+    lock, heard = SpinLock(machine.scheduler, "page_table_lock of its own"), []
+
+    def looks() -> Steps[list[bool]]:
+        thread = machine.scheduler.current
+        passed = [lock.passes(thread)]
+        yield from lock.acquire(thread)
+        passed.append(lock.passes(thread))
+        lock.release(thread)
+        passed.append(lock.passes(thread))
+        assert not thread.held and not thread.atomic
+        outer = Mutex(machine.scheduler, "outer")
+        yield from outer.acquire(thread)
+        passed.append(lock.passes(thread))  # not seen under this one
+        outer.release(thread)
+        machine.host.lockdep.preempts = True
+        passed.append(lock.passes(thread))
+        machine.host.lockdep.preempts = False
+        machine.host.lockdep.observer = lambda *what: heard.append(what)
+        passed.append(lock.passes(thread))
+        return passed
+
+    assert machine.run(looks()) == [False, False, True, False, False, False]

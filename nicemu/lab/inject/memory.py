@@ -28,6 +28,7 @@ def fail_allocation(entry: Injected) -> None:
         return allocate
 
     around(host, "alloc_pages", failing)
+    around(host, "get_page_from_freelist", lambda _: lambda *arguments: 0)  # all goes the long way
 
 
 def fail_swap_read(entry: Injected) -> None:
