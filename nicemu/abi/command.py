@@ -11,6 +11,8 @@ from enum import IntEnum, IntFlag
 
 COMMAND = struct.Struct("<II14qQ")
 """opcode, status, params[14], mailbox address."""
+COMMANDS = tuple(struct.Struct(f"<II{given}q{8 * (14 - given)}xQ") for given in range(15))
+"""The same with the first parameters only, by how many; the others are zero."""
 COMMAND_BYTES = 128
 COMMAND_STATUS, COMMAND_PARAMS, COMMAND_MAILBOX = 4, 8, 120
 COMMAND_SLOTS = 64

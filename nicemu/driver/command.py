@@ -16,7 +16,7 @@ from collections import deque
 from enum import IntEnum
 from typing import Any
 
-from nicemu.abi.command import ANSWER, COMMAND, COMMAND_BYTES, COMMAND_SLOTS, COMMAND_STATUS, Command, Status
+from nicemu.abi.command import ANSWER, COMMAND_BYTES, COMMAND_SLOTS, COMMAND_STATUS, COMMANDS, Command, Status
 from nicemu.abi.rings import Doorbell, doorbell_offset
 from nicemu.driver.errors import DriverError
 from nicemu.driver.ring import Allocator, Memory
@@ -26,8 +26,6 @@ MAILBOX_BYTES = 64 << 10
 MTT_CHUNK = MAILBOX_BYTES // 8
 """MTT entries of one UPDATE_MTT: as many as a mailbox holds (mlx5's fallback XLT buffer is 64 KiB as well)."""
 
-ZEROS = (0,) * 14
-"""Parameter words that a command does not use."""
 COMMAND_DOORBELL = doorbell_offset(Doorbell.COMMAND, 0)
 TIMEOUT_NS = 65_000_000_000
 """``MLX5_TO_CMD_MS`` (60 s), and ``MLX5_CMD_TIMEOUT_RECOVER_MSEC`` (5 s) in which a lost event may yet be found."""
@@ -49,6 +47,7 @@ ERRNO: dict[Status | Conclusion, int] = {
     Conclusion.TIMED_OUT: errno.ETIMEDOUT,
 }
 """``mlx5_cmd_check``: command status to errno."""
+PUT = [command.pack_into for command in COMMANDS]
 STATUS = {int(status): status for status in Status}
 
 
@@ -74,7 +73,9 @@ class CommandQueue:
         self._names = {opcode: f"{opcode.name} of {device.name}" for opcode in Command}
         device.set_command_ring(self._ring.address)
 
-    def post(self, opcode: Command, *params: int, mailbox: Any = b"", reply_bytes: int = 0) -> Steps[Completion]:
+    def post(
+        self, opcode: Command, params: tuple[int, ...], mailbox: Any = b"", reply_bytes: int = 0
+    ) -> Steps[Completion]:
         """Submit a command. The completion's value is (status, reply, when it was done)."""
         assert len(mailbox) <= MAILBOX_BYTES, "command: mailbox too small"
         if len(self.stalled) == COMMAND_SLOTS:
@@ -83,7 +84,7 @@ class CommandQueue:
         box = self._mailboxes.pop()
         if mailbox:
             box.view[: len(mailbox)] = mailbox
-        COMMAND.pack_into(self._ring.view, slot * COMMAND_BYTES, opcode, 0, *params, *ZEROS[len(params) :], box.address)
+        PUT[len(params)](self._ring.view, slot * COMMAND_BYTES, opcode, 0, *params, box.address)
         completion = Completion(self.scheduler, self._names[opcode])
         self._flight[slot] = completion, reply_bytes, box
         self.device.write_doorbell(COMMAND_DOORBELL + (slot << 3), 1)
@@ -91,11 +92,12 @@ class CommandQueue:
 
     def execute(self, opcode: Command, *params: int, mailbox: Any = b"", reply_bytes: int = 0) -> Steps[bytes]:
         """Submit a command and sleep until its interrupt; gives the reply. A bad status is an error."""
-        completion = yield from self.post(opcode, *params, mailbox=mailbox, reply_bytes=reply_bytes)
+        completion = yield from self.post(opcode, params, mailbox, reply_bytes)
         status, reply, _ = yield completion
         if status:
             raise DriverError(ERRNO[status], f"{self.device.name}: command {opcode.name} failed with {status.name}")
-        return bytes(reply)
+        answer: bytes = reply
+        return answer
 
     def complete(self, slot: int, status: int, done: int) -> None:
         """``mlx5_cmd_comp_handler``: the device has finished a command."""

@@ -75,7 +75,7 @@ class Driver:
         spawn, delay = self.scheduler.spawn, self.costs.irq_ns
         for index, vector in messages:
             device = self.devices[index]
-            HARDIRQ.enter(spawn(device.interrupt(vector), device.irq_names[vector], delay=delay))
+            spawn(device.interrupt(vector), device.irq_names[vector], False, delay).atomic.append(HARDIRQ)
 
     def factor(self, stream: int) -> int:
         """How long the next item of host work of a stream (``nic.spread``) takes, in 1/65536 of its costs."""

@@ -6,16 +6,14 @@ The driver knows a device only by its boot registers, doorbells, command queue a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.command import COMMAND_SLOTS, Command
 from nicemu.abi.rings import EQE_BYTES, EqeType, Eqn, power_of_two
 from nicemu.abi.verbs import AsyncEvent
-from nicemu.driver import irq
 from nicemu.driver.command import CommandQueue
 from nicemu.driver.errors import DriverError
-from nicemu.driver.irq import Eqe, EventQueue
+from nicemu.driver.irq import EventQueue, Handler
 from nicemu.driver.numbers import Numbers
 from nicemu.driver.page_fault_work import PageFaultWork
 from nicemu.driver.ring import DoorbellRecords
@@ -75,7 +73,7 @@ class IbDevice:
         self.contexts: list[Context] = []
         self.fatal = False
         """DEVICE_FATAL came: nothing can be opened or made any more."""
-        self.handlers: dict[EqeType, Callable[[Eqe], None]] = {
+        self.handlers: dict[EqeType, Handler] = {
             EqeType.CMD: self._command, EqeType.ASYNC: self._async, EqeType.PAGE_FAULT: self.faults.handle_eqe,
             EqeType.COMP: self._completion,
         }  # fmt: skip
@@ -105,21 +103,20 @@ class IbDevice:
     def interrupt(self, vector: int) -> Steps[None]:
         """An MSI-X message came: the handler, a host thread that begins after ``irq_ns``."""
         arm = vector != PAGE_FAULT_EQ or not self.driver.broken("eq_not_armed")
-        return irq.handle(self.eqs[vector], self.handlers, self.driver.scheduler.clock(), arm)
+        return self.eqs[vector].handle(self.handlers, self.driver.scheduler.clock(), arm)
 
-    def _command(self, event: Eqe) -> None:
-        slot, status = event.data[:2]
-        self.commands.complete(slot, status, event.happened)
+    def _command(self, _: int, data: list[int], entered: int, happened: int) -> None:
+        self.commands.complete(data[0], data[1], happened)
 
-    def _completion(self, event: Eqe) -> None:
+    def _completion(self, _: int, data: list[int], entered: int, happened: int) -> None:
         """``mlx5_cq_completion``: an event of a CQ that is gone is dropped."""
-        cq = self.cqs.get(event.data[0])
+        cq = self.cqs.get(data[0])
         if cq is not None and cq.comp_handler is not None:
             cq.comp_handler(cq.handle)
 
-    def _async(self, event: Eqe) -> None:
+    def _async(self, subtype: int, data: list[int], entered: int, happened: int) -> None:
         """``mlx5_ib_event, mlx5_ib_qp_event``: to the context that owns the object; the rest to all contexts."""
-        kind, number = AsyncEvent(event.subtype), event.data[0]
+        kind, number = AsyncEvent(subtype), data[0]
         if kind in QP_EVENTS:
             qp = self.qps.get(number)
             if qp is not None:

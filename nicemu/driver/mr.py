@@ -70,7 +70,7 @@ class Mr:
     @property
     def writable(self) -> bool:
         """The device may write to it."""
-        return bool(self.access & WRITABLE)
+        return self.access & WRITABLE != 0
 
     @property
     def device_length(self) -> int:

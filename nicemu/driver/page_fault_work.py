@@ -6,20 +6,19 @@ what the QP needs, faults it in, tells the device, and always ends with PAGE_FAU
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import struct
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from nicemu.abi.command import Command
 from nicemu.abi.rings import FaultSubtype, FaultType
 from nicemu.abi.verbs import PAGE_SHIFT
 from nicemu.driver import wqe
 from nicemu.driver.errors import DriverError
-from nicemu.driver.irq import Eqe
 from nicemu.driver.mkey import KEY_BITS
 from nicemu.driver.umem import page_span
 from nicemu.driver.umem_odp import OnDemand
@@ -31,6 +30,7 @@ from nicemu.timeline.stretched import stretched
 
 if TYPE_CHECKING:
     from nicemu.driver.device import IbDevice
+    from nicemu.driver.mr import Mr
 
 MAX_ACTIVE = 32
 """``MLX5_NUM_CMD_EQE``-like bound of the work queue ``mlx5_ib_page_fault``."""
@@ -43,7 +43,8 @@ REQUESTER_SEND = int(FaultType.REQUESTER_SEND)
 NAMES = {int(kind): kind.name for kind in FaultType}
 
 
-class PageFault(NamedTuple):
+@dataclass(slots=True, eq=False)
+class PageFault:
     """A page-fault EQE. ``last``: bytes left of the RDMA operation, or the WQE's counter; ``pages``: 0 means all."""
 
     subtype: int
@@ -59,11 +60,11 @@ class PageFault(NamedTuple):
     detected: int
 
     @classmethod
-    def parse(cls, event: Eqe) -> PageFault:
+    def parse(cls, subtype: int, data: list[int], interrupt: int, detected: int) -> PageFault:
         """The fields of ``EqeType.PAGE_FAULT``."""
-        kind, token, key, va, committed, last = event.data
-        return cls(event.subtype, kind >> 32, kind & LOW, token, key, va, committed, last & LOW,
-                   last >> 32, event.interrupt, event.happened)  # fmt: skip
+        kind, token, key, va, committed, last = data
+        return cls(subtype, kind >> 32, kind & LOW, token, key, va, committed, last & LOW, last >> 32,
+                   interrupt, detected)  # fmt: skip
 
 
 class PageFaultWork:
@@ -76,53 +77,58 @@ class PageFaultWork:
         self.fault_in: Callable[[PageFault, dict[str, Any]], Steps[None]] = partial(fault_in, device)
         """:func:`fault_in`; an injected fault puts itself around it."""
 
-    def handle_eqe(self, event: Eqe) -> None:
+    def handle_eqe(self, subtype: int, data: list[int], entered: int, happened: int) -> None:
         """``mlx5_ib_eq_pf_process``: queue the work."""
-        self.waiting.append(PageFault.parse(event))
-        self._start()
+        fault = PageFault.parse(subtype, data, entered, happened)
+        if self.active < MAX_ACTIVE:
+            self._start(fault)
+        else:
+            self.waiting.append(fault)
 
-    def _start(self) -> None:
-        while self.waiting and self.active < MAX_ACTIVE:
-            self.active += 1
-            driver = self.device.driver
-            work = self._work(self.waiting.popleft(), driver.scheduler.clock())
-            factor = driver.factor(HOST_FAULTS)
-            delay = driver.costs.driver_fault_ns * factor >> 16
-            driver.scheduler.spawn(stretched(work, factor), self._name, delay=delay)
+    def _start(self, fault: PageFault) -> None:
+        self.active += 1
+        driver = self.device.driver
+        work, factor = self._resolve(fault, driver.scheduler.now), driver.factor(HOST_FAULTS)
+        delay = driver.costs.driver_fault_ns * factor >> 16
+        driver.scheduler.spawn(stretched(work, factor), self._name, False, delay)
 
-    def _work(self, fault: PageFault, started: int) -> Steps[None]:
+    def _resolve(self, fault: PageFault, started: int) -> Steps[None]:
+        """``mlx5_ib_eqe_pf_action``: fault in, then resume the QP, with an error if it cannot be done. ``started``:
+        when the work began, ``driver_fault_ns`` ago."""
+        device, driver = self.device, self.device.driver
+        scheduler = driver.scheduler
+        stages: dict[str, Any] = {"device": device.index, "detected": fault.detected, "interrupt": fault.interrupt,
+                                  "driver": started, "pages": 0}  # fmt: skip
+        error = 0
+        if scheduler.log is not None:
+            scheduler.event("fault_work", **self._event(fault), mr=fault.key >> KEY_BITS)
         try:
-            yield from resolve(self.device, fault, started)
+            try:
+                yield from self.fault_in(fault, stages)
+            except (Fault, DriverError):
+                driver.counters.num_failed_resolutions += 1
+                error = 1
+                if driver.broken("no_resume_on_error"):
+                    return
+            stages["resume"] = scheduler.now
+            if scheduler.log is not None:
+                scheduler.event("fault_resolved", **self._event(fault), pages=stages["pages"], failed=error)
+            try:
+                reply = yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error, reply_bytes=8)
+            except DriverError:  # mlx5 logs a failed resume and goes on
+                reply = b""
+            if reply:
+                (stages["goes_on"],) = WORD.unpack(reply)
+            stages["resumed"], stages["error"] = scheduler.now, error
+            driver.stages.faults.append(stages)
         finally:
             self.active -= 1
             if self.waiting:
-                self._start()
+                self._start(self.waiting.popleft())
 
-
-def resolve(device: IbDevice, fault: PageFault, started: int) -> Steps[None]:
-    """``mlx5_ib_eqe_pf_action``: fault in, then resume the QP, with an error if it cannot be done. ``started``: when
-    the work began, ``driver_fault_ns`` ago."""
-    driver = device.driver
-    clock = driver.scheduler.clock
-    stages: dict[str, Any] = {"device": device.index, "detected": fault.detected, "interrupt": fault.interrupt,
-                              "driver": started, "pages": 0}  # fmt: skip
-    error = 0
-    event = {"nic": device.index, "qpn": fault.qpn, "type": NAMES[fault.type]}
-    driver.scheduler.event("fault_work", **event, mr=fault.key >> KEY_BITS)
-    try:
-        yield from device.faults.fault_in(fault, stages)
-    except (Fault, DriverError):
-        driver.counters.num_failed_resolutions += 1
-        error = 1
-    if error and driver.broken("no_resume_on_error"):
-        return
-    stages["resume"] = clock()
-    driver.scheduler.event("fault_resolved", **event, pages=stages["pages"], failed=error)
-    with contextlib.suppress(DriverError):  # mlx5 logs a failed resume and goes on
-        reply = yield from device.commands.execute(Command.PAGE_FAULT_RESUME, fault.token, error, reply_bytes=WORD.size)
-        (stages["goes_on"],) = WORD.unpack(reply)
-    stages["resumed"], stages["error"] = clock(), error
-    driver.stages.faults.append(stages)
+    def _event(self, fault: PageFault) -> dict[str, Any]:
+        """What the event log says of a fault in any case."""
+        return {"nic": self.device.index, "qpn": fault.qpn, "type": NAMES[fault.type]}
 
 
 def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
@@ -134,13 +140,14 @@ def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
     The device has checked the operation's range, so where the missing address lies some bytes further on than the
     operation stood, the region's end is the end.
     """
-    pair = device.qps.get(fault.qpn)
-    if fault.subtype == WQE and pair is None:
-        return []
-    if fault.subtype == WQE and pair is not None and not fault.pages:
-        if fault.type == RESPONDER_RECV and not pair.recv_slots:
-            return [Segment(fault.key, fault.va, 1)]
-        return wqe.remaining(wqe.data_segments(pair, fault.type, fault.last), fault.bytes_committed)
+    if fault.subtype == WQE:
+        pair = device.qps.get(fault.qpn)
+        if pair is None:
+            return []
+        if not fault.pages:
+            if fault.type == RESPONDER_RECV and not pair.recv_slots:
+                return [Segment(fault.key, fault.va, 1)]
+            return wqe.remaining(wqe.data_segments(pair, fault.type, fault.last), fault.bytes_committed)
     region = device.odp_mkeys.get(fault.key >> KEY_BITS)
     length = fault.pages << PAGE_SHIFT or max(fault.last, 1)
     if region is None:
@@ -152,37 +159,47 @@ def needed(device: IbDevice, fault: PageFault) -> list[Segment]:
 
 
 def fault_in(device: IbDevice, fault: PageFault, stages: dict[str, Any]) -> Steps[None]:
-    """Map what is needed. If pages that the firmware has asked for cannot be had, only the missing one matters."""
+    """Map what is needed, a segment after the other (``pagefault_single_data_segment``). If pages that the firmware has
+    asked for cannot be had, only the missing one matters."""
     reads = fault.type == REQUESTER_SEND and device.profile.software.gathers_for_reading
-    for segment in needed(device, fault):
+    left = needed(device, fault)[::-1]
+    while left:
+        segment = left.pop()
+        region = segment_region(device, segment)
+        if region is None:
+            continue
+        memory = region.umem
+        assert isinstance(memory, OnDemand)
+        address = segment.address - region.iova + region.address
+        memory.begin_fault()
         try:
-            yield from fault_segment(device, segment, stages, reads)
+            # as mlx5: a read fault on a writable region asks for write, and so breaks copy-on-write
+            write = not reads and region.writable
+            pages = yield from memory.map_range(address, segment.length, write, stages)
         except Fault:
             if not fault.pages or segment.length == 1:
                 raise
-            yield from fault_segment(device, segment._replace(length=1), stages, reads)
+            left.append(segment._replace(length=1))
+            continue
+        finally:
+            memory.end_fault()
+        stages["mr"] = region.number
+        stages["pages"] += pages
+        region.counters.page_faults += pages
+        region.counters.page_faults_handled += 1
 
 
-def fault_segment(device: IbDevice, segment: Segment, stages: dict[str, Any], reads: bool = False) -> Steps[None]:
-    """``pagefault_single_data_segment``: not an on-demand key: nothing to do (mixed WQEs are legal); a stale key or a
-    range outside the region: EFAULT. ``reads``: ask for reading, even of a writable region."""
-    region = device.odp_mkeys.get(segment.key >> KEY_BITS)
+def segment_region(device: IbDevice, segment: Segment) -> Mr | None:
+    """The region of a segment; None: not an on-demand key: nothing to do (mixed WQEs are legal).
+
+    :raises DriverError: EFAULT, a stale key or a range outside the region.
+    """
+    key, address, length = segment
+    region = device.odp_mkeys.get(key >> KEY_BITS)
     if region is None:
         device.driver.counters.num_mrs_not_found += 1
-        return
-    memory = region.umem
-    assert isinstance(memory, OnDemand)
-    offset = segment.address - region.iova
-    if region.key != segment.key or offset < 0 or offset + segment.length > region.length:
+        return None
+    offset = address - region.iova
+    if region.key != key or offset < 0 or offset + length > region.length:
         raise DriverError(errno.EFAULT, "page fault: stale key or range outside the region")
-    memory.begin_fault()
-    try:
-        # as mlx5: a read fault on a writable region asks for write, and so breaks copy-on-write
-        write = region.writable and not reads
-        pages = yield from memory.map_range(region.address + offset, segment.length, write, stages)
-    finally:
-        memory.end_fault()
-    stages["mr"] = region.number
-    stages["pages"] += pages
-    region.counters.page_faults += pages
-    region.counters.page_faults_handled += 1
+    return region

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
 
 ENTRY = struct.Struct("<q")
+UPDATE_MTT = Command.UPDATE_MTT
 BLOCK = 1 << HUGE_SHIFT - PAGE_SHIFT
 """Pages of 2 MiB."""
 
@@ -56,9 +57,11 @@ def update_mtt_page(region: Mr, page: int, frame: int, stamp: int) -> Steps[byte
     """:func:`update_mtt` of one page, ``frame << 1 | writable``: what most page faults are, without numpy."""
     entry = 0
     if frame:
-        write = frame & region.writable
-        entry = MTT_READ | write * MTT_WRITE | frame >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
-    return region.device.commands.execute(Command.UPDATE_MTT, region.index, page, 1, mailbox=ENTRY.pack(entry))
+        entry = MTT_READ | frame >> 1 << MTT_FRAME_SHIFT | stamp << MTT_STAMP_SHIFT
+        if frame & 1 and region.writable:
+            entry |= MTT_WRITE
+    commands = region.pd.context.device.commands
+    return commands.execute(UPDATE_MTT, region.index, page, 1, mailbox=ENTRY.pack(entry))
 
 
 def update_mtt(region: Mr, first: int, entries: np.ndarray) -> Steps[None]:
@@ -66,7 +69,7 @@ def update_mtt(region: Mr, first: int, entries: np.ndarray) -> Steps[None]:
     for at in range(0, len(entries), MTT_CHUNK):
         chunk = entries[at : at + MTT_CHUNK]
         yield from region.device.commands.execute(
-            Command.UPDATE_MTT, region.index, first + at, len(chunk), mailbox=chunk.astype("<i8", copy=False).tobytes()
+            UPDATE_MTT, region.index, first + at, len(chunk), mailbox=chunk.astype("<i8", copy=False).tobytes()
         )
 
 

@@ -10,7 +10,7 @@ Left out: huge page shifts, dirtying at unmap (a page is writable only once a fa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from nicemu.driver.mr import Mr
 
 T = TypeVar("T")
+Runs = list[tuple[int, "np.ndarray | Sequence[int]"]]
+"""Pages side by side: the first one's number, and ``frame << 1 | writable`` of each, 0 of one that is absent."""
 CHECKED_AT_ONCE = 64
 """Pages of a word of the bitmap of mapped pages."""
 ZAP_ALIGN = 8
@@ -170,19 +172,8 @@ def map_range(memory: UmemOdp, address: int, length: int, write: bool, stages: d
 
     :raises Fault: a page cannot be had.
     """
-    context, number = memory.region.pd.context, memory.region.number
-    scheduler, mm = context.driver.scheduler, context.mm
     start, count = page_span(address, length)
-
-    def look() -> Steps[list[tuple[int, np.ndarray]]]:
-        stages.setdefault("mm", scheduler.clock())
-        scheduler.event("fault_in", mr=number, pages=count)
-        frames = yield from mm.fault_in(start, count, write)
-        stages["mm_done"] = scheduler.clock()
-        scheduler.event("fault_in_done", mr=number)
-        return [(start >> PAGE_SHIFT, frames)]
-
-    return _map(memory, look, stages)
+    return _map(memory, lambda: _fault_in(memory, (start, count), write, stages), stages)
 
 
 def map_present(memory: UmemOdp, start: int, end: int) -> Steps[int]:
@@ -191,34 +182,52 @@ def map_present(memory: UmemOdp, start: int, end: int) -> Steps[int]:
     first = start >> PAGE_SHIFT
     last = (end + PAGE_SIZE - 1) >> PAGE_SHIFT
     mm = memory.region.pd.context.mm
-    return (yield from _map(memory, lambda: mm.snapshot(first << PAGE_SHIFT, last - first), {}))
+    return _map(memory, lambda: mm.snapshot(first << PAGE_SHIFT, last - first), {})
 
 
-def _map(
-    memory: UmemOdp, look: Callable[[], Steps[list[tuple[int, np.ndarray]]]], stages: dict[str, Any]
-) -> Steps[int]:
+def _fault_in(memory: UmemOdp, span: tuple[int, int], write: bool, stages: dict[str, Any]) -> Steps[Runs]:
+    """``hmm_range_fault`` of so many pages from an address on."""
+    region, (start, count) = memory.region, span
+    context = region.pd.context
+    scheduler = context.driver.scheduler
+    if "mm" not in stages:
+        stages["mm"] = scheduler.now
+    if scheduler.log is not None:
+        scheduler.event("fault_in", mr=region.number, pages=count)
+    frames: np.ndarray | Sequence[int]
+    if count == 1:
+        frames = ((yield from context.mm.fault_in_page(start, write)),)
+    else:
+        frames = yield from context.mm.fault_in(start, count, write)
+    stages["mm_done"] = scheduler.now
+    if scheduler.log is not None:
+        scheduler.event("fault_in_done", mr=region.number)
+    return [(start >> PAGE_SHIFT, frames)]
+
+
+def _map(memory: UmemOdp, look: Callable[[], Steps[Runs]], stages: dict[str, Any]) -> Steps[int]:
     """Look at the page table until no invalidation came in between, then give the device what was found."""
-    driver = memory.region.pd.context.driver
-    thread = driver.thread
+    driver, notifier, mutex = memory.region.pd.context.driver, memory.notifier, memory.mutex
+    thread, mutants = driver.thread, driver.options.mutants
     while True:
-        sequence = yield from memory.notifier.read_begin()
-        runs = yield from (look() if not driver.broken("fault_under_mutex") else _look_locked(memory, look))
-        unchecked = driver.broken("retry_not_checked") or (
-            driver.broken("retry_check_before_mutex") and not memory.notifier.read_retry(sequence))  # fmt: skip
-        yield from memory.mutex.acquire(thread)
-        if unchecked or not memory.notifier.read_retry(sequence):
+        sequence = yield from notifier.read_begin()
+        runs = yield from (look() if "fault_under_mutex" not in mutants else _look_locked(memory, look))
+        unchecked = "retry_not_checked" in mutants or (
+            "retry_check_before_mutex" in mutants and not notifier.read_retry(sequence))  # fmt: skip
+        yield from mutex.acquire(thread)
+        if unchecked or not notifier.read_retry(sequence):
             break
-        memory.mutex.release(thread)
+        mutex.release(thread)
         driver.counters.invalidations_faults_contentions += 1
         stages["retries"] = stages.get("retries", 0) + 1
     stamp = driver.stamp()
-    if driver.broken("drop_mutex_before_mtt_write"):
-        memory.mutex.release(thread)
+    if "drop_mutex_before_mtt_write" in mutants:
+        mutex.release(thread)
         return (yield from _store(memory, runs, stamp, stages))
     try:
         return (yield from _store(memory, runs, stamp, stages))
     finally:
-        memory.mutex.release(thread)
+        mutex.release(thread)
 
 
 def _look_locked(memory: UmemOdp, look: Callable[[], Steps[T]]) -> Steps[T]:
@@ -231,16 +240,18 @@ def _look_locked(memory: UmemOdp, look: Callable[[], Steps[T]]) -> Steps[T]:
         memory.mutex.release(thread)
 
 
-def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stages: dict[str, Any]) -> Steps[int]:
-    """The page list and the device's translations, both, of (page number, frames) runs."""
+def _store(memory: UmemOdp, runs: Runs, stamp: int, stages: dict[str, Any]) -> Steps[int]:
+    """The page list and the device's translations, both."""
     region = memory.region
     driver = region.pd.context.driver
+    scheduler = driver.scheduler
     found = 0
     for _, frames in runs:
         found += int(np.count_nonzero(frames)) if len(frames) > 1 else int(frames[0] != 0)
     yield driver.costs.driver_fault_page_ns * found
-    stages["update"] = driver.scheduler.clock()
-    driver.scheduler.event("mtt_update", mr=region.number, pages=found)
+    stages["update"] = scheduler.now
+    if scheduler.log is not None:
+        scheduler.event("mtt_update", mr=region.number, pages=found)
     for page, frames in runs:
         first = page - (memory.start >> PAGE_SHIFT)
         if len(frames) == 1:
@@ -248,10 +259,12 @@ def _store(memory: UmemOdp, runs: list[tuple[int, np.ndarray]], stamp: int, stag
             memory.pages.store_page(first, frame)
             yield from update_mtt_page(region, first, frame, stamp)
         else:
+            assert isinstance(frames, np.ndarray)
             memory.pages.store(first, frames)
             yield from update_mtt_pages(region, first, frames, stamp)
-    stages["update_done"] = driver.scheduler.clock()
-    driver.scheduler.event("mtt_update_done", mr=region.number)
+    stages["update_done"] = scheduler.now
+    if scheduler.log is not None:
+        scheduler.event("mtt_update_done", mr=region.number)
     return found
 
 
@@ -313,7 +326,7 @@ def take_back(memory: OnDemand, ranges: list[tuple[int, int]], stages: dict[str,
     clock = driver.scheduler.clock
     stages["command"] = clock()
     for first, pages in ranges:
-        completion = yield from device.commands.post(Command.ZAP_MTT, memory.region.index, first, pages)
+        completion = yield from device.commands.post(Command.ZAP_MTT, (memory.region.index, first, pages))
         if driver.broken("skip_device_wait"):
             continue
         _, _, done = yield completion  # as mlx5, which does not look at the answer: the pages go all the same

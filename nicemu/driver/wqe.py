@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
-from nicemu.abi.rings import RECV_HEADER_BYTES, RECV_WQE, SEND_HEADER_BYTES, SEND_WQE, SGE, SGE_BYTES, FaultType
+from nicemu.abi.rings import RECV_HEADER_BYTES, RECV_WQE, SEND_HEADER_BYTES, SGE, SGE_BYTES, FaultType
 from nicemu.abi.verbs import SendFlag
 from nicemu.driver.qp import Qp
 
+SEND_HEAD = struct.Struct("<QIII")
+"""The first fields of ``SEND_WQE``, up to how many segments it has."""
+GET_SGE = SGE.unpack_from
 RESPONDER_RECV, INLINE = int(FaultType.RESPONDER_RECV), int(SendFlag.INLINE)
 
 
@@ -32,12 +36,13 @@ def data_segments(pair: Qp, fault_type: int, counter: int) -> list[Segment]:
     else:
         ring, slots, stride, header = pair.send_ring.view, pair.send_slots, pair.send_stride, SEND_HEADER_BYTES
         at = (counter & (slots - 1)) * stride
-        fields = SEND_WQE.unpack_from(ring, at)
-        count = 0 if fields[2] & INLINE else fields[3]
+        _, _, flags, count = SEND_HEAD.unpack_from(ring, at)
+        if flags & INLINE:
+            count = 0
     count = min(count, (stride - header) // SGE_BYTES)
     segments = []
     for number in range(count):
-        address, length, key = SGE.unpack_from(ring, at + header + number * SGE_BYTES)
+        address, length, key = GET_SGE(ring, at + header + number * SGE_BYTES)
         if length:
             segments.append(Segment(key, address, length))
     return segments

@@ -92,6 +92,9 @@ class FakeMm:
             yield from hook()
         return frames
 
+    def fault_in_page(self, address: int, write: bool) -> Steps[int]:
+        return int((yield from self.fault_in(address, 1, write))[0])
+
     def snapshot(self, address: int, pages: int) -> Steps[list[tuple[int, np.ndarray]]]:
         first = address >> PAGE_SHIFT
         yield 0

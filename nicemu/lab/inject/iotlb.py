@@ -95,11 +95,11 @@ def _stale(entry: Injected) -> None:
         _write_line(region, page, frame, stamp)
 
     def keeping(post: Any) -> Any:
-        def posting(opcode: Command, *params: int, **options: Any) -> Steps[Completion]:
+        def posting(opcode: Command, params: tuple[int, ...], *options: Any) -> Steps[Completion]:
             hit = opcode == Command.ZAP_MTT and params[1] <= page < params[1] + params[2]
             found = next((mr for mr in regions(entry) if mr.index == params[0]), None) if hit else None
             frame, stamp = frame_of(found, page) if found else 0, driver.stamp()
-            completion = yield from post(opcode, *params, **options)
+            completion = yield from post(opcode, params, *options)
             if found and frame and entry.strikes():
                 entry.lab.scheduler.spawn(put_back(found, frame, stamp, completion), "inject-stale", daemon=True)
             return completion  # type: ignore[no-any-return]

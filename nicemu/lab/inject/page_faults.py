@@ -8,7 +8,6 @@ from typing import Any
 
 from nicemu.abi.rings import EqeType
 from nicemu.driver.errors import DriverError
-from nicemu.driver.irq import Eqe
 from nicemu.driver.page_fault_work import PageFault
 from nicemu.lab.inject.entry import Injected, around
 from nicemu.timeline import Sleep, Steps
@@ -49,8 +48,8 @@ def lose(entry: Injected) -> None:
     handlers = entry.device.handlers
     handle = handlers[EqeType.PAGE_FAULT]
 
-    def losing(event: Eqe) -> None:
+    def losing(*event: Any) -> None:
         if not entry.strikes():
-            handle(event)
+            handle(*event)
 
     handlers[EqeType.PAGE_FAULT] = losing
