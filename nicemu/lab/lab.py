@@ -82,7 +82,7 @@ class Lab:
             with _writing("trace", config.trace):
                 self.log = open_log(world, config)
         self.capture: PacketCapture | None = None
-        self.engine = Engine(world, self._drain)
+        self.engine = Engine(world, self._drain if config.trace or config.pcap else None)
         model_pages = config.host.ram_pages if config.memory == "model" else 0
         self.frames = Frames(world, config.host.ram_pages, model_pages)
         control.graveyard = self.frames.graveyard

@@ -9,13 +9,14 @@ import sys
 
 from nicemu import _jit
 from nicemu.memory import copy, frame_rows
+from nicemu.nic import bar
 from nicemu.nic.cold_start import ENTRIES
 from nicemu.nic.dispatch import UNITS, run
 from nicemu.nic.spread import host_factor
 from nicemu.nic.unit_code import NAMES
 from nicemu.tables.wheel import schedule
 
-KERNELS = (run, schedule, host_factor, copy.read_page, copy.write_page,
+KERNELS = (run, schedule, bar.write_doorbell, bar.set_time, host_factor, copy.read_page, copy.write_page,
            frame_rows.begin_rows, frame_rows.end_rows, frame_rows.put_rows, frame_rows.map_rows)  # fmt: skip
 
 

@@ -5,18 +5,17 @@ Everything more is a command. The device never calls the driver.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from nicemu import _jit
-from nicemu.abi.rings import Doorbell
 from nicemu.abi.verbs import AsyncEvent
 from nicemu.fabric import cable
-from nicemu.nic import firmware, hooks, spread
+from nicemu.nic import bar, firmware, hooks, spread
 from nicemu.nic.defects import Defect
-from nicemu.nic.qp_state import ERR
 from nicemu.nic.row_pool import RowPool
 from nicemu.tables import units
 from nicemu.tables.trace import Ev
@@ -29,7 +28,6 @@ COSTS = (
     "mtt_update_page_ns", "zap_ns", "zap_page_ns", "fault_detect_ns", "interrupt_ns", "resume_ns", "mtt_level_ns",
     "fault_detect_page_ns",
 )  # fmt: skip
-SEND, CQ_ARM, EQ_ARM, COMMAND, RECV, TAG_OPS = map(int, Doorbell)
 GID_PREFIX = bytes.fromhex("fe80000000000000")
 
 
@@ -41,12 +39,12 @@ class Device:
         self.world, self.index, self.profile, self.image = world, index, profile, image
         self.name = name or f"nicemu{index}"
         self._schedule = schedule.load() if _jit.JIT else schedule
-        self._now, self._qp_state, self._cq_watch, self._doorbell_ns, self._command_ns = (
-            memoryview(table.view(np.ndarray)[name])
-            for table, name in ((world.control, "now"), (world.qp, "state"), (world.cq, "watch"),
-                                (world.nic, "doorbell_ns"), (world.nic, "command_ns"))
-        )  # fmt: skip
-        self._address, self._nic = world.address, index + 1
+        self._now, self._cq_watch = (
+            memoryview(table.view(np.ndarray)[name]) for table, name in ((world.control, "now"), (world.cq, "watch"))
+        )
+        self.write_doorbell: Callable[[int, int], None] = partial(
+            bar.write_doorbell.load() if _jit.JIT else bar.write_doorbell, world.address, index + 1)  # fmt: skip
+        """A write to the doorbell BAR: ``abi.rings.doorbell_offset(bank, number)``, and the value."""
         self._place()
         self._configure(frozenset(mutants))
         share = world.capacity.sq_entries // max(world.capacity.nics, 1)
@@ -131,26 +129,6 @@ class Device:
                 row = self.world.gid[int(self.row.gid_base) + index]
                 row.high, row.low = (int.from_bytes(half, "big", signed=True) for half in (raw[:8], raw[8:]))
                 row.type = self.gid_types[index]
-
-    def write_doorbell(self, offset: int, value: int) -> None:
-        """A write to the doorbell BAR: ``abi.rings.doorbell_offset(bank, number)``."""
-        bank, number = offset >> 24, (offset & 0xFFFFFF) >> 3
-        when = self._now[0] + self._doorbell_ns[self._nic]
-        if bank == COMMAND:
-            self._schedule(self._address, when + self._command_ns[self._nic], units.COMMAND, self._nic, number)
-        elif bank == EQ_ARM:
-            if 0 < number < self._eqs[1]:
-                self._schedule(self._address, when, units.EQ_ARM, self._eqs[0] + number, 0)
-        elif bank == CQ_ARM:
-            if 0 < number < self._cqs[1]:
-                self._schedule(self._address, when, units.CQ_ARM, self._cqs[0] + number, value)
-        elif bank == TAG_OPS:
-            if 0 < number < self._srqs[1]:
-                self._schedule(self._address, when, units.TAG_OPERATION, self._srqs[0] + number, 0)
-        elif 0 < number < self._qps[1]:
-            at = self._qps[0] + number
-            if bank == SEND or (bank == RECV and self._qp_state[at] == ERR):
-                self._schedule(self._address, when, units.DOORBELL, at, int(bank == RECV))
 
     def set_command_ring(self, address: int) -> None:
         """Boot register: host address of the command slots."""
