@@ -24,7 +24,7 @@ class CompletionRing:
     Owner words are compared by their low byte: they are 0 or 1.
     """
 
-    __slots__ = ("_awaited", "_consumer", "_mask", "_queues", "_record", "_ring", "_shift", "_slots")
+    __slots__ = ("_at", "_consumer", "_mask", "_owner", "_queues", "_record", "_ring", "_shift", "_slots")
 
     def __init__(self, response: CqResponse) -> None:
         self._record = response.record.cast("q")  # one store for the counter
@@ -46,15 +46,14 @@ class CompletionRing:
 
     def nonempty(self) -> bool:
         """An entry waits."""
-        at, owner = self._awaited
-        return self._ring[at] == owner
+        return self._ring[self._at] == self._owner
 
     def _await(self) -> tuple[int, int]:
         """Note where the next entry's owner word is and what it will be: the timeline asks after each of its steps."""
         counter = self._consumer
-        awaited = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER, (counter >> self._shift) + 1 & 1
-        self._awaited = awaited
-        return awaited
+        self._at = at = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER
+        self._owner = owner = (counter >> self._shift) + 1 & 1
+        return at, owner
 
     def _is_there(self, counter: int) -> bool:
         at = ((counter & self._mask) << _CQE_SHIFT) + CQE_OWNER
@@ -65,7 +64,7 @@ class CompletionRing:
         complete is free in its queue."""
         ring, queues = self._ring, self._queues
         entries: list[bytearray] = []
-        at, owner = self._awaited
+        at, owner = self._at, self._owner
         while len(entries) < limit and ring[at] == owner:
             entry = bytearray(ring[at - CQE_OWNER : at - CQE_OWNER + CQE_BYTES])
             entries.append(entry)
