@@ -4,8 +4,8 @@ from nicemu._jit import entry
 from nicemu.abi.rings import Doorbell
 from nicemu.nic.qp_state import ERR
 from nicemu.tables import units
-from nicemu.tables.heap import push
 from nicemu.tables.rows import control, nic, qp
+from nicemu.tables.wheel import push
 
 SEND, CQ_ARM, EQ_ARM, COMMAND, RECV, TAG_OPS = map(int, Doorbell)
 
