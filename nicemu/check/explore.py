@@ -19,6 +19,7 @@ from nicemu.check.scenario import Operation
 from nicemu.check.testbed import Testbed
 from nicemu.mm.lock_report import Kind
 from nicemu.tables.records import Stop
+from nicemu.tables.wheel import due
 from nicemu.timeline.host import HostThread, Steps
 from nicemu.timeline.hung_task import call_trace, deadlocks
 
@@ -148,10 +149,9 @@ class Run:
 
     def _device(self) -> None:
         """The next events of the devices: a grain of the scenario, or up to what the host can see."""
-        lab, events = self.bed.lab, self.bed.lab.world.event
-        control, stop = lab.world.control[0], int(Stop.DEADLINE)
+        lab, control, stop = self.bed.lab, self.bed.lab.world.control[0], int(Stop.DEADLINE)
         for _ in range(self.bed.scenario.grain):
-            stop = lab.engine.run(int(events[0].time))
+            stop = lab.engine.run(due(lab.world.address))
             if stop != Stop.DEADLINE or control.pending == control.stale or self.bed.completed():
                 break
         if stop in (Stop.TRAP, Stop.FULL):

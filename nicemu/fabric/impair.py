@@ -9,7 +9,7 @@ All rules of a link see a packet in the order of the configuration, until one lo
 from nicemu._jit import cold, jit
 from nicemu.fabric import fired
 from nicemu.fabric.draw import below, draw
-from nicemu.fabric.size import ip_packet_bytes
+from nicemu.fabric.size import ip_packet_bytes, wire_bytes
 from nicemu.tables.fabric_records import ImpairKind, PacketField
 from nicemu.tables.rows import control, fabric, impair, link, number, packet, tap
 
@@ -156,6 +156,7 @@ def act(world, i, way, p, chance):
         old = get_field(row, rule.field)
         fired.record(world, i, way, p, old)
         set_field(row, rule.field, old + rule.value if rule.add == 1 else rule.value)
+        row.wire = wire_bytes(world, p)
     else:
         extra = rule.delay_ns
         if rule.jitter_ns > 0:

@@ -13,7 +13,6 @@ from nicemu._jit import call, cold, jit
 from nicemu.fabric import pause
 from nicemu.fabric.impair import suffer
 from nicemu.fabric.multicast import has_member
-from nicemu.fabric.size import wire_bytes
 from nicemu.tables import units
 from nicemu.tables.capture import capture
 from nicemu.tables.fabric_records import LinkDrop
@@ -90,7 +89,7 @@ def link_send(world, way, p):
     """LINK_SEND: a packet for a link that has a queue, a switch or impairments, or for several NICs."""
     row = packet(world, p)
     if row.multicast == 0 and not 0 < row.dest_nic <= fabric(world, 0).nics:
-        onto_wire(world, way, p, wire_bytes(world, p))
+        onto_wire(world, way, p, packet(world, p).wire)
         drop(world, way, p, NO_DESTINATION)
     elif link(world, way).up == 0:
         drop(world, way, p, DOWN)
@@ -103,7 +102,7 @@ def link_send(world, way, p):
 def offer(world, way, p):
     """Start a packet, or queue it behind others; the MTU and the queue's limits drop it. 1: queued."""
     wire = link(world, way)
-    size = wire_bytes(world, p)
+    size = packet(world, p).wire
     if size - FRAMING > wire.mtu:
         drop(world, way, p, MTU)
         return 0
@@ -149,7 +148,7 @@ def dequeue(world, way):
     p = wire.head
     row = packet(world, p)
     wire.head = row.next
-    size = wire_bytes(world, p)
+    size = packet(world, p).wire
     wire.queued -= 1
     wire.bytes_queued -= size
     if way & 1 == 0:
@@ -176,7 +175,7 @@ def start(world, way, p):
     """LINK_START: the first bit of a packet is on the wire. Impairments decide; what is left comes out at the end."""
     wire = link(world, way)
     now = control(world, 0).now
-    size = wire_bytes(world, p)
+    size = packet(world, p).wire
     wire.free_at = now + size * wire.ps_per_byte // 1000
     arrival = wire.free_at + wire.delay_ns
     row = packet(world, p)
@@ -245,7 +244,7 @@ def come_in(world, way, p, arrival):
     """The way in to a NIC, without a switch: no rate, no delay; the link may be down and have impairments."""
     wire = link(world, way)
     lost = wire.first_tap != 0 and wire.up == 1 and suffer(world, way, p)
-    onto_wire(world, way, p, wire_bytes(world, p))
+    onto_wire(world, way, p, packet(world, p).wire)
     if wire.up == 0:
         drop(world, way, p, DOWN)
     elif lost:

@@ -9,7 +9,6 @@ from nicemu.fabric import pause
 from nicemu.fabric.draw import draw
 from nicemu.fabric.link import downlink, offer, uplink
 from nicemu.fabric.multicast import has_member
-from nicemu.fabric.size import wire_bytes
 from nicemu.tables.packets import clone_packet, free_packet
 from nicemu.tables.rows import fabric, link, packet
 from nicemu.tables.trace import Ev, trace
@@ -44,7 +43,7 @@ def output(world, way, p):
         row.ecn = 1
         link(world, way).ecn_marks += 1
         trace(world, ECN_MARK, link(world, way).nic, row.opcode, row.psn, row.dest_qpn, link(world, way).bytes_queued)
-    size = wire_bytes(world, p)
+    size = row.wire
     ingress = uplink(row.source_nic)
     if offer(world, way, p) == 1:
         pause.charge(world, ingress, size)

@@ -14,9 +14,9 @@ from nicemu.nic.cold_start import ENTRIES
 from nicemu.nic.dispatch import UNITS, run
 from nicemu.nic.spread import host_factor
 from nicemu.nic.unit_code import NAMES
-from nicemu.tables.wheel import schedule
+from nicemu.tables.wheel import due, schedule
 
-KERNELS = (run, schedule, bar.write_doorbell, bar.set_time, host_factor, copy.read_page, copy.write_page,
+KERNELS = (run, schedule, due, bar.write_doorbell, bar.set_time, host_factor, copy.read_page, copy.write_page,
            frame_rows.begin_rows, frame_rows.end_rows, frame_rows.put_rows, frame_rows.map_rows)  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from nicemu._jit import copy_bytes, fill_bytes, jit
 from nicemu.abi import rings
 from nicemu.abi.verbs import SendFlag
 from nicemu.fabric import link
-from nicemu.fabric.size import wire_bytes
 from nicemu.nic import dma
 from nicemu.nic.checksum import fill_checksums
 from nicemu.nic.dma import translate_sges
@@ -105,7 +104,7 @@ def route(world, p):
         if twin != 0:
             packet(world, twin).dest_nic = own
             wire = link_row(world, link.uplink(own))
-            last_bit = control(world, 0).now + wire_bytes(world, twin) * wire.ps_per_byte // 1000
+            last_bit = control(world, 0).now + packet(world, twin).wire * wire.ps_per_byte // 1000
             push(world, last_bit + wire.delay_ns, units.ARRIVE, twin, 0)
         return
     row.dest_nic = own

@@ -40,7 +40,8 @@ def test_every_table_has_its_null_row_and_stays_where_it_is():
 
 
 NARROW = {Slot.FRAME: 40, Slot.FRAME_STAMP: 12, Slot.QP: 9 * 64, Slot.SQ_ENTRY: 48, Slot.EVENT: 32, Slot.BUCKET: 4,
-          Slot.COARSE: 16, Slot.SEGMENT: 48}  # fmt: skip
+          Slot.COARSE: 16, Slot.SEGMENT: 48,
+          Slot.PACKET: 5 * 64}  # fmt: skip
 """Tables with a row for each page, QP, event or time: how many bytes a row may have."""
 BYTES = (Slot.PAYLOAD, Slot.SRQ_WQE, Slot.CAPTURED, Slot.TAG_WQE, Slot.HASH_KEY)
 
