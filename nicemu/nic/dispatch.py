@@ -138,6 +138,6 @@ def run(world, until):
     while stop == GO_ON:
         run_event(world)
         stop = stop_reason(world, until)
-    if control(world, 0).lent != 0:
+    if control(world, 0).lent_chain != 0:
         keep_all(world)
     return stop
