@@ -5,11 +5,13 @@ changes them: before the device writes into the page they lie in, and before com
 program runs. ``FRAME.lent`` counts the packets that borrow of a page; those that ever did since all was kept form a
 chain.
 
-Not lent: memory that the program can take away; what another process could see completed while we run (UC, UD); what
-something in the device looks at (SEND, atomics); anything while packets are impaired.
+Not lent: memory that the program owns, and may have mapped twice; what is not there any more, as one byte of the page
+tells when the packet leaves; what another process could see completed while we run (UC, UD); what something in the
+device looks at (SEND, atomics); anything while packets are impaired, or where copies go through the kernel.
 """
 
-from nicemu._jit import cold, copy_bytes, jit
+from nicemu._jit import cold, fill_bytes, jit
+from nicemu.memory.copy import copy
 from nicemu.tables.packets import give_back, payload_address
 from nicemu.tables.records import FrameKind
 from nicemu.tables.rows import control, fabric, frame, packet
@@ -25,6 +27,8 @@ def lend(world, p, f, offset):
     row, page, c = packet(world, p), frame(world, f), control(world, 0)
     if f == 0 or page.kind == PROGRAM or page.pointer == 0 or page.lent == MOST or fabric(world, 0).impairments != 0:
         return False
+    if c.copy_code == 0 or not copy(world, payload_address(world, p), page.pointer + offset, 1, False):
+        return False
     row.lent, row.lent_at = f, page.pointer + offset
     page.lent += 1
     c.lent += 1
@@ -38,7 +42,8 @@ def keep(world, p):
     """Packet ``p`` gets its payload into its own buffer, if it borrows."""
     row = packet(world, p)
     if row.lent != 0:
-        copy_bytes(payload_address(world, p), row.lent_at, row.payload)
+        if not copy(world, payload_address(world, p), row.lent_at, row.payload, False):
+            fill_bytes(payload_address(world, p), 0, row.payload)  # another thread of the program took it away
         give_back(world, row)
 
 

@@ -22,8 +22,9 @@ ADDRESSES = {
     "CONTROL": {"pid", "scratch_map", "graveyard", "copy_code", "watch_code", "watched"},
     "NIC": {"command_ring", "memory"},
     "QP": {"sq_ring", "rq_ring", "doorbell_record"}, "CQ": {"ring", "doorbell_record"}, "FRAME": {"pointer"},
-    "TAG_LIST": {"ring", "doorbell_record"},
+    "TAG_LIST": {"ring", "doorbell_record"}, "PACKET": {"lent_at", "chain"},
 }  # fmt: skip
+"""Fields that hold addresses; and the chain of packets that borrowed payload, for without JIT none does."""
 TABLES = (
     "CONTROL",
     "NIC",
