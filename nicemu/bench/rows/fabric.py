@@ -14,7 +14,7 @@ from nicemu.workloads.bench import Bench, End
 NICS = (2, 16, 256)
 TWO = "2 NICs on a switch"
 KIND = Kind(size=4096)
-NOTE = "each NIC writes to the next one, 4 KiB messages, all at once"
+NOTE = "each NIC writes to the next one, 4 KiB messages, all at once; what 256 of them touch is beyond a core's caches"
 
 
 def cases() -> Iterator[Case]:
