@@ -148,7 +148,8 @@ class _Watched:
         return stop
 
     def _drained(self, world: Any) -> None:
-        self.drain(world)
+        if self.drain is not None:
+            self.drain(world)
         self._tell()
 
     def _tell(self) -> None:

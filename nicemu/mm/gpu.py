@@ -196,6 +196,6 @@ class Gpu:
 
     def _allocate(self, dma_buf: DmaBuf, pointers: np.ndarray | int) -> Steps[np.ndarray]:
         try:
-            return (yield from self.host.alloc_pages(FrameKind.ARENA, dma_buf.pages, pointers))
+            return (yield from self.host.alloc_pages(FrameKind.PROGRAM, dma_buf.pages, pointers))
         except Fault as error:
             raise OSError(error.errno, f"GPU: {error.strerror}") from error

@@ -12,7 +12,7 @@ from nicemu.memory import sanitizer
 from nicemu.memory.copy import read_frame, write_frame
 from nicemu.nic.defects import LATE_ELEMENTS, PAGE_OFFSET, has
 from nicemu.nic.iotlb import translate
-from nicemu.nic.lent import before_write, lend
+from nicemu.nic.lent import before_write, keep, lend
 from nicemu.nic.mkey import IMPLICIT, check_mkey, child_of
 from nicemu.tables import units
 from nicemu.tables.packets import payload_address, payload_of
@@ -288,7 +288,17 @@ def move(world, p, write):
         before_scatter(world, p)
     elif lends(world, p):
         return True
-    return copy_segments(world, p, payload_of(world, p) - row.grh, write)
+    if copy_segments(world, p, payload_of(world, p) - row.grh, write):
+        return True
+    return row.lent != 0 and scatter_kept(world, p)
+
+
+@cold
+def scatter_kept(world, p):
+    """A lent payload did not reach its place: the page it goes to is gone, or, by another thread of the program, that
+    which it comes from."""
+    keep(world, p)
+    return copy_segments(world, p, payload_address(world, p), True)
 
 
 def misplace(world, p, write):

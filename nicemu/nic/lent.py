@@ -7,7 +7,8 @@ chain.
 
 Not lent: memory that the program owns, and may have mapped twice; what is not there any more, as one byte of the page
 tells when the packet leaves; what another process could see completed while we run (UC, UD); what something in the
-device looks at (SEND, atomics); anything while packets are impaired, or where copies go through the kernel.
+device looks at (SEND, atomics); anything while packets are impaired or captured, or where copies go through the kernel.
+That a program maps memory over the arena behind our back, in two places, is not seen.
 """
 
 from nicemu._jit import cold, fill_bytes, jit
@@ -27,7 +28,11 @@ def lend(world, p, f, offset):
     row, page, c = packet(world, p), frame(world, f), control(world, 0)
     if f == 0 or page.kind == PROGRAM or page.pointer == 0 or page.lent == MOST or fabric(world, 0).impairments != 0:
         return False
-    if c.copy_code == 0 or not copy(world, payload_address(world, p), page.pointer + offset, 1, False):
+    if (
+        c.copy_code == 0
+        or c.capture != 0
+        or not copy(world, payload_address(world, p), page.pointer + offset, 1, False)
+    ):
         return False
     row.lent, row.lent_at = f, page.pointer + offset
     page.lent += 1
@@ -50,12 +55,18 @@ def keep(world, p):
 @cold
 def keep_page(world, f):
     """Frame ``f`` is about to be written."""
-    p = control(world, 0).lent_chain
+    c = control(world, 0)
+    p, c.lent_chain = c.lent_chain, 0
     while p != 0:
         row = packet(world, p)
+        follower = row.chain
         if row.lent == f:
             keep(world, p)
-        p = row.chain
+        if row.lent != 0:
+            row.chain, c.lent_chain = c.lent_chain, p
+        else:
+            row.chained = 0
+        p = follower
 
 
 @jit

@@ -4,7 +4,7 @@ A packet that the link then loses is here too: it was on the sender's side.
 """
 
 from nicemu._jit import cold, copy_bytes, jit
-from nicemu.tables.packets import payload_of
+from nicemu.tables.packets import payload_address
 from nicemu.tables.records import CAPTURED_BYTES
 from nicemu.tables.rows import av, capture_row, captured_base, control, gid, nic, packet, qp
 
@@ -35,7 +35,7 @@ def capture_at(world, link, p, time):
     copy_fields(to, row)
     to.source_qpn = qp(world, row.qp).number
     to.payload = min(row.payload, CAPTURED_BYTES)
-    copy_bytes(captured_base(world) + i * CAPTURED_BYTES, payload_of(world, p), to.payload)
+    copy_bytes(captured_base(world) + i * CAPTURED_BYTES, payload_address(world, p), to.payload)
     address(world, to, row)
 
 

@@ -6,9 +6,8 @@ PACKET = record(
     # every event
     "next:i32",
     "wire:i32",              # bytes of the wire's time that it was given at its port
-    "segments:i8",
-    "grh:i8",                # bytes in front of the payload that DMA begins with (40); negative: so far behind
-    "verdict:i8", "last:i8",
+    "grh:i16",               # bytes in front of the payload that DMA begins with (40); negative: so far behind
+    "segments:i8", "verdict:i8", "last:i8",
     "multicast:i8",          # 1: for every NIC with a member of the destination GID
     "ecn:i8",                # 1: congestion experienced
     "tagging:i8",            # of the QP's message at a TM-SRQ, when the packet was accepted

@@ -84,13 +84,13 @@ def new_packet(world, nic_number):
 
 @cold
 def clone_packet(world, p):
-    """A second packet with the same fields and payload, 0 with a trap if none is left."""
+    """A second packet with the same fields and payload, which is not lent, 0 with a trap if none is left."""
     twin = take(world)
     if twin == 0:
         return 0
     row, copy = packet(world, p), packet(world, twin)
     copy_row(copy, row)
-    copy_bytes(payload_address(world, twin), payload_of(world, p), row.payload)
+    copy_bytes(payload_address(world, twin), payload_address(world, p), row.payload)
     return twin
 
 

@@ -261,8 +261,8 @@ def push(world, time, kind, a, b):
 
 @entry("int64(int64)")
 def due(world):
-    """``next_time`` for Python; the clock stays where it is."""
-    return next_time(world, -1)
+    """``next_time`` for Python; the clock stays where it is. Without an event: ``LAST_TIME``."""
+    return next_time(world, -1) if control(world, 0).pending != 0 else LAST_TIME
 
 
 @entry("void(int64, int64, int64, int64, int64)")

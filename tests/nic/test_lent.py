@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nicemu.tables.records import FrameKind
 from nicemu.tables.trace import Ev
 from tests.nic.conftest import connected
 from tests.nic.testbench import Bench, WrOpcode
@@ -100,3 +101,24 @@ def test_a_page_lends_to_so_many_packets_only(bench):
     rc.write(1, 1024)
     bench.run()
     assert rc.remote.data[:1024] == mine and frame.lent == 255
+
+
+def test_a_page_of_the_program_is_not_lent(bench):
+    """It may be mapped twice: what is written into one frame then changes the other."""
+    rc = connected(bench)
+    mine, frames = rc.local.data[:1024], [bench.world.frame[number] for number in rc.local.frames[:2]]
+    frames[1].pointer = frames[0].pointer
+    frames[0].kind = frames[1].kind = FrameKind.PROGRAM
+    rc.b.post_send(2, WrOpcode.RDMA_WRITE, rc.remote.sge(1024), remote=rc.local.va + 4096, rkey=rc.local.key)
+    rc.write(1, 1024)
+    bench.run()
+    frames[0].kind = frames[1].kind = FrameKind.MODEL
+    assert rc.remote.data[:1024] == mine and rc.local.data[:1024] != mine
+
+
+def test_what_is_captured_is_not_lent(bench):
+    rc = connected(bench)
+    bench.world.control[0].capture = 1
+    rc.write(1, 1024)
+    bench.run()
+    assert rc.remote.data[:1024] == rc.local.data[:1024] and not bench.world.packet.lent_at.any()

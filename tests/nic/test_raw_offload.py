@@ -165,13 +165,13 @@ def test_one_request_becomes_tcp_segments(raw, version, length, mss):
             assert packet[inet6.IPv6].plen == 20 + len(part)
 
 
-def test_headers_that_are_not_tcp_are_repeated_as_they_are(raw):
-    headers = ethernet(b"headers", 0x88B5)
+@pytest.mark.parametrize("length", [7, 120, 186])
+def test_headers_that_are_not_tcp_are_repeated_as_they_are(raw, length):
+    headers, data = ethernet(bytes(range(length)), 0x88B5), raw.source.fill(7)
     for wr_id in range(2):
         raw.receive(wr_id)
-    raw.source.fill(7)
     post_tso(raw, headers, 2000, 1000)
-    assert [frame[: len(headers)] for _, frame in raw.got()] == [headers] * 2
+    assert [frame for _, frame in raw.got()] == [headers + data[:1000], headers + data[1000:2000]]
 
 
 @pytest.mark.parametrize(
