@@ -76,9 +76,7 @@ class Device:
         row.rqt_base, row.rqt_count = 1 + i * c.rqts, c.rqts
         row.hook_base = (i + 1) * c.hooks
         self.row = row
-        self._qps, self._cqs, self._eqs, self._srqs = (
-            (int(row[f"{name}_base"]), int(row[f"{name}_count"])) for name in ("qp", "cq", "eq", "srq")
-        )
+        self._first_cq = int(row.cq_base)
 
     def _configure(self, mutants: frozenset[str]) -> None:
         row, profile = self.row, self.profile
@@ -214,7 +212,7 @@ class Device:
 
     def watch(self, number: int, on: bool) -> None:
         """Somebody polls this CQ: the engine stops at each CQE written to it."""
-        self._cq_watch[self._cqs[0] + number] = on
+        self._cq_watch[self._first_cq + number] = on
 
     def allocate_sq_entries(self, slots: int) -> int:
         """First row of ``slots`` SQ_ENTRY rows (context memory of a send queue)."""

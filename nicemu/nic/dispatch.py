@@ -139,5 +139,5 @@ def run(world, until):
         run_event(world)
         stop = stop_reason(world, until)
     if control(world, 0).lent_chain != 0:
-        keep_all(world)
+        keep_all(world, 0)
     return stop

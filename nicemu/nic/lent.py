@@ -28,15 +28,11 @@ def lend(world, p, f, offset):
     row, page, c = packet(world, p), frame(world, f), control(world, 0)
     if f == 0 or page.kind == PROGRAM or page.pointer == 0 or page.lent == MOST or fabric(world, 0).impairments != 0:
         return False
-    if (
-        c.copy_code == 0
-        or c.capture != 0
-        or not copy(world, payload_address(world, p), page.pointer + offset, 1, False)
-    ):
+    address = page.pointer + offset
+    if c.copy_code == 0 or c.capture != 0 or not copy(world, payload_address(world, p), address, 1, False):
         return False
-    row.lent, row.lent_at = f, page.pointer + offset
+    row.lent, row.lent_at = f, address
     page.lent += 1
-    c.lent += 1
     if row.chained == 0:
         row.chained, row.chain, c.lent_chain = 1, c.lent_chain, p
     return True
@@ -53,14 +49,14 @@ def keep(world, p):
 
 
 @cold
-def keep_page(world, f):
-    """Frame ``f`` is about to be written."""
+def keep_all(world, f):
+    """What packets borrow of frame ``f`` is kept; 0: of any. The others stay in the chain."""
     c = control(world, 0)
     p, c.lent_chain = c.lent_chain, 0
     while p != 0:
         row = packet(world, p)
         follower = row.chain
-        if row.lent == f:
+        if f == 0 or row.lent == f:
             keep(world, p)
         if row.lent != 0:
             row.chain, c.lent_chain = c.lent_chain, p
@@ -73,16 +69,4 @@ def keep_page(world, f):
 def before_write(world, f):
     """The device is about to write into frame ``f``."""
     if frame(world, f).lent != 0:
-        keep_page(world, f)
-
-
-@cold
-def keep_all(world):
-    """Anything may happen to memory."""
-    c = control(world, 0)
-    p, c.lent_chain = c.lent_chain, 0
-    while p != 0:
-        keep(world, p)
-        row = packet(world, p)
-        row.chained = 0
-        p = row.chain
+        keep_all(world, f)

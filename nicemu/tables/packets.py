@@ -30,7 +30,6 @@ def give_back(world, row):
     """The packet borrows nothing any more."""
     if row.lent != 0:
         frame(world, row.lent).lent -= 1
-        control(world, 0).lent -= 1
         row.lent = 0
 
 

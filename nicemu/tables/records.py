@@ -49,7 +49,7 @@ CONTROL = record(
     "epoch", "watched",      # counts entries of the program; in which the copy's handler was looked after
     "copy_code", "watch_code",  # code of ``_jit.guard``; 0: copies go through the kernel
     "timing_only",           # 1: data of RDMA WRITE and READ is not copied
-    "lent", "lent_chain",    # packets that borrow payload (``nic.lent``); the first that did since all was kept
+    "lent_chain",            # the first packet that borrowed payload since all was kept (``nic.lent``)
     # others
     "pid", "scratch_fd",     # for copies through the kernel; scratch_fd > 0: this memfd instead of process_vm_*
     "scratch_map",           # address of the memfd's first page

@@ -65,7 +65,7 @@ def go_on(world, f, until):
             run_event(world)
             if before >= 0:
                 note(world, f, before)
-    keep_all(world)
+    keep_all(world, 0)
 
 
 @jit
