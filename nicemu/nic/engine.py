@@ -40,7 +40,7 @@ class Engine:
         """Move the clock forward to the time given."""
         control = world.control[0]
         control.pid = os.getpid()
-        control.copy_code, control.watch_code = guard.codes()
+        control.copy_code, control.probe_code, control.watch_code = guard.codes()
 
     def enter(self) -> None:
         """The program ran since the last call, and may have changed what happens on a bad address."""
@@ -71,8 +71,6 @@ class Engine:
     def interrupts(self) -> list[tuple[int, int]]:
         """(NIC index from 0, vector) of each MSI-X message since the last call."""
         count, self._interrupts[0] = self._interrupts[0], 0
-        if count == 1:
-            return [(self._nics[0] - 1, self._vectors[0])]
         return [(self._nics[at] - 1, self._vectors[at]) for at in range(count)]
 
     def error(self, stop: int) -> Exception:

@@ -1,7 +1,7 @@
 # mypy: ignore-errors
 """Tracks that come up as they are needed, lanes, slices and counters."""
 
-from nicemu._jit import jit, store8, store32, store64
+from nicemu._jit import jit, lowest_bit, store8, store32, store64
 from nicemu.observe.perfetto.proto import (
     COUNTER,
     END,
@@ -60,12 +60,7 @@ def bit(k):
 @jit
 def lowest_free(lanes):
     """The lowest lane that is not in use, -1: none."""
-    if lanes == ALL_BUSY:
-        return -1
-    for k in range(LANES):
-        if (lanes >> k) & 1 == 0:
-            return k
-    return -1
+    return -1 if lanes == ALL_BUSY else lowest_bit(~lanes)
 
 
 @jit
