@@ -31,7 +31,7 @@ class Machine(BareHost):
         self.control.sanitizer = 0
         self.control.pid, self.control.graveyard = os.getpid(), self.frames.graveyard
         self.control.scratch_fd, self.control.scratch_map = scratch()
-        self.control.copy_code, self.control.watch_code = guard.codes()
+        self.control.copy_code, self.control.probe_code, self.control.watch_code = guard.codes()
         self.buffer = np.zeros(PAGE, np.uint8)
         self._buffer_at = address_of(self.buffer)
         self._read, self._write = (getattr(copy, "load", lambda copy=copy: copy)() for copy in (read_page, write_page))

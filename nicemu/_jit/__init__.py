@@ -141,12 +141,12 @@ def install(function: Callable[..., Any], folder: str | None = None) -> int:
     return _installed[key]
 
 
-def row_accessor(dtype: np.dtype, slot: int, trap_offset: int) -> Callable[..., Any]:
+def row_accessor(dtype: np.dtype, slot: int, trap_offset: int | None) -> Callable[..., Any]:
     """``row(world, index)``: the row of the table in ``slot``. An index out of range sets the trap word and ends the
     unit or kernel, which answers 0: what follows knows that the row is there, and looks it up once.
 
     ``trap_offset`` is the byte offset of the trap code in row 0 of table 0 (the control record); the code stored is
-    ``slot + 1``, the index goes into the next word.
+    ``slot + 1``, the index goes into the next word. None: compiled code trusts the index.
     """
     if not JIT:
         return twins.row(dtype, slot)

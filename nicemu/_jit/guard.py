@@ -1,8 +1,9 @@
 """Copies that survive bad addresses: ``copied = call(code, destination, source, length)`` gives how many bytes came.
 
 A program may unmap or protect its memory behind our back. On x86-64 the copy is one instruction, and the handler of
-SIGSEGV and SIGBUS lets the routine end early if that instruction faulted; other faults go to whoever had the signal.
-Elsewhere, and as plain Python, there is none, and :mod:`nicemu.memory.copy` asks the kernel: 1.6 us a packet.
+SIGSEGV and SIGBUS lets the routine end early if that instruction faulted; other faults go to whoever had the signal. A
+probe is one load, ``call(code, address, 0, 0)``. Elsewhere, and as plain Python, there are none, and
+:mod:`nicemu.memory.copy` asks the kernel: 1.6 us a packet.
 """
 
 from __future__ import annotations
@@ -35,12 +36,27 @@ module asm "  movq %rdx, %rax"
 module asm "  subq %rcx, %rax"
 module asm "  retq"
 module asm ".size nicemu_copy, . - nicemu_copy"
+module asm ".globl nicemu_probe"
+module asm ".type nicemu_probe, @function"
+module asm "nicemu_probe:"
+module asm ".globl nicemu_probe_fault"
+module asm "nicemu_probe_fault:"
+module asm "  movb (%rdi), %al"
+module asm "  movl $1, %eax"
+module asm "  retq"
+module asm ".globl nicemu_probe_end"
+module asm "nicemu_probe_end:"
+module asm "  xorl %eax, %eax"
+module asm "  retq"
+module asm ".size nicemu_probe, . - nicemu_probe"
 """
-"""Bytes copied: what a fault leaves in rcx did not come."""
+"""Bytes copied: what a fault leaves in rcx did not come. 1: an address can be read, else 0."""
 
 HANDLER = f"""
 declare void @nicemu_copy_fault()
 declare void @nicemu_copy_end()
+declare void @nicemu_probe_fault()
+declare void @nicemu_probe_end()
 declare i32 @sigaction(i32, ptr, ptr)
 declare i32 @raise(i32)
 @depth = internal global i64 0
@@ -51,10 +67,13 @@ declare i32 @raise(i32)
 define void @nicemu_on_fault(i32 %signal, ptr %info, ptr %context) {{
   %rip = getelementptr i8, ptr %context, i64 {RIP_AT}
   %at = load ptr, ptr %rip
-  %ours = icmp eq ptr %at, @nicemu_copy_fault
+  %copies = icmp eq ptr %at, @nicemu_copy_fault
+  %probes = icmp eq ptr %at, @nicemu_probe_fault
+  %ours = or i1 %copies, %probes
   br i1 %ours, label %recover, label %stranger
 recover:
-  store ptr @nicemu_copy_end, ptr %rip
+  %end = select i1 %copies, ptr @nicemu_copy_end, ptr @nicemu_probe_end
+  store ptr %end, ptr %rip
   ret void
 stranger:
   %code.at = getelementptr i8, ptr %info, i64 {CODE_AT}
@@ -140,10 +159,10 @@ def is_native() -> bool:
 
 
 @functools.cache
-def codes() -> tuple[int, int]:
-    """Code addresses: of the copy, and of what makes sure that the handler is still there, to be called when the
-    program ran. (0, 0) where there is no such copy."""
+def codes() -> tuple[int, int, int]:
+    """Code addresses: of the copy, of the probe, and of what makes sure that the handler is still there, to be called
+    when the program ran. Zeros where there is no such copy."""
     if not is_native():
-        return 0, 0
-    copy, watch = object_code.load_assembly(COPY + HANDLER, "nicemu_copy", "nicemu_watch")
-    return copy, watch
+        return 0, 0, 0
+    copy, probe, watch = object_code.load_assembly(COPY + HANDLER, "nicemu_copy", "nicemu_probe", "nicemu_watch")
+    return copy, probe, watch

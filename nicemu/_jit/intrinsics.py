@@ -149,7 +149,7 @@ def _out_of_range(module):
     return function
 
 
-def row(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
+def row(dtype: np.dtype, slot: int, trap_offset: int | None) -> Callable:
     """``row(world, index)``; see :func:`nicemu._jit.row_accessor`."""
     record, size = Row(dtype, slot), dtype.itemsize
 
@@ -161,7 +161,7 @@ def row(dtype: np.dtype, slot: int, trap_offset: int) -> Callable:
 
             base = _never_moves(builder, builder.load(word(args[0], 16 * slot)))
             index = args[1]
-            if index != ir.Constant(_i64, 0):  # every table has a row 0
+            if trap_offset is not None and index != ir.Constant(_i64, 0):  # every table has a row 0
                 count = _never_moves(builder, builder.load(word(args[0], 16 * slot + 8)))
                 with builder.if_then(builder.icmp_unsigned(">=", index, count), likely=False):
                     control = _never_moves(builder, builder.load(word(args[0], 0)))

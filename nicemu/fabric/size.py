@@ -15,11 +15,7 @@ def is_ipv6(high, low):
 def ip_packet_bytes(world, p):
     """Bytes of the IP packet: what a link's MTU limits."""
     row = packet(world, p)
-    if row.av != 0:
-        a = av(world, row.av)
-        six = is_ipv6(a.dgid_high, a.dgid_low)
-    else:
-        six = is_ipv6(row.dgid_high, row.dgid_low)
+    six = av(world, row.av).ipv6 != 0 if row.av != 0 else is_ipv6(row.dgid_high, row.dgid_low)
     return ip_bytes(row.transport, row.opcode, row.payload, six)
 
 

@@ -9,15 +9,32 @@ from nicemu.tables.rows import control, frame
 
 
 @jit
-def copy(world, destination, source, length, write):
-    """Bytes to or (``write``) from an address that may be bad; the other one is the device's. True if all went."""
+def watch(world):
+    """After the program ran: the handler of bad addresses is still there."""
     c = control(world, 0)
-    if c.copy_code == 0:
-        return ask_kernel(world, destination, source, length, write)
     if c.watched != c.epoch:
         c.watched = c.epoch
         call(c.watch_code, 0, 0, 0)
-    return call(c.copy_code, destination, source, length) == length
+
+
+@jit
+def copy(world, destination, source, length, write):
+    """Bytes to or (``write``) from an address that may be bad; the other one is the device's. True if all went."""
+    code = control(world, 0).copy_code
+    if code == 0:
+        return ask_kernel(world, destination, source, length, write)
+    watch(world)
+    return call(code, destination, source, length) == length
+
+
+@jit
+def can_read(world, address):
+    """An address is not bad, where there are guarded copies."""
+    code = control(world, 0).probe_code
+    if code == 0:
+        return False
+    watch(world)
+    return call(code, address, 0, 0) != 0
 
 
 @cold

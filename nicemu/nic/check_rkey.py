@@ -5,7 +5,7 @@ from nicemu.abi.verbs import Access
 from nicemu.nic.arrive import EXCESS
 from nicemu.nic.mkey import check_mkey, find_mkey
 from nicemu.nic.verdict import ACCEPT, ACCESS_ERROR, INVALID
-from nicemu.tables.rows import mkey, qp
+from nicemu.tables.rows import mkey, nic, qp
 from nicemu.wire import opcode as bth
 from nicemu.wire.opcode import is_atomic, is_send, is_write, starts
 
@@ -61,4 +61,5 @@ def check_rkey(world, q_row, row):
     q.message_va = row.va
     if is_write(opcode):
         q.message_length = row.length
+        q.keys_seen = nic(world, q.nic).key_changes
     return ACCEPT

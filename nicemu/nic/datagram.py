@@ -2,6 +2,7 @@
 
 from nicemu._jit import jit, load8, load32, load64, store8
 from nicemu.abi import rings
+from nicemu.fabric.size import is_ipv6
 from nicemu.nic.big_endian import store_big
 from nicemu.nic.defects import CONTROLLED_QKEY, has
 from nicemu.tables.packets import payload_address
@@ -25,6 +26,7 @@ def load_vector(a, words):
     a.traffic_class = load64(words + 32)
     a.hop_limit = load64(words + 40)
     a.sl = load64(words + 48)
+    a.ipv6 = 1 if is_ipv6(a.dgid_high, a.dgid_low) else 0
     a.valid = 1
 
 

@@ -100,12 +100,12 @@ def translate_range(world, p, mkey_row, va, length, write):
         va = m.parent_va + (va - m.base)
         mkey_row = m.parent
         m = mkey(world, mkey_row)
-    while length > 0:
-        if row.segments >= SEGMENTS_PER_PACKET:
-            return TOO_MANY
-        if m.flags & UNPAGED != 0:
-            add_unpaged(world, p, length, mkey_row, via, 0 if m.memory == 0 else m.memory + (va - m.base))
-            return OK
+    if row.segments >= SEGMENTS_PER_PACKET:
+        return TOO_MANY
+    if m.flags & UNPAGED != 0:
+        add_unpaged(world, p, length, mkey_row, via, 0 if m.memory == 0 else m.memory + (va - m.base))
+        return OK
+    while True:
         entry, page, within, paged = translate_page(world, row.kind, mkey_row, va, write)
         if entry == 0:
             c = control(world, 0)
@@ -116,14 +116,17 @@ def translate_range(world, p, mkey_row, va, length, write):
         offset = within & WITHIN_PAGE
         chunk = min(length, PAGE_BYTES - offset)
         s = add_segment(world, p, chunk, paged, via)
-        s.frame = ((entry >> MTT_FRAME_SHIFT) & FRAME_MASK) + (within >> PAGE_SHIFT)
-        s.generation = frame(world, s.frame).generation
+        s.frame = f = ((entry >> MTT_FRAME_SHIFT) & FRAME_MASK) + (within >> PAGE_SHIFT)
+        s.generation = frame(world, f).generation
         s.offset = offset
         s.entry = entry
         s.page = page
+        if chunk == length:
+            return OK
         va += chunk
         length -= chunk
-    return OK
+        if row.segments >= SEGMENTS_PER_PACKET:
+            return TOO_MANY
 
 
 @jit

@@ -12,7 +12,7 @@ That a program maps memory over the arena behind our back, in two places, is not
 """
 
 from nicemu._jit import cold, fill_bytes, jit
-from nicemu.memory.copy import copy
+from nicemu.memory.copy import can_read, copy
 from nicemu.tables.packets import give_back, payload_address
 from nicemu.tables.records import FrameKind
 from nicemu.tables.rows import control, fabric, frame, packet
@@ -29,7 +29,7 @@ def lend(world, p, f, offset):
     if f == 0 or page.kind == PROGRAM or page.pointer == 0 or page.lent == MOST or fabric(world, 0).impairments != 0:
         return False
     address = page.pointer + offset
-    if c.copy_code == 0 or c.capture != 0 or not copy(world, payload_address(world, p), address, 1, False):
+    if c.capture != 0 or not can_read(world, address):
         return False
     row.lent, row.lent_at = f, address
     page.lent += 1

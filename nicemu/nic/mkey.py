@@ -30,6 +30,12 @@ def find_mkey(world, n, key):
     return row
 
 
+@jit
+def keys_changed(n):
+    """A memory key lost something: what was found of any of them is looked up again."""
+    n.key_changes += 1
+
+
 @cold
 def is_open(world, q_row, m):
     """The window is bound, its region is still the one it was bound to, and a type 2 window is used by its QP."""
@@ -54,6 +60,15 @@ def check_mkey(world, q_row, key, pd, va, length, access):
     if m.flags & NULL == 0 and not in_range(va, length, m.base, m.length):
         return row if overlooked(world, q_row, m, va, length) else 0
     return row
+
+
+@jit
+def still_granted(world, q_row, va, length, access):
+    """The key of the message in progress still grants what it did when the message began, to these bytes at least."""
+    q = qp(world, q_row)
+    if q.keys_seen == nic(world, q.nic).key_changes:
+        return True
+    return check_mkey(world, q_row, q.message_key, q.pd, va, length, access) != 0
 
 
 @cold

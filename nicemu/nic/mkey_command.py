@@ -10,7 +10,7 @@ from nicemu.abi.verbs import PAGE_SHIFT
 from nicemu.nic import hooks, iotlb, mtt
 from nicemu.nic.command_slot import mailbox, param
 from nicemu.nic.hooks import FULL, LAZY, ask
-from nicemu.nic.mkey import IMPLICIT, WINDOW
+from nicemu.nic.mkey import IMPLICIT, WINDOW, keys_changed
 from nicemu.nic.mw import close_window
 from nicemu.nic.psn import in_range
 from nicemu.nic.spread import COMMANDS, factor, scaled
@@ -111,8 +111,9 @@ def destroy_mkey(world, n, at):
     if m.windows > 0:
         return BAD_STATE
     if m.flags & WINDOW:
-        close_window(world, m)
+        close_window(world, n, m)
     m.valid = 0
+    keys_changed(n)
     forget_all(world, n, row)
     store64(mailbox(at), m.key)
     return OK
@@ -128,6 +129,7 @@ def modify_mkey(world, n, at):
     if m.windows > 0:
         return BAD_STATE
     mask = param(at, 1)
+    keys_changed(n)
     m.key = param(at, 2)
     if mask & PD:
         m.pd = param(at, 3)

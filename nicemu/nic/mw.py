@@ -10,7 +10,7 @@ from nicemu.abi import rings
 from nicemu.abi.command import MkeyFlag
 from nicemu.abi.verbs import Access, WcStatus
 from nicemu.nic.defects import WINDOW_OWNER, has
-from nicemu.nic.mkey import KEY_BITS, MW_TYPE_2, WINDOW, find_mkey
+from nicemu.nic.mkey import KEY_BITS, MW_TYPE_2, WINDOW, find_mkey, keys_changed
 from nicemu.nic.psn import in_range
 from nicemu.tables.rows import mkey, nic, qp
 
@@ -22,8 +22,9 @@ NO_REGION = WINDOW | int(MkeyFlag.NULL)
 
 
 @jit
-def close_window(world, m):
+def close_window(world, n, m):
     """The window opens nothing any more."""
+    keys_changed(n)
     if m.parent != 0:
         mkey(world, m.parent).windows -= 1
     m.parent = 0
@@ -96,7 +97,8 @@ def bind_mw(world, q_row, at):
     """BIND_MW: the send WQE at host address ``at`` opens a window, or (type 1, no bytes) closes it. 0, or MW_BIND_ERR
     and nothing has changed."""
     q = qp(world, q_row)
-    window = find_window(world, nic(world, q.nic), load64(at + rings.SEND_COMPARE_ADD))
+    n = nic(world, q.nic)
+    window = find_window(world, n, load64(at + rings.SEND_COMPARE_ADD))
     m = mkey(world, window)
     if window == 0 or not check_window(q, m, at):
         return MW_BIND_ERR
@@ -104,11 +106,11 @@ def bind_mw(world, q_row, at):
     region = 0 if empty else find_mkey(world, q.nic, load32(at + rings.SEND_REMOTE_QPN))
     if not empty and not check_region(world, q, region, at):
         return MW_BIND_ERR
-    close_window(world, m)
+    close_window(world, n, m)
     m.key = load32(at + rings.SEND_RKEY)
     if not empty:
         open_window(world, q_row, m, region, at)
-    nic(world, q.nic).mw_binds += 1
+    n.mw_binds += 1
     return 0
 
 
@@ -123,8 +125,9 @@ def invalidate(world, q_row, key):
         return False
     if m.qp != q_row and not has(world, q.nic, WINDOW_OWNER):
         return False
-    close_window(world, m)
-    nic(world, q.nic).mw_invalidations += 1
+    n = nic(world, q.nic)
+    close_window(world, n, m)
+    n.mw_invalidations += 1
     return True
 
 

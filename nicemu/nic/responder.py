@@ -18,7 +18,7 @@ from nicemu.nic.datagram import GRH_BYTES, write_grh
 from nicemu.nic.dma import commit_later, translate_range, translate_sges
 from nicemu.nic.eq import post_async
 from nicemu.nic.hooks import STALL, TO_ERR, ask
-from nicemu.nic.mkey import check_mkey
+from nicemu.nic.mkey import still_granted
 from nicemu.nic.page_fault import RESPONDER_RDMA, RESPONDER_RECV, failed_before, raise_fault
 from nicemu.nic.psn import psn_add
 from nicemu.nic.qp_cache import touch
@@ -192,7 +192,7 @@ def translate_request(world, q_row, p):
     if length == 0:
         return ACCEPT
     if is_write(opcode) and not starts(opcode):
-        if check_mkey(world, q_row, q.message_key, q.pd, q.message_va + done, length, REMOTE_WRITE) == 0:
+        if not still_granted(world, q_row, q.message_va + done, length, REMOTE_WRITE):
             return ACCESS_ERROR
     if translate_range(world, p, q.message_mkey, q.message_va + done, length, True) != dma.OK:
         rest = q.message_length - done if is_write(opcode) else 8

@@ -10,6 +10,9 @@ from enum import IntEnum
 
 import numpy as np
 
+from nicemu.tables.address_records import AV as AV
+from nicemu.tables.address_records import GID as GID
+from nicemu.tables.address_records import MCAST as MCAST
 from nicemu.tables.fabric_records import FABRIC as FABRIC
 from nicemu.tables.fabric_records import FIRED as FIRED
 from nicemu.tables.fabric_records import FIRED_ROWS as FIRED_ROWS
@@ -47,7 +50,7 @@ CONTROL = record(
     "packet_free",           # head of the free packet list, 0: none
     "sanitizer",             # 1: check every DMA
     "epoch", "watched",      # counts entries of the program; in which the copy's handler was looked after
-    "copy_code", "watch_code",  # code of ``_jit.guard``; 0: copies go through the kernel
+    "copy_code", "probe_code", "watch_code",  # code of ``_jit.guard``; 0: copies go through the kernel
     "timing_only",           # 1: data of RDMA WRITE and READ is not copied
     "lent_chain",            # the first packet that borrowed payload since all was kept (``nic.lent``)
     # others
@@ -77,7 +80,9 @@ NIC = record(
     "rx_waiting",            # requests in all responders' queues, those in the backup ring too
     "backup_packets", "backup_used",  # packets and bytes in the backup ring
     "qp_cache_ways",         # QP contexts on the device; 0: all
-    "qp_base", "qp_count", "mkey_base", "mkey_count", "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock",
+    "qp_base", "qp_count", "mkey_base", "mkey_count",
+    "key_changes",           # how often a memory key lost something that it had granted
+    "iotlb_base", "iotlb_sets", "iotlb_ways", "iotlb_clock",
     "credits", "ack_coalescing_ns", "wqe_fetch_ns",
     "ack_timeout_floor_ns",
     # others
@@ -164,7 +169,9 @@ QP = record(
     "rnr_psn:i32",
     "cx_head:i32", "cx_tail:i32",  # responses that wait
     # responder: the message in progress
-    "message_va", "message_length", "message_offset", "message_key", "recv_wqe",
+    "message_va", "message_offset", "message_length:u32", "message_key:u32",
+    "keys_seen",             # ``key_changes`` of the NIC when that key was checked
+    "recv_wqe",
     "commit_until",          # when the last COMMIT of this QP runs: a flush waits for it
     "epsn:i32", "msn:i32", "message_mkey:i32",
     "message_opcode:i8",     # 0, or operation (low five bits) of the FIRST packet of a message in progress, plus 1
@@ -285,18 +292,6 @@ SRQ = record(
     "error",                 # SRQ_ERR was raised: nothing more is taken
     "ring_mkey", "record_mkey",  # as of a QP
 )  # fmt: skip
-
-AV = record(
-    "valid", "pd", "dest_nic", "sgid_index", "dgid_high", "dgid_low", "flow_label", "traffic_class", "hop_limit",
-    "sl", "multicast",
-)  # fmt: skip
-"""Address vectors: of address handles, and behind them one for each QP."""
-
-MCAST = record("nic", "qpn", "mgid_high", "mgid_low")
-"""Members of multicast groups; ``nic`` 0: a free row."""
-
-GID = record("high", "low", "type")
-"""GID table entries of the NICs: big-endian halves as int64; ``type``: 0 empty, 1 RoCE v1, 2 RoCE v2."""
 
 RESOURCE = record(
     "kind", "first_psn", "last_psn", "va", "mkey", "key", "length", "result", "next_psn", "opcode", "done",

@@ -7,12 +7,12 @@ from nicemu.tables.records import Slot
 _TRAP = records.CONTROL.fields["trap"][1]
 
 
-def _rows(slot: Slot):
-    return _jit.row_accessor(getattr(records, slot.name), int(slot), _TRAP)
+def _rows(slot: Slot, trap: int | None = _TRAP):
+    return _jit.row_accessor(getattr(records, slot.name), int(slot), trap)
 
 
 control = _rows(Slot.CONTROL)
-event = _rows(Slot.EVENT)
+event = _rows(Slot.EVENT, None)  # their numbers come from the wheel, and go nowhere else
 coarse = _rows(Slot.COARSE)
 nic = _rows(Slot.NIC)
 qp = _rows(Slot.QP)

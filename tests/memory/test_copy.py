@@ -35,7 +35,7 @@ class Machine:
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.page))
         self.buffer = lazy_bytes(4096)
         if way == "guard":
-            control.copy_code, control.watch_code = guard.codes()
+            control.copy_code, control.probe_code, control.watch_code = guard.codes()
         if way == "memfd":
             self.fd = os.memfd_create("copy")
             os.ftruncate(self.fd, 4096)
@@ -160,10 +160,11 @@ def test_a_copy_stops_where_memory_stops(machine, kind):
 GUARDED = """
 import ctypes, faulthandler, os, sys
 from nicemu._jit import guard
-copy, watch = (ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(code) for code in guard.codes())
+copy, probe, watch = (ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(code) for code in guard.codes())
 watch(0, 0, 0)
 buffer = ctypes.create_string_buffer(64)
 assert copy(ctypes.addressof(buffer), 4096, 64) == 0
+assert probe(ctypes.addressof(buffer), 0, 0) == 1 and probe(4096, 0, 0) == 0
 if "later" in sys.argv:
     faulthandler.enable()
     watch(0, 0, 0)
@@ -188,7 +189,7 @@ def test_faults_of_others_are_theirs(options):
 REPAIRED = """
 import ctypes, mmap
 from nicemu._jit import guard
-copy, watch = (ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(code) for code in guard.codes())
+copy, probe, watch = (ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(code) for code in guard.codes())
 libc, memory, faults = ctypes.PyDLL(None), mmap.mmap(-1, 4096), []
 at = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
 class Action(ctypes.Structure):
@@ -204,7 +205,7 @@ buffer = ctypes.create_string_buffer(8)
 for turn in range(20):
     libc.mprotect(at, 4096, 0)
     libc.memset(at, turn, 10)
-    assert copy(ctypes.addressof(buffer), 4096, 8) == 0
+    assert copy(ctypes.addressof(buffer), 4096, 8) == 0 and probe(4096, 0, 0) == 0
 print(len(faults), memory[0])
 """
 

@@ -252,6 +252,33 @@ def test_rereg_of_the_pd(rc):
     assert use(rc, WRITE, rc.remote.va, rc.remote.key) == LOC_PROT
 
 
+LESS = {
+    "rights": (Rereg.ACCESS, {"access": 1}),
+    "PD": (Rereg.PD, {"pd": 2}),
+    "range": (Rereg.TRANSLATION, {"base": 0x7000, "length": PAGE}),
+}
+
+
+@pytest.mark.parametrize("lost", LESS)
+def test_what_a_rereg_takes_away_a_message_in_progress_loses_too(rc, lost):
+    """In the middle of a WRITE: the packets behind it are refused."""
+    rc.a.post_send(1, WRITE, rc.local.sge(), remote=rc.remote.va, rkey=rc.remote.key)
+    rc.bench.step_until(lambda: rc.b.row().message_offset > 2048)
+    mask, changes = LESS[lost]
+    modify(rc.bench, rc.remote, mask, **changes)
+    rc.bench.run()
+    assert rc.a.statuses() == [(1, REM_ACCESS)]
+    assert rc.remote.data[3 * PAGE :] != rc.local.data[3 * PAGE :]
+
+
+def test_a_rereg_of_another_region_leaves_a_message_in_progress_alone(rc):
+    rc.a.post_send(1, WRITE, rc.local.sge(), remote=rc.remote.va, rkey=rc.remote.key)
+    rc.bench.step_until(lambda: rc.b.row().message_offset > 2048)
+    modify(rc.bench, rc.bench.mr(1), Rereg.ACCESS, access=1)
+    rc.bench.run()
+    assert rc.a.statuses() == [(1, SUCCESS)] and rc.remote.data == rc.local.data
+
+
 def test_rereg_of_the_memory_takes_every_translation_and_the_old_range(rc):
     use(rc, WRITE, rc.remote.va, rc.remote.key)
     modify(rc.bench, rc.remote, Rereg.TRANSLATION, base=0x7000, length=PAGE)

@@ -19,7 +19,7 @@ from tests.nic.tags import Tagged, header, request
 from tests.nic.testbench import Bench
 
 ADDRESSES = {
-    "CONTROL": {"pid", "scratch_map", "graveyard", "copy_code", "watch_code", "watched"},
+    "CONTROL": {"pid", "scratch_map", "graveyard", "copy_code", "probe_code", "watch_code", "watched"},
     "NIC": {"command_ring", "memory"},
     "QP": {"sq_ring", "rq_ring", "doorbell_record"}, "CQ": {"ring", "doorbell_record"}, "FRAME": {"pointer"},
     "TAG_LIST": {"ring", "doorbell_record"}, "PACKET": {"lent_at", "chain"},
