@@ -53,11 +53,11 @@ def check_rkey(world, q_row, row):
     if bth.is_non_posted(opcode) and (q.max_dest_rd_atomic == 0 or row.counted == EXCESS):
         return INVALID
     q.message_mkey = 0
-    q.message_key = row.rkey
     if row.length > 0 or opcode == bth.FLUSH:
         q.message_mkey = target_mkey(world, q_row, row, need)
         if q.message_mkey == 0:
             return ACCESS_ERROR
+        q.message_key = row.rkey
     q.message_va = row.va
     if is_write(opcode):
         q.message_length = row.length

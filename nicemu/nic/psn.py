@@ -32,6 +32,6 @@ def packet_count(length, mtu):
 @jit
 def in_range(va, length, base, size):
     """``va .. va+length`` lies in ``base .. base+size``. Addresses are int64 two's complement; nothing overflows."""
-    if base < 0 <= va:
+    if va < base or base < 0 <= va:
         return False
-    return 0 <= length <= size and 0 <= va - base <= size - length
+    return 0 <= length <= size and va - base <= size - length

@@ -131,16 +131,16 @@ def test_a_run_prints_rate_and_seed_and_a_failure_how_to_replay_it(plant):
     assert lines[-1].strip() == f"replay: nicemu fuzz wire --seed 7 --first 0 --n {result.failure.number}"
 
 
-SHORT = "import json; from nicemu.lab.fuzz.campaign import fuzz; print(json.dumps([fuzz({!r}, 120, 5).history]))"
+SHORT = "import json; from nicemu.lab.fuzz.campaign import fuzz; print(json.dumps([fuzz({!r}, {}, 5).history]))"
 
 
 @pytest.mark.nojit
-@pytest.mark.parametrize("mode", ["wire", "wqe"])
-def test_one_seed_is_one_history_with_and_without_jit(mode):
+@pytest.mark.parametrize(("mode", "count"), [("wire", 600), ("wqe", 120)])
+def test_one_seed_is_one_history_with_and_without_jit(mode, count):
     histories = []
     for disabled in ("0", "1"):
         done = subprocess.run(
-            [sys.executable, "-W", "error::RuntimeWarning", "-c", SHORT.format(mode)],
+            [sys.executable, "-W", "error::RuntimeWarning", "-c", SHORT.format(mode, count)],
             cwd=ROOT,
             capture_output=True,
             text=True,

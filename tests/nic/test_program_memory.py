@@ -214,7 +214,8 @@ def test_everything_works_the_same_through_a_memfd(real, where):
     os.ftruncate(fd, PAGE)
     shared = mmap.mmap(fd, PAGE)
     control = rc.bench.world.control[0]
-    code, control.copy_code = int(control.copy_code), 0
+    codes = int(control.copy_code), int(control.probe_code)
+    control.copy_code = control.probe_code = 0
     control.scratch_fd, control.scratch_map = fd, ctypes.addressof(ctypes.c_char.from_buffer(shared))
     rc.write(1, 5000)
     rc.read(2, 3000, offset=9000)
@@ -226,5 +227,5 @@ def test_everything_works_the_same_through_a_memfd(real, where):
     rc.write(3, 64) if where == "local" else rc.read(3, 64)
     rc.bench.run()
     assert rc.a.statuses() == [(3, WcStatus.LOC_PROT_ERR)]
-    control.scratch_fd, control.copy_code = 0, code
+    control.scratch_fd, control.copy_code, control.probe_code = 0, *codes
     os.close(fd)
