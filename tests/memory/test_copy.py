@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -97,6 +98,16 @@ def test_bytes_come_and_go(machine, kind, offset, length):
 
 
 @every_kind
+@pytest.mark.parametrize("offset", [0, 3])
+def test_any_number_of_bytes_comes_and_goes(machine, kind, offset):
+    """Some are copied in pieces of 128 and 32, and one by one."""
+    frame = machine.frame(kind)
+    for length in range(300):
+        data = random.Random(length).randbytes(length)
+        assert machine.write(frame, offset, data) and machine.read(frame, offset, length) == data
+
+
+@every_kind
 def test_a_retired_frame_reads_poison_and_loses_writes(machine, kind):
     frame = machine.frame(kind)
     machine.write(frame, 0, b"before")
@@ -145,15 +156,19 @@ def test_a_page_given_back_is_there_again(machine, kind):
 
 
 @real
-def test_a_copy_stops_where_memory_stops(machine, kind):
+@pytest.mark.parametrize("length", [1, 6, 31, 32, 33, 96, 127, 128, 129, 161, 1000, 4096])
+def test_a_copy_stops_where_memory_stops(machine, kind, length):
     """The pages behind the machine's own are somebody else's, so a pair of its own is made."""
     pages = mmap.mmap(-1, 8192)
     address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
     pages[:] = b"y" * 8192
     assert libc.mprotect(address + 4096, 4096, NONE) == 0
     frame = machine.frames.allocate(kind, address)
-    assert machine.read(frame, 4000, 96) == b"y" * 96
-    assert machine.read(frame, 4000, 97) is None and not machine.write(frame, 4090, b"z" * 7)
+    assert machine.read(frame, 4096 - length, length) == b"y" * length
+    assert machine.write(frame, 4096 - length, b"x" * length) and pages[4096 - length : 4096] == b"x" * length
+    for beyond in {1, 32, length}:
+        offset = 4096 - length + beyond
+        assert machine.read(frame, offset, length) is None and not machine.write(frame, offset, b"z" * length)
     libc.mprotect(address + 4096, 4096, READ_WRITE)
 
 
@@ -162,8 +177,10 @@ import ctypes, faulthandler, os, sys
 from nicemu._jit import guard
 copy, probe, watch = (ctypes.PYFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * 3)(code) for code in guard.codes())
 watch(0, 0, 0)
-buffer = ctypes.create_string_buffer(64)
+buffer = ctypes.create_string_buffer(bytes(range(256)), 512)
 assert copy(ctypes.addressof(buffer), 4096, 64) == 0
+assert copy(ctypes.addressof(buffer) + 256, ctypes.addressof(buffer), 231) == 231
+assert buffer.raw[256:487] == bytes(range(231)) and buffer.raw[487] == 0
 assert probe(ctypes.addressof(buffer), 0, 0) == 1 and probe(4096, 0, 0) == 0
 if "later" in sys.argv:
     faulthandler.enable()
@@ -179,9 +196,14 @@ print("lived")
 
 @pytest.mark.skipif(not guard.is_native(), reason="there is none")
 @pytest.mark.parametrize("options", [(), ("later",), ("kill",)])
-def test_faults_of_others_are_theirs(options):
-    """A crash of the program stays one, its traceback too, whoever installed a handler first."""
-    done = subprocess.run([sys.executable, "-c", GUARDED, *options], capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("cpu", ["host", "generic"])
+def test_faults_of_others_are_theirs(options, cpu):
+    """A crash of the program stays one, its traceback too, whoever installed a handler first, and however copies are
+    made."""
+    env = os.environ | {"NUMBA_CPU_NAME": cpu}
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED, *options], capture_output=True, text=True, timeout=60, env=env
+    )
     assert done.returncode == -signal.SIGSEGV and "lived" not in done.stdout
     assert ("Fatal Python error: Segmentation fault" in done.stderr) == ("later" in options)
 
