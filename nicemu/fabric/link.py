@@ -20,7 +20,7 @@ from nicemu.tables.packets import clone_packet, free_packet
 from nicemu.tables.rows import control, fabric, link, packet, vector
 from nicemu.tables.trace import Ev, trace
 from nicemu.tables.wheel import push
-from nicemu.wire.size import FRAMING
+from nicemu.wire.size import FRAMING, wire_ns
 
 DOWN, MTU, QUEUE, NO_DESTINATION = (int(reason) for reason in LinkDrop)
 LINK_DROP, LINK_OUT, LINK_IN = int(Ev.LINK_DROP), int(Ev.LINK_OUT), int(Ev.LINK_IN)
@@ -77,9 +77,9 @@ def send(world, way, p):
         if size - FRAMING <= wire.mtu:
             onto_wire(world, way, p, size)
             onto_wire(world, downlink(row.dest_nic), p, size)
-            wire_ns = size * wire.ps_per_byte // 1000
-            trace(world, LINK_OUT, wire.nic, row.opcode, row.psn, row.dest_qpn, wire_ns)
-            arrival = control(world, 0).now + wire_ns + wire.delay_ns
+            took = wire_ns(size, wire.ps_per_byte)
+            trace(world, LINK_OUT, wire.nic, row.opcode, row.psn, row.dest_qpn, took)
+            arrival = control(world, 0).now + took + wire.delay_ns
             push(world, arrival, units.ARRIVE, p, 0)
             return 0
     return call(vector(world, units.LINK_SEND).address, world, way, p)
@@ -176,7 +176,7 @@ def start(world, way, p):
     wire = link(world, way)
     now = control(world, 0).now
     size = packet(world, p).wire
-    wire.free_at = now + size * wire.ps_per_byte // 1000
+    wire.free_at = now + wire_ns(size, wire.ps_per_byte)
     arrival = wire.free_at + wire.delay_ns
     row = packet(world, p)
     kind = LINK_OUT if way & 1 else LINK_IN

@@ -47,7 +47,6 @@ from nicemu.tables.trace import MAX_TRACE, Ev, trace
 from nicemu.tables.wheel import next_time, pop
 
 DEADLINE, INTERRUPT, CQE, IDLE, FULL, TRAP = (int(stop) for stop in Stop)
-GO_ON = -1
 DOORBELL, SEND_BANK, RECV_BANK = int(Ev.DOORBELL), int(Doorbell.SEND), int(Doorbell.RECV)
 
 
@@ -98,34 +97,42 @@ UNITS: dict[int, Callable] = {
 
 
 @cold
-def told_to_stop(c):
-    """The reason that the device or its table gave."""
+def is_full(c):
+    """The event log or the capture has to be drained."""
+    return c.trace_count >= MAX_TRACE or c.capture_count >= MAX_CAPTURE
+
+
+@jit
+def goes_on(world, until):
+    """Nobody wants the run to stop, and the next event is due, and at the front."""
+    c = control(world, 0)
+    if c.trap | c.interrupts | c.cqe_hits != 0 or c.pending == c.stale:
+        return False
+    if c.trace_count | c.capture_count >= MAX_CAPTURE and is_full(c):  # MAX_CAPTURE is a power of two, and the less
+        return False
+    return next_time(world, until) <= until
+
+
+@cold
+def stop_reason(c):
+    """Why a run that does not go on stops, a :class:`Stop`."""
     if c.trap != 0:
         return TRAP
     if c.interrupts != 0:
         return INTERRUPT
-    c.cqe_hits = 0
-    return CQE
-
-
-@jit
-def stop_reason(world, until):
-    """Why the run stops here, a :class:`Stop`; ``GO_ON``: the next event is due, and at the front."""
-    c = control(world, 0)
-    if c.trap | c.interrupts | c.cqe_hits != 0:
-        return told_to_stop(c)
-    if c.trace_count >= MAX_TRACE or c.capture_count >= MAX_CAPTURE:
+    if c.cqe_hits != 0:
+        c.cqe_hits = 0
+        return CQE
+    if is_full(c):
         return FULL
-    if c.pending == c.stale:
-        return IDLE
-    return DEADLINE if next_time(world, until) > until else GO_ON
+    return IDLE if c.pending == c.stale else DEADLINE
 
 
 @jit
 def run_event(world):
     """Run the event at the front."""
     c = control(world, 0)
-    c.now = max(c.now, c.front_time)
+    c.now = max(c.now, c.front_time)  # a cancelled timer may lie behind
     e = event(world, pop(world))
     c.ran += 1
     call(vector(world, e.kind).address, world, e.a, e.b)
@@ -134,10 +141,8 @@ def run_event(world):
 @entry("int64(int64, int64)")
 def run(world, until):
     """Run events at times <= ``until`` in order; the answer is a :class:`Stop`."""
-    stop = stop_reason(world, until)
-    while stop == GO_ON:
+    while goes_on(world, until):
         run_event(world)
-        stop = stop_reason(world, until)
     if control(world, 0).lent_chain != 0:
         keep_all(world, 0)
-    return stop
+    return stop_reason(control(world, 0))

@@ -13,6 +13,7 @@ from nicemu.tables.rows import nic, packet, qp, vector
 from nicemu.tables.trace import Ev, trace, two
 from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
+from nicemu.wire.size import wire_ns
 
 SEND = int(Ev.SEND)
 
@@ -25,7 +26,7 @@ def transmit(world, p, ready):
     depart = max(ready, n.port_free)
     hold(world, p, depart)
     row.wire = wire_bytes(world, p)
-    n.port_free = depart + row.wire * n.ps_per_byte // 1000
+    n.port_free = depart + wire_ns(row.wire, n.ps_per_byte)
     push(world, depart, units.DEPART, p, qp(world, row.qp).incarnation)
 
 

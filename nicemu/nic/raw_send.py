@@ -26,7 +26,7 @@ from nicemu.tables.rows import control, fabric, headers, nic, packet, qp
 from nicemu.tables.rows import link as link_row
 from nicemu.tables.wheel import push
 from nicemu.wire import opcode as bth
-from nicemu.wire.size import MIN_FRAME
+from nicemu.wire.size import MIN_FRAME, wire_ns
 
 IP_CSUM = int(SendFlag.IP_CSUM)
 
@@ -104,7 +104,7 @@ def route(world, p):
         if twin != 0:
             packet(world, twin).dest_nic = own
             wire = link_row(world, link.uplink(own))
-            last_bit = control(world, 0).now + packet(world, twin).wire * wire.ps_per_byte // 1000
+            last_bit = control(world, 0).now + wire_ns(packet(world, twin).wire, wire.ps_per_byte)
             push(world, last_bit + wire.delay_ns, units.ARRIVE, twin, 0)
         return
     row.dest_nic = own

@@ -14,6 +14,8 @@ FRAMING = PREAMBLE + ETHERNET + FCS + GAP
 """Bytes around the IP packet."""
 MIN_FRAME = 60
 """Shortest Ethernet frame without FCS; ports pad shorter ones."""
+NOT_NEGATIVE = (1 << 63) - 1
+"""Of what is never negative a mask takes nothing, and compiled code divides without asking for its sign."""
 DATAGRAM = IPV4 + UDP + BTH + ICRC
 """An IPv4 packet with no extension header and no payload."""
 
@@ -29,6 +31,12 @@ def _extensions() -> np.ndarray:
 
 
 _EXTENSIONS = _extensions()
+
+
+@jit
+def wire_ns(size, ps_per_byte):
+    """How long ``size`` bytes take at a rate, ns."""
+    return (size * ps_per_byte & NOT_NEGATIVE) // 1000
 
 
 @jit

@@ -9,7 +9,7 @@ from nicemu.abi.verbs import QpAttrMask, QpState
 from nicemu.lab.fuzz.dice import draw, one_in
 from nicemu.lab.fuzz.outcome import before_event, note
 from nicemu.lab.fuzz.tables import ASYNCS_AT, STATUSES_AT, Stuck, counter, fuzz, queue, region, shared, target
-from nicemu.nic.dispatch import GO_ON, run_event, stop_reason
+from nicemu.nic.dispatch import goes_on, run_event, stop_reason
 from nicemu.nic.lent import keep_all
 from nicemu.tables import units
 from nicemu.tables.records import Stop
@@ -49,15 +49,7 @@ def go_on(world, f, until):
     c = control(world, 0)
     row = fuzz(f, 0)
     while row.stuck == 0:
-        stop = stop_reason(world, until)
-        if stop == INTERRUPT:
-            c.interrupts = 0
-        elif stop == TRAPPED:
-            give_up(f, TRAP, c.trap)
-        elif stop != GO_ON:
-            c.now = max(c.now, until)
-            break
-        else:
+        if goes_on(world, until):
             row.events += 1
             if row.events > row.most_events:
                 give_up(f, ENDLESS, 0)
@@ -65,6 +57,15 @@ def go_on(world, f, until):
             run_event(world)
             if before >= 0:
                 note(world, f, before)
+            continue
+        stop = stop_reason(c)
+        if stop == INTERRUPT:
+            c.interrupts = 0
+        elif stop == TRAPPED:
+            give_up(f, TRAP, c.trap)
+        else:
+            c.now = max(c.now, until)
+            break
     keep_all(world, 0)
 
 
