@@ -28,6 +28,15 @@ FIRST = (
 waits for events, sends datagrams, loses a packet or flushes a queue does. Together two thirds of the engine's time."""
 ENTRIES = "ENTRIES"
 """The kernels that Python calls, as one task."""
+COMPILE = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("nicemu", sys.argv[1])
+sys.modules["nicemu"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["nicemu"])
+from nicemu.nic.compile import main
+main()
+"""
+"""Imports this package, though another may lie where the program runs, or come first on the path."""
 Say = Callable[[str], None]
 
 
@@ -72,8 +81,8 @@ def _compile(numbers: list[int], say: Say) -> None:
     started = time.monotonic()
     tasks = iter([*map(str, numbers), ENTRIES])
     pipe = subprocess.PIPE
-    parts = [subprocess.Popen([sys.executable, "-m", "nicemu.nic.compile"], stdin=pipe, stdout=pipe, text=True)
-             for _ in range(workers)]  # fmt: skip
+    command = [sys.executable, "-P", "-c", COMPILE, str(object_code.PACKAGE / "__init__.py")]
+    parts = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(workers)]
     done = 0
     with selectors.DefaultSelector() as selector:
         for part in parts:

@@ -12,7 +12,9 @@ import pytest
 
 from nicemu import _jit
 from nicemu._jit import object_code
+from nicemu.nic import cold_start
 from nicemu.nic.cold_start import compile_cold
+from nicemu.tables import units
 
 pytestmark = pytest.mark.skipif(not _jit.JIT, reason="about compiled code")
 ROOT = Path(__file__).parents[2]
@@ -120,6 +122,15 @@ def test_processes_may_compile_the_same_at_once(program: Path):
     assert said == ["42 None True True"] * 2
     assert run(program) == "42 None True False"
     assert not list((program.parent / "cache").rglob("*.part"))
+
+
+def test_the_processes_that_compile_import_this_package_wherever_a_program_runs(tmp_path, monkeypatch):
+    (tmp_path / "nicemu").mkdir()
+    (tmp_path / "nicemu" / "__init__.py").write_text("raise SystemExit('another nicemu')")
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    cold_start._compile([units.SENT], said.append)
+    assert said[-1].startswith("nicemu:  1/1 SENT")
 
 
 def test_a_cache_folder_that_cannot_be_written_costs_only_time(program: Path):
