@@ -33,8 +33,8 @@ that it need not be slower by all that it does more. The C loop is the same in C
 of the same size over and over, so that both stay in the caches if they fit."""
 PROFILE = """\
 Samples of 64 KiB WRITEs at MTU 4096 (perf). Bars on bars: where, unit of the engine, function that was not inlined.
-All units copy payload by `nicemu_copy`, one instruction that survives bad addresses: its samples have no caller. Python
-is posting and polling."""
+All units copy payload by `nicemu_copy`, which survives bad addresses: its samples have no caller. Python is posting and
+polling."""
 
 
 def write(results: Results, clock: Clock, folder: Path) -> Path:

@@ -147,7 +147,8 @@ class CQ(CompletionQueue):
 
     def poll(self, num_entries: int = 1) -> tuple[int, list[WC]]:
         """Take up to `num_entries` completions: (how many, the completions). On an empty CQ virtual time runs first."""
-        self._opened()
+        if self._handle is None:  # programs poll in loops: asked here, an empty poll costs a call less
+            self._opened()
         ring = self._ring
         if num_entries > 0 and not ring.nonempty() and not self._wait():
             return 0, []
