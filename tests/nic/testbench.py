@@ -34,6 +34,8 @@ from nicemu.tables.wheel import due
 from nicemu.tables.world import Capacity
 from tests.nic.objects import ALL, SLOTS, Cq, Mr, Qp, Ring, Srq
 
+SLICE_NS, MOST_EVENTS = 1_000_000_000, 200_000
+
 
 class Bench:
     """One NIC, its EQs, commands and time."""
@@ -70,11 +72,16 @@ class Bench:
         self._next = {"mkey": 0, "va": 0x10_0000_0000}
 
     def run(self, until: int = INFINITY) -> Stop:
-        """Run the engine, collecting interrupts."""
+        """Run the engine, collecting interrupts. A device that never comes to rest fails the test."""
+        control = self.world.control[0]
+        most = control.ran + MOST_EVENTS
         while True:
-            stop = self.engine.run(until)
+            end = min(until, due(self.world.address) + SLICE_NS)
+            stop = self.engine.run(end)
             if stop == Stop.INTERRUPT:
                 self.interrupts += self.engine.interrupts()
+            elif stop == Stop.DEADLINE and end < until:
+                assert control.ran < most, f"{MOST_EVENTS:,} events, and no end"
             elif stop != Stop.CQE:
                 assert stop != Stop.TRAP, self.world.trap_error()
                 return stop
