@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nicemu.bench.measure import Row
@@ -37,3 +38,8 @@ def fall(row: Row, stored: Ratios) -> Fall | None:
         return None
     now = max(ratio(row, limit), best_ratio(row, limit))
     return Fall(row.name, limit.name, before, now) if now < before * (1 - ALLOWED) else None
+
+
+def falls(rows: Iterable[Row], stored: Ratios) -> list[Fall]:
+    """Of all rows."""
+    return [found for row in rows if (found := fall(row, stored))]

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
-from nicemu.bench.against import Fall, fall
+from nicemu.bench.against import fall
 from nicemu.bench.measure import FULL, SHORT, Case, Effort, Row, measure
 from nicemu.bench.results import Ratios, Results
 
 TRIES = 3
-"""A row that is slow only while others are busy is not slow each time."""
+"""A row that is slow only while others are busy is not slow each time: it is tried again when all others are done."""
 
 
-def run(cases: Iterable[Case], results: Results, stored: Ratios) -> Iterator[tuple[Row, Fall | None]]:
-    """Measure case after case into ``results``: each row as it is done, and how it fell below the stored ratios."""
+def run(cases: Sequence[Case], results: Results, stored: Ratios) -> Iterator[Row]:
+    """Measure case after case into ``results``: each row as it is done. Those that fell below the stored ratios are
+    measured again at the end, and count as they are at the last try."""
+    effort = SHORT if results.short else FULL
     for case in cases:
-        row = _row(case, SHORT if results.short else FULL, stored)
-        results.rows.append(row)
-        yield row, fall(row, stored)
+        results.rows.append(_row(case, effort))
+        yield results.rows[-1]
+    for _ in range(TRIES - 1):
+        for at, case in enumerate(cases):
+            if fall(results.rows[at], stored):
+                results.rows[at] = _row(case, effort)
+                yield results.rows[at]
 
 
-def _row(case: Case, effort: Effort, stored: Ratios) -> Row:
-    """A row; one that fell is measured again, and counts as it is at the last try."""
+def _row(case: Case, effort: Effort) -> Row:
     try:
-        row = measure(case, effort)
-        for _ in range(TRIES - 1):
-            row = measure(case, effort) if fall(row, stored) else row
-        return row
+        return measure(case, effort)
     except Exception as error:  # the other rows are worth having
         text = " ".join(str(error).split())
         return Row(case.name, case.topic, case.unit, case.also, case.note, failed=f"{type(error).__name__}: {text}")

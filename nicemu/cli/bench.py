@@ -75,15 +75,16 @@ def _measure(
     chosen: list[Case], json: Path | None, against: Path | None, clock: Clock, *, whole: bool, short: bool, check: bool
 ) -> int:
     from nicemu.bench import conduct, machine, table
+    from nicemu.bench.against import falls
     from nicemu.bench.results import Results, load_ratios
 
     stored = load_ratios(against) if against else {}
-    results, falls = Results(machine.described(), short), []
+    results = Results(machine.described(), short)
     if json:
         results.save(json)  # before minutes are spent
-    for row, fell in conduct.run(chosen, results, stored):
-        _say(f"{len(results.rows)}/{len(chosen)} {table.line(row, clock)}")
-        falls += [fell] if fell else []
+    for number, row in enumerate(conduct.run(chosen, results, stored), 1):
+        place = f"{number}/{len(chosen)}" if number <= len(chosen) else "again, its ratio fell:"
+        _say(f"{place} {table.line(row, clock)}")
         if json:
             results.save(json)
     if whole:
@@ -93,9 +94,10 @@ def _measure(
     for line in (*table.text(results, clock), *table.gate_text(results, clock)):
         typer.echo(line)
     failed = [f"{row.name}: {row.failed}" for row in results.rows if row.failed]
-    for text in (*map(str, falls), *failed):
+    fallen = falls(results.rows, stored)
+    for text in (*map(str, fallen), *failed):
         typer.echo(f"nicemu: error: {text}", err=True)
-    return int(bool(falls or failed or (check and _misses(results, clock))))
+    return int(bool(fallen or failed or (check and _misses(results, clock))))
 
 
 def _take_profile(results: Results) -> None:
