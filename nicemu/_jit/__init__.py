@@ -8,8 +8,9 @@ table (:mod:`nicemu.tables`). Three kinds of kernels:
            (:func:`install`), called by code address through :func:`call`.
 ``entry``  a kernel that Python calls.
 
-Machine code comes from the cache (:mod:`nicemu._jit.object_code`); numba is imported when something is not in it
-(:mod:`nicemu._jit.compile`). With ``NUMBA_DISABLE_JIT=1`` the same sources run as plain Python
+Machine code comes from the cache (:mod:`nicemu._jit.object_code`). What is not in it LLVM makes
+(:mod:`nicemu._jit.back_end`), of what a release brought along (:mod:`nicemu._jit.lowered`) or, else, of what numba
+makes of the sources (:mod:`nicemu._jit.compile`). With ``NUMBA_DISABLE_JIT=1`` the same sources run as plain Python
 (:mod:`nicemu._jit.twins`): a unit's "address" is then an index into a list.
 
 Limits: a unit must not raise (it would print and return 0): it traps.
@@ -37,6 +38,9 @@ __all__ = [
 ]  # fmt: skip
 
 JIT = not int(os.environ.get("NUMBA_DISABLE_JIT") or 0)
+TRAPPED = -1
+"""Status of a function that met an index out of range: it and all its callers end. Numba's for a Python exception that
+is already set, so that a kernel that Python calls through numba ends in SystemError."""
 
 
 class Kernel:
@@ -116,6 +120,7 @@ def entry(signature: str, folder: Path | None = None) -> Callable[[Callable[...,
             return compiled[0]
 
         call_entry.load = load  # type: ignore[attr-defined]
+        call_entry.kernel = function, count, returns == "int64"  # type: ignore[attr-defined]
         call_entry.__doc__ = function.__doc__
         return call_entry
 

@@ -10,14 +10,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from nicemu._jit import TRAPPED
 from nicemu._jit.row_type import Row
 
 _i64, _i32, _i8p = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
-
-
-TRAPPED = -1
-"""Status of a function that met an index out of range: it and all its callers end. Numba's for a Python exception that
-is already set, so that a kernel that Python calls through numba ends in SystemError."""
 
 
 def process_vm(name: str) -> Callable:

@@ -27,7 +27,7 @@ from typing import Any
 PACKAGE = Path(__file__).parent.parent
 KERNEL_FOLDERS = ("_jit", "abi", "tables", "memory", "nic", "fabric", "wire")
 NOT_KERNELS = frozenset((
-    "_jit/foreign.py", "_jit/guard.py", "_jit/object_code.py", "_jit/twins.py",
+    "_jit/foreign.py", "_jit/guard.py", "_jit/lowered.py", "_jit/object_code.py", "_jit/twins.py",
     "fabric/cable.py", "fabric/fabric.py", "fabric/story.py",
     "memory/arena.py", "memory/frame_ids.py", "memory/frames.py", "memory/safe_copy.py", "memory/slots.py",
     "nic/cold_start.py", "nic/compile.py", "nic/device.py", "nic/doorbell.py", "nic/engine.py",
@@ -54,12 +54,16 @@ def _compiler_versions() -> bytes:
     return found
 
 
+def settings() -> list[tuple[str, str]]:
+    """Numba's that change code."""
+    return sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and k not in NO_EFFECT)
+
+
 def _cpu() -> str:
     """What code is made for, and numba's settings."""
     llvm = _llvm()
-    settings = sorted((k, v) for k, v in os.environ.items() if k.startswith("NUMBA_") and k not in NO_EFFECT)
     features = llvm.get_host_cpu_features().flatten()
-    return f"{sys.implementation.cache_tag} {llvm.get_host_cpu_name()} {features} {settings}"
+    return f"{sys.implementation.cache_tag} {llvm.get_host_cpu_name()} {features} {settings()}"
 
 
 def cpu_has(feature: str) -> bool:
@@ -81,10 +85,16 @@ def kernel_sources() -> dict[str, Path]:
 @functools.cache
 def kernel_digest() -> str:
     """Digest of everything compiled code depends on: kernel sources, dtypes, enums, compiler versions, CPU."""
-    digest = hashlib.sha256(_compiler_versions() + _cpu().encode())
+    return hashlib.sha256(_compiler_versions() + _cpu().encode() + source_digest().encode()).hexdigest()[:16]
+
+
+@functools.cache
+def source_digest() -> str:
+    """Digest of the kernel sources."""
+    digest = hashlib.sha256()
     for name, path in kernel_sources().items():
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def cache_root() -> Path:
@@ -107,7 +117,7 @@ def folder_of(sources: Path | None) -> Path:
 
 
 @functools.cache
-def _source_digest(path: str) -> bytes:
+def _file_digest(path: str) -> bytes:
     """Digest of a source file; nothing if there is none, as for code made by ``exec``."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).digest()
@@ -115,11 +125,12 @@ def _source_digest(path: str) -> bytes:
         return b""
 
 
-def _key(function: Callable[..., Any], shape: object) -> str:
-    """Digest of one function as it is compiled: the file it stands in, wherever that lies, its place, its signature."""
+def key(function: Callable[..., Any], shape: object, base: str) -> str:
+    """Digest of one function as it is compiled: the file it stands in, wherever that lies, its place, its signature;
+    and of all it depends on, ``base``."""
     code = function.__code__
-    source = _source_digest(code.co_filename) or marshal.dumps(code, 2)  # version 2: equal code, equal bytes
-    parts = [kernel_digest().encode(), repr(shape).encode(), source, str(code.co_firstlineno).encode()]
+    source = _file_digest(code.co_filename) or marshal.dumps(code, 2)  # version 2: equal code, equal bytes
+    parts = [base.encode(), repr(shape).encode(), source, str(code.co_firstlineno).encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -145,13 +156,13 @@ def address_of(function: Callable[..., Any], folder: Path, arguments: int, retur
 
     ``python``: of its form that Python can call, see :func:`builtin`. A closure is compiled for this process only.
     """
-    key = _key(function, (arguments, returns, python))
-    symbol = f"nicemu.{function.__module__}.{function.__qualname__}.{key}"
+    digest = key(function, (arguments, returns, python), kernel_digest())
+    symbol = f"nicemu.{function.__module__}.{function.__qualname__}.{digest}"
     if function.__closure__:
         symbol += f".{next(_closures)}"
         return _link(symbol, _compile(function, symbol, arguments, returns, python))
-    file = _file(function, folder, key)
-    code, started = _read(file), time.perf_counter()
+    file = _file(function, folder, digest)
+    code, started = read(file), time.perf_counter()
     if code is not None and file not in fresh:
         work[folder.name].cached += 1
     else:
@@ -160,27 +171,31 @@ def address_of(function: Callable[..., Any], folder: Path, arguments: int, retur
         code = _compile(function, symbol, arguments, returns, python)
         work[folder.name].seconds += time.perf_counter() - started
         with contextlib.suppress(OSError):  # a folder that cannot be written costs the next process its time
-            _write(file, code)
+            write(file, code)
     return _link(symbol, code)
 
 
 def has_unit(function: Callable[..., Any]) -> bool:
     """The cache has the code of one of the package's own units."""
-    return _file(function, folder_of(None), _key(function, (3, True, False))).exists()
+    return _file(function, folder_of(None), key(function, (3, True, False), kernel_digest())).exists()
 
 
-def _file(function: Callable[..., Any], folder: Path, key: str) -> Path:
-    return folder / f"{function.__module__}.{function.__qualname__}-{key}.o"
+def _file(function: Callable[..., Any], folder: Path, digest: str) -> Path:
+    return folder / f"{function.__module__}.{function.__qualname__}-{digest}.o"
 
 
 def _compile(function: Callable[..., Any], symbol: str, arguments: int, returns: bool, python: bool) -> bytes:
-    compiler = importlib.import_module("nicemu._jit.compile")  # late: it brings numba
-    code: bytes = compiler.object_code(function, symbol, arguments, returns, python)
+    back_end, lowered = map(importlib.import_module, ("nicemu._jit.back_end", "nicemu._jit.lowered"))  # late: LLVM
+    target, found = back_end.here(), lowered.find(function, arguments, returns)
+    if found is None:
+        compiler = importlib.import_module("nicemu._jit.compile")  # late: it brings numba
+        target, found = compiler.target(), compiler.lowered(function, arguments, returns)
+    code: bytes = back_end.object_code(*found, symbol, arguments, returns, python, target)
     return code
 
 
-def _read(file: Path) -> bytes | None:
-    """An object from the cache; None if it is not there, or damaged."""
+def read(file: Path) -> bytes | None:
+    """What ``write`` wrote; None if it is not there, or damaged."""
     try:
         content = file.read_bytes()
     except OSError:
@@ -189,7 +204,8 @@ def _read(file: Path) -> bytes | None:
     return code if hashlib.sha256(code).digest() == check else None
 
 
-def _write(file: Path, code: bytes) -> None:
+def write(file: Path, code: bytes) -> None:
+    """Whole, behind its SHA-256. OSError: it cannot be written."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:

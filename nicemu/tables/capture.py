@@ -13,24 +13,23 @@ MAX_CAPTURE = CAPTURE_ROWS // 2
 """The engine stops to drain here; what is left holds the packets of one event."""
 
 
-@cold
+@jit
 def capture(world, link, p):
     """Packet ``p`` is on ``link`` now: keep it if captures are on."""
-    c = control(world, 0)
-    if c.capture:
-        capture_at(world, link, p, c.now)
+    if control(world, 0).capture != 0:
+        keep(world, link, p)
 
 
-@jit
-def capture_at(world, link, p, time):
-    """The same for a packet whose first bit is on the link at ``time``. A full table traps."""
+@cold
+def keep(world, link, p):
+    """The same where they are. A full table traps."""
     c = control(world, 0)
     i = c.capture_count
     to, row = capture_row(world, i), packet(world, p)
     if i >= CAPTURE_ROWS:
         return
     c.capture_count = i + 1
-    to.time = time
+    to.time = c.now
     to.link = link
     copy_fields(to, row)
     to.source_qpn = qp(world, row.qp).number
