@@ -5,6 +5,7 @@ with bytecode of what they import, as an installation has it, whatever this proc
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ with Context(name=name) as context, PD(context) as pd, MR(pd, 4096, e.IBV_ACCESS
     print("hello", name, mr.lkey)
 """
 COMMAND = [sys.executable, "-m", "nicemu"]
+CHECKOUT = Path(__file__).parents[3]
 RUNS = 3
 _bytecode = tempfile.TemporaryDirectory(prefix="nicemu-bench-")
 
@@ -37,6 +39,9 @@ def cases() -> Iterator[Case]:
                "opens a device, registers 4 KiB", seconds=0)  # fmt: skip
     yield Case("cold first run", "startup", "s", _hello(cold=True), (python,), (),
                "with an empty cache: a process per core compiles the engine", seconds=0, runs=RUNS)  # fmt: skip
+    yield Case("cold first run of a release", "startup", "s", _released, (python,), (),
+               "the same where `tools/dev wheel` made what is installed: without numba", seconds=0,
+               runs=RUNS)  # fmt: skip
 
 
 def _process(command: list[str], **environment: str) -> Opener:
@@ -47,7 +52,7 @@ def _process(command: list[str], **environment: str) -> Opener:
     return opener
 
 
-def _hello(cold: bool = False) -> Opener:
+def _hello(cold: bool = False, **environment: str) -> Opener:
     @contextmanager
     def opener() -> Iterator[Batch]:
         with tempfile.TemporaryDirectory(prefix="nicemu-bench-") as folder:
@@ -56,13 +61,29 @@ def _hello(cold: bool = False) -> Opener:
 
             def batch(watch: Watch) -> Counts:
                 if not cold:
-                    return _run([*COMMAND, "run", str(program)], watch, {})
+                    return _run([*COMMAND, "run", str(program)], watch, environment)
                 with tempfile.TemporaryDirectory(dir=folder) as cache:
-                    return _run([*COMMAND, "run", str(program)], watch, {"NICEMU_CACHE": cache})
+                    return _run([*COMMAND, "run", str(program)], watch, environment | {"NICEMU_CACHE": cache})
 
             yield batch
 
     return opener
+
+
+@contextmanager
+def _released() -> Iterator[Batch]:
+    """What a wheel of this checkout would bring, in a folder of its own."""
+    tool = CHECKOUT / "tools" / "lower.py"
+    if not tool.is_file():
+        raise Absent("only from a checkout: no tools/lower.py here")
+    with tempfile.TemporaryDirectory(prefix="nicemu-bench-") as folder:
+        for name in ("nicemu", "firmware", "configs"):
+            unwanted = shutil.ignore_patterns("__pycache__", "_lowered")
+            shutil.copytree(CHECKOUT / name, Path(folder) / name, ignore=unwanted)
+        there = {"PYTHONPATH": folder, "PYTHONSAFEPATH": "1"}
+        _run([sys.executable, str(tool)], Watch(), there)
+        with _hello(cold=True, **there)() as batch:
+            yield batch
 
 
 def _run(command: list[str], watch: Watch, environment: dict[str, str]) -> Counts:
