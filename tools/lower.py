@@ -1,22 +1,38 @@
 #!/usr/bin/env python3
-"""Lower the engine and the default firmware into nicemu/_lowered, for a release (``tools/dev wheel``).
+"""``tools/lower.py [COMMAND...]``: lower the engine and the default firmware into nicemu/_lowered, for a release.
+
+With a command (``tools/dev wheel``: pip's) run it, then take away what was lowered: a checkout goes by its sources.
 
 Whoever installs that release has LLVM make machine code of it, for the CPU at hand, and does not wait for numba.
 """
 
 import gc
 import shutil
+import subprocess
 import sys
 
-from nicemu._jit import lowered
+from nicemu._jit import JIT, lowered
 from nicemu._jit.compile import lowered as lower
+from nicemu._jit.object_code import settings
 from nicemu.config.paths import shipped
 from nicemu.nic import firmware
 from nicemu.nic.compile import KERNELS
 from nicemu.nic.dispatch import UNITS
 
 
-def main() -> None:
+def main(command: list[str]) -> int:
+    if settings() or not JIT:
+        sys.exit("tools/lower.py: expected none of numba's settings (NUMBA_*): they would be part of the release")
+    lower_all()
+    if not command:
+        return 0
+    try:
+        return subprocess.run(command, check=False).returncode
+    finally:
+        shutil.rmtree(lowered.FOLDER)
+
+
+def lower_all() -> None:
     """One function after the other, each with all it calls: a process reads only what it needs."""
     gc.disable()
     hooks = firmware.load(shipped("firmware") / "default.py").functions.values()
@@ -29,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -30,7 +30,7 @@ class Target:
 
 
 def here() -> Target:
-    """This machine, as numba has it without settings."""
+    """This machine, as numba has it without settings (but for the first CPUs with AVX, where numba does without)."""
     return Target(llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten(), 3)
 
 

@@ -1,9 +1,10 @@
 """What numba's front end makes of the engine: LLVM's code, for no CPU in particular. A release brings it along.
 
-With it the first run on a machine leaves out numba, which takes two thirds of its time. LLVM makes the same machine
-code of it as of what would be lowered there; it is used only where that is so: for the same kernel sources (the digest
-in a file's name), by an LLVM that is not older than the one it comes from (the folder's name), on the same kind of
-machine, and without settings of numba's. Otherwise, as in a checkout, numba comes first.
+With it the first run on a machine leaves out numba, which takes two thirds of its time. What LLVM makes of it does the
+same as what would be lowered there, and is the same machine code if Python and numba are those of the release. It is
+used only for the same kernel sources (the digest in a file's name), by an LLVM that is not older than the one it comes
+from (the folder's name), on the same kind of machine, and without settings of numba's. Otherwise, as in a checkout,
+numba comes first.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FOLDER = object_code.PACKAGE / "_lowered"
 @functools.cache
 def _folder() -> Path | None:
     """The newest that this LLVM can read."""
-    versions = [int(path.name) for path in FOLDER.glob("[0-9]*")]
+    versions = [int(path.name) for path in FOLDER.glob("*") if path.name.isdigit()]
     usable = [version for version in versions if version <= llvm.llvm_version_info[0]]
     return FOLDER / str(max(usable)) if usable else None
 

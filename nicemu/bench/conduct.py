@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 
 from nicemu.bench.against import fall
 from nicemu.bench.measure import FULL, SHORT, Case, Effort, Row, measure
 from nicemu.bench.results import Ratios, Results
 
-TRIES = 3
-"""A row that is slow only while others are busy is not slow each time: it is tried again when all others are done."""
+TRIES, PAUSE = 3, 20.0
+"""A row that is slow only while others are busy is not slow each time: it is tried again when all others are done, and
+so many seconds later."""
 
 
 def run(cases: Sequence[Case], results: Results, stored: Ratios) -> Iterator[Row]:
@@ -20,10 +22,12 @@ def run(cases: Sequence[Case], results: Results, stored: Ratios) -> Iterator[Row
         results.rows.append(_row(case, effort))
         yield results.rows[-1]
     for _ in range(TRIES - 1):
-        for at, case in enumerate(cases):
-            if fall(results.rows[at], stored):
-                results.rows[at] = _row(case, effort)
-                yield results.rows[at]
+        fallen = [at for at, row in enumerate(results.rows) if fall(row, stored)]
+        if fallen:
+            time.sleep(PAUSE)
+        for at in fallen:
+            results.rows[at] = _row(cases[at], effort)
+            yield results.rows[at]
 
 
 def _row(case: Case, effort: Effort) -> Row:

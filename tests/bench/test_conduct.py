@@ -38,6 +38,11 @@ def broken() -> Iterator[Batch]:
     yield
 
 
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conduct, "PAUSE", 0)
+
+
 def names(cases: list[Case], results: Results) -> list[str]:
     return [row.name for row in conduct.run(cases, results, STORED)]
 
