@@ -3,7 +3,7 @@
 from nicemu._jit import cold, jit
 from nicemu.abi.verbs import Access
 from nicemu.nic.mkey import check_mkey
-from nicemu.nic.psn import packet_count, psn_add, psn_diff
+from nicemu.nic.psn import in_range, packet_count, psn_add, psn_diff
 from nicemu.tables.rows import nic, qp, resource
 from nicemu.wire import opcode as bth
 
@@ -64,21 +64,21 @@ def open_resource(world, q, row):
 
 @cold
 def replay(world, q_row, row):
-    """A duplicate READ that is the rest of a remembered one is executed again, reading memory now (rxe
-    duplicate_request). Its resource; 0: drop, -1: the memory is not to be had any more."""
+    """A duplicate READ that is the rest of a remembered one, and of its bytes, is executed again, reading memory now
+    (rxe duplicate_request). Its resource; 0: drop, -1: the memory is not to be had any more."""
     q = qp(world, q_row)
     found = find_resource(world, q, row.psn, READ)
     if found == 0:
         return 0
+    r = resource(world, found)
     last = psn_add(row.psn, packet_count(row.length, q.mtu) - 1)
-    if last != resource(world, found).last_psn or q.access & REMOTE_READ == 0:
+    if last != r.last_psn or not in_range(row.va, row.length, r.va, r.length) or q.access & REMOTE_READ == 0:
         return 0
     target = 0
     if row.length > 0:
         target = check_mkey(world, q_row, row.rkey, q.pd, row.va, row.length, REMOTE_READ)
         if target == 0:
             return -1
-    r = resource(world, found)
     r.first_psn = row.psn
     r.va = row.va
     r.length = row.length

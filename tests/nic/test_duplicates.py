@@ -112,6 +112,17 @@ def test_a_duplicate_read_that_is_not_the_rest_of_a_remembered_one_is_dropped(qu
     assert quick.bench.sent() == []
 
 
+@pytest.mark.parametrize("psn, at, length", [(3, 0, -4096), (0, 1, 4096), (2, 3 * 1024, 2048)])
+def test_a_duplicate_read_of_other_bytes_than_the_remembered_ones_is_dropped(quick, psn, at, length):
+    quick.read(1, 4096)
+    quick.bench.run()
+    quick.bench.log()
+    where = dict(va=quick.remote.va + at, rkey=quick.remote.key)
+    inject(quick.bench, quick.a, quick.b, psn=psn, opcode=RcOpcode.READ_REQUEST, length=length, **where)
+    quick.bench.run()
+    assert quick.bench.sent() == []
+
+
 def test_the_rest_of_a_remembered_read_is_sent_again(quick):
     quick.read(1, 4096)
     quick.bench.run()
