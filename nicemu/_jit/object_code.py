@@ -2,7 +2,8 @@
 
 A file is the SHA-256 of an ELF object, then the object; one that does not match is compiled again. Files appear
 complete or not at all (written beside, then renamed), so processes may share a folder. The folder's name is the digest
-of everything compiled code depends on; a file's name adds the function and the source file it stands in.
+of everything compiled code depends on (of a release's, the numba here: it might have led to other instructions, that
+do the same); a file's name adds the function and the source file it stands in.
 """
 
 from __future__ import annotations
