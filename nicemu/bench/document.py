@@ -30,7 +30,8 @@ LIMITS = """\
 The bare event loop (`nicemu/bench/event_loop/`) is what is left without a protocol: a heap, two copies, an IOTLB
 look-up at each side, ACKs; compiled by numba as the engine is. Of RC WRITE and READ the device copies payload once, so
 that it need not be slower by all that it does more. The C loop is the same in C. memcpy copies one buffer onto another
-of the same size over and over, so that both stay in the caches if they fit."""
+of the same size over and over, so that both stay in the caches if they fit. What is done to many pages at once stands
+beside the bare loop carrying as many."""
 PROFILE = """\
 Samples of 64 KiB WRITEs at MTU 4096 (perf). Bars on bars: where, unit of the engine, function that was not inlined.
 All units copy payload by `nicemu_copy`, which survives bad addresses: its samples have no caller. Python is posting and

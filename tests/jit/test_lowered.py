@@ -118,9 +118,10 @@ def test_the_first_run_of_a_release_needs_no_numba(tmp_path):
     (tmp_path / "hello.py").write_text(HELLO)
     forbid_numba(tmp_path / "no_numba")
     environment = os.environ | {"PYTHONPATH": str(source), "NICEMU_CACHE": str(tmp_path / "cache")}
-    subprocess.run([sys.executable, "tools/lower.py"], cwd=source, env=environment, check=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-deps"]
-    subprocess.run([*pip, "--target", str(installed), str(source)], cwd=tmp_path, check=True)
+    command = [sys.executable, "tools/lower.py", *pip, "--target", str(installed), "."]
+    subprocess.run(command, cwd=source, env=environment, check=True)
+    assert not (source / "nicemu" / "_lowered").exists()
     done = subprocess.run(
         [sys.executable, "-m", "nicemu", "run", "hello.py"], capture_output=True, text=True, check=False,
         cwd=tmp_path, env=environment | {"PYTHONPATH": f"{tmp_path / 'no_numba'}{os.pathsep}{installed}"},
